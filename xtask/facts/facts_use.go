@@ -1,0 +1,7 @@
+package main
+
+// Keeps the two modules in go.mod.
+import (
+	_ "k8s.io/api/core/v1"
+	_ "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
