@@ -1,0 +1,9 @@
+//! Tests of both stores: the contract, a model, crashes, and what only the embedded store can go through.
+
+mod contract;
+mod crash;
+mod embedded;
+mod etcd_server;
+mod full_disk;
+mod model;
+mod throughput;
