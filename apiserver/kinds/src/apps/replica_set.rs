@@ -1,0 +1,79 @@
+//! `ReplicaSet`.
+
+use corral_api::k8s::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::core::pod_spec::defaults;
+use crate::fill;
+use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::table;
+
+/// `apps/v1 ReplicaSet`.
+pub struct ReplicaSetKind;
+
+impl Kind for ReplicaSetKind {
+    type Object = ReplicaSet;
+
+    const NAMES: Names = Names {
+        group: "apps",
+        version: "v1",
+        kind: "ReplicaSet",
+        plural: "replicasets",
+        singular: "replicaset",
+        short_names: &["rs"],
+        categories: &["all"],
+        namespaced: true,
+    };
+    const STATUS: bool = true;
+    const GENERATION: bool = true;
+    const SCALE: Option<ScalePaths> = Some(ScalePaths {
+        spec_replicas: "/spec/replicas",
+        status_replicas: "/status/replicas",
+        selector: "/spec/selector",
+    });
+
+    fn default(set: &mut ReplicaSet) {
+        let spec = set.spec.get_or_insert_default();
+        fill::absent(&mut spec.replicas, 1);
+        defaults::template(spec.template.get_or_insert_default());
+    }
+
+    fn prepare_create(set: &mut ReplicaSet) {
+        set.status = Some(ReplicaSetStatus::default());
+    }
+
+    fn selectable_fields(set: &ReplicaSet) -> Vec<(&'static str, String)> {
+        let replicas = set.status.as_ref().map_or(0, |s| s.replicas);
+        vec![("status.replicas", replicas.to_string())]
+    }
+
+    fn columns() -> Vec<Column> {
+        let mut columns = vec![
+            Column::NAME,
+            Column::integer("Desired", "Pods wanted."),
+            Column::integer("Current", "Pods there are."),
+            Column::integer("Ready", "Pods that are ready."),
+            Column::AGE,
+        ];
+        columns.extend(table::template_columns());
+        columns
+    }
+
+    fn cells(set: &ReplicaSet, now: Timestamp) -> Vec<Value> {
+        let spec = set.spec.as_ref();
+        let status = set.status.as_ref();
+        let pods = spec.and_then(|s| s.template.as_ref()?.spec.as_ref());
+        let [names, images] = table::containers(pods.map(|p| &p.containers));
+        vec![
+            set.metadata.name.clone().into(),
+            spec.and_then(|s| s.replicas).unwrap_or(0).into(),
+            status.map_or(0, |s| s.replicas).into(),
+            status.and_then(|s| s.ready_replicas).unwrap_or(0).into(),
+            age(&set.metadata, now),
+            names,
+            images,
+            table::selector(spec.map(|s| &s.selector)).into(),
+        ]
+    }
+}

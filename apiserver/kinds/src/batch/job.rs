@@ -1,0 +1,186 @@
+//! `Job`.
+
+use corral_api::k8s::api::batch::v1::{Job, JobSpec, JobStatus};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::core::pod_spec::defaults;
+use crate::fill;
+use crate::kind::{Column, Kind, Names, age};
+use crate::table;
+
+/// `batch/v1 Job`.
+pub struct JobKind;
+
+impl Kind for JobKind {
+    type Object = Job;
+
+    const NAMES: Names = Names {
+        group: "batch",
+        version: "v1",
+        kind: "Job",
+        plural: "jobs",
+        singular: "job",
+        short_names: &[],
+        categories: &["all"],
+        namespaced: true,
+    };
+    const STATUS: bool = true;
+    const GENERATION: bool = true;
+
+    fn default(job: &mut Job) {
+        let labels = job
+            .spec
+            .as_ref()
+            .and_then(|s| s.template.metadata.as_ref()?.labels.clone());
+        let own = job.metadata.labels.as_ref().is_none_or(|l| l.is_empty());
+        if own && labels.is_some() {
+            job.metadata.labels = labels;
+        }
+        default_spec(job.spec.get_or_insert_default());
+    }
+
+    fn prepare_create(job: &mut Job) {
+        let (name, uid) = (job.metadata.name.clone(), job.metadata.uid.clone());
+        let spec = job.spec.get_or_insert_default();
+        if spec.manual_selector != Some(true) {
+            own_selector(
+                spec,
+                &name.unwrap_or_default(),
+                &uid.unwrap_or_default(),
+            );
+        }
+        job.status = Some(JobStatus::default());
+    }
+
+    fn selectable_fields(job: &Job) -> Vec<(&'static str, String)> {
+        let succeeded = job.status.as_ref().and_then(|s| s.succeeded);
+        vec![("status.successful", succeeded.unwrap_or(0).to_string())]
+    }
+
+    fn columns() -> Vec<Column> {
+        let mut columns = vec![
+            Column::NAME,
+            Column::text("Status", "What the job has come to."),
+            Column::text("Completions", "Pods that succeeded, of how many."),
+            Column::text("Duration", "How long it took, or has taken so far."),
+            Column::AGE,
+        ];
+        columns.extend(table::template_columns());
+        columns
+    }
+
+    fn cells(job: &Job, now: Timestamp) -> Vec<Value> {
+        let spec = job.spec.as_ref();
+        let pods = spec.and_then(|s| s.template.spec.as_ref());
+        let [names, images] = table::containers(pods.map(|p| &p.containers));
+        vec![
+            job.metadata.name.clone().into(),
+            status_word(job).into(),
+            completions(job).into(),
+            duration(job, now).into(),
+            age(&job.metadata, now),
+            names,
+            images,
+            table::selector(spec.and_then(|s| s.selector.as_ref())).into(),
+        ]
+    }
+}
+
+/// The label that selects a Job's pods.
+pub const CONTROLLER_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
+/// The label with the Job's name.
+pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
+const LEGACY_CONTROLLER_UID_LABEL: &str = "controller-uid";
+const LEGACY_JOB_NAME_LABEL: &str = "job-name";
+
+/// Defaults of a Job. The template of a CronJob gets only those of its pods: a Job made from it gets the rest.
+fn default_spec(spec: &mut JobSpec) {
+    if spec.parallelism.is_none() {
+        fill::absent(&mut spec.completions, 1);
+        spec.parallelism = Some(1);
+    }
+    let per_index = spec.backoff_limit_per_index.is_some();
+    fill::absent(&mut spec.backoff_limit, if per_index { i32::MAX } else { 6 });
+    fill::absent(&mut spec.completion_mode, "NonIndexed".to_owned());
+    fill::absent(&mut spec.suspend, false);
+    let replacement = if spec.pod_failure_policy.is_some() {
+        "Failed"
+    } else {
+        "TerminatingOrFailed"
+    };
+    fill::absent(&mut spec.pod_replacement_policy, replacement.to_owned());
+    fill::absent(&mut spec.manual_selector, false);
+    default_pods(spec);
+}
+
+/// Defaults of a Job's pods and of the conditions in its failure policy.
+pub(crate) fn default_pods(spec: &mut JobSpec) {
+    let rules = spec.pod_failure_policy.iter_mut().flat_map(|p| &mut p.rules);
+    for pattern in rules.flat_map(|r| r.on_pod_conditions.iter_mut().flatten()) {
+        fill::text(&mut pattern.status, "True");
+    }
+    defaults::template(&mut spec.template);
+}
+
+/// Labels that no other Job's pods have, and the selector on them. Labels that the client gave stay: if they are
+/// wrong, validation says so.
+fn own_selector(spec: &mut JobSpec, name: &str, uid: &str) {
+    let metadata = spec.template.metadata.get_or_insert_default();
+    let labels = metadata.labels.get_or_insert_default();
+    for (label, value) in [
+        (LEGACY_JOB_NAME_LABEL, name),
+        (JOB_NAME_LABEL, name),
+        (LEGACY_CONTROLLER_UID_LABEL, uid),
+        (CONTROLLER_UID_LABEL, uid),
+    ] {
+        labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
+    }
+    let selector = spec.selector.get_or_insert_default();
+    selector
+        .match_labels
+        .get_or_insert_default()
+        .entry(CONTROLLER_UID_LABEL.to_owned())
+        .or_insert_with(|| uid.to_owned());
+}
+
+/// The condition that tells most, or what the Job is doing without one.
+fn status_word(job: &Job) -> &'static str {
+    let conditions = job.status.as_ref().and_then(|s| s.conditions.as_ref());
+    let has = |type_: &str| {
+        let mut conditions = conditions.into_iter().flatten();
+        conditions.any(|c| c.type_ == type_ && c.status == "True")
+    };
+    if has("Complete") {
+        "Complete"
+    } else if has("Failed") {
+        "Failed"
+    } else if job.metadata.deletion_timestamp.is_some() {
+        "Terminating"
+    } else {
+        ["Suspended", "FailureTarget", "SuccessCriteriaMet"]
+            .into_iter()
+            .find(|type_| has(type_))
+            .unwrap_or("Running")
+    }
+}
+
+fn completions(job: &Job) -> String {
+    let succeeded = job.status.as_ref().and_then(|s| s.succeeded).unwrap_or(0);
+    let spec = job.spec.as_ref();
+    let parallelism = spec.and_then(|s| s.parallelism).unwrap_or(0);
+    match spec.and_then(|s| s.completions) {
+        Some(wanted) => format!("{succeeded}/{wanted}"),
+        None if parallelism > 1 => format!("{succeeded}/1 of {parallelism}"),
+        None => format!("{succeeded}/1"),
+    }
+}
+
+fn duration(job: &Job, now: Timestamp) -> String {
+    let status = job.status.as_ref();
+    let Some(start) = status.and_then(|s| s.start_time.as_ref()) else {
+        return String::new();
+    };
+    let end = status.and_then(|s| s.completion_time.as_ref()).map_or(now, |t| t.0);
+    corral_api::time::human_duration(end.as_second() - start.0.as_second())
+}

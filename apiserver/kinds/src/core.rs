@@ -1,0 +1,13 @@
+//! Kinds of the group `core`.
+
+pub mod binding;
+pub mod config_map;
+pub mod endpoints;
+pub mod event;
+pub mod namespace;
+pub mod node;
+pub mod pod;
+pub mod pod_spec;
+pub mod secret;
+pub mod service;
+pub mod service_account;

@@ -1,0 +1,86 @@
+//! `Namespace`.
+
+use corral_api::k8s::api::core::v1::{Namespace, NamespaceStatus};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::fill;
+use crate::kind::{Column, Kind, Names, Verbs, age};
+
+/// The label with the namespace's own name, so that selectors can name it.
+pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
+/// The finalizer of every namespace.
+pub const FINALIZER: &str = "kubernetes";
+
+/// `v1 Namespace`.
+pub struct NamespaceKind;
+
+impl Kind for NamespaceKind {
+    type Object = Namespace;
+
+    const NAMES: Names = Names {
+        group: "",
+        version: "v1",
+        kind: "Namespace",
+        plural: "namespaces",
+        singular: "namespace",
+        short_names: &["ns"],
+        categories: &[],
+        namespaced: false,
+    };
+    const VERBS: Verbs = Verbs::NoDeleteCollection;
+    const STATUS: bool = true;
+
+    fn default(namespace: &mut Namespace) {
+        let name = namespace.metadata.name.clone().unwrap_or_default();
+        if !name.is_empty() {
+            let labels = namespace.metadata.labels.get_or_insert_default();
+            labels.insert(NAME_LABEL.to_owned(), name);
+        }
+        namespace.spec.get_or_insert_default();
+        fill::text(&mut namespace.status.get_or_insert_default().phase, "Active");
+    }
+
+    /// The finalizer keeps the namespace until the server has taken away what is in it.
+    fn prepare_create(namespace: &mut Namespace) {
+        let spec = namespace.spec.get_or_insert_default();
+        let finalizers = spec.finalizers.get_or_insert_default();
+        if !finalizers.iter().any(|f| f == FINALIZER) {
+            finalizers.push(FINALIZER.to_owned());
+        }
+        namespace.status = Some(NamespaceStatus {
+            phase: Some("Active".to_owned()),
+            ..NamespaceStatus::default()
+        });
+        // A generated name is not known before this.
+        Self::default(namespace);
+    }
+
+    /// Finalizers of the spec change through the subresource only.
+    fn prepare_update(new: &mut Namespace, old: &Namespace) {
+        let finalizers = old.spec.as_ref().and_then(|s| s.finalizers.clone());
+        new.spec.get_or_insert_default().finalizers = finalizers;
+    }
+
+    fn selectable_fields(namespace: &Namespace) -> Vec<(&'static str, String)> {
+        let phase = namespace.status.as_ref().and_then(|s| s.phase.clone());
+        vec![("status.phase", phase.unwrap_or_default())]
+    }
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::NAME,
+            Column::text("Status", "Whether it is in use or being removed."),
+            Column::AGE,
+        ]
+    }
+
+    fn cells(namespace: &Namespace, now: Timestamp) -> Vec<Value> {
+        let phase = namespace.status.as_ref().and_then(|s| s.phase.clone());
+        vec![
+            namespace.metadata.name.clone().into(),
+            phase.into(),
+            age(&namespace.metadata, now),
+        ]
+    }
+}

@@ -1,0 +1,123 @@
+//! `Pod`.
+
+pub mod row;
+
+use corral_api::k8s::api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::pod_spec::{defaults, qos};
+use crate::kind::{Column, Kind, Names};
+
+/// `v1 Pod`.
+pub struct PodKind;
+
+impl Kind for PodKind {
+    type Object = Pod;
+
+    const NAMES: Names = Names {
+        group: "",
+        version: "v1",
+        kind: "Pod",
+        plural: "pods",
+        singular: "pod",
+        short_names: &["po"],
+        categories: &["all"],
+        namespaced: true,
+    };
+    const STATUS: bool = true;
+    const GENERATION: bool = true;
+
+    fn default(pod: &mut Pod) {
+        let spec = pod.spec.get_or_insert_default();
+        defaults::spec(spec);
+        defaults::pod_only(spec);
+        if let Some(status) = &mut pod.status {
+            default_status(status);
+        }
+    }
+
+    fn prepare_create(pod: &mut Pod) {
+        let spec = pod.spec.get_or_insert_default();
+        defaults::service_account_alias(spec);
+        pod.status = Some(PodStatus {
+            phase: Some("Pending".to_owned()),
+            qos_class: Some(qos::class(spec).to_owned()),
+            conditions: gated(spec).then(|| vec![gated_condition()]),
+            ..PodStatus::default()
+        });
+    }
+
+    fn prepare_update(new: &mut Pod, old: &Pod) {
+        defaults::service_account_alias(new.spec.get_or_insert_default());
+        new.status.clone_from(&old.status);
+    }
+
+    /// A pod that no node runs, or that has ended, goes at once.
+    fn default_grace_period(pod: &Pod) -> Option<i64> {
+        let spec = pod.spec.as_ref()?;
+        let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+        let on_node = spec.node_name.as_ref().is_some_and(|n| !n.is_empty());
+        if !on_node || matches!(phase, Some("Succeeded" | "Failed")) {
+            return Some(0);
+        }
+        let seconds = spec.termination_grace_period_seconds.unwrap_or(0);
+        Some(if seconds < 0 { 1 } else { seconds })
+    }
+
+    fn selectable_fields(pod: &Pod) -> Vec<(&'static str, String)> {
+        let spec = pod.spec.as_ref();
+        let status = pod.status.as_ref();
+        let of_spec = |get: fn(&PodSpec) -> &Option<String>| {
+            spec.and_then(|s| get(s).clone()).unwrap_or_default()
+        };
+        let of_status = |get: fn(&PodStatus) -> &Option<String>| {
+            status.and_then(|s| get(s).clone()).unwrap_or_default()
+        };
+        let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
+        vec![
+            ("spec.nodeName", of_spec(|s| &s.node_name)),
+            ("spec.restartPolicy", of_spec(|s| &s.restart_policy)),
+            ("spec.schedulerName", of_spec(|s| &s.scheduler_name)),
+            ("spec.serviceAccountName", of_spec(|s| &s.service_account_name)),
+            ("spec.hostNetwork", host_network.to_string()),
+            ("status.phase", of_status(|s| &s.phase)),
+            ("status.podIP", of_status(|s| &s.pod_ip)),
+            ("status.nominatedNodeName", of_status(|s| &s.nominated_node_name)),
+        ]
+    }
+
+    fn columns() -> Vec<Column> {
+        row::columns()
+    }
+
+    fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
+        row::cells(pod, now)
+    }
+}
+
+/// The first of the addresses is also the one address of old clients.
+fn default_status(status: &mut PodStatus) {
+    let plural = status.pod_ips.as_ref().and_then(|ips| ips.first());
+    match (plural, &status.pod_ip) {
+        (Some(first), _) => status.pod_ip = Some(first.ip.clone()),
+        (None, Some(ip)) if !ip.is_empty() => {
+            status.pod_ips = Some(vec![PodIP { ip: ip.clone() }]);
+        }
+        _ => {}
+    }
+}
+
+fn gated(spec: &PodSpec) -> bool {
+    spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty())
+}
+
+fn gated_condition() -> PodCondition {
+    PodCondition {
+        type_: "PodScheduled".to_owned(),
+        status: "False".to_owned(),
+        reason: Some("SchedulingGated".to_owned()),
+        message: Some("Scheduling is blocked due to non-empty scheduling gates".to_owned()),
+        ..PodCondition::default()
+    }
+}

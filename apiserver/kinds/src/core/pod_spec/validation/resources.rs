@@ -1,0 +1,187 @@
+//! Requests and limits.
+
+use std::collections::BTreeMap;
+
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::k8s::api::core::v1::{PodResourceClaim, ResourceRequirements};
+use corral_api::k8s::apimachinery::pkg::api::resource::Quantity as Wire;
+use corral_api::names;
+use corral_api::quantity::Quantity;
+
+use crate::rules::Errors;
+
+const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
+/// Resources without a prefix that Kubernetes knows, of containers or not.
+const STANDARD: &[&str] = &[
+    "configmaps",
+    "cpu",
+    "ephemeral-storage",
+    "limits.cpu",
+    "limits.ephemeral-storage",
+    "limits.memory",
+    "memory",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "requests.cpu",
+    "requests.ephemeral-storage",
+    "requests.memory",
+    "requests.storage",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+    "storage",
+];
+const OF_PODS: &[&str] = &["cpu", "hugepages-", "memory"];
+const HUGE_PAGES: &str = "hugepages-";
+
+fn is_native(name: &str) -> bool {
+    !name.contains('/') || name.contains("kubernetes.io/")
+}
+
+fn is_extended(name: &str) -> bool {
+    !is_native(name)
+        && !name.starts_with("requests.")
+        && names::qualified_name(&format!("requests.{name}")).is_empty()
+}
+
+fn can_overcommit(name: &str) -> bool {
+    is_native(name) && !name.starts_with(HUGE_PAGES)
+}
+
+type NameRule = fn(&mut Errors, &FieldPath, &str);
+
+/// A container's requests and limits.
+pub(crate) fn container(
+    errors: &mut Errors,
+    path: &FieldPath,
+    requirements: &ResourceRequirements,
+    claims: &[PodResourceClaim],
+) {
+    all(errors, path, requirements, container_name);
+    for (index, claim) in requirements.claims.iter().flatten().enumerate() {
+        let path = path.child("claims").index(index);
+        if claim.name.is_empty() {
+            errors.push(FieldError::required(&path, ""));
+        } else if !claims.iter().any(|c| c.name == claim.name) {
+            errors.push(FieldError::not_found(&path, claim.name.as_str()));
+        }
+    }
+}
+
+/// Requests and limits of a pod as a whole.
+pub(super) fn pod_level(errors: &mut Errors, path: &FieldPath, requirements: &ResourceRequirements) {
+    if requirements.claims.is_some() {
+        let detail = "claims may not be set for Resources at pod-level";
+        errors.push(FieldError::forbidden(&path.child("claims"), detail));
+    }
+    all(errors, path, requirements, pod_name);
+}
+
+/// What a runtime costs beside the containers.
+pub(crate) fn overhead(errors: &mut Errors, path: &FieldPath, overhead: &BTreeMap<String, Wire>) {
+    let requirements = ResourceRequirements {
+        limits: Some(overhead.clone()),
+        ..ResourceRequirements::default()
+    };
+    all(errors, path, &requirements, container_name);
+}
+
+/// An amount of a resource: not negative, and whole where there are no parts of one.
+pub(crate) fn amount(errors: &mut Errors, path: &FieldPath, name: &str, wire: &Wire) {
+    let Ok(quantity) = Quantity::from_wire(wire) else { return };
+    if quantity.is_negative() {
+        let detail = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(path, quantity.to_string(), detail));
+    }
+    let whole = matches!(name, "pods" | "services" | "secrets" | "configmaps") || is_extended(name);
+    if whole && quantity.milli_value() % 1000 != 0 {
+        errors.push(FieldError::invalid(path, quantity.to_string(), "must be an integer"));
+    }
+}
+
+fn all(errors: &mut Errors, path: &FieldPath, given: &ResourceRequirements, name_rule: NameRule) {
+    let (limits_path, requests_path) = (path.child("limits"), path.child("requests"));
+    for (name, wire) in given.limits.iter().flatten() {
+        let path = limits_path.key(name);
+        name_rule(errors, &path, name);
+        amount(errors, &path, name, wire);
+    }
+    for (name, wire) in given.requests.iter().flatten() {
+        let path = requests_path.key(name);
+        name_rule(errors, &path, name);
+        amount(errors, &path, name, wire);
+        let limit = given.limits.as_ref().and_then(|l| l.get(name));
+        match limit {
+            Some(limit) => within(errors, &requests_path, name, wire, limit),
+            None if !can_overcommit(name) => errors.push(FieldError::required(
+                &limits_path,
+                "Limit must be set for non overcommitable resources",
+            )),
+            None => {}
+        }
+    }
+    let lists = [&given.limits, &given.requests];
+    let has = |test: fn(&str) -> bool| {
+        lists.iter().any(|l| l.iter().flatten().any(|(name, _)| test(name)))
+    };
+    if has(|n| n.starts_with(HUGE_PAGES)) && !has(|n| matches!(n, "cpu" | "memory")) {
+        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+    }
+}
+
+fn within(errors: &mut Errors, path: &FieldPath, name: &str, request: &Wire, limit: &Wire) {
+    let (Ok(request), Ok(limit)) = (Quantity::from_wire(request), Quantity::from_wire(limit)) else {
+        return;
+    };
+    let relation = if request != limit && !can_overcommit(name) {
+        "must be equal to"
+    } else if request > limit {
+        "must be less than or equal to"
+    } else {
+        return;
+    };
+    let detail = format!("{relation} {name} limit of {limit}");
+    errors.push(FieldError::invalid(path, request.to_string(), detail));
+}
+
+/// Whether the name is one that any resource may have.
+fn is_resource_name(errors: &mut Errors, path: &FieldPath, name: &str) -> bool {
+    let complaints = names::qualified_name(name);
+    if !complaints.is_empty() {
+        crate::rules::complain(errors, path, name, complaints);
+        return false;
+    }
+    let huge = name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-");
+    if !name.contains('/') && !STANDARD.contains(&name) && !huge {
+        let detail = "must be a standard resource type or fully qualified";
+        errors.push(FieldError::invalid(path, name, detail));
+    }
+    true
+}
+
+fn container_name(errors: &mut Errors, path: &FieldPath, name: &str) {
+    is_resource_name(errors, path, name);
+    let detail = if !name.contains('/') {
+        if OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES) {
+            return;
+        }
+        "must be a standard resource for containers"
+    } else if !is_native(name) && !is_extended(name) {
+        "doesn't follow extended resource name standard"
+    } else {
+        return;
+    };
+    errors.push(FieldError::invalid(path, name, detail));
+}
+
+fn pod_name(errors: &mut Errors, path: &FieldPath, name: &str) {
+    if is_resource_name(errors, path, name)
+        && !matches!(name, "cpu" | "memory")
+        && !name.starts_with(HUGE_PAGES)
+    {
+        errors.push(FieldError::not_supported(path, name, OF_PODS));
+    }
+}

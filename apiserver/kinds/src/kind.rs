@@ -1,0 +1,424 @@
+//! What a kind is: its names and its rules.
+//!
+//! [`Kind`] is what a file of this crate implements, on the typed object. [`AnyKind`] is what the server holds: the
+//! same rules over an [`Object`] whose type is erased, so that one registry serves every kind.
+
+use std::any::Any;
+use std::marker::PhantomData;
+
+use corral_api::field::FieldError;
+use corral_api::k8s;
+use corral_api::meta::ObjectMeta;
+use corral_api::names;
+use jiff::Timestamp;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// The names of a kind and where it lives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Names {
+    /// API group; empty for the core group.
+    pub group: &'static str,
+    /// API version.
+    pub version: &'static str,
+    /// Kind, such as `Deployment`.
+    pub kind: &'static str,
+    /// Resource: the plural in URLs.
+    pub plural: &'static str,
+    /// What kubectl accepts for one of them.
+    pub singular: &'static str,
+    /// Abbreviations.
+    pub short_names: &'static [&'static str],
+    /// Groups of resources such as `all`.
+    pub categories: &'static [&'static str],
+    /// Whether objects live in namespaces.
+    pub namespaced: bool,
+}
+
+impl Names {
+    /// `group/version`, or `version` for the core group.
+    pub fn api_version(&self) -> String {
+        if self.group.is_empty() {
+            self.version.to_owned()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
+    }
+
+    /// The prefix of the kind's keys in the store, as Kubernetes lays them out.
+    pub fn storage_prefix(&self) -> String {
+        let resource = match (self.group, self.plural) {
+            ("", "services") => "services/specs",
+            ("", "endpoints") => "services/endpoints",
+            ("", "nodes") => "minions",
+            (_, plural) => plural,
+        };
+        format!("/registry/{resource}/")
+    }
+}
+
+/// Which verbs a kind has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verbs {
+    /// Stored objects with every verb.
+    All,
+    /// Every verb but `deletecollection` (namespaces, services keep theirs).
+    NoDeleteCollection,
+    /// Asked and answered, never stored (reviews).
+    CreateOnly,
+}
+
+/// Where the numbers of the `scale` subresource are, as JSON pointers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ScalePaths {
+    /// The number wanted.
+    pub spec_replicas: &'static str,
+    /// The number there is.
+    pub status_replicas: &'static str,
+    /// The selector; a `LabelSelector` object or a map of labels.
+    pub selector: &'static str,
+}
+
+/// A column of `kubectl get`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Column {
+    /// Heading.
+    pub name: &'static str,
+    /// OpenAPI type of the cells: `string`, `integer`, `boolean`.
+    pub kind: &'static str,
+    /// OpenAPI format; `name` for the name column.
+    pub format: &'static str,
+    /// What the column tells.
+    pub description: &'static str,
+    /// 0 is always shown, above 0 only with `-o wide`.
+    pub priority: i32,
+}
+
+impl Column {
+    /// The name column, first in every table.
+    pub const NAME: Self = Self {
+        name: "Name",
+        kind: "string",
+        format: "name",
+        description: "Unique name of the object within its namespace.",
+        priority: 0,
+    };
+    /// Time since creation.
+    pub const AGE: Self = Self::text("Age", "Time since the object was created.");
+
+    /// A column of text.
+    pub const fn text(name: &'static str, description: &'static str) -> Self {
+        Self {
+            name,
+            kind: "string",
+            format: "",
+            description,
+            priority: 0,
+        }
+    }
+
+    /// A column of whole numbers.
+    pub const fn integer(name: &'static str, description: &'static str) -> Self {
+        Self {
+            kind: "integer",
+            ..Self::text(name, description)
+        }
+    }
+
+    /// Shown only with `-o wide`.
+    pub const fn wide(self) -> Self {
+        Self {
+            priority: 1,
+            ..self
+        }
+    }
+}
+
+/// A kind: its names and its rules, on the typed object. Only `NAMES` has no default.
+///
+/// The registry calls the rules of a write in the order: `default`, `prepare_create` or `prepare_update`,
+/// `validate` or `validate_update`. Metadata, `status` ownership and `generation` are the registry's, the same for
+/// every kind.
+pub trait Kind: Send + Sync + 'static {
+    /// The k8s-openapi type.
+    type Object: k8s::Metadata<Ty = ObjectMeta>
+        + corral_api::schemars::JsonSchema
+        + Serialize
+        + DeserializeOwned
+        + Clone
+        + Send
+        + Sync
+        + 'static;
+
+    /// Names.
+    const NAMES: Names;
+    /// Verbs.
+    const VERBS: Verbs = Verbs::All;
+    /// Whether `status` is a subresource with an owner of its own.
+    const STATUS: bool = false;
+    /// Whether `metadata.generation` counts changes of `spec`.
+    const GENERATION: bool = false;
+    /// The `scale` subresource, if the kind has one.
+    const SCALE: Option<ScalePaths> = None;
+    /// What is wrong with a name.
+    const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_subdomain;
+
+    /// Fills in what the client left out. Must be idempotent.
+    fn default(_object: &mut Self::Object) {}
+
+    /// Sets what a client may not set on creation.
+    fn prepare_create(_object: &mut Self::Object) {}
+
+    /// Sets what a client may not change (beyond `status`, which the registry keeps).
+    fn prepare_update(_new: &mut Self::Object, _old: &Self::Object) {}
+
+    /// Everything wrong with an object.
+    fn validate(_object: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Everything wrong with an update, [`Kind::validate`] included.
+    fn validate_update(new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Self::validate(new)
+    }
+
+    /// Everything wrong with an update of `status`.
+    fn validate_status_update(_new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// What a client should be warned of (HTTP `Warning`), although it is accepted: deprecated fields, and fields
+    /// that Corral does not honour yet.
+    fn warnings(_object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Seconds that a deletion waits unless the client says otherwise; `None` deletes at once.
+    fn default_grace_period(_object: &Self::Object) -> Option<i64> {
+        None
+    }
+
+    /// Fields that a field selector may name, besides `metadata.name` and `metadata.namespace`, with their values.
+    /// The list of names must not depend on the object.
+    fn selectable_fields(_object: &Self::Object) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
+    /// Columns of `kubectl get`; the first is [`Column::NAME`].
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::NAME,
+            Column::text("Created At", "When the object was created."),
+        ]
+    }
+
+    /// One row: a cell for each column.
+    fn cells(object: &Self::Object, _now: Timestamp) -> Vec<Value> {
+        let meta = k8s::Metadata::metadata(object);
+        let created = meta
+            .creation_timestamp
+            .as_ref()
+            .map(|t| corral_api::time::format_seconds(t.0));
+        vec![meta.name.clone().into(), created.into()]
+    }
+}
+
+/// A decoded object of some kind.
+pub struct Object(Box<dyn Any + Send + Sync>);
+
+impl Object {
+    /// Wraps a typed object.
+    pub fn new<T: Any + Send + Sync>(object: T) -> Self {
+        Self(Box::new(object))
+    }
+
+    /// The typed object, if it is of that type.
+    pub fn get<T: Any>(&self) -> Option<&T> {
+        self.0.downcast_ref()
+    }
+
+    /// The typed object, if it is of that type.
+    pub fn get_mut<T: Any>(&mut self) -> Option<&mut T> {
+        self.0.downcast_mut()
+    }
+}
+
+impl std::fmt::Debug for Object {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // Objects may be Secrets; nothing of them is printed.
+        f.write_str("Object(..)")
+    }
+}
+
+/// A kind as the server holds it. Every method that takes an [`Object`] expects one that this kind decoded, and
+/// panics on another: that is a fault of the caller, not of the data.
+pub trait AnyKind: Send + Sync {
+    /// Names.
+    fn names(&self) -> &'static Names;
+    /// Verbs.
+    fn verbs(&self) -> Verbs;
+    /// Whether `status` is a subresource.
+    fn has_status(&self) -> bool;
+    /// Whether `metadata.generation` counts changes of `spec`.
+    fn has_generation(&self) -> bool;
+    /// The `scale` subresource.
+    fn scale(&self) -> Option<ScalePaths>;
+    /// What is wrong with a name.
+    fn name_errors(&self, name: &str) -> Vec<String>;
+    /// Decodes from JSON that has passed the kind's schema.
+    fn decode(&self, value: Value) -> Result<Object, serde_json::Error>;
+    /// Decodes from bytes of the store.
+    fn decode_slice(&self, json: &[u8]) -> Result<Object, serde_json::Error>;
+    /// Encodes to JSON.
+    fn encode(&self, object: &Object) -> Result<Value, serde_json::Error>;
+    /// Metadata.
+    fn meta<'a>(&self, object: &'a Object) -> &'a ObjectMeta;
+    /// Metadata.
+    fn meta_mut<'a>(&self, object: &'a mut Object) -> &'a mut ObjectMeta;
+    /// See [`Kind::default`].
+    fn default(&self, object: &mut Object);
+    /// See [`Kind::prepare_create`].
+    fn prepare_create(&self, object: &mut Object);
+    /// See [`Kind::prepare_update`].
+    fn prepare_update(&self, new: &mut Object, old: &Object);
+    /// See [`Kind::validate`].
+    fn validate(&self, object: &Object) -> Vec<FieldError>;
+    /// See [`Kind::validate_update`].
+    fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError>;
+    /// See [`Kind::validate_status_update`].
+    fn validate_status_update(&self, new: &Object, old: &Object) -> Vec<FieldError>;
+    /// See [`Kind::warnings`].
+    fn warnings(&self, object: &Object) -> Vec<String>;
+    /// See [`Kind::default_grace_period`].
+    fn default_grace_period(&self, object: &Object) -> Option<i64>;
+    /// See [`Kind::selectable_fields`].
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)>;
+    /// Names of the selectable fields.
+    fn selectable_field_names(&self) -> Vec<&'static str>;
+    /// See [`Kind::columns`].
+    fn columns(&self) -> Vec<Column>;
+    /// See [`Kind::cells`].
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value>;
+    /// The kind's JSON schema with every definition it needs.
+    fn json_schema(&self, generator: &mut corral_api::schemars::SchemaGenerator) -> Value;
+}
+
+/// Erases the type of a [`Kind`].
+pub struct Erased<K>(PhantomData<K>);
+
+impl<K> Erased<K> {
+    /// The only value.
+    pub const fn new() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<K> Default for Erased<K> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+fn typed<K: Kind>(object: &Object) -> &K::Object {
+    object.get().expect("an object that this kind decoded")
+}
+
+fn typed_mut<K: Kind>(object: &mut Object) -> &mut K::Object {
+    object.get_mut().expect("an object that this kind decoded")
+}
+
+impl<K: Kind> AnyKind for Erased<K> {
+    fn names(&self) -> &'static Names {
+        const { &K::NAMES }
+    }
+    fn verbs(&self) -> Verbs {
+        K::VERBS
+    }
+    fn has_status(&self) -> bool {
+        K::STATUS
+    }
+    fn has_generation(&self) -> bool {
+        K::GENERATION
+    }
+    fn scale(&self) -> Option<ScalePaths> {
+        K::SCALE
+    }
+    fn name_errors(&self, name: &str) -> Vec<String> {
+        K::NAME_RULE(name)
+    }
+    fn decode(&self, value: Value) -> Result<Object, serde_json::Error> {
+        serde_json::from_value::<K::Object>(value).map(Object::new)
+    }
+    fn decode_slice(&self, json: &[u8]) -> Result<Object, serde_json::Error> {
+        serde_json::from_slice::<K::Object>(json).map(Object::new)
+    }
+    fn encode(&self, object: &Object) -> Result<Value, serde_json::Error> {
+        serde_json::to_value(typed::<K>(object))
+    }
+    fn meta<'a>(&self, object: &'a Object) -> &'a ObjectMeta {
+        k8s::Metadata::metadata(typed::<K>(object))
+    }
+    fn meta_mut<'a>(&self, object: &'a mut Object) -> &'a mut ObjectMeta {
+        k8s::Metadata::metadata_mut(typed_mut::<K>(object))
+    }
+    fn default(&self, object: &mut Object) {
+        K::default(typed_mut::<K>(object));
+    }
+    fn prepare_create(&self, object: &mut Object) {
+        K::prepare_create(typed_mut::<K>(object));
+    }
+    fn prepare_update(&self, new: &mut Object, old: &Object) {
+        K::prepare_update(typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn validate(&self, object: &Object) -> Vec<FieldError> {
+        K::validate(typed::<K>(object))
+    }
+    fn validate_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        K::validate_update(typed::<K>(new), typed::<K>(old))
+    }
+    fn validate_status_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        K::validate_status_update(typed::<K>(new), typed::<K>(old))
+    }
+    fn warnings(&self, object: &Object) -> Vec<String> {
+        K::warnings(typed::<K>(object))
+    }
+    fn default_grace_period(&self, object: &Object) -> Option<i64> {
+        K::default_grace_period(typed::<K>(object))
+    }
+    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+        K::selectable_fields(typed::<K>(object))
+    }
+    fn selectable_field_names(&self) -> Vec<&'static str> {
+        let empty: K::Object = match serde_json::from_value(Value::Object(Default::default())) {
+            Ok(object) => object,
+            Err(_) => return Vec::new(),
+        };
+        K::selectable_fields(&empty)
+            .into_iter()
+            .map(|(name, _)| name)
+            .collect()
+    }
+    fn columns(&self) -> Vec<Column> {
+        K::columns()
+    }
+    fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
+        K::cells(typed::<K>(object), now)
+    }
+    fn json_schema(&self, generator: &mut corral_api::schemars::SchemaGenerator) -> Value {
+        generator.subschema_for::<K::Object>().to_value()
+    }
+}
+
+/// The age of an object as a cell.
+pub fn age(meta: &ObjectMeta, now: Timestamp) -> Value {
+    since(meta.creation_timestamp.as_ref().map(|t| t.0), now)
+}
+
+/// The time since some moment as a cell; `<unknown>` if there is none.
+pub fn since(then: Option<Timestamp>, now: Timestamp) -> Value {
+    match then {
+        Some(then) => corral_api::time::human_duration(now.as_second() - then.as_second()).into(),
+        None => "<unknown>".into(),
+    }
+}

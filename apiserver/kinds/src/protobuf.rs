@@ -1,0 +1,377 @@
+//! Kubernetes protobuf: the wire format that Go clients send for built-in kinds, read into JSON.
+//!
+//! There is no second set of types: the schema of a kind says what each field is, and the table of facts which number
+//! it has. A few types have a form of their own (times, quantities, numbers-or-texts, raw JSON).
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Map, Value, json};
+
+use crate::schema::{Node, Numbered, numbered};
+
+/// The four bytes before every Kubernetes protobuf body.
+pub const MAGIC: &[u8; 4] = b"k8s\0";
+/// Deepest nesting of messages.
+const DEPTH_MAX: usize = 64;
+
+/// Why bytes are not Kubernetes protobuf.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Malformed(pub &'static str);
+
+impl std::fmt::Display for Malformed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Malformed {}
+
+/// The envelope around an object.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope<'a> {
+    /// Group and version.
+    pub api_version: String,
+    /// Kind.
+    pub kind: String,
+    /// The object's message.
+    pub raw: &'a [u8],
+}
+
+enum Wire<'a> {
+    Varint(u64),
+    Fixed64(u64),
+    Bytes(&'a [u8]),
+    Fixed32(u32),
+}
+
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn varint(&mut self) -> Result<u64, Malformed> {
+        let mut value = 0u64;
+        for shift in (0..70).step_by(7) {
+            let (&byte, rest) = self.0.split_first().ok_or(Malformed("unexpected end of the message"))?;
+            self.0 = rest;
+            value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
+            if byte < 0x80 {
+                return Ok(value);
+            }
+        }
+        Err(Malformed("a number is longer than ten bytes"))
+    }
+
+    fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
+        let (head, rest) = self.0.split_at_checked(n).ok_or(Malformed("unexpected end of the message"))?;
+        self.0 = rest;
+        Ok(head)
+    }
+
+    fn next(&mut self) -> Result<Option<(u32, Wire<'a>)>, Malformed> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
+        let tag = self.varint()?;
+        let number = u32::try_from(tag >> 3).map_err(|_| Malformed("a field number is out of range"))?;
+        let wire = match tag & 7 {
+            0 => Wire::Varint(self.varint()?),
+            1 => Wire::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().unwrap_or_default())),
+            2 => {
+                let length = usize::try_from(self.varint()?).map_err(|_| Malformed("a length is out of range"))?;
+                Wire::Bytes(self.take(length)?)
+            }
+            5 => Wire::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().unwrap_or_default())),
+            _ => return Err(Malformed("a field has a wire type that is not used")),
+        };
+        Ok(Some((number, wire)))
+    }
+}
+
+impl<'a> Wire<'a> {
+    fn bytes(self) -> Result<&'a [u8], Malformed> {
+        match self {
+            Self::Bytes(bytes) => Ok(bytes),
+            _ => Err(Malformed("a field that holds bytes has another wire type")),
+        }
+    }
+
+    fn integer(self) -> Result<i64, Malformed> {
+        match self {
+            Self::Varint(n) | Self::Fixed64(n) => Ok(n.cast_signed()),
+            Self::Fixed32(n) => Ok(i64::from(n.cast_signed())),
+            Self::Bytes(_) => Err(Malformed("a field that holds a number has another wire type")),
+        }
+    }
+
+    fn text(self) -> Result<String, Malformed> {
+        let text = std::str::from_utf8(self.bytes()?);
+        text.map(str::to_owned).map_err(|_| Malformed("a text is not UTF-8"))
+    }
+}
+
+/// Reads the envelope.
+///
+/// # Errors
+/// [`Malformed`] for anything else.
+pub fn envelope(body: &[u8]) -> Result<Envelope<'_>, Malformed> {
+    let rest = body
+        .strip_prefix(MAGIC)
+        .ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"))?;
+    let mut out = Envelope {
+        api_version: String::new(),
+        kind: String::new(),
+        raw: &[],
+    };
+    let mut reader = Reader(rest);
+    while let Some((number, wire)) = reader.next()? {
+        match number {
+            1 => {
+                let mut inner = Reader(wire.bytes()?);
+                while let Some((number, wire)) = inner.next()? {
+                    match number {
+                        1 => out.api_version = wire.text()?,
+                        2 => out.kind = wire.text()?,
+                        _ => {}
+                    }
+                }
+            }
+            2 => out.raw = wire.bytes()?,
+            _ => {}
+        }
+    }
+    Ok(out)
+}
+
+/// Reads the message of an object whose shape is `node`.
+///
+/// # Errors
+/// [`Malformed`] when it is not one.
+pub fn decode(node: &Node, raw: &[u8]) -> Result<Value, Malformed> {
+    message(node, raw, 0)
+}
+
+fn message(node: &Node, raw: &[u8], depth: usize) -> Result<Value, Malformed> {
+    if depth > DEPTH_MAX {
+        return Err(Malformed("messages are nested too deeply"));
+    }
+    let Node::Struct { definition, .. } = node else {
+        return Err(Malformed("a message stands where there is none"));
+    };
+    let mut map = Map::new();
+    fields(definition.name(), node, raw, depth, &mut map)?;
+    Ok(Value::Object(map))
+}
+
+fn fields(
+    definition: &str,
+    owner: &Node,
+    raw: &[u8],
+    depth: usize,
+    out: &mut Map<String, Value>,
+) -> Result<(), Malformed> {
+    let mut reader = Reader(raw);
+    while let Some((number, wire)) = reader.next()? {
+        match numbered(definition, number) {
+            // Fields of a newer version are passed over, as protobuf has it.
+            None => {}
+            Some(Numbered::Inline(name)) => {
+                let package = definition.rsplit_once('.').map_or("", |(package, _)| package);
+                fields(&format!("{package}.{name}"), owner, wire.bytes()?, depth + 1, out)?;
+            }
+            Some(Numbered::Field(name)) => {
+                if let Some(field) = owner.field(name) {
+                    add(&field.node, name, wire, depth, out)?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn add(node: &Node, name: &str, wire: Wire<'_>, depth: usize, out: &mut Map<String, Value>) -> Result<(), Malformed> {
+    match node {
+        Node::List { item, .. } => {
+            let entry = out.entry(name).or_insert_with(|| json!([]));
+            let Value::Array(items) = entry else { return Ok(()) };
+            match (&**item, wire) {
+                // Numbers may come packed.
+                (Node::Integer { .. }, Wire::Bytes(packed)) => {
+                    let mut reader = Reader(packed);
+                    while !reader.0.is_empty() {
+                        items.push(reader.varint()?.cast_signed().into());
+                    }
+                }
+                (item, wire) => items.push(value(item, wire, depth)?),
+            }
+        }
+        Node::Map { value: inner, .. } => {
+            let entry = out.entry(name).or_insert_with(|| json!({}));
+            let Value::Object(map) = entry else { return Ok(()) };
+            let (key, item) = map_entry(inner, wire.bytes()?, depth)?;
+            map.insert(key, item);
+        }
+        _ => {
+            let value = value(node, wire, depth)?;
+            out.insert(name.to_owned(), value);
+        }
+    }
+    Ok(())
+}
+
+fn map_entry(node: &Node, raw: &[u8], depth: usize) -> Result<(String, Value), Malformed> {
+    let mut key = String::new();
+    let mut item = match node {
+        Node::String | Node::Bytes => Value::String(String::new()),
+        _ => Value::Null,
+    };
+    let mut reader = Reader(raw);
+    while let Some((number, wire)) = reader.next()? {
+        match number {
+            1 => key = wire.text()?,
+            2 => {
+                item = match node {
+                    // A list as the value of a map is a message of its items.
+                    Node::List { item, .. } => list_message(item, wire.bytes()?, depth)?,
+                    _ => value(node, wire, depth)?,
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok((key, item))
+}
+
+fn list_message(item: &Node, raw: &[u8], depth: usize) -> Result<Value, Malformed> {
+    let mut items = Vec::new();
+    let mut reader = Reader(raw);
+    while let Some((_, wire)) = reader.next()? {
+        items.push(value(item, wire, depth)?);
+    }
+    Ok(Value::Array(items))
+}
+
+fn value(node: &Node, wire: Wire<'_>, depth: usize) -> Result<Value, Malformed> {
+    Ok(match node {
+        Node::String => wire.text()?.into(),
+        Node::Bytes => STANDARD.encode(wire.bytes()?).into(),
+        Node::Boolean => (wire.integer()? != 0).into(),
+        Node::Integer { bits: 32 } => {
+            // Negative numbers come sign-extended to 64 bits.
+            let n = wire.integer()?;
+            i32::try_from(n).map_err(|_| Malformed("a number is out of range"))?.into()
+        }
+        Node::Integer { .. } => wire.integer()?.into(),
+        Node::Number => match wire {
+            Wire::Fixed64(bits) => f64::from_bits(bits).into(),
+            other => other.integer()?.into(),
+        },
+        Node::Time => time(wire.bytes()?)?,
+        Node::Quantity => inner_text(wire.bytes()?, 1)?.into(),
+        Node::IntOrString => int_or_string(wire.bytes()?)?,
+        Node::Any => {
+            let mut reader = Reader(wire.bytes()?);
+            let mut found = Value::Null;
+            while let Some((number, wire)) = reader.next()? {
+                if number == 1 {
+                    found = serde_json::from_slice(wire.bytes()?).map_err(|_| Malformed("raw JSON does not parse"))?;
+                }
+            }
+            found
+        }
+        Node::Struct { .. } => message(node, wire.bytes()?, depth + 1)?,
+        Node::List { item, .. } => list_message(item, wire.bytes()?, depth + 1)?,
+        Node::Map { .. } => return Err(Malformed("a map stands where there is none")),
+    })
+}
+
+fn inner_text(raw: &[u8], wanted: u32) -> Result<String, Malformed> {
+    let mut reader = Reader(raw);
+    let mut text = String::new();
+    while let Some((number, wire)) = reader.next()? {
+        if number == wanted {
+            text = wire.text()?;
+        }
+    }
+    Ok(text)
+}
+
+fn int_or_string(raw: &[u8]) -> Result<Value, Malformed> {
+    let (mut is_text, mut number, mut text) = (false, 0, String::new());
+    let mut reader = Reader(raw);
+    while let Some((field, wire)) = reader.next()? {
+        match field {
+            1 => is_text = wire.integer()? == 1,
+            2 => number = wire.integer()?,
+            3 => text = wire.text()?,
+            _ => {}
+        }
+    }
+    Ok(if is_text { text.into() } else { number.into() })
+}
+
+/// Seconds and nanoseconds; the zero time of Go is no time.
+fn time(raw: &[u8]) -> Result<Value, Malformed> {
+    let (mut seconds, mut nanos) = (0, 0);
+    let mut reader = Reader(raw);
+    while let Some((number, wire)) = reader.next()? {
+        match number {
+            1 => seconds = wire.integer()?,
+            2 => nanos = wire.integer()?,
+            _ => {}
+        }
+    }
+    if raw.is_empty() {
+        return Ok(Value::Null);
+    }
+    let nanos = i32::try_from(nanos).map_err(|_| Malformed("a time is out of range"))?;
+    let at = jiff::Timestamp::new(seconds, nanos).map_err(|_| Malformed("a time is out of range"))?;
+    let text = if nanos == 0 {
+        corral_api::time::format_seconds(at)
+    } else {
+        corral_api::time::format_micros(at)
+    };
+    Ok(text.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{all, schema};
+
+    fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
+        let tag = u16::from(number) << 3 | 2;
+        let mut out = vec![u8::try_from(tag & 0x7f).expect("seven bits") | 0x80, u8::try_from(tag >> 7).expect("few")];
+        out.push(u8::try_from(bytes.len()).expect("short"));
+        out.extend_from_slice(bytes);
+        out
+    }
+
+    #[test]
+    fn a_pod_with_an_embedded_volume_source_is_read() {
+        let node = schema::of(all::resource("", "v1", "pods").expect("served"));
+        let meta = [field(1, b"web"), field(11, &[field(1, b"app"), field(2, b"x")].concat())].concat();
+        let source = field(19, &field(1, &field(1, b"cm")));
+        let volume = [field(1, b"v"), field(2, &source)].concat();
+        let port = [field(1, b"http"), vec![3 << 3, 80]].concat();
+        let container = [field(1, b"c"), field(2, b"image"), field(6, &port)].concat();
+        let spec = [field(1, &volume), field(2, &container), vec![4 << 3, 30]].concat();
+        let pod = [field(1, &meta), field(2, &spec)].concat();
+        assert_eq!(
+            decode(&node, &pod).expect("well formed"),
+            json!({
+                "metadata": {"name": "web", "labels": {"app": "x"}},
+                "spec": {
+                    "volumes": [{"name": "v", "configMap": {"name": "cm"}}],
+                    "containers": [{"name": "c", "image": "image", "ports": [{"name": "http", "containerPort": 80}]}],
+                    "terminationGracePeriodSeconds": 30,
+                },
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_cut_off_is_refused() {
+        let node = schema::of(all::resource("", "v1", "pods").expect("served"));
+        assert!(decode(&node, &[10, 5, 1]).is_err());
+        assert!(envelope(b"{}").is_err());
+    }
+}

@@ -1,0 +1,24 @@
+//! `Role`.
+
+use crate::kind::{Kind, Names};
+use corral_api::k8s::api::rbac::v1::Role;
+use corral_api::names;
+
+/// `rbac.authorization.k8s.io/v1 Role`.
+pub struct RoleKind;
+
+impl Kind for RoleKind {
+    type Object = Role;
+
+    const NAMES: Names = Names {
+        group: "rbac.authorization.k8s.io",
+        version: "v1",
+        kind: "Role",
+        plural: "roles",
+        singular: "role",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+    };
+    const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+}

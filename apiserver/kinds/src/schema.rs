@@ -1,0 +1,460 @@
+//! The shape of kinds as data: types, list topology, merge keys and defaults.
+//!
+//! The tree comes from the JSON schemas of k8s-openapi, overlaid with `facts.json`, which `cargo xtask facts` makes
+//! from the Go modules of the Kubernetes API (what those schemas leave out: list types and keys, patch strategies,
+//! Go types for messages). Definitions are built when first needed and kept for the life of the process; they refer
+//! to each other by name, so that recursive types cost nothing.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, LazyLock, OnceLock, RwLock};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::kind::AnyKind;
+
+mod check;
+
+pub use check::{Report, TypeError};
+
+/// How a list merges.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ListKind {
+    /// As one value.
+    Atomic,
+    /// By value: each item is an element with an owner.
+    Set,
+    /// By the values of some fields of its items.
+    Map(Vec<Arc<str>>),
+}
+
+/// Strategic merge patch: what a field asks for.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Strategy {
+    /// Items are merged, not replaced.
+    pub merge: bool,
+    /// Only keys that the patch names are kept.
+    pub retain_keys: bool,
+    /// The field by which items of a list are matched.
+    pub merge_key: Option<Arc<str>>,
+}
+
+/// A field of a struct.
+#[derive(Debug, Clone)]
+pub struct Field {
+    /// The shape of its value.
+    pub node: Node,
+    /// Strategic merge patch.
+    pub strategy: Strategy,
+    /// The value it has when left out.
+    pub default: Option<Value>,
+    /// Its type in Go, which Kubernetes names in messages.
+    pub go_type: Arc<str>,
+    /// Whether Kubernetes leaves the field out when it holds a zero value.
+    pub omit_zero: bool,
+}
+
+/// A struct.
+#[derive(Debug)]
+pub struct Definition {
+    /// The name of its Go type without the package.
+    pub short_name: Arc<str>,
+    /// Its fields by name.
+    pub fields: BTreeMap<Arc<str>, Field>,
+    /// Whether it has one owner as a whole.
+    pub atomic: bool,
+}
+
+/// A reference to a definition, resolved when first used.
+#[derive(Debug, Clone)]
+pub struct DefinitionRef(Arc<Cell>);
+
+#[derive(Debug)]
+struct Cell {
+    name: String,
+    built: OnceLock<Definition>,
+}
+
+impl DefinitionRef {
+    /// The definition.
+    pub fn get(&self) -> &Definition {
+        self.0.built.get_or_init(|| SCHEMAS.build(&self.0.name))
+    }
+
+    /// Its name, such as `io.k8s.api.core.v1.PodSpec`.
+    pub fn name(&self) -> &str {
+        &self.0.name
+    }
+}
+
+/// The shape of a value.
+#[derive(Debug, Clone)]
+pub enum Node {
+    /// Anything at all.
+    Any,
+    /// Text.
+    String,
+    /// Base64 text.
+    Bytes,
+    /// A time.
+    Time,
+    /// Whether.
+    Boolean,
+    /// A whole number of 32 or 64 bits.
+    Integer {
+        /// 32 or 64.
+        bits: u8,
+    },
+    /// A number.
+    Number,
+    /// A quantity; given as text or number, kept as text.
+    Quantity,
+    /// A number or a text.
+    IntOrString,
+    /// A struct.
+    Struct {
+        /// Which.
+        definition: DefinitionRef,
+        /// Whether it has one owner as a whole where it stands here.
+        atomic: bool,
+    },
+    /// A map from text to values of one shape.
+    Map {
+        /// The shape of the values.
+        value: Arc<Node>,
+        /// Whether it has one owner as a whole.
+        atomic: bool,
+    },
+    /// A list.
+    List {
+        /// The shape of the items.
+        item: Arc<Node>,
+        /// How it merges.
+        kind: ListKind,
+    },
+}
+
+impl Node {
+    /// The field of a struct.
+    pub fn field(&self, name: &str) -> Option<&Field> {
+        match self {
+            Self::Struct { definition, .. } => definition.get().fields.get(name),
+            _ => None,
+        }
+    }
+
+    /// The shape behind a key of a struct or map.
+    pub fn child(&self, name: &str) -> Option<&Node> {
+        match self {
+            Self::Struct { .. } => self.field(name).map(|f| &f.node),
+            Self::Map { value, .. } => Some(value),
+            _ => None,
+        }
+    }
+
+    /// The shape of a list's items.
+    pub fn item(&self) -> Option<&Node> {
+        match self {
+            Self::List { item, .. } => Some(item),
+            _ => None,
+        }
+    }
+
+    /// The value of a field that stands for a missing one in the key of a list item.
+    pub fn default_of(&self, name: &str) -> Option<&Value> {
+        self.field(name).and_then(|f| f.default.as_ref())
+    }
+}
+
+/// The schema of a kind.
+pub fn of(kind: &dyn AnyKind) -> Node {
+    let names = kind.names();
+    let id = format!("{}/{}", names.api_version(), names.kind);
+    if let Some(node) = SCHEMAS
+        .kinds
+        .read()
+        .expect("no panic under the lock")
+        .get(&id)
+    {
+        return node.clone();
+    }
+    let (root, definitions) = raw(kind);
+    SCHEMAS.add(definitions);
+    let node = SCHEMAS.node(&root, None);
+    let mut kinds = SCHEMAS.kinds.write().expect("no panic under the lock");
+    kinds.insert(id, node.clone());
+    node
+}
+
+/// The schema of a type that is no kind of its own, such as `DeleteOptions`.
+pub fn of_type<T: corral_api::schemars::JsonSchema>() -> Node {
+    let settings = corral_api::schemars::generate::SchemaSettings::draft07();
+    let mut generator = settings.into_generator();
+    let root = generator.subschema_for::<T>().to_value();
+    SCHEMAS.add(generator.take_definitions(true));
+    SCHEMAS.node(&root, None)
+}
+
+/// A kind's JSON schema as k8s-openapi gives it: the root, and the definitions that it refers to.
+pub fn raw(kind: &dyn AnyKind) -> (Value, serde_json::Map<String, Value>) {
+    let settings = corral_api::schemars::generate::SchemaSettings::draft07();
+    let mut generator = settings.into_generator();
+    let root = kind.json_schema(&mut generator);
+    let definitions = generator.take_definitions(true);
+    (root, definitions)
+}
+
+/// What `facts.json` knows of one field.
+#[derive(Debug, Deserialize, Default, Clone)]
+pub struct FieldFacts {
+    /// List type.
+    #[serde(rename = "lt", default)]
+    pub list_type: Option<String>,
+    /// Keys of a list map.
+    #[serde(rename = "lk", default)]
+    pub list_keys: Vec<Arc<str>>,
+    /// Map type.
+    #[serde(rename = "mt", default)]
+    pub map_type: Option<String>,
+    /// Struct type.
+    #[serde(rename = "st", default)]
+    pub struct_type: Option<String>,
+    /// Patch strategies, comma-separated.
+    #[serde(rename = "ps", default)]
+    pub strategy: String,
+    /// Patch merge key.
+    #[serde(rename = "pk", default)]
+    pub merge_key: Option<Arc<str>>,
+    /// Default.
+    #[serde(rename = "d", default)]
+    pub default: Option<Value>,
+    /// Go type.
+    #[serde(rename = "go", default)]
+    pub go_type: Arc<str>,
+    /// Left out when zero.
+    #[serde(rename = "oz", default)]
+    pub omit_zero: bool,
+    /// Number in protobuf; 0 if it has none.
+    #[serde(rename = "n", default)]
+    pub number: u32,
+}
+
+#[derive(Debug, Deserialize, Default)]
+struct TypeFacts {
+    #[serde(rename = "st", default)]
+    struct_type: Option<String>,
+    #[serde(rename = "f", default)]
+    fields: HashMap<String, FieldFacts>,
+}
+
+/// The facts of every type. They are parsed once and dropped with the definitions' sources when all are built.
+static FACTS: LazyLock<HashMap<String, TypeFacts>> = LazyLock::new(|| {
+    serde_json::from_str(include_str!("facts.json"))
+        .expect("facts.json is made by xtask and tested")
+});
+
+/// The facts of a field, embedded structs included.
+pub fn facts(definition: &str, field: &str) -> Option<&'static FieldFacts> {
+    let types = FACTS.get(definition)?;
+    if let Some(facts) = types.fields.get(field) {
+        return Some(facts);
+    }
+    let (package, _) = definition.rsplit_once('.')?;
+    types
+        .fields
+        .keys()
+        .filter_map(|name| name.strip_prefix("+inline:"))
+        .filter_map(|go| go.rsplit_once('.'))
+        .find_map(|(_, name)| facts(&format!("{package}.{name}"), field))
+}
+
+/// What a protobuf field number means in a type.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Numbered {
+    /// A field of the type itself.
+    Field(&'static str),
+    /// A message whose fields are the type's own in JSON (an embedded struct): the name of its type.
+    Inline(&'static str),
+}
+
+/// The meaning of a protobuf field number.
+pub fn numbered(definition: &str, number: u32) -> Option<Numbered> {
+    let types = FACTS.get(definition)?;
+    let (name, _) = types.fields.iter().find(|(_, facts)| facts.number == number)?;
+    match name.strip_prefix("+inline:") {
+        Some(go) => Some(Numbered::Inline(go.rsplit('.').next().unwrap_or(go))),
+        None => Some(Numbered::Field(name)),
+    }
+}
+
+fn type_is_atomic(definition: &str) -> bool {
+    FACTS
+        .get(definition)
+        .is_some_and(|t| t.struct_type.as_deref() == Some("atomic"))
+}
+
+#[derive(Default)]
+struct Schemas {
+    kinds: RwLock<HashMap<String, Node>>,
+    sources: RwLock<HashMap<String, Value>>,
+    cells: RwLock<HashMap<String, Arc<Cell>>>,
+}
+
+static SCHEMAS: LazyLock<Schemas> = LazyLock::new(Schemas::default);
+
+impl Schemas {
+    /// Remembers sources until they are built, without the prose.
+    fn add(&self, definitions: serde_json::Map<String, Value>) {
+        let mut sources = self.sources.write().expect("no panic under the lock");
+        let cells = self.cells.read().expect("no panic under the lock");
+        for (name, mut source) in definitions {
+            if cells
+                .get(&name)
+                .is_none_or(|cell| cell.built.get().is_none())
+            {
+                strip_descriptions(&mut source);
+                sources.insert(name, source);
+            }
+        }
+    }
+
+    fn build(&self, name: &str) -> Definition {
+        let source = self
+            .sources
+            .write()
+            .expect("no panic under the lock")
+            .remove(name);
+        let short_name = name.rsplit('.').next().unwrap_or(name).into();
+        let mut fields = BTreeMap::new();
+        let properties = source.as_ref().and_then(|s| s["properties"].as_object());
+        for (field, schema) in properties.into_iter().flatten() {
+            let facts = facts(name, field).cloned().unwrap_or_default();
+            let node = self.node(schema, Some(&facts));
+            fields.insert(Arc::from(field.as_str()), make_field(node, facts));
+        }
+        Definition {
+            short_name,
+            fields,
+            atomic: type_is_atomic(name),
+        }
+    }
+
+    fn reference(&self, name: &str) -> DefinitionRef {
+        let mut cells = self.cells.write().expect("no panic under the lock");
+        let cell = cells.entry(name.to_owned()).or_insert_with(|| {
+            Arc::new(Cell {
+                name: name.to_owned(),
+                built: OnceLock::new(),
+            })
+        });
+        DefinitionRef(cell.clone())
+    }
+
+    fn node(&self, schema: &Value, facts: Option<&FieldFacts>) -> Node {
+        let reference = schema["$ref"]
+            .as_str()
+            .or_else(|| schema["allOf"][0]["$ref"].as_str());
+        if let Some(reference) = reference {
+            let name = reference.rsplit('/').next().unwrap_or(reference);
+            return self.named(name, facts);
+        }
+        match schema["type"].as_str() {
+            Some("string") => match schema["format"].as_str() {
+                Some("byte") => Node::Bytes,
+                Some("date-time") => Node::Time,
+                _ => Node::String,
+            },
+            Some("boolean") => Node::Boolean,
+            Some("integer") => Node::Integer {
+                bits: if schema["format"] == "int32" { 32 } else { 64 },
+            },
+            Some("number") => Node::Number,
+            Some("array") => Node::List {
+                item: Arc::new(self.node(&schema["items"], None)),
+                kind: list_kind(facts),
+            },
+            Some("object") if schema["additionalProperties"].is_object() => Node::Map {
+                value: Arc::new(self.node(&schema["additionalProperties"], None)),
+                atomic: facts.is_some_and(|f| f.map_type.as_deref() == Some("atomic")),
+            },
+            _ => Node::Any,
+        }
+    }
+
+    fn named(&self, name: &str, facts: Option<&FieldFacts>) -> Node {
+        match name.rsplit('.').next().unwrap_or(name) {
+            "Quantity" => Node::Quantity,
+            "IntOrString" => Node::IntOrString,
+            "Time" | "MicroTime" => Node::Time,
+            "FieldsV1" | "RawExtension" | "JSON" => Node::Any,
+            _ => Node::Struct {
+                definition: self.reference(name),
+                atomic: type_is_atomic(name)
+                    || facts.is_some_and(|f| {
+                        f.struct_type.as_deref() == Some("atomic")
+                            || f.map_type.as_deref() == Some("atomic")
+                    }),
+            },
+        }
+    }
+}
+
+fn make_field(node: Node, facts: FieldFacts) -> Field {
+    Field {
+        node,
+        strategy: Strategy {
+            merge: facts.strategy.split(',').any(|s| s == "merge"),
+            retain_keys: facts.strategy.split(',').any(|s| s == "retainKeys"),
+            merge_key: facts.merge_key,
+        },
+        default: facts.default,
+        go_type: facts.go_type,
+        omit_zero: facts.omit_zero,
+    }
+}
+
+fn list_kind(facts: Option<&FieldFacts>) -> ListKind {
+    match facts.map(|f| (f.list_type.as_deref(), &f.list_keys)) {
+        Some((Some("set"), _)) => ListKind::Set,
+        Some((Some("map"), keys)) if !keys.is_empty() => ListKind::Map(keys.clone()),
+        _ => ListKind::Atomic,
+    }
+}
+
+fn strip_descriptions(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    map.remove("description");
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(key) {
+            strip_descriptions(inner);
+        }
+    }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(strip_descriptions);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::kind::Erased;
+
+    #[test]
+    fn lists_of_a_pod_have_their_topology() {
+        let node = of(&Erased::<crate::core::pod::PodKind>::new());
+        let spec = node.child("spec").expect("spec");
+        let containers = spec.field("containers").expect("containers");
+        assert_eq!(containers.strategy.merge_key.as_deref(), Some("name"));
+        let Node::List { kind, item } = &containers.node else {
+            panic!("containers is a list")
+        };
+        assert_eq!(*kind, ListKind::Map(vec!["name".into()]));
+        let ports = item.child("ports").and_then(Node::item).expect("ports");
+        assert_eq!(ports.default_of("protocol"), Some(&Value::from("TCP")));
+        let volume = spec.child("volumes").and_then(Node::item).expect("volume");
+        assert!(matches!(
+            volume.child("configMap"),
+            Some(Node::Struct { .. })
+        ));
+    }
+}
