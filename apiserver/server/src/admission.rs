@@ -1,0 +1,160 @@
+//! Checks and changes that look at other objects, in the order in which they run.
+//!
+//! What a kind can decide alone is in `corral_kinds`. A plugin here is a function over the typed object.
+
+use std::net::Ipv4Addr;
+
+use corral_api::status::Status;
+use corral_kinds::{AnyKind, Object};
+use corral_storage::Operation;
+
+use crate::api::ApiRef;
+use crate::registry::WriteContext;
+
+mod namespace_lifecycle;
+mod pod_priority;
+mod pod_tolerations;
+mod runtime_class;
+mod service_account;
+mod service_addresses;
+
+pub use service_addresses::AddressRange;
+
+/// What is being done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Action {
+    /// A new object.
+    Create,
+    /// A change.
+    Update,
+}
+
+/// A write as admission sees it.
+pub struct Attributes<'a> {
+    /// The kind written.
+    pub kind: &'static dyn AnyKind,
+    /// The circumstances.
+    pub cx: &'a WriteContext,
+    /// What is being done.
+    pub action: Action,
+    /// The subresource written through; empty for the object itself.
+    pub subresource: &'a str,
+    /// Operations that must succeed together with the write: addresses and ports taken or given back.
+    pub claims: Vec<Operation>,
+}
+
+impl<'a> Attributes<'a> {
+    /// A creation.
+    pub fn create(kind: &'static dyn AnyKind, cx: &'a WriteContext) -> Self {
+        Self {
+            kind,
+            cx,
+            action: Action::Create,
+            subresource: "",
+            claims: Vec::new(),
+        }
+    }
+
+    /// An update.
+    pub fn update(kind: &'static dyn AnyKind, cx: &'a WriteContext, subresource: &'a str) -> Self {
+        Self {
+            action: Action::Update,
+            subresource,
+            ..Self::create(kind, cx)
+        }
+    }
+
+    fn is(&self, group: &str, kind: &str, action: Action) -> bool {
+        let names = self.kind.names();
+        names.group == group && names.kind == kind && self.action == action && self.subresource.is_empty()
+    }
+
+    fn forbidden(&self, name: &str, why: &str) -> Status {
+        let names = self.kind.names();
+        Status::forbidden(names.group, names.plural, name, why)
+    }
+}
+
+/// What admission needs to know of the cluster.
+#[derive(Debug, Clone)]
+pub struct AdmissionConfig {
+    /// Addresses of Services.
+    pub service_range: AddressRange,
+    /// Ports of Services on every node.
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    /// The address of the `kubernetes` Service: the first of the range.
+    pub api_address: Ipv4Addr,
+}
+
+/// The plugins.
+pub struct Admission {
+    api: ApiRef,
+    config: AdmissionConfig,
+}
+
+impl Admission {
+    /// Plugins over resources that exist later.
+    pub fn new(api: ApiRef, config: AdmissionConfig) -> Self {
+        Self { api, config }
+    }
+
+    fn api(&self) -> Result<std::sync::Arc<crate::api::Api>, Status> {
+        self.api.get().ok_or_else(|| Status::unavailable("the server is stopping"))
+    }
+
+    /// Changes an object before its rules are checked.
+    ///
+    /// # Errors
+    /// 403 when the write is not admitted.
+    pub async fn mutate(
+        &self,
+        attributes: &mut Attributes<'_>,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        let api = self.api()?;
+        namespace_lifecycle::check(&api, attributes, object).await?;
+        if attributes.is("", "Pod", Action::Create) {
+            service_account::admit(&api, attributes, object).await?;
+            pod_priority::admit(&api, attributes, object)?;
+            runtime_class::admit(&api, attributes, object)?;
+            pod_tolerations::admit(object);
+        }
+        if attributes.is("", "Service", Action::Create) || attributes.is("", "Service", Action::Update) {
+            service_addresses::admit(&api, &self.config, attributes, object, old).await?;
+        }
+        Ok(())
+    }
+
+    /// Looks at an object as it will be stored. Nothing built in objects at this point; extensions will.
+    ///
+    /// # Errors
+    /// 403 when the write is not admitted.
+    pub async fn validate(
+        &self,
+        attributes: &Attributes<'_>,
+        object: &Object,
+        _old: Option<&Object>,
+    ) -> Result<(), Status> {
+        pod_priority::check_classes(&*self.api()?, attributes, object)
+    }
+
+    /// Whether an object may be deleted.
+    ///
+    /// # Errors
+    /// 403 when it may not.
+    pub async fn delete(&self, kind: &'static dyn AnyKind, _cx: &WriteContext, name: &str) -> Result<(), Status> {
+        namespace_lifecycle::check_delete(kind, name)
+    }
+
+    /// Operations that give back what a removed object had claimed.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn releases(&self, kind: &'static dyn AnyKind, json: &[u8]) -> Result<Vec<Operation>, Status> {
+        if kind.names().group.is_empty() && kind.names().kind == "Service" {
+            return service_addresses::releases(&*self.api()?, json).await;
+        }
+        Ok(Vec::new())
+    }
+}

@@ -1,0 +1,81 @@
+//! The priority of a pod follows from its PriorityClass; only one class may be the default.
+
+use corral_api::k8s::api::core::v1::Pod;
+use corral_api::k8s::api::scheduling::v1::PriorityClass;
+use corral_api::status::Status;
+use corral_kinds::Object;
+
+use super::{Action, Attributes};
+use crate::api::Api;
+
+fn classes(api: &Api) -> Vec<PriorityClass> {
+    let Some(resource) = api.resource("scheduling.k8s.io", "priorityclasses") else {
+        return Vec::new();
+    };
+    let snapshot = resource.cacher.snapshot();
+    let objects = snapshot.objects.values();
+    objects.filter_map(|stored| serde_json::from_slice(&stored.json).ok()).collect()
+}
+
+fn name_of(class: &PriorityClass) -> &str {
+    class.metadata.name.as_deref().unwrap_or("")
+}
+
+pub(super) fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
+    let Some(pod) = object.get_mut::<Pod>() else { return Ok(()) };
+    let pod_name = pod.metadata.name.clone().unwrap_or_default();
+    let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
+    let classes = classes(api);
+    let wanted = spec.priority_class_name.clone().unwrap_or_default();
+    let class = if wanted.is_empty() {
+        let defaults = classes.iter().filter(|c| c.global_default == Some(true));
+        defaults.min_by_key(|c| c.value)
+    } else {
+        let found = classes.iter().find(|c| name_of(c) == wanted);
+        if found.is_none() {
+            let why = format!("no PriorityClass with name {wanted} was found");
+            return Err(attributes.forbidden(&pod_name, &why));
+        }
+        found
+    };
+    let (priority, policy) = match class {
+        Some(class) => {
+            spec.priority_class_name = Some(name_of(class).to_owned());
+            (class.value.unwrap_or(0), class.preemption_policy.clone())
+        }
+        None => (0, None),
+    };
+    if spec.priority.is_some_and(|given| given != priority) {
+        let why = format!(
+            "the integer value of priority ({}) must not be provided in pod spec; priority admission controller computed {priority} from the given PriorityClass name",
+            spec.priority.unwrap_or_default()
+        );
+        return Err(attributes.forbidden(&pod_name, &why));
+    }
+    spec.priority = Some(priority);
+    let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".to_owned());
+    spec.preemption_policy = Some(policy);
+    Ok(())
+}
+
+/// Refuses a second default class.
+pub(super) fn check_classes(api: &Api, attributes: &Attributes<'_>, object: &Object) -> Result<(), Status> {
+    let Some(class) = object.get::<PriorityClass>() else { return Ok(()) };
+    if class.global_default != Some(true) || !matches!(attributes.action, Action::Create | Action::Update) {
+        return Ok(());
+    }
+    let classes = classes(api);
+    let other = classes
+        .iter()
+        .find(|c| c.global_default == Some(true) && c.metadata.name != class.metadata.name);
+    match other {
+        Some(other) => {
+            let why = format!(
+                "PriorityClass {} is already marked as default. Only one default can exist",
+                name_of(other)
+            );
+            Err(attributes.forbidden(name_of(class), &why))
+        }
+        None => Ok(()),
+    }
+}

@@ -1,0 +1,129 @@
+//! Every pod runs under a ServiceAccount; its containers get the account's token, unless they do not want it.
+
+use corral_api::k8s::api::core::v1::{
+    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
+    ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+};
+use corral_api::meta::{GENERATED_SUFFIX_LENGTH, generated_name};
+use corral_api::status::Status;
+use corral_kinds::Object;
+
+use super::Attributes;
+use crate::api::Api;
+
+/// Where containers find the token.
+const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+/// Seconds of a token's life; an hour and a little more, so that renewal once an hour is in time.
+const TOKEN_SECONDS: i64 = 3607;
+/// Marks a pod that mirrors one of a node's own.
+const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
+
+pub(super) async fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
+    let Some(pod) = object.get_mut::<Pod>() else { return Ok(()) };
+    let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
+    let pod_name = pod.metadata.name.clone().unwrap_or_default();
+    let Some(spec) = pod.spec.as_mut().filter(|_| !mirror) else {
+        return Ok(());
+    };
+    let name = match spec.service_account_name.as_deref() {
+        None | Some("") => "default".to_owned(),
+        Some(name) => name.to_owned(),
+    };
+    spec.service_account_name = Some(name.clone());
+    spec.service_account = Some(name.clone());
+    let accounts = api.core("serviceaccounts");
+    let key = accounts.key(&attributes.cx.namespace, &name);
+    let json = match accounts.cacher.peek(&key) {
+        Some(stored) => Some(stored.json.clone()),
+        None => accounts.fetch(&key).await?.map(|entry| entry.value),
+    };
+    let account: Option<ServiceAccount> = json.and_then(|json| serde_json::from_slice(&json).ok());
+    let Some(account) = account else {
+        let why = format!(
+            "error looking up service account {}/{name}: serviceaccount {name:?} not found",
+            attributes.cx.namespace
+        );
+        return Err(attributes.forbidden(&pod_name, &why));
+    };
+    if spec.image_pull_secrets.as_ref().is_none_or(Vec::is_empty) {
+        spec.image_pull_secrets = account.image_pull_secrets.clone();
+    }
+    let automount = spec
+        .automount_service_account_token
+        .or(account.automount_service_account_token)
+        .unwrap_or(true);
+    if automount {
+        mount_token(spec);
+    }
+    Ok(())
+}
+
+fn mount_token(spec: &mut corral_api::k8s::api::core::v1::PodSpec) {
+    let random: [u8; GENERATED_SUFFIX_LENGTH] = rand::random();
+    let volume = generated_name("kube-api-access-", random);
+    let init = spec.init_containers.iter_mut().flatten();
+    let mut mounted = false;
+    for container in init.chain(spec.containers.iter_mut()) {
+        let mounts = container.volume_mounts.get_or_insert_default();
+        if mounts.iter().all(|mount| mount.mount_path != MOUNT_PATH) {
+            mounted = true;
+            mounts.push(VolumeMount {
+                name: volume.clone(),
+                mount_path: MOUNT_PATH.to_owned(),
+                read_only: Some(true),
+                ..Default::default()
+            });
+        }
+    }
+    if mounted {
+        spec.volumes.get_or_insert_default().push(token_volume(volume));
+    }
+}
+
+fn token_volume(name: String) -> Volume {
+    let token = ServiceAccountTokenProjection {
+        expiration_seconds: Some(TOKEN_SECONDS),
+        path: "token".to_owned(),
+        ..Default::default()
+    };
+    let root_ca = ConfigMapProjection {
+        name: "kube-root-ca.crt".to_owned(),
+        items: Some(vec![KeyToPath {
+            key: "ca.crt".to_owned(),
+            path: "ca.crt".to_owned(),
+            mode: None,
+        }]),
+        optional: None,
+    };
+    let namespace = DownwardAPIProjection {
+        items: Some(vec![DownwardAPIVolumeFile {
+            path: "namespace".to_owned(),
+            field_ref: Some(ObjectFieldSelector {
+                api_version: Some("v1".to_owned()),
+                field_path: "metadata.namespace".to_owned(),
+            }),
+            ..Default::default()
+        }]),
+    };
+    Volume {
+        name,
+        projected: Some(ProjectedVolumeSource {
+            default_mode: Some(0o644),
+            sources: Some(vec![
+                VolumeProjection {
+                    service_account_token: Some(token),
+                    ..Default::default()
+                },
+                VolumeProjection {
+                    config_map: Some(root_ca),
+                    ..Default::default()
+                },
+                VolumeProjection {
+                    downward_api: Some(namespace),
+                    ..Default::default()
+                },
+            ]),
+        }),
+        ..Default::default()
+    }
+}

@@ -1,0 +1,308 @@
+//! Cluster addresses and node ports of Services.
+//!
+//! An address or port is a key of its own in the store, created in the same transaction as the Service that has it:
+//! two Services can never get the same one, however many servers write.
+
+use std::collections::HashSet;
+use std::net::Ipv4Addr;
+
+use bytes::Bytes;
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::k8s::api::core::v1::Service;
+use corral_api::status::Status;
+use corral_kinds::Object;
+use corral_storage::{Key, Operation};
+
+use super::{Action, AdmissionConfig, Attributes};
+use crate::api::Api;
+use crate::cacher::storage_status;
+
+/// An IPv4 network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AddressRange {
+    /// The network's address.
+    pub base: Ipv4Addr,
+    /// Length of the prefix.
+    pub prefix: u8,
+}
+
+impl std::str::FromStr for AddressRange {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let wrong = || format!("{text:?} is not an IPv4 network such as 10.96.0.0/16");
+        let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
+        let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
+        let prefix: u8 = prefix.parse().ok().filter(|p| (8..=29).contains(p)).ok_or_else(wrong)?;
+        let mask = u32::MAX << (32 - prefix);
+        Ok(Self {
+            base: Ipv4Addr::from(u32::from(address) & mask),
+            prefix,
+        })
+    }
+}
+
+impl std::fmt::Display for AddressRange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}/{}", self.base, self.prefix)
+    }
+}
+
+impl AddressRange {
+    /// Number of addresses.
+    pub fn size(&self) -> u32 {
+        1 << (32 - self.prefix)
+    }
+
+    /// The address at an offset.
+    pub fn at(&self, offset: u32) -> Ipv4Addr {
+        Ipv4Addr::from(u32::from(self.base) + offset % self.size())
+    }
+
+    /// Whether an address is in the network.
+    pub fn contains(&self, address: Ipv4Addr) -> bool {
+        let offset = u32::from(address).wrapping_sub(u32::from(self.base));
+        offset < self.size()
+    }
+}
+
+fn address_key(address: &str) -> Key {
+    Key::new(format!("/registry/claims/serviceips/{address}"))
+}
+
+fn port_key(protocol: &str, port: i32) -> Key {
+    Key::new(format!("/registry/claims/nodeports/{}/{port}", protocol.to_lowercase()))
+}
+
+/// What a Service has: addresses, and node ports by protocol.
+fn held(service: &Service) -> (HashSet<String>, HashSet<(String, i32)>) {
+    let Some(spec) = &service.spec else {
+        return Default::default();
+    };
+    let addresses = spec.cluster_ip.iter().filter(|ip| !ip.is_empty() && *ip != "None");
+    let ports = spec.ports.iter().flatten().filter_map(|port| {
+        let number = port.node_port.filter(|n| *n != 0)?;
+        Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number))
+    });
+    let mut ports: HashSet<(String, i32)> = ports.collect();
+    if let Some(number) = spec.health_check_node_port.filter(|n| *n != 0) {
+        ports.insert(("TCP".to_owned(), number));
+    }
+    (addresses.cloned().collect(), ports)
+}
+
+pub(super) async fn admit(
+    api: &Api,
+    config: &AdmissionConfig,
+    attributes: &mut Attributes<'_>,
+    object: &mut Object,
+    old: Option<&Object>,
+) -> Result<(), Status> {
+    let before = old.and_then(|o| o.get::<Service>()).map(held).unwrap_or_default();
+    let Some(service) = object.get_mut::<Service>() else {
+        return Ok(());
+    };
+    if attributes.action == Action::Update {
+        carry_over(service, old.and_then(|o| o.get::<Service>()));
+    }
+    let name = service.metadata.name.clone().unwrap_or_default();
+    let owner = Bytes::from(format!("{}/{name}", attributes.cx.namespace));
+    give_address(api, config, service, &name).await?;
+    give_node_ports(api, config, service, &name).await?;
+    let after = held(service);
+    for address in after.0.difference(&before.0) {
+        claim(api, attributes, address_key(address), &owner, &name, "spec.clusterIPs", "provided IP is already allocated").await?;
+    }
+    for (protocol, port) in after.1.difference(&before.1) {
+        claim(api, attributes, port_key(protocol, *port), &owner, &name, "spec.ports[0].nodePort", "provided port is already allocated").await?;
+    }
+    for address in before.0.difference(&after.0) {
+        attributes.claims.extend(release(api, address_key(address)).await?);
+    }
+    for (protocol, port) in before.1.difference(&after.1) {
+        attributes.claims.extend(release(api, port_key(protocol, *port)).await?);
+    }
+    Ok(())
+}
+
+/// An update that leaves addresses and node ports out keeps them.
+fn carry_over(service: &mut Service, old: Option<&Service>) {
+    let Some((spec, old)) = service.spec.as_mut().zip(old.and_then(|o| o.spec.as_ref())) else {
+        return;
+    };
+    let external = |kind: &Option<String>| kind.as_deref() == Some("ExternalName");
+    if external(&spec.type_) {
+        spec.cluster_ip = None;
+        spec.cluster_ips = None;
+        return;
+    }
+    if spec.cluster_ip.as_deref().unwrap_or("").is_empty() && !external(&old.type_) {
+        spec.cluster_ip.clone_from(&old.cluster_ip);
+        spec.cluster_ips.clone_from(&old.cluster_ips);
+    }
+    for port in spec.ports.iter_mut().flatten() {
+        if port.node_port.is_none_or(|n| n == 0) && wants_node_ports(spec.type_.as_deref()) {
+            let same = old.ports.iter().flatten().find(|o| {
+                o.port == port.port && o.protocol == port.protocol
+            });
+            port.node_port = same.and_then(|o| o.node_port);
+        }
+    }
+}
+
+fn wants_node_ports(kind: Option<&str>) -> bool {
+    matches!(kind, Some("NodePort" | "LoadBalancer"))
+}
+
+async fn give_address(api: &Api, config: &AdmissionConfig, service: &mut Service, name: &str) -> Result<(), Status> {
+    let Some(spec) = service.spec.as_mut() else { return Ok(()) };
+    if spec.type_.as_deref() == Some("ExternalName") {
+        return Ok(());
+    }
+    if let Some(first) = spec.cluster_ips.as_ref().and_then(|ips| ips.first())
+        && spec.cluster_ip.as_deref().unwrap_or("").is_empty()
+    {
+        spec.cluster_ip = Some(first.clone());
+    }
+    let path = FieldPath::new("spec.clusterIPs").index(0);
+    let invalid = |value: &str, why: String| {
+        Status::invalid("", "Service", name, &[FieldError::invalid(&path, value, why)])
+    };
+    match spec.cluster_ip.as_deref() {
+        Some("None") => {}
+        None | Some("") => {
+            let free = free_address(api, config).await?;
+            spec.cluster_ip = Some(free.to_string());
+        }
+        Some(given) => {
+            let address: Ipv4Addr = given.parse().map_err(|_| {
+                invalid(given, "must be a valid IPv4 address; this cluster has no IPv6 range".to_owned())
+            })?;
+            if !config.service_range.contains(address) {
+                let why = format!("failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {}", config.service_range);
+                return Err(invalid(given, why));
+            }
+        }
+    }
+    spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
+    spec.ip_families.get_or_insert_with(|| vec!["IPv4".to_owned()]);
+    spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
+    Ok(())
+}
+
+async fn is_free(api: &Api, key: &Key) -> Result<bool, Status> {
+    let entry = api.storage.get(key).await.map_err(|e| storage_status(&e))?;
+    Ok(entry.is_none())
+}
+
+async fn free_address(api: &Api, config: &AdmissionConfig) -> Result<Ipv4Addr, Status> {
+    let size = config.service_range.size();
+    // The network, its first address (the API's), the cluster DNS at 10, and broadcast are never given out; the
+    // first sixteenth is left for addresses that people choose.
+    let reserved = (size / 16).clamp(16.min(size / 2), 256);
+    let span = size - reserved - 1;
+    let start = rand::random::<u32>() % span;
+    for step in 0..span {
+        let address = config.service_range.at(reserved + (start + step) % span);
+        if is_free(api, &address_key(&address.to_string())).await? {
+            return Ok(address);
+        }
+    }
+    Err(Status::internal(format!("failed to allocate a serviceIP: range {} is full", config.service_range)))
+}
+
+async fn give_node_ports(api: &Api, config: &AdmissionConfig, service: &mut Service, name: &str) -> Result<(), Status> {
+    let Some(spec) = service.spec.as_mut() else { return Ok(()) };
+    let wanted = wants_node_ports(spec.type_.as_deref())
+        && spec.allocate_load_balancer_node_ports.unwrap_or(true);
+    let (low, high) = (i32::from(*config.node_ports.start()), i32::from(*config.node_ports.end()));
+    let mut taken: HashSet<i32> = spec.ports.iter().flatten().filter_map(|p| p.node_port).collect();
+    for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
+        match port.node_port.filter(|n| *n != 0) {
+            Some(given) if !(low..=high).contains(&given) => {
+                let path = FieldPath::new("spec.ports").index(index).child("nodePort");
+                let why = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
+                return Err(Status::invalid("", "Service", name, &[FieldError::invalid(&path, given, why)]));
+            }
+            Some(_) => {}
+            None if wanted => {
+                let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".to_owned());
+                let free = free_port(api, low, high, &protocol, &taken).await?;
+                taken.insert(free);
+                port.node_port = Some(free);
+            }
+            None => port.node_port = None,
+        }
+    }
+    Ok(())
+}
+
+async fn free_port(api: &Api, low: i32, high: i32, protocol: &str, taken: &HashSet<i32>) -> Result<i32, Status> {
+    let span = high - low + 1;
+    let start = i32::from(rand::random::<u16>()) % span;
+    for step in 0..span {
+        let port = low + (start + step) % span;
+        if !taken.contains(&port) && is_free(api, &port_key(protocol, port)).await? {
+            return Ok(port);
+        }
+    }
+    Err(Status::internal("failed to allocate a nodePort: range is full"))
+}
+
+async fn claim(
+    api: &Api,
+    attributes: &mut Attributes<'_>,
+    key: Key,
+    owner: &Bytes,
+    name: &str,
+    path: &str,
+    taken: &str,
+) -> Result<(), Status> {
+    if !is_free(api, &key).await? {
+        let value = key.as_str().rsplit('/').next().unwrap_or("").to_owned();
+        let error = FieldError::invalid(&FieldPath::new(path), value, taken);
+        return Err(Status::invalid("", "Service", name, &[error]));
+    }
+    attributes.claims.push(Operation::Create {
+        key,
+        value: owner.clone(),
+    });
+    Ok(())
+}
+
+async fn release(api: &Api, key: Key) -> Result<Option<Operation>, Status> {
+    let entry = api.storage.get(&key).await.map_err(|e| storage_status(&e))?;
+    Ok(entry.map(|entry| Operation::Delete {
+        key,
+        expected: entry.revision,
+    }))
+}
+
+pub(super) async fn releases(api: &Api, json: &[u8]) -> Result<Vec<Operation>, Status> {
+    let service: Service = serde_json::from_slice(json).map_err(Status::internal)?;
+    let (addresses, ports) = held(&service);
+    let keys = addresses.iter().map(|a| address_key(a));
+    let keys: Vec<Key> = keys.chain(ports.iter().map(|(protocol, port)| port_key(protocol, *port))).collect();
+    let mut out = Vec::new();
+    for key in keys {
+        out.extend(release(api, key).await?);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_parse_and_contain() {
+        let range: AddressRange = "10.96.0.7/16".parse().expect("valid");
+        assert_eq!(range.to_string(), "10.96.0.0/16");
+        assert!(range.contains(Ipv4Addr::new(10, 96, 255, 255)));
+        assert!(!range.contains(Ipv4Addr::new(10, 97, 0, 0)));
+        assert_eq!(range.at(1), Ipv4Addr::new(10, 96, 0, 1));
+        for text in ["10.0.0.0", "x/8", "10.0.0.0/33"] {
+            assert!(text.parse::<AddressRange>().is_err());
+        }
+    }
+}

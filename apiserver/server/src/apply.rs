@@ -1,0 +1,15 @@
+//! Server-side apply and field ownership.
+//!
+//! Every write leaves in `metadata.managedFields` who set which field. An update takes ownership of what it changed;
+//! an apply owns exactly what its configuration names, conflicts with other owners of fields that it would change,
+//! and removes what it named before and names no more.
+//!
+//! Reading order: [`set`] (sets of field paths), [`compare`] (what differs between two objects), [`merge`] (an
+//! applied configuration laid over an object), [`managed`] (the entries of `managedFields`).
+
+pub mod compare;
+pub mod managed;
+pub mod merge;
+pub mod set;
+
+pub use managed::{Manager, apply, update};

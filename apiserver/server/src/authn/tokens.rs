@@ -1,0 +1,184 @@
+//! Tokens of ServiceAccounts: signed, bound to the account and (if asked) to a pod, and good for a time.
+
+use corral_api::k8s::api::core::v1::{Pod, ServiceAccount};
+use corral_api::meta::ObjectMeta;
+use corral_api::status::Status;
+use jiff::Timestamp;
+use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
+use serde::{Deserialize, Serialize};
+
+use super::User;
+use crate::api::Api;
+use crate::pki::Pki;
+
+/// Who issues the tokens, as other systems name this cluster.
+pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
+/// Longest life of a token.
+pub const LIFE_SECONDS_MAX: i64 = 1 << 32;
+/// Shortest life of a token.
+pub const LIFE_SECONDS_MIN: i64 = 600;
+/// Clocks may disagree by this much.
+const LEEWAY_SECONDS: u64 = 10;
+
+/// An object that a token dies with.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Bound {
+    /// Name.
+    pub name: String,
+    /// Uid.
+    pub uid: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Kubernetes {
+    namespace: String,
+    serviceaccount: Bound,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pod: Option<Bound>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    node: Option<Bound>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    secret: Option<Bound>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Claims {
+    iss: String,
+    sub: String,
+    aud: Vec<String>,
+    exp: i64,
+    iat: i64,
+    nbf: i64,
+    jti: String,
+    #[serde(rename = "kubernetes.io")]
+    kubernetes: Kubernetes,
+}
+
+/// What a token is for.
+#[derive(Debug, Clone)]
+pub struct Grant<'a> {
+    /// Namespace of the account.
+    pub namespace: &'a str,
+    /// The account.
+    pub account: Bound,
+    /// The pod that it dies with.
+    pub pod: Option<Bound>,
+    /// The node of that pod.
+    pub node: Option<Bound>,
+    /// Who shall accept it.
+    pub audiences: Vec<String>,
+    /// Seconds of its life.
+    pub seconds: i64,
+}
+
+/// Makes and checks tokens.
+pub struct Tokens {
+    encoding: EncodingKey,
+    decoding: DecodingKey,
+}
+
+impl Tokens {
+    /// With the key of a cluster.
+    ///
+    /// # Errors
+    /// When the key makes no sense.
+    pub fn new(pki: &Pki) -> Result<Self, jsonwebtoken::errors::Error> {
+        Ok(Self {
+            encoding: EncodingKey::from_ec_pem(pki.token_key().as_bytes())?,
+            decoding: DecodingKey::from_ec_pem(pki.token_public_key().as_bytes())?,
+        })
+    }
+
+    /// Makes a token, and tells when it ends.
+    ///
+    /// # Errors
+    /// 500 when signing fails.
+    pub fn issue(&self, grant: Grant<'_>, now: Timestamp) -> Result<(String, Timestamp), Status> {
+        let expires = now + jiff::SignedDuration::from_secs(grant.seconds);
+        let claims = Claims {
+            iss: ISSUER.to_owned(),
+            sub: format!("system:serviceaccount:{}:{}", grant.namespace, grant.account.name),
+            aud: grant.audiences,
+            exp: expires.as_second(),
+            iat: now.as_second(),
+            nbf: now.as_second(),
+            jti: uuid::Uuid::new_v4().to_string(),
+            kubernetes: Kubernetes {
+                namespace: grant.namespace.to_owned(),
+                serviceaccount: grant.account,
+                pod: grant.pod,
+                node: grant.node,
+                secret: None,
+            },
+        };
+        let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.encoding)
+            .map_err(|_| Status::internal("cannot sign the token"))?;
+        Ok((token, expires))
+    }
+
+    /// Whom a token names, and for which of the audiences it is good.
+    pub(super) async fn authenticate(
+        &self,
+        api: &Api,
+        token: &str,
+        audiences: &[String],
+    ) -> Option<(User, Vec<String>)> {
+        let mut validation = Validation::new(Algorithm::ES256);
+        validation.set_issuer(&[ISSUER]);
+        validation.leeway = LEEWAY_SECONDS;
+        validation.validate_nbf = true;
+        // Checked below: the API itself is meant unless somebody asks about others.
+        validation.validate_aud = false;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
+        let own = [ISSUER.to_owned()];
+        let wanted = if audiences.is_empty() { &own } else { audiences };
+        let good_for: Vec<String> = claims.aud.iter().filter(|a| wanted.contains(a)).cloned().collect();
+        if good_for.is_empty() {
+            return None;
+        }
+        check_bound(api, &claims.kubernetes).await?;
+        Some((user(claims), good_for))
+    }
+}
+
+fn user(claims: Claims) -> User {
+    let kubernetes = claims.kubernetes;
+    let mut user = User::service_account(&kubernetes.namespace, &kubernetes.serviceaccount.name);
+    user.uid = kubernetes.serviceaccount.uid;
+    let id = format!("JTI={}", claims.jti);
+    user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![id]);
+    for (object, what) in [(kubernetes.pod, "pod"), (kubernetes.node, "node")] {
+        if let Some(object) = object {
+            let key = |suffix| format!("authentication.kubernetes.io/{what}-{suffix}");
+            user.extra.insert(key("name"), vec![object.name]);
+            user.extra.insert(key("uid"), vec![object.uid]);
+        }
+    }
+    user
+}
+
+/// The account and the pod must still be those that the token was made for.
+async fn check_bound(api: &Api, bound: &Kubernetes) -> Option<()> {
+    let account: ServiceAccount = lookup(api, "serviceaccounts", &bound.namespace, &bound.serviceaccount.name).await?;
+    same(&account.metadata, &bound.serviceaccount)?;
+    if let Some(pod) = &bound.pod {
+        let live: Pod = lookup(api, "pods", &bound.namespace, &pod.name).await?;
+        same(&live.metadata, pod)?;
+    }
+    Some(())
+}
+
+fn same(meta: &ObjectMeta, bound: &Bound) -> Option<()> {
+    (meta.uid.as_deref() == Some(&bound.uid)).then_some(())
+}
+
+/// From the cache, or from the store if the cache does not know it yet.
+async fn lookup<T: serde::de::DeserializeOwned>(api: &Api, plural: &str, namespace: &str, name: &str) -> Option<T> {
+    let resource = api.core(plural);
+    let key = resource.key(namespace, name);
+    let json = match resource.cacher.peek(&key) {
+        Some(stored) => stored.json.clone(),
+        None => resource.fetch(&key).await.ok()??.value,
+    };
+    serde_json::from_slice(&json).ok()
+}

@@ -1,0 +1,139 @@
+//! What every cluster has from the beginning: namespaces, roles, priority classes, and the `kubernetes` Service.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Mutex;
+
+use corral_api::status::{Status, StatusReason};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::authn::{MASTERS, User};
+use crate::authz::roles;
+use crate::decode::Decoded;
+use crate::registry::{FieldValidation, Ownership, Part, WriteContext, metadata};
+
+/// Namespaces of every cluster.
+const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+fn context(namespace: &str) -> WriteContext {
+    WriteContext {
+        user: User::new("system:apiserver", &[MASTERS]),
+        namespace: namespace.to_owned(),
+        manager: "corral".to_owned(),
+        dry_run: false,
+        validation: FieldValidation::Strict,
+        now: Timestamp::now(),
+        warnings: Mutex::new(Vec::new()),
+    }
+}
+
+/// Makes what is missing.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> Result<(), Status> {
+    for name in NAMESPACES {
+        create(api, "", "namespaces", "", json!({"metadata": {"name": name}})).await?;
+    }
+    for role in roles::cluster_roles() {
+        let value = serde_json::to_value(role).map_err(Status::internal)?;
+        ensure_rules(api, value).await?;
+    }
+    for binding in roles::cluster_role_bindings() {
+        let value = serde_json::to_value(binding).map_err(Status::internal)?;
+        create(api, "rbac.authorization.k8s.io", "clusterrolebindings", "", value).await?;
+    }
+    for (name, priority, description) in [
+        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
+        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+    ] {
+        let class = json!({"metadata": {"name": name}, "value": priority, "description": description});
+        create(api, "scheduling.k8s.io", "priorityclasses", "", class).await?;
+    }
+    api_service(api, service_address, advertise).await
+}
+
+async fn create(api: &Api, group: &str, plural: &str, namespace: &str, value: Value) -> Result<(), Status> {
+    let resource = api.resource(group, plural).ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+    let name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    if resource.cacher.peek(&resource.key(namespace, &name)).is_some() {
+        return Ok(());
+    }
+    let body = Decoded {
+        value,
+        duplicates: Vec::new(),
+    };
+    match resource.create(&context(namespace), body).await {
+        Err(status) if !status.is(StatusReason::AlreadyExists) => Err(status),
+        _ => Ok(()),
+    }
+}
+
+/// Makes a role, or adds the rules that it lacks.
+async fn ensure_rules(api: &Api, role: Value) -> Result<(), Status> {
+    let resource = api
+        .resource("rbac.authorization.k8s.io", "clusterroles")
+        .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+    let name = role["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    let wanted = role["rules"].as_array().cloned().unwrap_or_default();
+    let Some(stored) = resource.cacher.peek(&resource.key("", &name)) else {
+        return create(api, "rbac.authorization.k8s.io", "clusterroles", "", role).await;
+    };
+    let live = stored.value().map_err(Status::internal)?;
+    let has = |rule: &Value| live["rules"].as_array().is_some_and(|rules| rules.contains(rule));
+    let updates = live["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "true";
+    if !updates || wanted.iter().all(has) {
+        return Ok(());
+    }
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        let mut rules = live["rules"].as_array().cloned().unwrap_or_default();
+        rules.extend(wanted.iter().filter(|rule| !has(rule)).cloned());
+        next["rules"] = rules.into();
+        metadata::drop_live_version(&mut next, live);
+        Ok((next, Ownership::Update))
+    };
+    resource.update(&context(""), &name, Part::Main, "", &change).await.map(|_| ())
+}
+
+/// The Service by which pods reach the API, and its endpoints.
+async fn api_service(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> Result<(), Status> {
+    let labels = json!({"component": "apiserver", "provider": "kubernetes"});
+    let service = json!({
+        "metadata": {"name": "kubernetes", "labels": labels},
+        "spec": {"clusterIP": service_address.to_string(),
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertise.port()}]},
+    });
+    create(api, "", "services", "default", service).await?;
+    let slice = json!({
+        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
+        "addressType": "IPv4",
+        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
+    });
+    replace(api, "discovery.k8s.io", "endpointslices", slice).await?;
+    let endpoints = json!({
+        "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
+        "subsets": [{"addresses": [{"ip": advertise.ip().to_string()}],
+            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}]}],
+    });
+    replace(api, "", "endpoints", endpoints).await
+}
+
+async fn replace(api: &Api, group: &str, plural: &str, value: Value) -> Result<(), Status> {
+    let resource = api.resource(group, plural).ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+    let name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    if resource.cacher.peek(&resource.key("default", &name)).is_none() {
+        return create(api, group, plural, "default", value).await;
+    }
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        for (key, part) in value.as_object().into_iter().flatten().filter(|(key, _)| *key != "metadata") {
+            next[key] = part.clone();
+        }
+        metadata::drop_live_version(&mut next, live);
+        Ok((next, Ownership::Update))
+    };
+    resource.update(&context("default"), &name, Part::Main, "", &change).await.map(|_| ())
+}

@@ -1,0 +1,447 @@
+//! The cacher: one store watch per resource feeds a snapshot and a ring of events that every reader shares.
+//!
+//! ```text
+//!   store watch ──▶ apply ──▶ OrdMap snapshot  (a LIST clones one pointer)
+//!                        └──▶ ring of events   (a WATCH holds a cursor into it)
+//! ```
+//!
+//! Nothing is buffered per watcher: a watcher pulls from the ring when its connection can take more, so a slow one
+//! costs nothing and, when the ring has moved past its cursor, ends with 410 Gone. An event is serialised once.
+
+use std::collections::VecDeque;
+use std::ops::Bound;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, RwLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use corral_api::status::{Status, StatusReason};
+use corral_kinds::AnyKind;
+use corral_storage::{self as storage, Key, ListOptions, Revision, Storage, WatchEvent};
+use futures::StreamExt;
+use imbl::OrdMap;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use crate::object::{Corrupt, Stored};
+
+pub mod watcher;
+
+/// Events that the ring keeps. A watcher that lags by more is told to list again; at 2,000 writes a second this is
+/// several seconds, and the memory is bounded by as many objects.
+pub const RING_EVENTS_MAX: usize = 16_384;
+/// Bytes of replaced objects that the ring may hold on to.
+pub const RING_BYTES_MAX: usize = 16 * 1024 * 1024;
+/// How long a read waits for the cacher to reach a revision, as kube-apiserver does.
+pub const FRESH_WAIT_MAX: Duration = Duration::from_secs(3);
+/// Entries read at a time when the cacher starts.
+const START_PAGE: usize = 2_000;
+/// Pause before the store is asked again after a failure.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+
+/// What happened to an object.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum EventKind {
+    /// It was created, or begins to be selected.
+    Added,
+    /// It was changed.
+    Modified,
+    /// It was removed, or is no longer selected.
+    Deleted,
+}
+
+impl EventKind {
+    /// As the watch protocol names it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Added => "ADDED",
+            Self::Modified => "MODIFIED",
+            Self::Deleted => "DELETED",
+        }
+    }
+}
+
+/// A change, shared by all watchers.
+#[derive(Debug)]
+pub struct Event {
+    /// What happened.
+    pub kind: EventKind,
+    /// The object: its new state, or its last state at the revision of its removal.
+    pub object: Arc<Stored>,
+    /// Its state before.
+    pub previous: Option<Arc<Stored>>,
+    frame: OnceLock<Bytes>,
+}
+
+impl Event {
+    fn new(kind: EventKind, object: Arc<Stored>, previous: Option<Arc<Stored>>) -> Self {
+        Self {
+            kind,
+            object,
+            previous,
+            frame: OnceLock::new(),
+        }
+    }
+
+    /// The event as a line of JSON, made once.
+    pub fn frame(&self) -> Bytes {
+        let make = || watch_frame(self.kind, &self.object.json);
+        self.frame.get_or_init(make).clone()
+    }
+}
+
+/// One line of the watch protocol.
+pub fn watch_frame(kind: EventKind, object: &[u8]) -> Bytes {
+    let mut out = Vec::with_capacity(object.len() + 40);
+    out.extend_from_slice(b"{\"type\":\"");
+    out.extend_from_slice(kind.as_str().as_bytes());
+    out.extend_from_slice(b"\",\"object\":");
+    out.extend_from_slice(object);
+    out.extend_from_slice(b"}\n");
+    out.into()
+}
+
+/// Objects of one resource at one revision.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The objects by key.
+    pub objects: OrdMap<Key, Arc<Stored>>,
+    /// The revision up to which every write is seen.
+    pub revision: Revision,
+}
+
+struct State {
+    snapshot: Snapshot,
+    ring: VecDeque<Arc<Event>>,
+    /// Number of the ring's first event since the cacher was made.
+    first: u64,
+    /// The ring holds every event after this revision.
+    oldest: Revision,
+    /// Bytes held by the ring alone: states that are no longer current.
+    bytes: usize,
+    ready: bool,
+}
+
+/// The cache of one resource.
+pub struct Cacher {
+    kind: &'static dyn AnyKind,
+    prefix: String,
+    storage: Arc<dyn Storage>,
+    // Guards the snapshot and the ring together, so that a reader gets both of one moment. Held for copies only.
+    state: RwLock<State>,
+    // The revision reached; 0 until the first list is complete.
+    reached: watch::Sender<Revision>,
+    watchers: AtomicUsize,
+}
+
+impl Cacher {
+    /// A cacher that knows nothing until [`Cacher::run`] runs.
+    pub fn new(kind: &'static dyn AnyKind, storage: Arc<dyn Storage>) -> Arc<Self> {
+        Arc::new(Self {
+            kind,
+            prefix: kind.names().storage_prefix(),
+            storage,
+            state: RwLock::new(State {
+                snapshot: Snapshot {
+                    objects: OrdMap::new(),
+                    revision: Revision(0),
+                },
+                ring: VecDeque::new(),
+                first: 0,
+                oldest: Revision(0),
+                bytes: 0,
+                ready: false,
+            }),
+            reached: watch::Sender::new(Revision(0)),
+            watchers: AtomicUsize::new(0),
+        })
+    }
+
+    /// The kind cached.
+    pub fn kind(&self) -> &'static dyn AnyKind {
+        self.kind
+    }
+
+    /// The prefix of the kind's keys.
+    pub fn prefix(&self) -> &str {
+        &self.prefix
+    }
+
+    /// Number of watchers now.
+    pub fn watchers(&self) -> usize {
+        self.watchers.load(Ordering::Relaxed)
+    }
+
+    /// Number of objects now.
+    pub fn len(&self) -> usize {
+        self.read().snapshot.objects.len()
+    }
+
+    /// Whether there are no objects.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Follows the store until told to stop.
+    pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let outcome = tokio::select! {
+                () = stop.cancelled() => return,
+                outcome = self.follow() => outcome,
+            };
+            if let Err(error) = outcome {
+                tracing::warn!(resource = self.kind.names().plural, %error, "store watch ended, listing again");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(RETRY_PAUSE) => {}
+            }
+        }
+    }
+
+    async fn follow(&self) -> Result<(), storage::Error> {
+        let revision = self.load().await?;
+        let mut events = self.storage.watch(&self.prefix, revision).await?;
+        while let Some(event) = events.next().await {
+            self.apply(event?);
+        }
+        Ok(())
+    }
+
+    /// Lists the resource afresh; events before it are forgotten.
+    async fn load(&self) -> Result<Revision, storage::Error> {
+        let mut objects = OrdMap::new();
+        let mut options = ListOptions {
+            limit: START_PAGE,
+            ..Default::default()
+        };
+        loop {
+            let page = self.storage.list(&self.prefix, options.clone()).await?;
+            for entry in &page.entries {
+                match Stored::from_entry(self.kind, entry) {
+                    Ok(stored) => {
+                        objects.insert(entry.key.clone(), Arc::new(stored));
+                    }
+                    Err(error) => log_corrupt(&error),
+                }
+            }
+            options.revision = Some(page.revision);
+            options.after = page.entries.last().map(|entry| entry.key.clone());
+            if !page.more {
+                self.replace(objects, page.revision);
+                return Ok(page.revision);
+            }
+        }
+    }
+
+    fn replace(&self, objects: OrdMap<Key, Arc<Stored>>, revision: Revision) {
+        let mut state = self.write();
+        state.first += state.ring.len() as u64;
+        state.ring.clear();
+        state.bytes = 0;
+        state.oldest = revision;
+        state.ready = true;
+        state.snapshot = Snapshot { objects, revision };
+        drop(state);
+        self.reached.send_replace(revision);
+    }
+
+    fn apply(&self, event: WatchEvent) {
+        // Several events may share a revision (one transaction), so each one wakes watchers.
+        let is_change = !matches!(event, WatchEvent::Progress(_));
+        let revision = match event {
+            WatchEvent::Progress(revision) => {
+                let mut state = self.write();
+                state.snapshot.revision = state.snapshot.revision.max(revision);
+                revision
+            }
+            WatchEvent::Put { entry, .. } => match Stored::from_entry(self.kind, &entry) {
+                Ok(stored) => self.put(Arc::new(stored)),
+                Err(error) => {
+                    log_corrupt(&error);
+                    entry.revision
+                }
+            },
+            WatchEvent::Delete {
+                key,
+                revision,
+                previous,
+            } => {
+                match Stored::from_parts(self.kind, key.clone(), &previous.value, revision) {
+                    Ok(last) => self.remove(&key, Arc::new(last)),
+                    Err(error) => log_corrupt(&error),
+                }
+                revision
+            }
+        };
+        self.reached.send_if_modified(|reached| {
+            let news = is_change || *reached < revision;
+            *reached = revision.max(*reached);
+            news
+        });
+    }
+
+    fn put(&self, stored: Arc<Stored>) -> Revision {
+        let revision = stored.revision;
+        let mut state = self.write();
+        let previous = state.snapshot.objects.insert(stored.key.clone(), stored.clone());
+        let kind = if previous.is_some() {
+            EventKind::Modified
+        } else {
+            EventKind::Added
+        };
+        state.push(Event::new(kind, stored, previous), revision);
+        revision
+    }
+
+    fn remove(&self, key: &Key, last: Arc<Stored>) {
+        let revision = last.revision;
+        let mut state = self.write();
+        let previous = state.snapshot.objects.remove(key);
+        state.push(Event::new(EventKind::Deleted, last, previous), revision);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, State> {
+        self.state.read().expect("no panic under the lock")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, State> {
+        self.state.write().expect("no panic under the lock")
+    }
+
+    /// The objects as they are known now, however old that is.
+    pub fn snapshot(&self) -> Snapshot {
+        self.read().snapshot.clone()
+    }
+
+    /// Waits until the first list is complete.
+    pub async fn ready(&self) {
+        let mut reached = self.reached.subscribe();
+        // The sender lives as long as `self`.
+        let _ = reached.wait_for(|_| self.read().ready).await;
+    }
+
+    /// Whether the first list is complete.
+    pub fn is_ready(&self) -> bool {
+        self.read().ready
+    }
+
+    /// The objects as of a moment not before this call.
+    ///
+    /// # Errors
+    /// 504 when the store does not get there in time, 500 when it does not answer.
+    pub async fn fresh(&self) -> Result<Snapshot, Status> {
+        let current = self.storage.current_revision().await.map_err(|e| storage_status(&e))?;
+        let known = self.snapshot();
+        if known.revision >= current && known.revision > Revision(0) {
+            return Ok(known);
+        }
+        self.storage.request_progress().await.map_err(|e| storage_status(&e))?;
+        self.at_least(current).await
+    }
+
+    /// The objects as of `revision` or later.
+    ///
+    /// # Errors
+    /// 504 when that revision does not come in time.
+    pub async fn at_least(&self, revision: Revision) -> Result<Snapshot, Status> {
+        let mut reached = self.reached.subscribe();
+        let wait = reached.wait_for(|reached| *reached >= revision && self.read().ready);
+        if tokio::time::timeout(FRESH_WAIT_MAX, wait).await.is_err() {
+            let current = self.snapshot().revision;
+            return Err(too_large_revision(revision, current));
+        }
+        Ok(self.snapshot())
+    }
+
+    /// One object as it is known now.
+    pub fn peek(&self, key: &Key) -> Option<Arc<Stored>> {
+        self.read().snapshot.objects.get(key).cloned()
+    }
+}
+
+impl State {
+    fn push(&mut self, event: Event, revision: Revision) {
+        self.snapshot.revision = self.snapshot.revision.max(revision);
+        self.bytes += event.held_bytes();
+        self.ring.push_back(Arc::new(event));
+        while self.ring.len() > RING_EVENTS_MAX || (self.bytes > RING_BYTES_MAX && self.ring.len() > 1) {
+            if let Some(gone) = self.ring.pop_front() {
+                self.first += 1;
+                self.bytes -= gone.held_bytes();
+                self.oldest = gone.object.revision;
+            }
+        }
+    }
+}
+
+impl Event {
+    /// Bytes that would be free without the event: what it replaced, and its frame.
+    fn held_bytes(&self) -> usize {
+        self.previous.as_ref().map_or(0, |p| p.json.len()) + self.object.json.len()
+    }
+}
+
+fn log_corrupt(error: &Corrupt) {
+    tracing::error!(%error, "an object cannot be read and is left out");
+}
+
+fn too_large_revision(asked: Revision, current: Revision) -> Status {
+    let mut status = Status::timeout(format!(
+        "Too large resource version: {asked}, current: {current}"
+    ));
+    status.details = Some(corral_api::status::StatusDetails {
+        retry_after_seconds: 1,
+        causes: vec![corral_api::status::StatusCause {
+            reason: "ResourceVersionTooLarge".into(),
+            message: "Too large resource version".into(),
+            field: String::new(),
+        }],
+        ..Default::default()
+    });
+    status
+}
+
+/// A failure of the store as a client sees it.
+pub fn storage_status(error: &storage::Error) -> Status {
+    match error {
+        storage::Error::Compacted { asked, oldest } => {
+            Status::expired(format!("too old resource version: {asked} ({oldest})"))
+        }
+        storage::Error::Future { asked, current } => too_large_revision(*asked, *current),
+        storage::Error::TooLarge { size, max, .. } => Status::failure(
+            413,
+            StatusReason::RequestEntityTooLarge,
+            format!("etcdserver: request is too large: {size} bytes, at most {max} are allowed"),
+        ),
+        storage::Error::NoSpace(_) => Status::failure(
+            507,
+            StatusReason::InternalError,
+            "no space left on the device that holds the store; reads go on, writes resume when there is room",
+        ),
+        storage::Error::Unavailable(_) => {
+            tracing::error!(%error, "store unavailable");
+            Status::unavailable("the store does not answer; try again")
+        }
+        other => {
+            tracing::error!(error = %other, "store failed");
+            Status::internal("the store failed")
+        }
+    }
+}
+
+/// Keys below a prefix, after a given key.
+pub fn range<'a>(
+    objects: &'a OrdMap<Key, Arc<Stored>>,
+    prefix: &'a str,
+    after: Option<&Key>,
+) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
+    let start = match after {
+        Some(key) => Bound::Excluded(key.clone()),
+        None => Bound::Included(Key::new(prefix)),
+    };
+    objects
+        .range((start, Bound::Unbounded))
+        .take_while(move |(key, _)| key.as_str().starts_with(prefix))
+        .map(|(_, stored)| stored)
+}

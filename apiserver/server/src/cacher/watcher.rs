@@ -1,0 +1,299 @@
+//! One client's watch: a cursor into the ring, and what the client selects.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use corral_api::status::Status;
+use corral_storage::{Revision, WatchEvent, WatchStream};
+use futures::{Stream, StreamExt};
+use tokio::time::Instant;
+
+use super::{Cacher, Event, EventKind, storage_status};
+use crate::object::Stored;
+use crate::select::Predicate;
+
+/// Events that a watcher takes from the ring under one lock.
+const BATCH: usize = 64;
+/// How often a quiet watch tells where it stands, if the client asked for bookmarks.
+pub const BOOKMARK_PERIOD: Duration = Duration::from_secs(55);
+
+/// What to watch.
+pub struct WatchOptions {
+    /// Which objects.
+    pub predicate: Predicate,
+    /// Only events after this revision; `None` begins with the objects that there are.
+    pub from: Option<Revision>,
+    /// Begin with the objects that there are, then a bookmark (`sendInitialEvents`).
+    pub initial_bookmark: bool,
+    /// Send bookmarks.
+    pub bookmarks: bool,
+    /// End after this long.
+    pub timeout: Duration,
+}
+
+/// What a watcher sees.
+#[derive(Debug, Clone)]
+pub enum WatchItem {
+    /// A change, as it happened.
+    Event(Arc<Event>),
+    /// A change that means something else to this watcher because of its selector, or an initial object.
+    Derived(EventKind, Arc<Stored>),
+    /// Where the watch stands; `true` at the end of the initial objects.
+    Bookmark(Revision, bool),
+    /// The watch has failed and ends.
+    Failed(Status),
+}
+
+enum Source {
+    /// Number of the next event in the ring.
+    Ring(u64),
+    /// The store itself, for revisions older than the ring, up to the given number of the ring.
+    Store(WatchStream),
+}
+
+struct Watcher {
+    cacher: Arc<Cacher>,
+    options: WatchOptions,
+    source: Source,
+    /// The last revision seen; nothing at or before it is sent again.
+    seen: Revision,
+    ready: std::collections::VecDeque<WatchItem>,
+    deadline: Instant,
+    next_bookmark: Instant,
+    ended: bool,
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        self.cacher.watchers.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Opens a watch.
+///
+/// # Errors
+/// 410 when the revision is older than what is kept, 504 when it is too far ahead.
+pub async fn watch(
+    cacher: Arc<Cacher>,
+    options: WatchOptions,
+) -> Result<impl Stream<Item = WatchItem> + Send, Status> {
+    let now = Instant::now();
+    let mut ready = std::collections::VecDeque::new();
+    let (source, seen) = match options.from {
+        None => {
+            cacher.fresh().await?;
+            let (snapshot, next) = cacher.position();
+            let selected = super::range(&snapshot.objects, options.predicate.prefix(), None)
+                .filter(|stored| options.predicate.selects(stored));
+            ready.extend(selected.map(|s| WatchItem::Derived(EventKind::Added, s.clone())));
+            if options.initial_bookmark {
+                ready.push_back(WatchItem::Bookmark(snapshot.revision, true));
+            }
+            (Source::Ring(next), snapshot.revision)
+        }
+        Some(from) => (cacher.resume(from).await?, from),
+    };
+    cacher.watchers.fetch_add(1, Ordering::Relaxed);
+    let watcher = Watcher {
+        deadline: now + options.timeout,
+        next_bookmark: now + BOOKMARK_PERIOD,
+        cacher,
+        options,
+        source,
+        seen,
+        ready,
+        ended: false,
+    };
+    Ok(futures::stream::unfold(watcher, |mut watcher| async move {
+        let item = watcher.next().await?;
+        Some((item, watcher))
+    }))
+}
+
+impl Cacher {
+    /// The snapshot and the number of the event that comes next.
+    fn position(&self) -> (super::Snapshot, u64) {
+        let state = self.read();
+        (state.snapshot.clone(), state.first + state.ring.len() as u64)
+    }
+
+    async fn resume(&self, from: Revision) -> Result<Source, Status> {
+        self.ready().await;
+        if let Some(next) = self.find(from) {
+            return Ok(Source::Ring(next));
+        }
+        if from > self.snapshot().revision {
+            self.at_least(from).await?;
+            if let Some(next) = self.find(from) {
+                return Ok(Source::Ring(next));
+            }
+        }
+        let watch = self.storage.watch(&self.prefix, from).await;
+        watch.map(Source::Store).map_err(|e| storage_status(&e))
+    }
+
+    /// The number of the first event after `from`, if the ring has every event since.
+    fn find(&self, from: Revision) -> Option<u64> {
+        let state = self.read();
+        if from < state.oldest || from > state.snapshot.revision {
+            return None;
+        }
+        let index = state.ring.partition_point(|event| event.object.revision <= from);
+        Some(state.first + index as u64)
+    }
+
+    /// Events from `next` on; `None` when the ring has moved past it.
+    fn batch(&self, next: u64) -> Option<(Vec<Arc<Event>>, Revision)> {
+        let state = self.read();
+        let start = usize::try_from(next.checked_sub(state.first)?).ok()?;
+        let events = state.ring.iter().skip(start).take(BATCH).cloned().collect();
+        Some((events, state.snapshot.revision))
+    }
+}
+
+impl Watcher {
+    async fn next(&mut self) -> Option<WatchItem> {
+        loop {
+            if let Some(item) = self.ready.pop_front() {
+                self.ended |= matches!(item, WatchItem::Failed(_));
+                return Some(item);
+            }
+            if self.ended {
+                return None;
+            }
+            let more = match &mut self.source {
+                Source::Ring(next) => {
+                    let next = *next;
+                    self.from_ring(next).await
+                }
+                Source::Store(_) => self.from_store().await,
+            };
+            more?;
+        }
+    }
+
+    /// Fills `ready`, or waits for news; `None` at the end of the watch.
+    async fn from_ring(&mut self, next: u64) -> Option<()> {
+        let mut reached = self.cacher.reached.subscribe();
+        let Some((events, revision)) = self.cacher.batch(next) else {
+            let oldest = self.cacher.read().oldest;
+            let message = format!("too old resource version: {} ({oldest})", self.seen);
+            self.ready.push_back(WatchItem::Failed(Status::expired(message)));
+            return Some(());
+        };
+        if events.is_empty() {
+            self.seen = self.seen.max(revision);
+            return self.wait(&mut reached).await;
+        }
+        self.source = Source::Ring(next + events.len() as u64);
+        for event in events {
+            self.take(event);
+        }
+        Some(())
+    }
+
+    async fn from_store(&mut self) -> Option<()> {
+        let Source::Store(stream) = &mut self.source else {
+            return Some(());
+        };
+        let event = tokio::select! {
+            event = stream.next() => event,
+            () = tokio::time::sleep_until(self.deadline) => return None,
+        };
+        match event {
+            None => return None,
+            Some(Err(error)) => self.ready.push_back(WatchItem::Failed(storage_status(&error))),
+            Some(Ok(WatchEvent::Progress(revision))) => self.seen = self.seen.max(revision),
+            Some(Ok(event)) => {
+                if let Some(event) = self.cacher.event(&event) {
+                    self.take(Arc::new(event));
+                }
+            }
+        }
+        // Back to the shared ring as soon as it covers what is left.
+        if let Some(next) = self.cacher.find(self.seen) {
+            self.source = Source::Ring(next);
+        }
+        Some(())
+    }
+
+    async fn wait(&mut self, reached: &mut tokio::sync::watch::Receiver<Revision>) -> Option<()> {
+        tokio::select! {
+            changed = reached.changed() => changed.ok(),
+            () = tokio::time::sleep_until(self.deadline) => None,
+            () = tokio::time::sleep_until(self.next_bookmark), if self.options.bookmarks => {
+                self.next_bookmark = Instant::now() + BOOKMARK_PERIOD;
+                self.ready.push_back(WatchItem::Bookmark(self.seen, false));
+                Some(())
+            }
+        }
+    }
+
+    fn take(&mut self, event: Arc<Event>) {
+        if event.object.revision < self.seen {
+            return;
+        }
+        self.seen = event.object.revision;
+        let predicate = &self.options.predicate;
+        let before = event.previous.as_ref().is_some_and(|p| predicate.selects(p));
+        let after = event.kind != EventKind::Deleted && predicate.selects(&event.object);
+        let item = match (before, after, event.kind) {
+            (false, false, EventKind::Deleted) if predicate.selects(&event.object) && event.previous.is_none() => {
+                WatchItem::Event(event)
+            }
+            (false, false, _) => return,
+            (true, true, EventKind::Modified) | (true, false, EventKind::Deleted) => WatchItem::Event(event),
+            (false, true, EventKind::Added) => WatchItem::Event(event),
+            (false, true, _) => WatchItem::Derived(EventKind::Added, event.object.clone()),
+            (true, true, _) => WatchItem::Derived(EventKind::Modified, event.object.clone()),
+            (true, false, _) => match last_state(&event) {
+                Some(last) => WatchItem::Derived(EventKind::Deleted, last),
+                None => return,
+            },
+        };
+        self.ready.push_back(item);
+    }
+}
+
+/// The state before, at the revision of the change that took it out of a selection.
+fn last_state(event: &Event) -> Option<Arc<Stored>> {
+    let previous = event.previous.as_ref()?;
+    let old = format!("\"resourceVersion\":\"{}\"", previous.revision);
+    let new = format!("\"resourceVersion\":\"{}\"", event.object.revision);
+    let json = String::from_utf8_lossy(&previous.json).replacen(&old, &new, 1);
+    Some(Arc::new(Stored {
+        key: previous.key.clone(),
+        revision: event.object.revision,
+        json: json.into_bytes().into(),
+        labels: previous.labels.clone(),
+        fields: previous.fields.clone(),
+    }))
+}
+
+impl Cacher {
+    /// A store's event as the ring has them; `None` for what cannot be read.
+    fn event(&self, event: &WatchEvent) -> Option<Event> {
+        let stored = |entry| Stored::from_entry(self.kind, entry).ok().map(Arc::new);
+        match event {
+            WatchEvent::Progress(_) => None,
+            WatchEvent::Put { entry, previous } => {
+                let previous = previous.as_ref().and_then(stored);
+                let kind = if previous.is_some() {
+                    EventKind::Modified
+                } else {
+                    EventKind::Added
+                };
+                Some(Event::new(kind, stored(entry)?, previous))
+            }
+            WatchEvent::Delete {
+                key,
+                revision,
+                previous,
+            } => {
+                let last = Stored::from_parts(self.kind, key.clone(), &previous.value, *revision).ok()?;
+                Some(Event::new(EventKind::Deleted, Arc::new(last), stored(previous)))
+            }
+        }
+    }
+}

@@ -1,0 +1,258 @@
+//! The request chain: what every request passes through, in this order.
+//!
+//! 1. request id and panic guard
+//! 2. request info (what is asked)
+//! 3. authentication (who asks), impersonation
+//! 4. flow control (a bounded number at a time)
+//! 5. authorization (may they)
+//! 6. the body, whole and bounded
+//! 7. the handler, within a time
+//! 8. metrics and the access log
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use corral_api::status::Status;
+use futures::FutureExt;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue, Request};
+use http_body_util::{BodyExt, Limited};
+use tokio::sync::Semaphore;
+
+use crate::Shared;
+use crate::authn::User;
+use crate::authz::Access;
+use crate::handlers::{self, Call};
+use crate::negotiate::{self, Representation};
+use crate::request::{RequestInfo, Verb};
+use crate::response::{self, Answer};
+
+/// Largest body, as in kube-apiserver (3 MiB).
+pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
+/// Longest time until the head of an answer, for everything that is not long-running.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Reads answered at a time, as kube-apiserver's default.
+pub const READS_MAX: usize = 400;
+/// Writes answered at a time, as kube-apiserver's default.
+pub const WRITES_MAX: usize = 200;
+/// How long a request waits for its turn before it is told to come back.
+const TURN_WAIT_MAX: Duration = Duration::from_secs(15);
+/// Requests that may wait for their turn.
+const WAITING_MAX: usize = 4_096;
+
+/// Turns for reads and writes.
+pub struct Turns {
+    reads: Semaphore,
+    writes: Semaphore,
+    waiting: Semaphore,
+}
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self {
+            reads: Semaphore::new(READS_MAX),
+            writes: Semaphore::new(WRITES_MAX),
+            waiting: Semaphore::new(WAITING_MAX),
+        }
+    }
+}
+
+/// How a request came.
+#[derive(Clone, Debug)]
+pub enum Origin {
+    /// Over a connection, perhaps with a verified certificate.
+    Connection(Option<Arc<User>>),
+    /// From a component in this process that is known.
+    Local(Arc<User>),
+}
+
+/// Answers a request. Never fails: failures are answers too.
+pub async fn serve<B>(shared: Arc<Shared>, request: Request<B>, origin: Origin) -> Answer
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let started = Instant::now();
+    let id = uuid::Uuid::new_v4().to_string();
+    let (parts, body) = request.into_parts();
+    let representation = negotiate::accept(&parts.headers).unwrap_or_default();
+    let representation = Representation {
+        transform: negotiate::Transform::None,
+        ..representation
+    };
+    let info = RequestInfo::new(&parts.method, &parts.uri);
+    let (info, outcome) = match info {
+        Ok(info) => {
+            let work = answer(&shared, parts, body, info.clone(), origin);
+            let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
+                tracing::error!(request = id, path = info.path, "a handler panicked");
+                Err(Status::internal("this request caused apiserver to panic. Look in the logs for details."))
+            });
+            (Some(info), outcome)
+        }
+        Err(status) => (None, Err(status)),
+    };
+    let mut answer = outcome.unwrap_or_else(|status| response::status(&status, representation));
+    if let Ok(value) = HeaderValue::from_str(&id) {
+        answer.headers_mut().insert("audit-id", value);
+    }
+    answer.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    if let Some(info) = info {
+        let served = shared.api.resource(&info.group, &info.resource).is_some();
+        let code = answer.status().as_u16();
+        shared.metrics.answered(&info, served, code, started.elapsed());
+        tracing::debug!(request = id, method = info.method, path = info.path, code, took = ?started.elapsed(), "answered");
+    }
+    answer
+}
+
+async fn answer<B>(
+    shared: &Arc<Shared>,
+    parts: Parts,
+    body: B,
+    info: RequestInfo,
+    origin: Origin,
+) -> Result<Answer, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let user = match origin {
+        Origin::Local(user) => (*user).clone(),
+        Origin::Connection(certificate) => {
+            shared.authenticator.authenticate(&parts.headers, certificate.as_deref()).await?
+        }
+    };
+    let user = impersonated(shared, user, &parts.headers)?;
+    let long = is_long_running(&info);
+    let _turn = if long { None } else { Some(turn(shared, &info).await?) };
+    authorize(shared, &user, &info)?;
+    let body = if long { Bytes::new() } else { whole(body).await? };
+    let call = Call {
+        shared: shared.clone(),
+        user,
+        info,
+        parts,
+        body,
+    };
+    let work = handlers::handle(call);
+    if long {
+        return work.await;
+    }
+    tokio::time::timeout(REQUEST_TIMEOUT, work)
+        .await
+        .unwrap_or_else(|_| Err(Status::timeout("request did not complete within the allotted timeout")))
+}
+
+/// Watches and the streams of a pod last as long as the client wants.
+fn is_long_running(info: &RequestInfo) -> bool {
+    info.verb == Verb::Watch
+        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+}
+
+async fn turn<'a>(shared: &'a Shared, info: &RequestInfo) -> Result<tokio::sync::SemaphorePermit<'a>, Status> {
+    let turns = &shared.turns;
+    let semaphore = if info.verb.is_read() || !info.is_resource { &turns.reads } else { &turns.writes };
+    if let Ok(permit) = semaphore.try_acquire() {
+        return Ok(permit);
+    }
+    let busy = || Status::too_many_requests("Too many requests, please try again later.", 1);
+    let _waiting = turns.waiting.try_acquire().map_err(|_| busy())?;
+    match tokio::time::timeout(TURN_WAIT_MAX, semaphore.acquire()).await {
+        Ok(Ok(permit)) => Ok(permit),
+        _ => Err(busy()),
+    }
+}
+
+fn authorize(shared: &Shared, user: &User, info: &RequestInfo) -> Result<(), Status> {
+    let access = Access::of(info);
+    if shared.rbac.allows(user, &access) {
+        return Ok(());
+    }
+    let why = access.refusal(&user.name);
+    let resource = if info.is_resource { info.qualified_resource() } else { String::new() };
+    let mut status = if info.is_resource {
+        let what = corral_api::gvk::qualified(&info.resource, &info.group);
+        let message = match info.name.as_str() {
+            "" => format!("{what} is forbidden: {why}"),
+            name => format!("{what} {name:?} is forbidden: {why}"),
+        };
+        Status::failure(403, corral_api::StatusReason::Forbidden, message)
+    } else {
+        Status::failure(403, corral_api::StatusReason::Forbidden, format!("forbidden: {why}"))
+    };
+    status.details = Some(corral_api::status::StatusDetails {
+        name: info.name.clone(),
+        group: info.group.clone(),
+        kind: resource.split('/').next().unwrap_or("").to_owned(),
+        ..Default::default()
+    });
+    Err(status)
+}
+
+/// The user that a client asks to be taken for, if it may.
+fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
+    let texts = |name: &str| -> Vec<String> {
+        let values = headers.get_all(name).iter();
+        values.filter_map(|v| v.to_str().ok().map(str::to_owned)).collect()
+    };
+    let wanted = texts("impersonate-user");
+    let groups = texts("impersonate-group");
+    let Some(name) = wanted.first() else {
+        if groups.is_empty() {
+            return Ok(user);
+        }
+        return Err(Status::bad_request("requested impersonation without impersonating a user"));
+    };
+    if headers.keys().any(|k| k.as_str().starts_with("impersonate-extra-") || k == "impersonate-uid") {
+        return Err(Status::bad_request("impersonation of uid and extra is not supported by this server yet"));
+    }
+    let may = |resource: &str, namespace: &str, name: &str| {
+        let access = Access {
+            verb: "impersonate".to_owned(),
+            resource: resource.to_owned(),
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        if shared.rbac.allows(&user, &access) {
+            return Ok(());
+        }
+        Err(Status::forbidden("", resource, name, &access.refusal(&user.name)))
+    };
+    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let mut taken = match account {
+        Some((namespace, account)) => {
+            may("serviceaccounts", namespace, account)?;
+            User::service_account(namespace, account)
+        }
+        None => {
+            may("users", "", name)?;
+            User::new(name, &[])
+        }
+    };
+    for group in &groups {
+        may("groups", "", group)?;
+    }
+    if !groups.is_empty() {
+        taken.groups = groups;
+        taken.groups.push(crate::authn::AUTHENTICATED.to_owned());
+    }
+    Ok(taken)
+}
+
+async fn whole<B>(body: B) -> Result<Bytes, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let limited = Limited::new(body, BODY_BYTES_MAX);
+    match tokio::time::timeout(REQUEST_TIMEOUT, std::pin::pin!(limited).collect()).await {
+        Err(_) => Err(Status::timeout("the body of the request did not arrive in time")),
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
+        Ok(Err(_)) => Err(Status::bad_request("the body of the request could not be read")),
+    }
+}

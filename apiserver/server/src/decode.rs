@@ -1,0 +1,216 @@
+//! Reads request bodies: JSON or YAML into a tree, with duplicate fields reported.
+
+use std::fmt;
+
+use corral_api::status::Status;
+use corral_kinds::protobuf;
+use corral_kinds::schema::Node;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
+use serde_json::{Map, Number, Value};
+
+/// Deepest nesting of a body. Kubernetes' decoder stops at 10,000; nothing real is deeper than a few dozen, and a
+/// shallow bound keeps recursive code within its stack.
+pub const DEPTH_MAX: usize = 128;
+/// Most duplicates that one report lists.
+const DUPLICATES_MAX: usize = 100;
+
+/// The format of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Format {
+    /// `application/json`.
+    Json,
+    /// `application/yaml`.
+    Yaml,
+    /// `application/vnd.kubernetes.protobuf`.
+    Protobuf,
+}
+
+/// A body as a tree, and the fields that it names twice.
+#[derive(Debug)]
+pub struct Decoded {
+    /// The tree.
+    pub value: Value,
+    /// What a strict decoder would say about duplicates, such as `duplicate field "spec.replicas"`.
+    pub duplicates: Vec<String>,
+}
+
+/// Reads a body whose object has the given shape. Only protobuf needs the shape: its fields have no names.
+///
+/// # Errors
+/// 400 when the body is not in its format, or not an object.
+pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Status> {
+    let mut duplicates = Vec::new();
+    let value = match format {
+        Format::Json => {
+            let mut reader = serde_json::Deserializer::from_slice(body);
+            let seed = Tree {
+                path: &mut String::new(),
+                duplicates: &mut duplicates,
+                depth: 0,
+            };
+            let value = seed.deserialize(&mut reader).and_then(|v| reader.end().map(|()| v));
+            value.map_err(|error| bad(&error.to_string()))?
+        }
+        Format::Yaml => yaml(body, &mut duplicates)?,
+        Format::Protobuf => protobuf(body, shape)?,
+    };
+    Ok(Decoded { value, duplicates })
+}
+
+fn protobuf(body: &[u8], shape: &Node) -> Result<Value, Status> {
+    let malformed = |error: protobuf::Malformed| Status::bad_request(error.to_string());
+    let envelope = protobuf::envelope(body).map_err(malformed)?;
+    let mut value = protobuf::decode(shape, envelope.raw).map_err(malformed)?;
+    if let Value::Object(map) = &mut value {
+        map.insert("apiVersion".into(), envelope.api_version.into());
+        map.insert("kind".into(), envelope.kind.into());
+    }
+    Ok(value)
+}
+
+fn bad(why: &str) -> Status {
+    Status::bad_request(format!(
+        "the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: {why}"
+    ))
+}
+
+fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, Status> {
+    let text = std::str::from_utf8(body).map_err(|e| bad(&e.to_string()))?;
+    let options = serde_saphyr::options! { legacy_octal_numbers: true };
+    match serde_saphyr::from_str_with_options::<Value>(text, options) {
+        Ok(value) => Ok(value),
+        Err(error) => {
+            let why = error.to_string();
+            if why.contains("duplicate") {
+                duplicates.push(why.lines().next().unwrap_or("duplicate field").to_owned());
+                let options = serde_saphyr::options! {
+                    legacy_octal_numbers: true,
+                    duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
+                };
+                return serde_saphyr::from_str_with_options(text, options)
+                    .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")));
+            }
+            Err(Status::bad_request(format!("error converting YAML to JSON: {why}")))
+        }
+    }
+}
+
+struct Tree<'a> {
+    path: &'a mut String,
+    duplicates: &'a mut Vec<String>,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        if self.depth > DEPTH_MAX {
+            return Err(D::Error::custom(format!("nested deeper than {DEPTH_MAX} levels")));
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Tree<'_> {
+    type Value = Value;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
+    }
+    fn visit_bool<E>(self, b: bool) -> Result<Value, E> {
+        Ok(Value::Bool(b))
+    }
+    fn visit_i64<E>(self, n: i64) -> Result<Value, E> {
+        Ok(Value::Number(n.into()))
+    }
+    fn visit_u64<E>(self, n: u64) -> Result<Value, E> {
+        Ok(Value::Number(n.into()))
+    }
+    fn visit_f64<E>(self, n: f64) -> Result<Value, E> {
+        Ok(Number::from_f64(n).map_or(Value::Null, Value::Number))
+    }
+    fn visit_str<E>(self, s: &str) -> Result<Value, E> {
+        Ok(Value::String(s.to_owned()))
+    }
+    fn visit_string<E>(self, s: String) -> Result<Value, E> {
+        Ok(Value::String(s))
+    }
+    fn visit_unit<E>(self) -> Result<Value, E> {
+        Ok(Value::Null)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        let mut items = Vec::new();
+        let length = self.path.len();
+        loop {
+            self.path.push_str(&format!("[{}]", items.len()));
+            let seed = Tree {
+                path: &mut *self.path,
+                duplicates: &mut *self.duplicates,
+                depth: self.depth + 1,
+            };
+            let item = seq.next_element_seed(seed)?;
+            self.path.truncate(length);
+            match item {
+                Some(item) => items.push(item),
+                None => return Ok(Value::Array(items)),
+            }
+        }
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        let mut map = Map::new();
+        let length = self.path.len();
+        while let Some(key) = access.next_key::<String>()? {
+            if length > 0 {
+                self.path.push('.');
+            }
+            self.path.push_str(&key);
+            if map.contains_key(&key) && self.duplicates.len() < DUPLICATES_MAX {
+                let text = format!("duplicate field {:?}", self.path);
+                if !self.duplicates.contains(&text) {
+                    self.duplicates.push(text);
+                }
+            }
+            let seed = Tree {
+                path: &mut *self.path,
+                duplicates: &mut *self.duplicates,
+                depth: self.depth + 1,
+            };
+            let value = access.next_value_seed(seed)?;
+            self.path.truncate(length);
+            map.insert(key, value);
+        }
+        Ok(Value::Object(map))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn duplicates_are_reported_with_their_path_and_the_last_one_wins() {
+        let body = br#"{"spec":{"replicas":1,"replicas":2,"c":[{"a":1,"a":1}]}}"#;
+        let decoded = decode(body, Format::Json, &Node::Any).expect("valid");
+        assert_eq!(
+            decoded.duplicates,
+            ["duplicate field \"spec.replicas\"", "duplicate field \"spec.c[0].a\""]
+        );
+        assert_eq!(decoded.value["spec"]["replicas"], 2);
+    }
+
+    #[test]
+    fn depth_is_bounded() {
+        let deep = "[".repeat(10_000);
+        assert!(decode(deep.as_bytes(), Format::Json, &Node::Any).is_err());
+    }
+
+    #[test]
+    fn yaml_reads_as_kubectl_does() {
+        let decoded = decode(b"a: 0644\nb: on\nc: [1, x]\n", Format::Yaml, &Node::Any).expect("valid");
+        assert_eq!(decoded.value["a"], 420);
+        assert_eq!(decoded.value["c"][1], "x");
+    }
+}

@@ -1,0 +1,271 @@
+//! Discovery: which groups, versions and resources there are, plain and aggregated.
+
+use corral_api::status::Status;
+use corral_kinds::kind::Verbs;
+use corral_kinds::{AnyKind, all};
+use http::header::ACCEPT;
+use serde_json::{Value, json};
+
+use crate::handlers::Call;
+use crate::negotiate::Representation;
+use crate::response::{self, Answer};
+
+const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+
+/// A resource or subresource as discovery tells it.
+struct Entry {
+    subresource: &'static str,
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    verbs: &'static [&'static str],
+}
+
+const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const CHANGE: &[&str] = &["get", "patch", "update"];
+const STREAM: &[&str] = &["create", "get"];
+const CREATE: &[&str] = &["create"];
+
+fn subresources(kind: &dyn AnyKind) -> Vec<Entry> {
+    let names = kind.names();
+    let own = |subresource, verbs| Entry {
+        subresource,
+        group: "",
+        version: "",
+        kind: names.kind,
+        verbs,
+    };
+    let other = |subresource, group, version, kind, verbs| Entry {
+        subresource,
+        group,
+        version,
+        kind,
+        verbs,
+    };
+    let mut entries = Vec::new();
+    if names.group.is_empty() && names.kind == "Pod" {
+        entries.push(other("attach", "", "", "PodAttachOptions", STREAM));
+        entries.push(other("binding", "", "", "Binding", CREATE));
+        entries.push(other("eviction", "policy", "v1", "Eviction", CREATE));
+        entries.push(other("exec", "", "", "PodExecOptions", STREAM));
+        entries.push(own("log", &["get"]));
+        entries.push(other("portforward", "", "", "PodPortForwardOptions", STREAM));
+    }
+    if names.kind == "Namespace" {
+        entries.push(own("finalize", &["update"]));
+    }
+    if names.kind == "ServiceAccount" {
+        entries.push(other("token", "authentication.k8s.io", "v1", "TokenRequest", CREATE));
+    }
+    if kind.scale().is_some() {
+        entries.push(other("scale", "autoscaling", "v1", "Scale", CHANGE));
+    }
+    if kind.has_status() {
+        entries.push(own("status", CHANGE));
+    }
+    entries
+}
+
+fn verbs(kind: &dyn AnyKind) -> &'static [&'static str] {
+    match kind.verbs() {
+        Verbs::All => ALL,
+        Verbs::NoDeleteCollection => NO_COLLECTION,
+        Verbs::CreateOnly => CREATE,
+    }
+}
+
+fn kinds(group: &str, version: &str) -> Vec<&'static dyn AnyKind> {
+    let mut kinds: Vec<_> = all::RESOURCES
+        .iter()
+        .copied()
+        .filter(|kind| kind.names().group == group && kind.names().version == version)
+        .collect();
+    kinds.sort_by_key(|kind| kind.names().plural);
+    kinds
+}
+
+/// Named groups with their versions, in the order of Kubernetes' own list.
+fn named_groups() -> Vec<(&'static str, Vec<&'static str>)> {
+    let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
+    for kind in all::RESOURCES {
+        let names = kind.names();
+        if names.group.is_empty() {
+            continue;
+        }
+        match groups.iter_mut().find(|(group, _)| *group == names.group) {
+            Some((_, versions)) if versions.contains(&names.version) => {}
+            Some((_, versions)) => versions.push(names.version),
+            None => groups.push((names.group, vec![names.version])),
+        }
+    }
+    groups
+}
+
+fn plain_resource(kind: &dyn AnyKind) -> Value {
+    let names = kind.names();
+    let mut out = json!({
+        "name": names.plural, "singularName": names.singular, "namespaced": names.namespaced,
+        "kind": names.kind, "verbs": verbs(kind),
+    });
+    if !names.short_names.is_empty() {
+        out["shortNames"] = json!(names.short_names);
+    }
+    if !names.categories.is_empty() {
+        out["categories"] = json!(names.categories);
+    }
+    out
+}
+
+fn plain_subresource(kind: &dyn AnyKind, entry: &Entry) -> Value {
+    let names = kind.names();
+    let mut out = json!({
+        "name": format!("{}/{}", names.plural, entry.subresource), "singularName": "",
+        "namespaced": names.namespaced, "kind": entry.kind, "verbs": entry.verbs,
+    });
+    if !entry.version.is_empty() {
+        out["group"] = entry.group.into();
+        out["version"] = entry.version.into();
+    }
+    out
+}
+
+fn aggregated_resource(kind: &dyn AnyKind) -> Value {
+    let names = kind.names();
+    let scope = if names.namespaced { "Namespaced" } else { "Cluster" };
+    let own = json!({"group": names.group, "version": names.version, "kind": names.kind});
+    let mut out = json!({
+        "resource": names.plural, "responseKind": own, "scope": scope,
+        "singularResource": names.singular, "verbs": verbs(kind),
+    });
+    if !names.short_names.is_empty() {
+        out["shortNames"] = json!(names.short_names);
+    }
+    if !names.categories.is_empty() {
+        out["categories"] = json!(names.categories);
+    }
+    let subresources: Vec<Value> = subresources(kind)
+        .iter()
+        .map(|entry| {
+            let (group, version) = if entry.version.is_empty() {
+                (names.group, names.version)
+            } else {
+                (entry.group, entry.version)
+            };
+            json!({
+                "subresource": entry.subresource, "verbs": entry.verbs,
+                "responseKind": {"group": group, "version": version, "kind": entry.kind},
+            })
+        })
+        .collect();
+    if !subresources.is_empty() {
+        out["subresources"] = subresources.into();
+    }
+    out
+}
+
+fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+    let versions: Vec<Value> = versions
+        .iter()
+        .map(|version| {
+            let resources: Vec<Value> = kinds(group, version).into_iter().map(aggregated_resource).collect();
+            json!({"version": version, "freshness": "Current", "resources": resources})
+        })
+        .collect();
+    let metadata = if group.is_empty() {
+        json!({"creationTimestamp": null})
+    } else {
+        json!({"name": group, "creationTimestamp": null})
+    };
+    json!({"metadata": metadata, "versions": versions})
+}
+
+fn wants_aggregated(call: &Call) -> bool {
+    let accept = call.parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    // Only the stable version is made; a client that asks for another first falls back to the next clause.
+    let clause = accept.split(',').find(|clause| clause.trim().starts_with("application/json"));
+    clause.is_some_and(|clause| {
+        let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
+        has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
+    })
+}
+
+fn aggregated(groups: Vec<Value>) -> Result<Answer, Status> {
+    let list = json!({
+        "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": groups,
+    });
+    let body = serde_json::to_vec(&list).map_err(Status::internal)?;
+    Ok(response::answer(200, AGGREGATED, response::full(body)))
+}
+
+fn plain(value: &Value) -> Result<Answer, Status> {
+    Ok(response::object(200, Representation::default(), value))
+}
+
+/// `/api`.
+///
+/// # Errors
+/// None; the type is that of every handler.
+pub fn core(call: &Call) -> Result<Answer, Status> {
+    if wants_aggregated(call) {
+        return aggregated(vec![aggregated_group("", &["v1"])]);
+    }
+    let address = call.shared.address.to_string();
+    plain(&json!({
+        "kind": "APIVersions", "versions": ["v1"],
+        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+    }))
+}
+
+fn group_value(group: &str, versions: &[&str]) -> Value {
+    let of = |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let list: Vec<Value> = versions.iter().map(of).collect();
+    json!({"name": group, "versions": list, "preferredVersion": list[0]})
+}
+
+/// `/apis`.
+///
+/// # Errors
+/// None; the type is that of every handler.
+pub fn groups(call: &Call) -> Result<Answer, Status> {
+    let groups = named_groups();
+    if wants_aggregated(call) {
+        return aggregated(groups.iter().map(|(group, versions)| aggregated_group(group, versions)).collect());
+    }
+    let list: Vec<Value> = groups.iter().map(|(group, versions)| group_value(group, versions)).collect();
+    plain(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))
+}
+
+/// `/apis/GROUP`.
+///
+/// # Errors
+/// 404 for a group that there is not.
+pub fn group(_call: &Call, name: &str) -> Result<Answer, Status> {
+    let groups = named_groups();
+    let found = groups.iter().find(|(group, _)| *group == name);
+    let (group, versions) = found.ok_or_else(Status::no_such_path)?;
+    let mut value = group_value(group, versions);
+    value["kind"] = "APIGroup".into();
+    value["apiVersion"] = "v1".into();
+    plain(&value)
+}
+
+/// `/api/v1` and `/apis/GROUP/VERSION`.
+///
+/// # Errors
+/// 404 for a version that there is not.
+pub fn resources(_call: &Call, group: &str, version: &str) -> Result<Answer, Status> {
+    let kinds = kinds(group, version);
+    if kinds.is_empty() {
+        return Err(Status::no_such_path());
+    }
+    let mut resources = Vec::new();
+    for kind in kinds {
+        resources.push(plain_resource(kind));
+        resources.extend(subresources(kind).iter().map(|entry| plain_subresource(kind, entry)));
+    }
+    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    plain(&json!({
+        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
+    }))
+}

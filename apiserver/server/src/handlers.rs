@@ -1,0 +1,187 @@
+//! From a request that is allowed to an answer: what is asked, of which resource, in which representation.
+
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use corral_api::status::Status;
+use corral_kinds::kind::Verbs;
+use corral_kinds::schema::{self, Node};
+use corral_kinds::all;
+use http::request::Parts;
+use http::{HeaderMap, HeaderValue};
+use jiff::Timestamp;
+
+use crate::Shared;
+use crate::authn::User;
+use crate::decode::{self, Decoded, Format};
+use crate::negotiate;
+use crate::registry::{FieldValidation, Resource, WriteContext};
+use crate::request::{RequestInfo, Verb};
+use crate::response::{self, Answer};
+
+mod read;
+mod review;
+mod subresource;
+mod watch;
+mod write;
+
+/// Longest name of a field manager, as in Kubernetes.
+const MANAGER_LENGTH_MAX: usize = 128;
+
+/// A request with everything that the chain has found out.
+pub struct Call {
+    /// The server.
+    pub shared: Arc<Shared>,
+    /// Who asks.
+    pub user: User,
+    /// What is asked.
+    pub info: RequestInfo,
+    /// Method, URL, headers, extensions.
+    pub parts: Parts,
+    /// The body, whole.
+    pub body: Bytes,
+}
+
+impl Call {
+    /// The resource asked about.
+    fn resource(&self) -> Result<&Arc<Resource>, Status> {
+        let info = &self.info;
+        let resource = self.shared.api.resource(&info.group, &info.resource);
+        let resource = resource.filter(|r| r.kind.names().version == info.version);
+        resource.ok_or_else(Status::no_such_path)
+    }
+
+    fn headers(&self) -> &HeaderMap {
+        &self.parts.headers
+    }
+
+    /// The body as a tree: an object of the given shape, in the format that the client says.
+    fn decoded(&self, shape: &Node) -> Result<Decoded, Status> {
+        decode::decode(&self.body, negotiate::content(self.headers())?, shape)
+    }
+
+    /// The body as a tree, in a format that names its fields.
+    fn decoded_as(&self, format: Format) -> Result<Decoded, Status> {
+        decode::decode(&self.body, format, &Node::Any)
+    }
+
+    /// The body as a tree: an object of a kind that is met only as the body of a subresource or as a review.
+    fn decoded_kind(&self, group: &str, version: &str, kind: &str) -> Result<Decoded, Status> {
+        let kind = all::kind(group, version, kind).ok_or_else(Status::no_such_path)?;
+        self.decoded(&schema::of(kind))
+    }
+
+    /// The circumstances of a write.
+    fn write_context(&self) -> Result<WriteContext, Status> {
+        let query = &self.info.query;
+        let dry_run = match query.all("dryRun") {
+            [] => false,
+            all if all.iter().all(|v| v == "All") => true,
+            other => {
+                let error = corral_api::FieldError::not_supported(
+                    &corral_api::FieldPath::new("dryRun"),
+                    other[0].as_str(),
+                    &["All"],
+                );
+                return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
+            }
+        };
+        let validation = match query.get("fieldValidation") {
+            None | Some("" | "Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(other) => {
+                let error = corral_api::FieldError::not_supported(
+                    &corral_api::FieldPath::new("fieldValidation"),
+                    other,
+                    &["", "Ignore", "Strict", "Warn"],
+                );
+                return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
+            }
+        };
+        Ok(WriteContext {
+            user: self.user.clone(),
+            namespace: self.info.namespace.clone(),
+            manager: self.manager()?,
+            dry_run,
+            validation,
+            now: Timestamp::now(),
+            warnings: Mutex::new(Vec::new()),
+        })
+    }
+
+    /// The field manager: what the client says, else the program in its `User-Agent`.
+    fn manager(&self) -> Result<String, Status> {
+        if let Some(name) = self.info.query.get("fieldManager").filter(|n| !n.is_empty()) {
+            if name.len() > MANAGER_LENGTH_MAX || !name.chars().all(|c| !c.is_control()) {
+                let path = corral_api::FieldPath::new("fieldManager");
+                let error = corral_api::FieldError::too_long(&path, MANAGER_LENGTH_MAX);
+                return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+            }
+            return Ok(name.to_owned());
+        }
+        let agent = self.headers().get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
+        let program = agent.unwrap_or("unknown").split('/').next().unwrap_or("unknown");
+        Ok(program.chars().take(MANAGER_LENGTH_MAX).collect())
+    }
+}
+
+/// Answers a request.
+///
+/// # Errors
+/// The Status to answer instead.
+pub async fn handle(call: Call) -> Result<Answer, Status> {
+    if !call.info.is_resource {
+        return crate::paths::handle(&call).await;
+    }
+    if !call.info.subresource.is_empty() {
+        return subresource::handle(call).await;
+    }
+    let info = &call.info;
+    let asked_only = crate::api::Api::kind(&info.group, &info.version, &info.resource)
+        .is_some_and(|kind| kind.verbs() == Verbs::CreateOnly);
+    if asked_only {
+        return match info.verb {
+            Verb::Create => review::create(&call).await,
+            _ => Err(Status::method_not_allowed()),
+        };
+    }
+    let resource = call.resource()?.clone();
+    match info.verb {
+        Verb::Get => read::get(&call, &resource).await,
+        Verb::List => read::list(&call, &resource).await,
+        Verb::Watch => watch::watch(&call, &resource).await,
+        Verb::Create if info.name.is_empty() => write::create(&call, &resource).await,
+        Verb::Update if !info.name.is_empty() => write::replace(&call, &resource).await,
+        Verb::Patch if !info.name.is_empty() => write::patch(&call, &resource).await,
+        Verb::Delete => write::delete(&call, &resource).await,
+        Verb::DeleteCollection if resource.kind.verbs() == Verbs::All => {
+            write::delete_collection(&call, &resource).await
+        }
+        _ => Err(Status::method_not_allowed()),
+    }
+}
+
+/// An object in the representation that the client wants.
+fn object_answer(call: &Call, resource: &Resource, code: u16, json: Bytes) -> Result<Answer, Status> {
+    let representation = negotiate::accept(call.headers())?;
+    Ok(read::transformed(call, resource, representation, code, json))
+}
+
+/// Adds the warnings of a write to its answer.
+fn with_warnings(mut answer: Answer, cx: &WriteContext) -> Answer {
+    let warnings = std::mem::take(&mut *cx.warnings.lock().expect("no panic under the lock"));
+    for text in warnings {
+        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+            answer.headers_mut().append(http::header::WARNING, value);
+        }
+    }
+    answer
+}
+
+/// A `Status` of success in the representation that the client wants.
+fn status_answer(call: &Call, status: &Status) -> Result<Answer, Status> {
+    let representation = negotiate::accept(call.headers())?;
+    Ok(response::status(status, representation))
+}

@@ -1,0 +1,388 @@
+//! GET and LIST.
+
+use std::sync::Arc;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::{Bytes, BytesMut};
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::selector::{FieldSelector, LabelSelector};
+use corral_api::status::Status;
+use corral_storage::{Key, ListOptions, Revision};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::Call;
+use crate::cacher::{Snapshot, range, storage_status};
+use crate::negotiate::{self, Representation, Transform};
+use crate::object::Stored;
+use crate::registry::{Resource, parse_revision};
+use crate::response::{self, Answer};
+use crate::select::Predicate;
+use crate::table::{self, Include};
+
+/// Bytes of a list that are put together before they go out.
+const PIECE_BYTES: usize = 64 * 1024;
+/// Entries read from the store at a time where a page comes from history.
+const STORE_PAGE: usize = 500;
+
+/// What a LIST or WATCH selects, from the URL.
+pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, Status> {
+    let query = &call.info.query;
+    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or(""))
+        .map_err(|why| Status::bad_request(format!("unable to parse requirement: {}", why.trim_start_matches("unable to parse requirement: "))))?;
+    let mut fields =
+        FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(Status::bad_request)?;
+    let known = resource.kind.selectable_field_names();
+    for requirement in &fields.requirements {
+        let field = requirement.field.as_str();
+        if !matches!(field, "metadata.name" | "metadata.namespace") && !known.contains(&field) {
+            let why = format!("field label not supported: {field}");
+            return Err(Status::bad_request(why));
+        }
+    }
+    // A name in the URL of a watch is the same as a field selector.
+    if !call.info.name.is_empty() {
+        fields.requirements.push(corral_api::selector::FieldRequirement {
+            field: "metadata.name".to_owned(),
+            value: call.info.name.clone(),
+            equals: true,
+        });
+    }
+    let namespace = Some(call.info.namespace.as_str()).filter(|n| !n.is_empty() && resource.kind.names().namespaced);
+    Ok(Predicate::new(resource.cacher.prefix(), namespace, labels, fields))
+}
+
+/// Which part of objects a Table carries.
+pub(super) fn include(call: &Call) -> Include {
+    match call.info.query.get("includeObject") {
+        Some("None") => Include::None,
+        Some("Object") => Include::Object,
+        _ => Include::Metadata,
+    }
+}
+
+/// GET of one object.
+pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    let info = &call.info;
+    let representation = negotiate::accept(call.headers())?;
+    let key = resource.key(&info.namespace, &info.name);
+    let json = match info.query.get("resourceVersion") {
+        Some(text) if !text.is_empty() => {
+            let snapshot = match parse_revision(text)? {
+                Revision(0) => {
+                    resource.cacher.ready().await;
+                    resource.cacher.snapshot()
+                }
+                revision => resource.cacher.at_least(revision).await?,
+            };
+            snapshot.objects.get(&key).map(|stored| stored.json.clone())
+        }
+        _ => resource.fetch(&key).await?.map(|entry| crate::object::with_revision(&entry.value, entry.revision)),
+    };
+    let json = json.ok_or_else(|| resource.not_found(&info.name))?;
+    Ok(transformed(call, resource, representation, 200, json))
+}
+
+/// One object as the client wants to see it.
+pub(super) fn transformed(
+    call: &Call,
+    resource: &Resource,
+    representation: Representation,
+    code: u16,
+    json: Bytes,
+) -> Answer {
+    match representation.transform {
+        Transform::None => response::json(code, representation, json),
+        Transform::PartialMetadata => response::object(code, representation, &table::partial(&json)),
+        Transform::Table => {
+            let row = table::row(resource.kind, &json, include(call), Timestamp::now());
+            let revision = table::partial(&json)["metadata"]["resourceVersion"].clone();
+            let metadata = json!({"resourceVersion": revision});
+            response::object(code, representation, &table::table(Some(resource.kind), metadata, vec![row]))
+        }
+    }
+}
+
+/// Where the next page begins.
+#[derive(Debug, Serialize, Deserialize)]
+struct Token {
+    v: String,
+    /// The revision of the whole list; -1 goes on at the newest.
+    rv: i64,
+    /// The key after which the page begins, without the resource's prefix.
+    start: String,
+}
+
+const TOKEN_VERSION: &str = "meta.k8s.io/v1";
+
+impl Token {
+    fn encode(revision: i64, last: &str) -> String {
+        let token = Self {
+            v: TOKEN_VERSION.to_owned(),
+            rv: revision,
+            start: format!("{last}\0"),
+        };
+        URL_SAFE_NO_PAD.encode(serde_json::to_vec(&token).unwrap_or_default())
+    }
+
+    fn decode(text: &str) -> Result<Self, Status> {
+        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let bytes = URL_SAFE_NO_PAD
+            .decode(text.trim_end_matches('='))
+            .map_err(|_| invalid("illegal base64 data"))?;
+        let token: Self = serde_json::from_slice(&bytes).map_err(|_| invalid("not a token of this server"))?;
+        if token.v != TOKEN_VERSION || token.start.contains("..") {
+            return Err(invalid("server does not recognize this encoded version"));
+        }
+        Ok(token)
+    }
+}
+
+/// A page of selected objects.
+struct Listing {
+    items: Vec<Arc<Stored>>,
+    revision: Revision,
+    continue_token: Option<String>,
+    remaining: Option<usize>,
+}
+
+/// LIST.
+pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    let representation = negotiate::accept(call.headers())?;
+    let listing = select(call, resource).await?;
+    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+    if let Some(token) = &listing.continue_token {
+        metadata["continue"] = token.clone().into();
+        if let Some(remaining) = listing.remaining {
+            metadata["remainingItemCount"] = remaining.into();
+        }
+    }
+    let names = resource.kind.names();
+    match representation.transform {
+        Transform::Table => {
+            let (now, include) = (Timestamp::now(), include(call));
+            let rows = listing.items.iter().map(|s| table::row(resource.kind, &s.json, include, now)).collect();
+            let table = table::table(Some(resource.kind), metadata, rows);
+            Ok(response::object(200, representation, &table))
+        }
+        Transform::PartialMetadata => {
+            let items: Vec<Value> = listing.items.iter().map(|s| table::partial(&s.json)).collect();
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+                "metadata": metadata, "items": items});
+            Ok(response::object(200, representation, &list))
+        }
+        Transform::None => {
+            let head = format!(
+                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                names.kind,
+                names.api_version()
+            );
+            let plain = representation.format == crate::decode::Format::Json && !representation.pretty;
+            let pieces = pieces(head, listing.items);
+            if plain {
+                return Ok(response::answer(200, "application/json", response::stream(futures::stream::iter(pieces))));
+            }
+            let whole: BytesMut = pieces.flatten().collect();
+            Ok(response::json(200, representation, whole.freeze()))
+        }
+    }
+}
+
+/// The JSON of a list, piece by piece: stored bytes with commas between them.
+fn pieces(head: String, items: Vec<Arc<Stored>>) -> impl Iterator<Item = Bytes> {
+    let mut items = items.into_iter().peekable();
+    let mut first = true;
+    let mut state = Some(BytesMut::from(head.as_bytes()));
+    std::iter::from_fn(move || {
+        let mut piece = state.take()?;
+        while piece.len() < PIECE_BYTES {
+            let Some(item) = items.next() else {
+                piece.extend_from_slice(b"]}\n");
+                return Some(piece.freeze());
+            };
+            if !first {
+                piece.extend_from_slice(b",");
+            }
+            first = false;
+            piece.extend_from_slice(&item.json);
+        }
+        state = Some(BytesMut::with_capacity(PIECE_BYTES + 4096));
+        Some(piece.freeze())
+    })
+}
+
+fn forbidden(field: &str, why: &str) -> Status {
+    let error = FieldError::forbidden(&FieldPath::new(field), why);
+    Status::invalid("meta.k8s.io", "ListOptions", "", &[error])
+}
+
+/// Checks `resourceVersionMatch`, which a list and a watch share.
+pub(super) fn version_match(call: &Call) -> Result<Option<&str>, Status> {
+    let query = &call.info.query;
+    let field = "resourceVersionMatch";
+    let Some(kind) = query.get(field).filter(|m| !m.is_empty()) else {
+        return Ok(None);
+    };
+    let version = query.get("resourceVersion").unwrap_or("");
+    if !matches!(kind, "Exact" | "NotOlderThan") {
+        let error = FieldError::not_supported(&FieldPath::new(field), kind, &["Exact", "NotOlderThan", ""]);
+        return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]));
+    }
+    if query.get("sendInitialEvents").is_none() {
+        if version.is_empty() {
+            return Err(forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+        }
+        if query.get("continue").is_some_and(|c| !c.is_empty()) {
+            return Err(forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+        }
+        if kind == "Exact" && version == "0" {
+            return Err(forbidden(field, "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""));
+        }
+    }
+    Ok(Some(kind))
+}
+
+async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
+    let query = &call.info.query;
+    let predicate = predicate(call, resource)?;
+    let matching = version_match(call)?;
+    let limit = query.integer("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    if let Some(text) = query.get("continue").filter(|c| !c.is_empty()) {
+        if query.get("resourceVersion").is_some_and(|v| !v.is_empty() && v != "0") {
+            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        }
+        return next_page(resource, &predicate, Token::decode(text)?, limit).await;
+    }
+    let version = query.get("resourceVersion").filter(|v| !v.is_empty()).map(parse_revision).transpose()?;
+    let snapshot = match (version, matching) {
+        (None, _) => resource.cacher.fresh().await?,
+        (Some(Revision(0)), _) => {
+            resource.cacher.ready().await;
+            resource.cacher.snapshot()
+        }
+        (Some(revision), Some("Exact")) => return from_store(resource, &predicate, Some(revision), None, limit).await,
+        (Some(revision), None) if limit > 0 => {
+            return from_store(resource, &predicate, Some(revision), None, limit).await;
+        }
+        (Some(revision), _) => resource.cacher.at_least(revision).await?,
+    };
+    Ok(from_snapshot(resource, &predicate, &snapshot, None, limit))
+}
+
+async fn next_page(
+    resource: &Resource,
+    predicate: &Predicate,
+    token: Token,
+    limit: usize,
+) -> Result<Listing, Status> {
+    let start = format!("{}{}", resource.cacher.prefix(), token.start.trim_end_matches('\0'));
+    let after = Key::new(start);
+    let Ok(revision) = u64::try_from(token.rv) else {
+        let snapshot = resource.cacher.fresh().await?;
+        return Ok(from_snapshot(resource, predicate, &snapshot, Some(after), limit));
+    };
+    let snapshot = resource.cacher.snapshot();
+    if snapshot.revision == Revision(revision) {
+        return Ok(from_snapshot(resource, predicate, &snapshot, Some(after), limit));
+    }
+    match from_store(resource, predicate, Some(Revision(revision)), Some(after), limit).await {
+        Err(status) if status.code == 410 => {
+            let mut expired = Status::expired(
+                "The provided continue parameter is too old to display a consistent list result. You can start a new \
+                 list without the continue parameter, or use the continue token in this response to retrieve the \
+                 remainder of the results. Continuing with the provided token results in an inconsistent list - \
+                 objects that were created, modified, or deleted between the time the first chunk was returned and \
+                 now may show up in the list.",
+            );
+            let next = Token::encode(-1, token.start.trim_end_matches('\0'));
+            expired.metadata.insert("continue".into(), next.into());
+            Err(expired)
+        }
+        other => other,
+    }
+}
+
+fn token(resource: &Resource, revision: Revision, last: &Stored) -> String {
+    let start = last.key.as_str().strip_prefix(resource.cacher.prefix()).unwrap_or("");
+    Token::encode(i64::try_from(revision.0).unwrap_or(i64::MAX), start)
+}
+
+fn from_snapshot(
+    resource: &Resource,
+    predicate: &Predicate,
+    snapshot: &Snapshot,
+    after: Option<Key>,
+    limit: usize,
+) -> Listing {
+    let mut matching = range(&snapshot.objects, predicate.prefix(), after.as_ref())
+        .filter(|stored| predicate.is_everything() || predicate.selects(stored));
+    if limit == 0 {
+        return Listing {
+            items: matching.cloned().collect(),
+            revision: snapshot.revision,
+            continue_token: None,
+            remaining: None,
+        };
+    }
+    let items: Vec<Arc<Stored>> = matching.by_ref().take(limit).cloned().collect();
+    let remaining = if predicate.is_everything() { matching.count() } else { usize::from(matching.next().is_some()) };
+    let continue_token = items.last().filter(|_| remaining > 0).map(|last| token(resource, snapshot.revision, last));
+    Listing {
+        items,
+        revision: snapshot.revision,
+        continue_token,
+        remaining: predicate.is_everything().then_some(remaining),
+    }
+}
+
+/// A page from the store's history.
+async fn from_store(
+    resource: &Resource,
+    predicate: &Predicate,
+    revision: Option<Revision>,
+    after: Option<Key>,
+    limit: usize,
+) -> Result<Listing, Status> {
+    let mut options = ListOptions {
+        revision,
+        limit: STORE_PAGE,
+        after,
+    };
+    let mut items: Vec<Arc<Stored>> = Vec::new();
+    loop {
+        let page = resource
+            .storage
+            .list(predicate.prefix(), options.clone())
+            .await
+            .map_err(|e| storage_status(&e))?;
+        let revision = page.revision;
+        for entry in &page.entries {
+            let stored = Stored::from_entry(resource.kind, entry).map_err(Status::internal)?;
+            if !predicate.selects(&stored) {
+                continue;
+            }
+            if limit > 0 && items.len() == limit {
+                let continue_token = items.last().map(|last| token(resource, revision, last));
+                return Ok(Listing {
+                    items,
+                    revision,
+                    continue_token,
+                    remaining: None,
+                });
+            }
+            items.push(Arc::new(stored));
+        }
+        options.revision = Some(revision);
+        options.after = page.entries.last().map(|entry| entry.key.clone());
+        if !page.more {
+            return Ok(Listing {
+                items,
+                revision,
+                continue_token: None,
+                remaining: None,
+            });
+        }
+    }
+}

@@ -1,0 +1,175 @@
+//! Reviews: questions that are answered and never stored, and the binding of a pod by its collection.
+
+use corral_api::k8s::api::authentication::v1::{
+    SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
+};
+use corral_api::k8s::api::authorization::v1::{
+    LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
+    SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewStatus,
+    SubjectRulesReviewStatus,
+};
+use corral_api::status::Status;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::Call;
+use crate::authn::{User, tokens};
+use crate::authz::Access;
+use crate::negotiate;
+use crate::response::{self, Answer};
+
+/// Answers a review.
+pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
+    match call.info.resource.as_str() {
+        "tokenreviews" => token(call).await,
+        "selfsubjectreviews" => who(call),
+        "subjectaccessreviews" => {
+            let mut review: SubjectAccessReview = read(call)?;
+            let user = subject(&review.spec);
+            let access = access(&review.spec.resource_attributes, &review.spec.non_resource_attributes)?;
+            review.status = Some(decide(call, &user, &access));
+            created(call, &review)
+        }
+        "localsubjectaccessreviews" => {
+            let mut review: LocalSubjectAccessReview = read(call)?;
+            let user = subject(&review.spec);
+            let access = access(&review.spec.resource_attributes, &None)?;
+            if access.namespace != call.info.namespace {
+                let message = format!("spec.resourceAttributes.namespace must match namespace: {}", call.info.namespace);
+                return Err(Status::bad_request(message));
+            }
+            review.status = Some(decide(call, &user, &access));
+            created(call, &review)
+        }
+        "selfsubjectaccessreviews" => {
+            let mut review: SelfSubjectAccessReview = read(call)?;
+            let access = access(&review.spec.resource_attributes, &review.spec.non_resource_attributes)?;
+            review.status = Some(decide(call, &call.user, &access));
+            created(call, &review)
+        }
+        "selfsubjectrulesreviews" => rules(call),
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+fn read<T: DeserializeOwned>(call: &Call) -> Result<T, Status> {
+    let info = &call.info;
+    let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
+    let body = call.decoded(&corral_kinds::schema::of(kind))?;
+    serde_json::from_value(body.value).map_err(|e| Status::bad_request(format!("the review cannot be read: {e}")))
+}
+
+fn created(call: &Call, review: &impl Serialize) -> Result<Answer, Status> {
+    Ok(response::object(201, negotiate::accept(call.headers())?, review))
+}
+
+fn info(user: User) -> UserInfo {
+    UserInfo {
+        username: Some(user.name),
+        uid: Some(user.uid).filter(|u| !u.is_empty()),
+        groups: Some(user.groups),
+        extra: Some(user.extra).filter(|e| !e.is_empty()),
+    }
+}
+
+async fn token(call: &Call) -> Result<Answer, Status> {
+    let mut review: TokenReview = read(call)?;
+    let given = review.spec.token.clone();
+    if given.is_empty() {
+        let path = corral_api::FieldPath::new("spec.token");
+        let error = corral_api::FieldError::required(&path, "");
+        return Err(Status::invalid("authentication.k8s.io", "TokenReview", "", &[error]));
+    }
+    let audiences = review.spec.audiences.clone().unwrap_or_default();
+    let found = call.shared.authenticator.token(&given, &audiences).await;
+    review.status = Some(match found {
+        Some((user, good_for)) => TokenReviewStatus {
+            authenticated: Some(true),
+            audiences: Some(if good_for.is_empty() { vec![tokens::ISSUER.to_owned()] } else { good_for }),
+            user: Some(info(user)),
+            error: None,
+        },
+        None => TokenReviewStatus {
+            error: Some("invalid bearer token".to_owned()),
+            user: Some(UserInfo::default()),
+            ..Default::default()
+        },
+    });
+    created(call, &review)
+}
+
+fn who(call: &Call) -> Result<Answer, Status> {
+    let mut review: SelfSubjectReview = read(call)?;
+    review.status = Some(SelfSubjectReviewStatus {
+        user_info: Some(info(call.user.clone())),
+    });
+    created(call, &review)
+}
+
+fn subject(spec: &corral_api::k8s::api::authorization::v1::SubjectAccessReviewSpec) -> User {
+    User {
+        name: spec.user.clone().unwrap_or_default(),
+        uid: spec.uid.clone().unwrap_or_default(),
+        groups: spec.groups.clone().unwrap_or_default(),
+        extra: spec.extra.clone().unwrap_or_default(),
+    }
+}
+
+fn access(
+    resource: &Option<ResourceAttributes>,
+    path: &Option<NonResourceAttributes>,
+) -> Result<Access, Status> {
+    match (resource, path) {
+        (Some(r), None) => Ok(Access {
+            verb: r.verb.clone().unwrap_or_default(),
+            group: r.group.clone().unwrap_or_default(),
+            version: r.version.clone().unwrap_or_default(),
+            resource: r.resource.clone().unwrap_or_default(),
+            subresource: r.subresource.clone().unwrap_or_default(),
+            namespace: r.namespace.clone().unwrap_or_default(),
+            name: r.name.clone().unwrap_or_default(),
+            path: String::new(),
+        }),
+        (None, Some(p)) => Ok(Access {
+            verb: p.verb.clone().unwrap_or_default(),
+            path: p.path.clone().unwrap_or_default(),
+            ..Default::default()
+        }),
+        _ => Err(Status::bad_request(
+            "exactly one of nonResourceAttributes or resourceAttributes must be specified",
+        )),
+    }
+}
+
+fn decide(call: &Call, user: &User, access: &Access) -> SubjectAccessReviewStatus {
+    SubjectAccessReviewStatus {
+        allowed: call.shared.rbac.allows(user, access),
+        ..Default::default()
+    }
+}
+
+fn rules(call: &Call) -> Result<Answer, Status> {
+    let mut review: SelfSubjectRulesReview = read(call)?;
+    let namespace = review.spec.namespace.clone().unwrap_or_default();
+    if namespace.is_empty() {
+        return Err(Status::bad_request("no namespace on request"));
+    }
+    let mut status = SubjectRulesReviewStatus::default();
+    for rule in call.shared.rbac.rules(&call.user, &namespace) {
+        if rule.non_resource_urls.is_some() {
+            status.non_resource_rules.push(NonResourceRule {
+                non_resource_urls: rule.non_resource_urls,
+                verbs: rule.verbs,
+            });
+        } else {
+            status.resource_rules.push(ResourceRule {
+                api_groups: rule.api_groups,
+                resources: rule.resources,
+                resource_names: rule.resource_names,
+                verbs: rule.verbs,
+            });
+        }
+    }
+    review.status = Some(status);
+    created(call, &review)
+}

@@ -1,0 +1,184 @@
+//! POST, PUT, PATCH and DELETE.
+
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1 as meta;
+use corral_api::status::Status;
+use corral_kinds::schema;
+use serde_json::Value;
+
+use super::{Call, object_answer, read, status_answer, with_warnings};
+use crate::cacher::range;
+use crate::decode::{Decoded, Format};
+use crate::negotiate::{self, PatchType};
+use crate::patch;
+use crate::registry::{DeleteOptions, FieldValidation, Ownership, Part, Resource, WriteContext, Written, metadata};
+use crate::response::Answer;
+
+/// POST to a collection.
+pub(super) async fn create(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    if resource.kind.names().namespaced && call.info.namespace.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
+    let cx = call.write_context()?;
+    let body = call.decoded(resource.schema())?;
+    let written = resource.create(&cx, body).await?;
+    Ok(with_warnings(object_answer(call, resource, 201, written.json)?, &cx))
+}
+
+/// PUT.
+pub(super) async fn replace(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    replace_part(call, resource, Part::Main).await
+}
+
+/// PUT of a part.
+pub(super) async fn replace_part(call: &Call, resource: &Resource, part: Part) -> Result<Answer, Status> {
+    let cx = call.write_context()?;
+    let body = call.decoded(resource.schema())?;
+    let written = resource.replace(&cx, &call.info.name, part, body).await?;
+    finish(call, resource, &cx, written)
+}
+
+fn finish(call: &Call, resource: &Resource, cx: &WriteContext, written: Written) -> Result<Answer, Status> {
+    let code = if written.created { 201 } else { 200 };
+    Ok(with_warnings(object_answer(call, resource, code, written.json)?, cx))
+}
+
+/// PATCH.
+pub(super) async fn patch(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    patch_part(call, resource, Part::Main).await
+}
+
+/// PATCH of a part.
+pub(super) async fn patch_part(call: &Call, resource: &Resource, part: Part) -> Result<Answer, Status> {
+    let cx = call.write_context()?;
+    let written = apply_patch(call, resource, &cx, part).await?;
+    finish(call, resource, &cx, written)
+}
+
+async fn apply_patch(call: &Call, resource: &Resource, cx: &WriteContext, part: Part) -> Result<Written, Status> {
+    let (kind, format) = negotiate::patch_type(call.headers())?;
+    let name = &call.info.name;
+    let force = call.info.query.flag("force")?;
+    if kind == PatchType::Apply {
+        if call.info.query.get("fieldManager").is_none_or(str::is_empty) {
+            let path = corral_api::FieldPath::new("fieldManager");
+            let error = corral_api::FieldError::required(&path, "is required for apply patch");
+            return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+        }
+        // Configurations are mostly JSON, which is YAML too, and reads faster as such.
+        let is_json = call.body.trim_ascii_start().first() == Some(&b'{');
+        let body = call.decoded_as(if is_json { Format::Json } else { format })?;
+        return resource.apply(cx, name, part, body, force).await;
+    }
+    if force {
+        let path = corral_api::FieldPath::new("force");
+        let error = corral_api::FieldError::forbidden(&path, "may not be specified for non-apply patch");
+        return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+    }
+    let Decoded { value: document, duplicates } = match kind {
+        PatchType::Json => Decoded {
+            value: Value::Null,
+            duplicates: Vec::new(),
+        },
+        _ => call.decoded_as(format)?,
+    };
+    report_duplicates(cx, &duplicates)?;
+    let subresource = if part == Part::Status { "status" } else { "" };
+    let change = |live: &Value| {
+        let patched = match kind {
+            PatchType::Json => patch::json_patch(live, &call.body)?,
+            PatchType::Merge => patch::merge_patch(live, &document)?,
+            _ => patch::strategic_patch(resource.schema(), live, &document)?,
+        };
+        let body = Decoded {
+            value: patched,
+            duplicates: Vec::new(),
+        };
+        let mut patched = resource.read_body(cx, body)?;
+        metadata::drop_live_version(&mut patched, live);
+        Ok((patched, Ownership::Update))
+    };
+    resource.update(cx, name, part, subresource, &change).await
+}
+
+fn report_duplicates(cx: &WriteContext, duplicates: &[String]) -> Result<(), Status> {
+    match cx.validation {
+        FieldValidation::Strict if !duplicates.is_empty() => Err(Status::bad_request(format!(
+            "strict decoding error: {}",
+            duplicates.join(", ")
+        ))),
+        FieldValidation::Warn => {
+            duplicates.iter().for_each(|text| cx.warn(text.as_str()));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Options of a deletion: from the body, or from the URL.
+pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
+    let mut options = if call.body.is_empty() {
+        DeleteOptions::default()
+    } else {
+        let body = call.decoded(&schema::of_type::<meta::DeleteOptions>())?;
+        serde_json::from_value(body.value)
+            .map_err(|e| Status::bad_request(format!("DeleteOptions cannot be read: {e}")))?
+    };
+    let query = &call.info.query;
+    if let Some(seconds) = query.integer("gracePeriodSeconds")? {
+        options.grace_period_seconds = Some(seconds);
+    }
+    if let Some(policy) = query.get("propagationPolicy") {
+        options.propagation_policy = Some(policy.to_owned());
+    }
+    if query.get("orphanDependents").is_some() {
+        options.orphan_dependents = Some(query.flag("orphanDependents")?);
+    }
+    Ok(options)
+}
+
+/// DELETE of one object.
+pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    let mut cx = call.write_context()?;
+    let options = delete_options(call)?;
+    cx.dry_run |= options.dry_run.as_ref().is_some_and(|d| d.iter().any(|v| v == "All"));
+    let written = resource.delete(&cx, &call.info.name, &options).await?;
+    if written.removed && !returns_object(resource) {
+        return status_answer(call, &resource.deleted_status(&written)?);
+    }
+    object_answer(call, resource, 200, written.json)
+}
+
+/// Kinds whose deletion answers the object even when it is gone at once, as in Kubernetes.
+fn returns_object(resource: &Resource) -> bool {
+    matches!(resource.kind.names().kind, "Pod" | "Service" | "ServiceAccount" | "PodTemplate")
+}
+
+/// DELETE of a collection.
+pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    let mut cx = call.write_context()?;
+    let options = delete_options(call)?;
+    cx.dry_run |= options.dry_run.as_ref().is_some_and(|d| d.iter().any(|v| v == "All"));
+    let predicate = read::predicate(call, resource)?;
+    let snapshot = resource.cacher.fresh().await?;
+    let selected: Vec<_> = range(&snapshot.objects, predicate.prefix(), None)
+        .filter(|stored| predicate.selects(stored))
+        .cloned()
+        .collect();
+    for stored in &selected {
+        let (namespace, name) = stored.namespace_and_name(resource.cacher.prefix());
+        namespace.clone_into(&mut cx.namespace);
+        match resource.delete(&cx, name, &options).await {
+            Err(status) if status.is(corral_api::StatusReason::NotFound) => {}
+            other => {
+                other?;
+            }
+        }
+    }
+    let names = resource.kind.names();
+    let list = serde_json::json!({
+        "kind": format!("{}List", names.kind), "apiVersion": names.api_version(),
+        "metadata": {"resourceVersion": snapshot.revision.to_string()},
+        "items": selected.iter().filter_map(|s| s.value().ok()).collect::<Vec<_>>(),
+    });
+    Ok(crate::response::object(200, negotiate::accept(call.headers())?, &list))
+}

@@ -1,0 +1,294 @@
+//! The API server: the Kubernetes API over a store.
+//!
+//! ```text
+//!  connection ─▶ chain ─▶ handlers ─▶ registry ─▶ store
+//!                                 └─▶ cacher ◀─── store's watch
+//! ```
+//!
+//! What it does not know: Corral's own types (they enter as anybody else's do), and who runs containers.
+//!
+//! Reading order: [`chain`] (what every request passes), [`handlers`], [`registry`] (the life of a write),
+//! [`cacher`] (the life of a watch), then what they use: [`apply`], [`patch`], [`admission`], [`authn`], [`authz`].
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use corral_storage::Storage;
+use prometheus::Registry;
+use rustls::RootCertStore;
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+pub mod admission;
+pub mod api;
+pub mod apply;
+pub mod authn;
+pub mod authz;
+pub mod bootstrap;
+pub mod cacher;
+pub mod chain;
+pub mod decode;
+pub mod discovery;
+mod expiry;
+pub mod handlers;
+pub mod local;
+pub mod metrics;
+pub mod negotiate;
+mod node_proxy;
+pub mod object;
+mod openapi;
+pub mod patch;
+mod paths;
+pub mod pki;
+pub mod registry;
+pub mod request;
+pub mod response;
+pub mod select;
+pub mod serve;
+mod table;
+
+pub use admission::AddressRange;
+use admission::{Admission, AdmissionConfig};
+use api::Api;
+use authn::tokens::Tokens;
+use authn::{Authenticator, User};
+use authz::rbac::Rbac;
+use local::Local;
+use metrics::Metrics;
+use pki::{Identity, Pki, Subject};
+
+/// How a server is set up.
+pub struct ServerConfig {
+    /// Where to listen; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The address that pods and nodes reach the server at; the one listened on if `None`.
+    pub advertise: Option<IpAddr>,
+    /// More names and addresses that clients use.
+    pub names: Vec<String>,
+    /// The directory of keys and certificates.
+    pub pki: PathBuf,
+    /// Addresses of Services.
+    pub service_range: AddressRange,
+    /// Ports of Services on every node.
+    pub node_ports: std::ops::RangeInclusive<u16>,
+    /// The store.
+    pub storage: Arc<dyn Storage>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// Tells the server to stop.
+    pub stop: CancellationToken,
+}
+
+/// Why a server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// Keys and certificates.
+    #[error("keys and certificates: {0}")]
+    Pki(#[from] pki::Error),
+    /// The address is taken, or not of this machine.
+    #[error("cannot listen on {0}: {1}")]
+    Listen(SocketAddr, std::io::Error),
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(String),
+    /// The first objects cannot be made.
+    #[error("the first objects cannot be made: {0}")]
+    Bootstrap(corral_api::Status),
+    /// A metric has a name that is taken.
+    #[error("metrics: {0}")]
+    Metrics(#[from] prometheus::Error),
+}
+
+/// What all requests share.
+pub struct Shared {
+    /// The resources.
+    pub api: Arc<Api>,
+    /// Who asks.
+    pub authenticator: Authenticator,
+    /// Who may.
+    pub rbac: Rbac,
+    /// Keys and certificates.
+    pub pki: Pki,
+    /// TLS towards nodes.
+    pub node_client: Arc<rustls::ClientConfig>,
+    /// Turns of requests.
+    pub turns: chain::Turns,
+    /// What is measured.
+    pub metrics: Metrics,
+    /// Everything that is measured in this process.
+    pub registry: Registry,
+    /// Where the server listens.
+    pub address: SocketAddr,
+    /// Cancelled when the server stops.
+    pub stop: CancellationToken,
+}
+
+/// A server that runs.
+pub struct Server {
+    shared: Arc<Shared>,
+    tasks: TaskTracker,
+}
+
+impl Server {
+    /// Starts a server; it is ready when this returns.
+    ///
+    /// # Errors
+    /// When it cannot start; nothing is left running then.
+    pub async fn start(config: ServerConfig) -> Result<Self, Error> {
+        // Whoever started first in this process has set the same provider.
+        let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let pki = Pki::open(&config.pki)?;
+        let listener = TcpListener::bind(config.listen).await.map_err(|e| Error::Listen(config.listen, e))?;
+        let address = listener.local_addr().map_err(|e| Error::Listen(config.listen, e))?;
+        let api_address = config.service_range.at(1);
+        let admission = AdmissionConfig {
+            service_range: config.service_range,
+            node_ports: config.node_ports.clone(),
+            api_address,
+        };
+        let api = Api::new(config.storage.clone(), |api| Admission::new(api, admission));
+        let tasks = TaskTracker::new();
+        for resource in api.resources() {
+            tasks.spawn(resource.cacher.clone().run(config.stop.clone()));
+        }
+        let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
+        let tokens = Tokens::new(&pki).map_err(|e| Error::Tls(e.to_string()))?;
+        let tls = server_tls(&pki, &config.names, &[address.ip(), advertise, IpAddr::V4(api_address)])?;
+        let shared = Arc::new(Shared {
+            authenticator: Authenticator::new(api.clone(), Arc::new(tokens)),
+            rbac: Rbac::new(api.clone()),
+            node_client: node_tls(&pki)?,
+            pki,
+            turns: chain::Turns::default(),
+            metrics: Metrics::register(&config.registry)?,
+            registry: config.registry,
+            address,
+            stop: config.stop,
+            api,
+        });
+        for resource in shared.api.resources() {
+            resource.cacher.ready().await;
+        }
+        bootstrap::run(&shared.api, IpAddr::V4(api_address), SocketAddr::new(advertise, address.port()))
+            .await
+            .map_err(Error::Bootstrap)?;
+        tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
+        tasks.spawn(serve::serve(listener, tls, shared.clone()));
+        tasks.close();
+        Ok(Self { shared, tasks })
+    }
+
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.shared.address
+    }
+
+    /// The CA's certificate in PEM.
+    pub fn ca(&self) -> &str {
+        self.shared.pki.ca()
+    }
+
+    /// A client certificate.
+    ///
+    /// # Errors
+    /// When a name cannot be in a certificate.
+    pub fn client_identity(&self, user: &str, group: &str) -> Result<Identity, pki::Error> {
+        self.shared.pki.client(Subject { user, group })
+    }
+
+    /// A certificate for the API of a node of this machine.
+    ///
+    /// # Errors
+    /// When a name cannot be in a certificate.
+    pub fn node_identity(&self, node: &str, addresses: &[IpAddr]) -> Result<Identity, pki::Error> {
+        let user = format!("system:node:{node}");
+        let subject = Subject {
+            user: &user,
+            group: "system:nodes",
+        };
+        self.shared.pki.server(subject, &[node.to_owned()], addresses)
+    }
+
+    /// A client in this process that passes the whole chain, for a known user.
+    pub fn local(&self, user: User) -> Local {
+        Local::new(self.shared.clone(), user)
+    }
+
+    /// Waits until the server has stopped.
+    pub async fn stopped(&self) {
+        self.tasks.wait().await;
+    }
+}
+
+/// An address that others reach, for a server that listens on all.
+fn reachable(listening: IpAddr) -> IpAddr {
+    if !listening.is_unspecified() {
+        return listening;
+    }
+    // Connecting a datagram socket sends nothing; it tells which address leads out.
+    let probe = std::net::UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect("192.0.2.1:9")?;
+        socket.local_addr()
+    });
+    probe.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+}
+
+fn roots(pki: &Pki) -> Result<RootCertStore, Error> {
+    let mut roots = RootCertStore::empty();
+    for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
+        let certificate = certificate.map_err(|e| Error::Tls(e.to_string()))?;
+        roots.add(certificate).map_err(|e| Error::Tls(e.to_string()))?;
+    }
+    Ok(roots)
+}
+
+fn server_tls(pki: &Pki, names: &[String], addresses: &[IpAddr]) -> Result<Arc<rustls::ServerConfig>, Error> {
+    let mut all: Vec<String> = [
+        "localhost",
+        "kubernetes",
+        "kubernetes.default",
+        "kubernetes.default.svc",
+        "kubernetes.default.svc.cluster.local",
+    ]
+    .map(str::to_owned)
+    .to_vec();
+    let mut reached = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
+    for name in names {
+        match name.parse() {
+            Ok(address) => reached.push(address),
+            Err(_) => all.push(name.clone()),
+        }
+    }
+    reached.extend(addresses.iter().copied().filter(|a| !a.is_unspecified()));
+    let subject = Subject {
+        user: "kube-apiserver",
+        group: "corral",
+    };
+    let (chain, key) = pki.server(subject, &all, &reached)?.to_rustls()?;
+    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(pki)?))
+        .allow_unauthenticated()
+        .build()
+        .map_err(|e| Error::Tls(e.to_string()))?;
+    let mut config = rustls::ServerConfig::builder()
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(chain, key)
+        .map_err(|e| Error::Tls(e.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn node_tls(pki: &Pki) -> Result<Arc<rustls::ClientConfig>, Error> {
+    let subject = Subject {
+        user: "kube-apiserver-kubelet-client",
+        group: authn::MASTERS,
+    };
+    let (chain, key) = pki.client(subject)?.to_rustls()?;
+    let config = rustls::ClientConfig::builder()
+        .with_root_certificates(roots(pki)?)
+        .with_client_auth_cert(chain, key)
+        .map_err(|e| Error::Tls(e.to_string()))?;
+    Ok(Arc::new(config))
+}

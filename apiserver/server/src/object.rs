@@ -1,0 +1,166 @@
+//! Objects as the server keeps them: bytes outside, a small index inside.
+//!
+//! The store holds canonical JSON without `resourceVersion`, because the revision is known only once the write has
+//! happened; [`with_revision`] splices it in when an object leaves the store. Canonical means that `apiVersion`,
+//! `kind` and `metadata` come first, so that the splice and the index read only the beginning.
+
+use bytes::Bytes;
+use corral_api::meta::MetaIndex;
+use corral_kinds::AnyKind;
+use corral_storage::{Entry, Key, Revision};
+use serde_json::{Map, Value};
+
+const METADATA: &[u8] = b"\"metadata\":{";
+
+/// An object with its revision, its JSON as clients see it, and what selects it.
+#[derive(Debug)]
+pub struct Stored {
+    /// Key in the store.
+    pub key: Key,
+    /// Revision of the last write.
+    pub revision: Revision,
+    /// The object's JSON, `resourceVersion` included.
+    pub json: Bytes,
+    /// Labels, in order of their keys.
+    pub labels: Box<[(Box<str>, Box<str>)]>,
+    /// Values of the kind's selectable fields.
+    pub fields: Box<[(&'static str, Box<str>)]>,
+}
+
+/// Why bytes of the store are not an object.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("the value at {key} is not an object of its kind: {why}")]
+pub struct Corrupt {
+    key: Key,
+    why: String,
+}
+
+impl Stored {
+    /// Reads what a store answers.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the value is not JSON of the kind.
+    pub fn from_entry(kind: &dyn AnyKind, entry: &Entry) -> Result<Self, Corrupt> {
+        Self::from_parts(kind, entry.key.clone(), &entry.value, entry.revision)
+    }
+
+    /// Like [`Stored::from_entry`], at another revision: the last state of an object at the revision of its removal.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the value is not JSON of the kind.
+    pub fn from_parts(
+        kind: &dyn AnyKind,
+        key: Key,
+        value: &Bytes,
+        revision: Revision,
+    ) -> Result<Self, Corrupt> {
+        let corrupt = |error: serde_json::Error| Corrupt {
+            key: key.clone(),
+            why: error.to_string(),
+        };
+        let meta = MetaIndex::read(value).map_err(corrupt)?;
+        let fields = if kind.selectable_field_names().is_empty() {
+            Vec::new()
+        } else {
+            let object = kind.decode_slice(value).map_err(corrupt)?;
+            kind.selectable_fields(&object)
+        };
+        Ok(Self {
+            revision,
+            json: with_revision(value, revision),
+            labels: meta
+                .labels
+                .into_iter()
+                .map(|(k, v)| (k.into_boxed_str(), v.into_boxed_str()))
+                .collect(),
+            fields: fields
+                .into_iter()
+                .map(|(name, value)| (name, value.into_boxed_str()))
+                .collect(),
+            key,
+        })
+    }
+
+    /// The object as a tree.
+    ///
+    /// # Errors
+    /// Never for what [`Stored::from_entry`] made; the type tells that parsing happens.
+    pub fn value(&self) -> Result<Value, serde_json::Error> {
+        serde_json::from_slice(&self.json)
+    }
+
+    /// Namespace (empty for cluster-scoped objects) and name, read off the key.
+    pub fn namespace_and_name(&self, prefix: &str) -> (&str, &str) {
+        let rest = self.key.as_str().strip_prefix(prefix).unwrap_or("");
+        rest.split_once('/').unwrap_or(("", rest))
+    }
+}
+
+/// The canonical bytes of an object: without `resourceVersion`, the type and metadata first.
+pub fn canonical(mut value: Value) -> Bytes {
+    let empty = Map::new();
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        metadata.remove("resourceVersion");
+    }
+    let map = value.as_object().unwrap_or(&empty);
+    let mut out = Vec::with_capacity(1024);
+    out.push(b'{');
+    let first = ["apiVersion", "kind", "metadata"];
+    let head = first.iter().filter_map(|key| map.get_key_value(*key));
+    let tail = map.iter().filter(|(key, _)| !first.contains(&key.as_str()));
+    for (index, (key, item)) in head.chain(tail).enumerate() {
+        if index > 0 {
+            out.push(b',');
+        }
+        write_json(&mut out, key);
+        out.push(b':');
+        write_json(&mut out, item);
+    }
+    out.push(b'}');
+    out.into()
+}
+
+fn write_json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
+    serde_json::to_writer(out, value).expect("a tree of JSON serialises into memory");
+}
+
+/// The JSON of a stored object with its `resourceVersion`.
+pub fn with_revision(json: &Bytes, revision: Revision) -> Bytes {
+    let Some(at) = find(json, METADATA).map(|start| start + METADATA.len()) else {
+        return json.clone();
+    };
+    let empty = json.get(at) == Some(&b'}');
+    let mut out = Vec::with_capacity(json.len() + 44);
+    out.extend_from_slice(&json[..at]);
+    out.extend_from_slice(b"\"resourceVersion\":\"");
+    out.extend_from_slice(revision.0.to_string().as_bytes());
+    out.extend_from_slice(if empty { b"\"" } else { b"\"," });
+    out.extend_from_slice(&json[at..]);
+    out.into()
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
+    haystack.windows(needle.len()).position(|window| window == needle)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn the_revision_is_spliced_into_canonical_bytes() {
+        let value = json!({"data": {"metadata": "x"}, "kind": "ConfigMap", "apiVersion": "v1",
+            "metadata": {"name": "a", "resourceVersion": "7"}});
+        let bytes = canonical(value);
+        assert_eq!(
+            bytes,
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"metadata":"x"}}"#
+        );
+        assert_eq!(
+            with_revision(&bytes, Revision(12)),
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"12","name":"a"},"data":{"metadata":"x"}}"#
+        );
+    }
+}

@@ -1,0 +1,232 @@
+//! OpenAPI: the shape of all kinds for clients that explain, validate and merge.
+//!
+//! Documents are made from the kinds' schemas when they are asked for; clients ask once and cache, so nothing is kept.
+
+use corral_api::status::Status;
+use corral_kinds::schema::{self, facts};
+use corral_kinds::{AnyKind, all};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::handlers::Call;
+use crate::negotiate::Representation;
+use crate::response::{self, Answer};
+
+/// Where definitions live in one version of the format.
+#[derive(Clone, Copy)]
+enum Dialect {
+    V2,
+    V3,
+}
+
+impl Dialect {
+    fn prefix(self) -> &'static str {
+        match self {
+            Self::V2 => "#/definitions/",
+            Self::V3 => "#/components/schemas/",
+        }
+    }
+}
+
+fn path_of(group: &str, version: &str) -> String {
+    if group.is_empty() {
+        format!("api/{version}")
+    } else {
+        format!("apis/{group}/{version}")
+    }
+}
+
+fn group_versions() -> Vec<(&'static str, &'static str)> {
+    let mut list: Vec<(&str, &str)> = Vec::new();
+    for kind in all::RESOURCES {
+        let pair = (kind.names().group, kind.names().version);
+        if !list.contains(&pair) {
+            list.push(pair);
+        }
+    }
+    list
+}
+
+fn kinds_of(group: &str, version: &str) -> Vec<&'static dyn AnyKind> {
+    let all = all::RESOURCES.iter().copied();
+    all.filter(|k| k.names().group == group && k.names().version == version).collect()
+}
+
+/// `/openapi/v3`.
+///
+/// # Errors
+/// None; the type is that of every handler.
+pub fn v3_index(_call: &Call) -> Result<Answer, Status> {
+    let mut paths = Map::new();
+    for (group, version) in group_versions() {
+        let path = path_of(group, version);
+        let mut hash = Sha256::new();
+        hash.update(env!("CARGO_PKG_VERSION"));
+        hash.update(&path);
+        let hash: String = hash.finalize().iter().take(16).map(|b| format!("{b:02X}")).collect();
+        let url = format!("/openapi/v3/{path}?hash={hash}");
+        paths.insert(path, json!({"serverRelativeURL": url}));
+    }
+    Ok(response::object(200, Representation::default(), &json!({"paths": paths})))
+}
+
+/// `/openapi/v3/api/v1` and the like.
+///
+/// # Errors
+/// 404 for a version that there is not.
+pub fn v3(_call: &Call, path: &str) -> Result<Answer, Status> {
+    let found = group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
+    let (group, version) = found.ok_or_else(Status::no_such_path)?;
+    let kinds = kinds_of(group, version);
+    let document = json!({
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+        "paths": paths(&kinds, Dialect::V3),
+        "components": {"schemas": definitions(&kinds, Dialect::V3)},
+    });
+    Ok(response::object(200, Representation::default(), &document))
+}
+
+/// `/openapi/v2`.
+///
+/// # Errors
+/// 406 for a client that takes only protobuf.
+pub fn v2(_call: &Call) -> Result<Answer, Status> {
+    let kinds: Vec<_> = all::RESOURCES.to_vec();
+    let document = json!({
+        "swagger": "2.0",
+        "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+        "paths": paths(&kinds, Dialect::V2),
+        "definitions": definitions(&kinds, Dialect::V2),
+    });
+    Ok(response::object(200, Representation::default(), &document))
+}
+
+fn definitions(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
+    let mut out = Map::new();
+    for kind in kinds {
+        let (root, definitions) = schema::raw(*kind);
+        for (name, source) in definitions {
+            out.entry(name.clone()).or_insert_with(|| converted(&name, source, dialect));
+        }
+        let names = kind.names();
+        let root = root["$ref"].as_str().and_then(|r| r.rsplit('/').next()).unwrap_or("").to_owned();
+        let gvk = json!([{"group": names.group, "version": names.version, "kind": names.kind}]);
+        if let Some(definition) = out.get_mut(&root) {
+            definition["x-kubernetes-group-version-kind"] = gvk;
+        }
+        let list = json!({
+            "type": "object", "required": ["items"],
+            "properties": {
+                "apiVersion": {"type": "string"}, "kind": {"type": "string"},
+                "items": {"type": "array", "items": {"$ref": format!("{}{root}", dialect.prefix())}},
+                "metadata": {"type": "object"},
+            },
+            "x-kubernetes-group-version-kind":
+                [{"group": names.group, "version": names.version, "kind": format!("{}List", names.kind)}],
+        });
+        out.insert(format!("{root}List"), list);
+    }
+    out
+}
+
+fn converted(name: &str, mut source: Value, dialect: Dialect) -> Value {
+    references(&mut source, dialect);
+    if let Some(properties) = source.get_mut("properties").and_then(Value::as_object_mut) {
+        for (field, property) in properties {
+            if let Some(facts) = facts(name, field) {
+                extend(property, facts);
+            }
+        }
+    }
+    match name.rsplit('.').next() {
+        Some("IntOrString") => json!({"type": "string", "format": "int-or-string"}),
+        Some("Quantity") => json!({"type": "string"}),
+        _ => source,
+    }
+}
+
+/// What the schemas leave out, as extensions.
+fn extend(property: &mut Value, facts: &schema::FieldFacts) {
+    if let Some(kind) = &facts.list_type {
+        property["x-kubernetes-list-type"] = kind.as_str().into();
+    }
+    if !facts.list_keys.is_empty() {
+        property["x-kubernetes-list-map-keys"] = facts.list_keys.iter().map(|k| &**k).collect();
+    }
+    if let Some(kind) = &facts.map_type {
+        property["x-kubernetes-map-type"] = kind.as_str().into();
+    }
+    if !facts.strategy.is_empty() {
+        property["x-kubernetes-patch-strategy"] = facts.strategy.as_str().into();
+    }
+    if let Some(key) = &facts.merge_key {
+        property["x-kubernetes-patch-merge-key"] = (**key).into();
+    }
+    if let Some(default) = &facts.default {
+        property["default"] = default.clone();
+    }
+}
+
+/// References point into the document. In version 2 a reference stands alone; in version 3 it may be wrapped.
+fn references(value: &mut Value, dialect: Dialect) {
+    match value {
+        Value::Object(map) => {
+            if let Some(Value::String(reference)) = map.get_mut("$ref") {
+                let name = reference.rsplit('/').next().unwrap_or("").to_owned();
+                *reference = format!("{}{name}", dialect.prefix());
+            }
+            map.values_mut().for_each(|inner| references(inner, dialect));
+            if let (Dialect::V2, Some(all)) = (dialect, map.get("allOf")) {
+                let reference = all[0]["$ref"].clone();
+                map.remove("allOf");
+                map.insert("$ref".into(), reference);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|inner| references(inner, dialect)),
+        _ => {}
+    }
+}
+
+/// The paths with what clients look for: that writes take `fieldValidation` and `dryRun`.
+fn paths(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
+    let mut out = Map::new();
+    for kind in kinds {
+        let names = kind.names();
+        let root = path_of(names.group, names.version);
+        let base = if names.namespaced {
+            format!("/{root}/namespaces/{{namespace}}/{}", names.plural)
+        } else {
+            format!("/{root}/{}", names.plural)
+        };
+        let gvk = json!({"group": names.group, "version": names.version, "kind": names.kind});
+        let operation = |action: &str, writes: bool| {
+            let mut parameters = Vec::new();
+            if writes {
+                parameters.push(parameter("dryRun", dialect));
+                parameters.push(parameter("fieldManager", dialect));
+                parameters.push(parameter("fieldValidation", dialect));
+            }
+            json!({
+                "x-kubernetes-action": action, "x-kubernetes-group-version-kind": gvk,
+                "parameters": parameters, "responses": {"200": {"description": "OK"}},
+            })
+        };
+        out.insert(base.clone(), json!({"get": operation("list", false), "post": operation("post", true)}));
+        out.insert(
+            format!("{base}/{{name}}"),
+            json!({
+                "get": operation("get", false), "put": operation("put", true),
+                "patch": operation("patch", true), "delete": operation("delete", false),
+            }),
+        );
+    }
+    out
+}
+
+fn parameter(name: &str, dialect: Dialect) -> Value {
+    match dialect {
+        Dialect::V2 => json!({"name": name, "in": "query", "type": "string", "uniqueItems": true}),
+        Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}),
+    }
+}

@@ -1,0 +1,215 @@
+//! Strategic merge patch: lists merge by key where the kind says so, and directives (`$patch`, `$retainKeys`,
+//! `$deleteFromPrimitiveList`, `$setElementOrder`) say what plain values cannot.
+
+use corral_kinds::schema::{Field, Node};
+use serde_json::{Map, Value};
+
+const PATCH: &str = "$patch";
+const RETAIN_KEYS: &str = "$retainKeys";
+const DELETE_PRIMITIVE: &str = "$deleteFromPrimitiveList/";
+const ELEMENT_ORDER: &str = "$setElementOrder/";
+
+/// The object with the patch applied.
+///
+/// # Errors
+/// What is wrong with a directive, or which item lacks its merge key.
+pub fn strategic_merge(node: &Node, object: &Value, patch: &Value) -> Result<Value, String> {
+    let empty = Map::new();
+    let current = object.as_object().unwrap_or(&empty);
+    let Value::Object(patch) = patch else {
+        return Ok(patch.clone());
+    };
+    merge_map(node, current, patch).map(Value::Object)
+}
+
+fn merge_map(
+    node: &Node,
+    current: &Map<String, Value>,
+    patch: &Map<String, Value>,
+) -> Result<Map<String, Value>, String> {
+    let mut out = match patch.get(PATCH).map(|p| p.as_str()) {
+        None => current.clone(),
+        Some(Some("replace")) => {
+            let mut replaced = patch.clone();
+            replaced.remove(PATCH);
+            return Ok(replaced);
+        }
+        Some(Some("delete")) => return Ok(Map::new()),
+        Some(Some("merge")) => current.clone(),
+        Some(other) => return Err(format!("Unknown patch type: {}", other.unwrap_or("not a string"))),
+    };
+    if let Some(retain) = patch.get(RETAIN_KEYS) {
+        let keys = retain.as_array().ok_or("the $retainKeys directive must be a list")?;
+        out.retain(|key, _| keys.iter().any(|k| k == key));
+    }
+    for (key, value) in patch {
+        if key == PATCH || key == RETAIN_KEYS {
+            continue;
+        }
+        if let Some(list) = key.strip_prefix(DELETE_PRIMITIVE) {
+            delete_primitives(&mut out, list, value)?;
+        } else if key.strip_prefix(ELEMENT_ORDER).is_none() {
+            merge_key(node, &mut out, key, value)?;
+        }
+    }
+    for (key, value) in patch {
+        if let Some(list) = key.strip_prefix(ELEMENT_ORDER) {
+            order(node, &mut out, list, value, patch.get(list))?;
+        }
+    }
+    Ok(out)
+}
+
+fn merge_key(node: &Node, out: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), String> {
+    if value.is_null() {
+        out.remove(key);
+        return Ok(());
+    }
+    let child = node.child(key).unwrap_or(&Node::Any);
+    let merged = match (out.get(key), value) {
+        (Some(Value::Object(current)), Value::Object(patch)) => {
+            Value::Object(merge_map(child, current, patch)?)
+        }
+        (None, Value::Object(patch)) => Value::Object(merge_map(child, &Map::new(), patch)?),
+        (current, Value::Array(patch)) => {
+            let current = current.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            Value::Array(merge_list(node.field(key), child, current, patch)?)
+        }
+        (_, value) => value.clone(),
+    };
+    let deleted = value.get(PATCH).is_some_and(|p| p == "delete");
+    if deleted {
+        out.remove(key);
+    } else {
+        out.insert(key.to_owned(), merged);
+    }
+    Ok(())
+}
+
+fn merge_list(field: Option<&Field>, node: &Node, current: &[Value], patch: &[Value]) -> Result<Vec<Value>, String> {
+    let is_replace = |item: &Value| item.get(PATCH).is_some_and(|p| p == "replace");
+    if patch.iter().any(is_replace) {
+        return Ok(patch.iter().filter(|item| !is_replace(item)).cloned().collect());
+    }
+    let strategy = field.map(|f| &f.strategy);
+    if !strategy.is_some_and(|s| s.merge) {
+        return Ok(patch.to_vec());
+    }
+    let Some(key) = strategy.and_then(|s| s.merge_key.as_deref()) else {
+        let mut out = current.to_vec();
+        out.extend(patch.iter().filter(|item| !current.contains(item)).cloned());
+        return Ok(out);
+    };
+    let item_node = node.item().unwrap_or(&Node::Any);
+    let mut out = current.to_vec();
+    for item in patch {
+        let Value::Object(map) = item else {
+            return Err(format!("a list that merges by {key} must hold objects"));
+        };
+        let Some(id) = map.get(key) else {
+            return Err(format!("map: {item} does not contain declared merge key: {key}"));
+        };
+        let at = out.iter().position(|existing| existing.get(key) == Some(id));
+        if map.get(PATCH).is_some_and(|p| p == "delete") {
+            out.retain(|existing| existing.get(key) != Some(id));
+        } else if let Some(at) = at {
+            let existing = out[at].as_object().cloned().unwrap_or_default();
+            out[at] = Value::Object(merge_map(item_node, &existing, map)?);
+        } else {
+            out.push(Value::Object(merge_map(item_node, &Map::new(), map)?));
+        }
+    }
+    Ok(out)
+}
+
+fn delete_primitives(out: &mut Map<String, Value>, list: &str, value: &Value) -> Result<(), String> {
+    let gone = value.as_array().ok_or("the $deleteFromPrimitiveList directive must be a list")?;
+    if let Some(Value::Array(items)) = out.get_mut(list) {
+        items.retain(|item| !gone.contains(item));
+    }
+    Ok(())
+}
+
+/// Brings a merged list into the order that the patch asks for. Items that it does not name keep their place
+/// relative to the one before them.
+fn order(
+    node: &Node,
+    out: &mut Map<String, Value>,
+    list: &str,
+    order: &Value,
+    patch: Option<&Value>,
+) -> Result<(), String> {
+    let order = order.as_array().ok_or("the $setElementOrder directive must be a list")?;
+    let key = node.field(list).and_then(|f| f.strategy.merge_key.clone());
+    let id = |item: &Value| match &key {
+        Some(key) => item.get(&**key).cloned().unwrap_or(Value::Null),
+        None => item.clone(),
+    };
+    let wanted: Vec<Value> = order.iter().map(id).collect();
+    for item in patch.and_then(Value::as_array).into_iter().flatten() {
+        let deletes = item.get(PATCH).is_some();
+        if !deletes && !wanted.contains(&id(item)) {
+            return Err("The order in patch list:\n doesn't match $setElementOrder list".to_owned());
+        }
+    }
+    let Some(Value::Array(items)) = out.get_mut(list) else {
+        return Ok(());
+    };
+    let rank = |item: &Value| wanted.iter().position(|w| *w == id(item));
+    let mut named: Vec<Value> = items.iter().filter(|i| rank(i).is_some()).cloned().collect();
+    named.sort_by_key(|item| rank(item));
+    let mut named = named.into_iter();
+    let mut result = Vec::with_capacity(items.len());
+    for item in items.iter() {
+        match rank(item) {
+            Some(_) => result.extend(named.next()),
+            None => result.push(item.clone()),
+        }
+    }
+    *items = result;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use corral_kinds::{all, schema};
+    use serde_json::json;
+
+    use super::*;
+
+    fn patched(object: Value, patch: Value) -> Value {
+        let node = schema::of(all::resource("", "v1", "pods").expect("served"));
+        strategic_merge(&node, &object, &patch).expect("fits")
+    }
+
+    #[test]
+    fn lists_merge_by_their_key_and_directives_act() {
+        let pod = json!({"metadata": {"finalizers": ["a", "b"]}, "spec": {"containers": [
+            {"name": "a", "image": "x"}, {"name": "b", "image": "y"}]}});
+        let out = patched(
+            pod.clone(),
+            json!({"spec": {"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+                "containers": [{"name": "b", "image": "z"}]},
+                "metadata": {"$deleteFromPrimitiveList/finalizers": ["a"]}}),
+        );
+        assert_eq!(
+            out["spec"]["containers"],
+            json!([{"name": "b", "image": "z"}, {"name": "a", "image": "x"}])
+        );
+        assert_eq!(out["metadata"]["finalizers"], json!(["b"]));
+        let out = patched(pod.clone(), json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}));
+        assert_eq!(out["spec"]["containers"], json!([{"name": "b", "image": "y"}]));
+        let out = patched(pod, json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "n"}]}}));
+        assert_eq!(out["spec"]["containers"], json!([{"name": "n"}]));
+    }
+
+    #[test]
+    fn retain_keys_clears_the_other_members_of_a_union() {
+        let pod = json!({"spec": {"volumes": [{"name": "v", "emptyDir": {}}]}});
+        let out = patched(
+            pod,
+            json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "configMap"], "configMap": {"name": "c"}}]}}),
+        );
+        assert_eq!(out["spec"]["volumes"], json!([{"name": "v", "configMap": {"name": "c"}}]));
+    }
+}

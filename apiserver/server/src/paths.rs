@@ -1,0 +1,142 @@
+//! Paths that are no resources: discovery, health, version, metrics, OpenAPI, and joining.
+
+use std::net::IpAddr;
+
+use corral_api::status::Status;
+use http::Method;
+use prometheus::{Encoder, TextEncoder};
+use serde_json::json;
+
+use crate::authn::bootstrap;
+use crate::discovery;
+use crate::handlers::Call;
+use crate::negotiate;
+use crate::openapi;
+use crate::response::{self, Answer};
+
+/// The version of Kubernetes whose API this is.
+pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.3");
+
+/// Answers a path that is no resource.
+///
+/// # Errors
+/// 404 for a path that is not served.
+pub async fn handle(call: &Call) -> Result<Answer, Status> {
+    let path = call.info.path.trim_end_matches('/');
+    if call.parts.method == Method::POST && path == "/corral/v1/node-certificates" {
+        return node_certificate(call);
+    }
+    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
+        return Err(Status::method_not_allowed());
+    }
+    let parts: Vec<&str> = path.split('/').skip(1).collect();
+    match parts.as_slice() {
+        [] => Ok(response::object(200, negotiate::accept(&call.parts.headers)?, &json!({"paths": index()}))),
+        ["api"] => discovery::core(call),
+        ["apis"] => discovery::groups(call),
+        ["api", version] => discovery::resources(call, "", version),
+        ["apis", group] => discovery::group(call, group),
+        ["apis", group, version] => discovery::resources(call, group, version),
+        ["version"] => Ok(response::object(200, negotiate::accept(&call.parts.headers)?, &version())),
+        ["healthz" | "livez" | "readyz"] => health(call, parts[0], None).await,
+        ["healthz" | "livez" | "readyz", check] => health(call, parts[0], Some(check)).await,
+        ["metrics"] => metrics(call),
+        ["openapi", "v2"] => openapi::v2(call),
+        ["openapi", "v3"] => openapi::v3_index(call),
+        ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")),
+        _ => Err(Status::no_such_path()),
+    }
+}
+
+fn index() -> Vec<&'static str> {
+    vec![
+        "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+    ]
+}
+
+fn version() -> serde_json::Value {
+    let (major, minor, git) = KUBERNETES_VERSION;
+    json!({
+        "major": major, "minor": minor, "gitVersion": format!("{git}+corral.{}", env!("CARGO_PKG_VERSION")),
+        "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "none", "compiler": "rustc", "platform": format!("linux/{}", std::env::consts::ARCH.replace("x86_64", "amd64")),
+    })
+}
+
+/// Runs the named checks; those that the client excludes count as passed.
+async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answer, Status> {
+    let shared = &call.shared;
+    let caches: Vec<String> = shared
+        .api
+        .resources()
+        .filter(|r| !r.cacher.is_ready())
+        .map(|r| r.kind.names().plural.to_owned())
+        .collect();
+    let store = shared.api.storage.health().await;
+    let mut checks = vec![("ping", true), ("store", store.is_ok())];
+    if endpoint != "livez" {
+        checks.push(("informer-sync", caches.is_empty()));
+        checks.push(("shutdown", !shared.stop.is_cancelled()));
+    }
+    if let Some(only) = only {
+        checks.retain(|(name, _)| *name == only);
+        if checks.is_empty() {
+            return Err(Status::no_such_path());
+        }
+    }
+    let excluded = call.info.query.all("exclude");
+    let failed = checks.iter().any(|(name, ok)| !ok && excluded.iter().all(|e| e != name));
+    let verbose = call.info.query.get("verbose").is_some();
+    if !failed && !verbose {
+        return Ok(response::text(200, "ok"));
+    }
+    let mut text = String::new();
+    for (name, ok) in checks {
+        let (sign, word) = match (ok, excluded.iter().any(|e| e == name)) {
+            (_, true) => ('+', "excluded: ok"),
+            (true, _) => ('+', "ok"),
+            (false, _) => ('-', "failed: reason withheld"),
+        };
+        text.push_str(&format!("[{sign}]{name} {word}\n"));
+    }
+    let outcome = if failed { "failed" } else { "passed" };
+    text.push_str(&format!("{endpoint} check {outcome}\n"));
+    Ok(response::text(if failed { 500 } else { 200 }, text))
+}
+
+fn metrics(call: &Call) -> Result<Answer, Status> {
+    let mut text = Vec::new();
+    call.shared.metrics.observe(&call.shared.api);
+    TextEncoder::new().encode(&call.shared.registry.gather(), &mut text).map_err(Status::internal)?;
+    Ok(response::answer(200, "text/plain; version=0.0.4", response::full(text)))
+}
+
+/// Signs the certificate of a node that joins with a bootstrap token, or renews its own.
+fn node_certificate(call: &Call) -> Result<Answer, Status> {
+    #[derive(serde::Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Request {
+        node_name: String,
+        certificate_request: String,
+        #[serde(default)]
+        addresses: Vec<IpAddr>,
+    }
+    let request: Request = serde_json::from_slice(&call.body)
+        .map_err(|e| Status::bad_request(format!("the request for a node's certificate cannot be read: {e}")))?;
+    let name = request.node_name.as_str();
+    let own = format!("system:node:{name}");
+    let user = &call.user;
+    if !(user.is_in(bootstrap::GROUP) || user.name == own || user.is_in(crate::authn::MASTERS)) {
+        return Err(Status::forbidden("", "", "", "only a node itself, or a bootstrap token, gets its certificate"));
+    }
+    if let Some(why) = corral_api::names::dns1123_subdomain(name).first() {
+        return Err(Status::bad_request(format!("nodeName: {why}")));
+    }
+    let certificate = call
+        .shared
+        .pki
+        .sign_node(&request.certificate_request, name, &request.addresses)
+        .map_err(|e| Status::bad_request(e.to_string()))?;
+    let answer = json!({"certificate": certificate, "ca": call.shared.pki.ca()});
+    Ok(response::object(201, negotiate::Representation::default(), &answer))
+}

@@ -1,0 +1,660 @@
+//! The choreography of a write, the same for every kind.
+//!
+//! ```text
+//!  create: fields → metadata → decode → default → mutate → prepare → validate → canonicalise, managed fields → store
+//!  update: fetch → change (replace, patch, apply) → keep what is not the writer's → the same from decode on
+//! ```
+//!
+//! A kind gives the rules (`corral_kinds::AnyKind`), admission looks at other objects, this module owns the order.
+//! Kinds never call storage. Every update carries the revision that it was computed from; when another writer came
+//! first, the change is computed again, unless the client named the version that it wants to change.
+
+use std::sync::{Arc, Mutex, OnceLock};
+
+use bytes::Bytes;
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::status::{Status, StatusReason};
+use corral_kinds::schema::Node;
+use corral_kinds::{AnyKind, Object};
+use corral_storage::{self as storage, Entry, Key, Operation, Revision, Storage};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use crate::admission::{Admission, Attributes};
+use crate::apply::{self, Manager};
+use crate::authn::User;
+use crate::cacher::{Cacher, storage_status};
+use crate::decode::Decoded;
+use crate::object::{canonical, with_revision};
+
+pub mod delete;
+pub mod metadata;
+
+pub use delete::DeleteOptions;
+
+/// How often an update without a wanted version is computed again because another writer came first.
+const CONFLICT_RETRIES_MAX: usize = 16;
+/// How often another random name is tried for `generateName`.
+const NAME_RETRIES_MAX: usize = 8;
+
+/// What to do about fields that a kind does not have, and fields given twice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum FieldValidation {
+    /// Leave them out.
+    Ignore,
+    /// Leave them out, with a warning each.
+    #[default]
+    Warn,
+    /// Refuse.
+    Strict,
+}
+
+/// The circumstances of a write.
+pub struct WriteContext {
+    /// Who writes.
+    pub user: User,
+    /// Namespace of the URL; empty for cluster-scoped objects.
+    pub namespace: String,
+    /// Name of the field manager.
+    pub manager: String,
+    /// Do everything except store.
+    pub dry_run: bool,
+    /// What to do about unknown and duplicate fields.
+    pub validation: FieldValidation,
+    /// Now.
+    pub now: Timestamp,
+    /// Warnings for the client, in order.
+    pub warnings: Mutex<Vec<String>>,
+}
+
+impl WriteContext {
+    /// Adds a warning.
+    pub fn warn(&self, text: impl Into<String>) {
+        /// A response carries no more than this many `Warning` headers.
+        const WARNINGS_MAX: usize = 100;
+        let mut warnings = self.warnings.lock().expect("no panic under the lock");
+        if warnings.len() < WARNINGS_MAX {
+            warnings.push(text.into());
+        }
+    }
+}
+
+/// Which part of an object an update is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Part {
+    /// Everything but `status`.
+    Main,
+    /// `status`.
+    Status,
+    /// Everything: for subresources whose change the server computes itself.
+    Whole,
+}
+
+/// How ownership of fields follows from a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ownership {
+    /// The writer owns what differs.
+    Update,
+    /// The change holds its entries already.
+    Applied,
+}
+
+/// A stored, changed or removed object.
+#[derive(Debug, Clone)]
+pub struct Written {
+    /// Its JSON as clients see it.
+    pub json: Bytes,
+    /// Whether it was created (201).
+    pub created: bool,
+    /// Whether it is gone from the store.
+    pub removed: bool,
+}
+
+/// One resource: its kind, its cache and its place in the store.
+pub struct Resource {
+    /// The kind.
+    pub kind: &'static dyn AnyKind,
+    /// The cache.
+    pub cacher: Arc<Cacher>,
+    /// The store.
+    pub storage: Arc<dyn Storage>,
+    /// Checks that look at other objects.
+    pub admission: Arc<Admission>,
+    schema: OnceLock<Node>,
+}
+
+/// What an update computes from the live object.
+pub type Change<'a> = dyn Fn(&Value) -> Result<(Value, Ownership), Status> + Send + Sync + 'a;
+
+impl Resource {
+    /// A resource over a store.
+    pub fn new(kind: &'static dyn AnyKind, storage: Arc<dyn Storage>, admission: Arc<Admission>) -> Self {
+        Self {
+            kind,
+            cacher: Cacher::new(kind, storage.clone()),
+            storage,
+            admission,
+            schema: OnceLock::new(),
+        }
+    }
+
+    /// The kind's schema, built when first needed.
+    pub fn schema(&self) -> &Node {
+        self.schema.get_or_init(|| corral_kinds::schema::of(self.kind))
+    }
+
+    /// The key of an object.
+    pub fn key(&self, namespace: &str, name: &str) -> Key {
+        let prefix = self.cacher.prefix();
+        if self.kind.names().namespaced {
+            Key::new(format!("{prefix}{namespace}/{name}"))
+        } else {
+            Key::new(format!("{prefix}{name}"))
+        }
+    }
+
+    /// 404 for an object of this resource.
+    pub fn not_found(&self, name: &str) -> Status {
+        let names = self.kind.names();
+        Status::not_found(names.group, names.plural, name)
+    }
+
+    fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
+        let names = self.kind.names();
+        Status::invalid(names.group, names.kind, name, errors)
+    }
+
+    fn modified(&self, name: &str) -> Status {
+        let names = self.kind.names();
+        Status::modified(names.group, names.plural, name)
+    }
+
+    /// Checks a body against the kind: its type, its fields.
+    ///
+    /// # Errors
+    /// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
+    pub fn read_body(&self, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
+        let Decoded { mut value, duplicates } = body;
+        self.check_type(&mut value)?;
+        self.check_fields(cx, &mut value, duplicates)?;
+        Ok(value)
+    }
+
+    fn check_type(&self, value: &mut Value) -> Result<(), Status> {
+        let names = self.kind.names();
+        let api_version = names.api_version();
+        let Value::Object(map) = value else {
+            return Err(Status::bad_request("the body of the request must be an object"));
+        };
+        let sent = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        let (sent_version, sent_kind) = (sent("apiVersion"), sent("kind"));
+        if !sent_kind.is_empty() && sent_kind != names.kind {
+            return Err(Status::bad_request(format!(
+                "{sent_kind} in version \"{}\" cannot be handled as a {}: converting ({sent_version}, Kind={sent_kind}) to ({api_version}, Kind={}): unknown conversion",
+                sent_version.rsplit('/').next().unwrap_or(""),
+                names.kind,
+                names.kind
+            )));
+        }
+        if !sent_version.is_empty() && sent_version != api_version {
+            return Err(Status::bad_request(format!(
+                "the API version in the data ({sent_version}) does not match the expected API version ({api_version})"
+            )));
+        }
+        map.insert("apiVersion".into(), api_version.into());
+        map.insert("kind".into(), names.kind.into());
+        Ok(())
+    }
+
+    fn check_fields(&self, cx: &WriteContext, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
+        let names = self.kind.names();
+        let cannot = |why: &str| {
+            Status::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {why}",
+                names.kind, names.version, names.kind
+            ))
+        };
+        let report = self.schema().check(value).map_err(|error| cannot(&error.0))?;
+        let unknown = report.unknown.iter().map(|path| format!("unknown field {path:?}"));
+        let found: Vec<String> = duplicates.into_iter().chain(unknown).collect();
+        match cx.validation {
+            FieldValidation::Strict if !found.is_empty() => {
+                Err(cannot(&format!("strict decoding error: {}", found.join(", "))))
+            }
+            FieldValidation::Warn => {
+                found.into_iter().for_each(|text| cx.warn(text));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn decode(&self, value: Value) -> Result<Object, Status> {
+        let names = self.kind.names();
+        self.kind.decode(value).map_err(|error| {
+            Status::bad_request(format!(
+                "{} in version {:?} cannot be handled as a {}: {error}",
+                names.kind, names.version, names.kind
+            ))
+        })
+    }
+
+    fn encode(&self, object: &Object) -> Result<Value, Status> {
+        self.kind.encode(object).map_err(Status::internal)
+    }
+
+    fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
+        Manager {
+            name: cx.manager.clone(),
+            api_version: self.kind.names().api_version(),
+            subresource: subresource.to_owned(),
+            time: corral_api::time::format_seconds(cx.now),
+        }
+    }
+
+    /// Creates an object.
+    ///
+    /// # Errors
+    /// Whatever Kubernetes answers: 400, 403, 409 if it exists, 422 if it breaks a rule.
+    pub async fn create(&self, cx: &WriteContext, body: Decoded) -> Result<Written, Status> {
+        let value = self.read_body(cx, body)?;
+        let mut attempt = 0;
+        loop {
+            attempt += 1;
+            match self.create_once(cx, value.clone(), Ownership::Update).await {
+                Err(status) if status.is(StatusReason::AlreadyExists) && metadata::generates_name(&value) && attempt < NAME_RETRIES_MAX => {}
+                other => return other,
+            }
+        }
+    }
+
+    /// Creates what an apply (or an update of what is not there) describes.
+    ///
+    /// # Errors
+    /// As [`Resource::create`].
+    pub async fn create_once(
+        &self,
+        cx: &WriteContext,
+        mut value: Value,
+        ownership: Ownership,
+    ) -> Result<Written, Status> {
+        let kind = self.kind;
+        metadata::for_create(kind, cx, &mut value)?;
+        if kind.has_status() && let Value::Object(map) = &mut value {
+            map.remove("status");
+        }
+        let managed = value["metadata"].get("managedFields").cloned();
+        let mut object = self.decode(value)?;
+        kind.default(&mut object);
+        let mut attributes = Attributes::create(kind, cx);
+        self.admission.mutate(&mut attributes, &mut object, None).await?;
+        kind.prepare_create(&mut object);
+        let name = kind.meta(&object).name.clone().unwrap_or_default();
+        let mut errors = metadata::validate(kind, kind.meta(&object));
+        errors.extend(kind.validate(&object));
+        if !errors.is_empty() {
+            return Err(self.invalid(&name, &errors));
+        }
+        kind.warnings(&object).into_iter().for_each(|text| cx.warn(text));
+        let mut value = self.encode(&object)?;
+        if ownership == Ownership::Update {
+            apply::update(self.schema(), None, &mut value, &self.manager(cx, ""));
+        } else if let Some(managed) = managed {
+            value["metadata"]["managedFields"] = managed;
+        }
+        self.admission.validate(&attributes, &object, None).await?;
+        self.store_new(cx, &name, value, attributes.claims).await
+    }
+
+    async fn store_new(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        value: Value,
+        claims: Vec<Operation>,
+    ) -> Result<Written, Status> {
+        let names = self.kind.names();
+        let key = self.key(&cx.namespace, name);
+        let bytes = canonical(value);
+        let written = |revision| Written {
+            json: with_revision(&bytes, revision),
+            created: true,
+            removed: false,
+        };
+        let exists = || Status::already_exists(names.group, names.plural, name);
+        if cx.dry_run {
+            return match self.fetch(&key).await? {
+                Some(_) => Err(exists()),
+                None => Ok(Written {
+                    json: bytes,
+                    created: true,
+                    removed: false,
+                }),
+            };
+        }
+        let mut transaction = vec![Operation::Create {
+            key: key.clone(),
+            value: bytes.clone(),
+        }];
+        transaction.extend(claims);
+        match self.storage.commit(transaction).await {
+            Ok(revision) => Ok(written(revision)),
+            Err(storage::Error::Exists { key: at, .. }) if at == key => Err(exists()),
+            Err(storage::Error::Exists { .. } | storage::Error::Conflict { .. } | storage::Error::NotFound { .. }) => {
+                Err(Status::conflict(names.group, names.plural, name, "what it claims was taken meanwhile; please try again"))
+            }
+            Err(error) => Err(storage_status(&error)),
+        }
+    }
+
+    /// The newest state of an object, from the store itself.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn fetch(&self, key: &Key) -> Result<Option<Entry>, Status> {
+        self.storage.get(key).await.map_err(|e| storage_status(&e))
+    }
+
+    /// Changes an object.
+    ///
+    /// # Errors
+    /// 404 if it is not there, 409 if it is not at the version wanted, and what the change and the kind's rules say.
+    pub async fn update(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        part: Part,
+        subresource: &str,
+        change: &Change<'_>,
+    ) -> Result<Written, Status> {
+        let key = self.key(&cx.namespace, name);
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let live = self.fetch(&key).await?.ok_or_else(|| self.not_found(name))?;
+            match self.update_once(cx, name, part, subresource, change, &live).await? {
+                Some(written) => return Ok(written),
+                None => continue,
+            }
+        }
+        Err(self.modified(name))
+    }
+
+    /// One attempt; `None` when another writer came first and the client does not mind.
+    async fn update_once(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        part: Part,
+        subresource: &str,
+        change: &Change<'_>,
+        live: &Entry,
+    ) -> Result<Option<Written>, Status> {
+        let kind = self.kind;
+        let live_json = with_revision(&live.value, live.revision);
+        let old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
+        let (mut value, ownership) = change(&old_value)?;
+        let wanted = metadata::wanted_version(&value);
+        if wanted.as_ref().is_some_and(|w| *w != live.revision.to_string()) {
+            return Err(self.modified(name));
+        }
+        self.check_type(&mut value)?;
+        metadata::for_update(self, name, &mut value, &old_value)?;
+        keep_unwritten(kind, part, &mut value, &old_value);
+        let managed = value["metadata"].get("managedFields").cloned();
+
+        let old = self.decode(old_value.clone())?;
+        let mut object = self.decode(value)?;
+        kind.default(&mut object);
+        let mut attributes = Attributes::update(kind, cx, subresource);
+        self.admission.mutate(&mut attributes, &mut object, Some(&old)).await?;
+        if part == Part::Main {
+            kind.prepare_update(&mut object, &old);
+        }
+        let mut errors = metadata::validate_update(kind.meta(&object), kind.meta(&old));
+        errors.extend(match part {
+            Part::Main => kind.validate_update(&object, &old),
+            Part::Status => kind.validate_status_update(&object, &old),
+            Part::Whole => Vec::new(),
+        });
+        if !errors.is_empty() {
+            return Err(self.invalid(name, &errors));
+        }
+        if part == Part::Main {
+            kind.warnings(&object).into_iter().for_each(|text| cx.warn(text));
+        }
+        let mut value = self.encode(&object)?;
+        bump_generation(kind, part, &mut value, &old_value);
+        restore_managed(&mut value, managed);
+        if same_but_ownership(&value, &old_value) && ownership == Ownership::Update {
+            return Ok(Some(unchanged(live_json)));
+        }
+        if ownership == Ownership::Update {
+            apply::update(self.schema(), Some(&old_value), &mut value, &self.manager(cx, subresource));
+        }
+        self.admission.validate(&attributes, &object, Some(&old)).await?;
+        self.store_changed(cx, name, live, value, attributes.claims, wanted.is_some()).await
+    }
+
+    async fn store_changed(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        live: &Entry,
+        value: Value,
+        claims: Vec<Operation>,
+        named_version: bool,
+    ) -> Result<Option<Written>, Status> {
+        let removed = metadata::is_finished(self.kind, &value);
+        let bytes = canonical(value);
+        if bytes == live.value || cx.dry_run {
+            return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
+        }
+        let mut transaction = vec![if removed {
+            Operation::Delete {
+                key: live.key.clone(),
+                expected: live.revision,
+            }
+        } else {
+            Operation::Update {
+                key: live.key.clone(),
+                value: bytes.clone(),
+                expected: live.revision,
+            }
+        }];
+        transaction.extend(claims);
+        if removed {
+            transaction.extend(self.admission.releases(self.kind, &bytes).await?);
+        }
+        match self.storage.commit(transaction).await {
+            Ok(revision) => Ok(Some(Written {
+                json: with_revision(&bytes, revision),
+                created: false,
+                removed,
+            })),
+            Err(storage::Error::Conflict { .. } | storage::Error::Exists { .. }) if named_version => {
+                Err(self.modified(name))
+            }
+            Err(storage::Error::NotFound { .. }) => Err(self.not_found(name)),
+            Err(storage::Error::Conflict { .. } | storage::Error::Exists { .. }) => Ok(None),
+            Err(error) => Err(storage_status(&error)),
+        }
+    }
+
+    /// Replaces an object (PUT).
+    ///
+    /// # Errors
+    /// As [`Resource::update`].
+    pub async fn replace(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        part: Part,
+        body: Decoded,
+    ) -> Result<Written, Status> {
+        let value = self.read_body(cx, body)?;
+        self.check_name(cx, name, &value)?;
+        let subresource = if part == Part::Status { "status" } else { "" };
+        let change = |_: &Value| Ok((value.clone(), Ownership::Update));
+        match self.update(cx, name, part, subresource, &change).await {
+            Err(status) if status.is(StatusReason::NotFound) && part == Part::Main && self.creates_on_update() => {
+                self.create_once(cx, value, Ownership::Update).await
+            }
+            other => other,
+        }
+    }
+
+    /// Kinds whose objects a PUT may create, as in Kubernetes.
+    fn creates_on_update(&self) -> bool {
+        matches!(
+            self.kind.names().kind,
+            "Lease" | "Event" | "Endpoints" | "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding"
+        )
+    }
+
+    fn check_name(&self, cx: &WriteContext, name: &str, value: &Value) -> Result<(), Status> {
+        let sent = value["metadata"]["name"].as_str().unwrap_or("");
+        if sent.is_empty() {
+            return Err(Status::bad_request("name must be provided"));
+        }
+        if sent != name {
+            return Err(Status::bad_request(format!(
+                "the name of the object ({sent}) does not match the name on the URL ({name})"
+            )));
+        }
+        metadata::check_namespace(cx, value)
+    }
+
+    /// Applies a configuration (server-side apply); creates the object if it is not there.
+    ///
+    /// # Errors
+    /// 409 with the owners of disputed fields, unless `force`; otherwise as [`Resource::update`].
+    pub async fn apply(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        part: Part,
+        body: Decoded,
+        force: bool,
+    ) -> Result<Written, Status> {
+        let config = self.read_body(cx, body)?;
+        if config["metadata"].get("managedFields").is_some() {
+            return Err(Status::bad_request("metadata.managedFields must be nil"));
+        }
+        self.check_name(cx, name, &config)?;
+        let subresource = if part == Part::Status { "status" } else { "" };
+        let manager = self.manager(cx, subresource);
+        let change = |live: &Value| {
+            let mut applied = apply::apply(self.schema(), live, &config, &manager, force)?;
+            metadata::drop_live_version(&mut applied, live);
+            Ok((applied, Ownership::Applied))
+        };
+        match self.update(cx, name, part, subresource, &change).await {
+            Err(status) if status.is(StatusReason::NotFound) && part == Part::Main => {
+                let mut empty = serde_json::json!({"metadata": {"name": name}});
+                if self.kind.names().namespaced {
+                    empty["metadata"]["namespace"] = cx.namespace.clone().into();
+                }
+                let created = apply::apply(self.schema(), &empty, &config, &manager, force)?;
+                self.create_once(cx, created, Ownership::Applied).await
+            }
+            other => other,
+        }
+    }
+}
+
+fn unchanged(json: Bytes) -> Written {
+    Written {
+        json,
+        created: false,
+        removed: false,
+    }
+}
+
+/// What the writer of a part may not change is as it was.
+fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
+    let restore = |value: &mut Value, key: &str| {
+        let Value::Object(map) = value else { return };
+        match old.get(key) {
+            Some(kept) => map.insert(key.to_owned(), kept.clone()),
+            None => map.remove(key),
+        };
+    };
+    match part {
+        Part::Main if kind.has_status() => restore(value, "status"),
+        Part::Status => {
+            let keys: Vec<String> = [value.as_object(), old.as_object()]
+                .into_iter()
+                .flatten()
+                .flat_map(|map| map.keys().cloned())
+                .filter(|key| !matches!(key.as_str(), "status" | "metadata"))
+                .collect();
+            keys.iter().for_each(|key| restore(value, key));
+            if let (Value::Object(_), Some(kept)) = (&value["metadata"], old.get("metadata")) {
+                let managed = value["metadata"].get("managedFields").cloned();
+                let version = value["metadata"].get("resourceVersion").cloned();
+                value["metadata"] = kept.clone();
+                if let Some(managed) = managed {
+                    value["metadata"]["managedFields"] = managed;
+                }
+                if let Some(version) = version {
+                    value["metadata"]["resourceVersion"] = version;
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
+    if !kind.has_generation() || part == Part::Status {
+        return;
+    }
+    let without = |v: &Value| {
+        let mut map = v.as_object().cloned().unwrap_or_default();
+        map.remove("metadata");
+        map.remove("status");
+        map
+    };
+    if without(value) != without(old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        value["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+/// Typed metadata cannot hold `fieldsV1` in its own order of keys; the entries pass by it untouched.
+fn restore_managed(value: &mut Value, managed: Option<Value>) {
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        match managed {
+            Some(managed) => metadata.insert("managedFields".into(), managed),
+            None => metadata.remove("managedFields"),
+        };
+    }
+}
+
+/// Whether only ownership differs, which alone is no reason to write.
+fn same_but_ownership(value: &Value, old: &Value) -> bool {
+    let comparable = |v: &Value| {
+        let mut v = v.clone();
+        if let Some(metadata) = v["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+        }
+        v
+    };
+    let entries = |v: &Value| v["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+    comparable(value) == comparable(old) && entries(value) == entries(old)
+}
+
+/// A field error on metadata.
+pub(crate) fn metadata_path(name: &str) -> FieldPath {
+    FieldPath::new("metadata").child(name)
+}
+
+/// The revision that a text names.
+///
+/// # Errors
+/// 400 when it is not a number.
+pub fn parse_revision(text: &str) -> Result<Revision, Status> {
+    text.parse().map(Revision).map_err(|_| {
+        Status::bad_request(format!("resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid syntax"))
+    })
+}

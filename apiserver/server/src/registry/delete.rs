@@ -1,0 +1,261 @@
+//! Deletion: preconditions, grace periods, finalizers and propagation.
+
+use corral_api::meta::MetaIndex;
+use corral_api::status::{Status, StatusDetails};
+use corral_storage::{self as storage, Operation};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::{Resource, WriteContext, Written};
+use crate::cacher::storage_status;
+use crate::object::{canonical, with_revision};
+
+/// Waits for the garbage collector to delete dependents first.
+pub const FOREGROUND: &str = "foregroundDeletion";
+/// Waits for the garbage collector to let dependents go.
+pub const ORPHAN: &str = "orphan";
+/// How often a deletion is tried again because another writer came first.
+const RETRIES_MAX: usize = 16;
+
+/// Conditions on the object that a deletion means.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Preconditions {
+    /// Its uid.
+    pub uid: Option<String>,
+    /// Its version.
+    pub resource_version: Option<String>,
+}
+
+/// `DeleteOptions` of `meta/v1`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct DeleteOptions {
+    /// Seconds to wait; 0 deletes at once.
+    pub grace_period_seconds: Option<i64>,
+    /// What the object must be.
+    pub preconditions: Option<Preconditions>,
+    /// The old form of `propagation_policy`.
+    pub orphan_dependents: Option<bool>,
+    /// `Orphan`, `Background` or `Foreground`.
+    pub propagation_policy: Option<String>,
+    /// `All` to change nothing.
+    pub dry_run: Option<Vec<String>>,
+}
+
+impl DeleteOptions {
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// 422 for values that there are not.
+    pub fn validate(&self) -> Result<(), Status> {
+        let invalid = |path: &str, error: corral_api::FieldError| {
+            let _ = path;
+            Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error])
+        };
+        let path = corral_api::FieldPath::new;
+        if self.orphan_dependents.is_some() && self.propagation_policy.is_some() {
+            return Err(invalid(
+                "propagationPolicy",
+                corral_api::FieldError::invalid(
+                    &path("propagationPolicy"),
+                    self.propagation_policy.clone(),
+                    "orphanDependents and deletionPropagation cannot be both set",
+                ),
+            ));
+        }
+        match self.propagation_policy.as_deref() {
+            None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
+            Some(other) => Err(invalid(
+                "propagationPolicy",
+                corral_api::FieldError::not_supported(
+                    &path("propagationPolicy"),
+                    other,
+                    &["Foreground", "Background", "Orphan", "nil"],
+                ),
+            )),
+        }
+    }
+}
+
+impl Resource {
+    /// Deletes an object, or marks it as being deleted.
+    ///
+    /// # Errors
+    /// 404 if it is not there, 409 if it is not the one that the preconditions mean.
+    pub async fn delete(
+        &self,
+        cx: &WriteContext,
+        name: &str,
+        options: &DeleteOptions,
+    ) -> Result<Written, Status> {
+        options.validate()?;
+        let key = self.key(&cx.namespace, name);
+        for _ in 0..RETRIES_MAX {
+            let live = self.fetch(&key).await?.ok_or_else(|| self.not_found(name))?;
+            let json = with_revision(&live.value, live.revision);
+            let old: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
+            self.check_preconditions(name, &old, options)?;
+            self.admission.delete(self.kind, cx, name).await?;
+            let plan = self.plan_deletion(cx, &old, options)?;
+            if cx.dry_run {
+                return Ok(Written {
+                    json,
+                    created: false,
+                    removed: plan.is_none(),
+                });
+            }
+            let (bytes, mut transaction) = match plan {
+                Some(marked) if canonical(marked.clone()) == live.value => {
+                    return Ok(Written {
+                        json,
+                        created: false,
+                        removed: false,
+                    });
+                }
+                Some(marked) => {
+                    let bytes = canonical(marked);
+                    let update = Operation::Update {
+                        key: key.clone(),
+                        value: bytes.clone(),
+                        expected: live.revision,
+                    };
+                    (Some(bytes), vec![update])
+                }
+                None => {
+                    let delete = Operation::Delete {
+                        key: key.clone(),
+                        expected: live.revision,
+                    };
+                    (None, vec![delete])
+                }
+            };
+            if bytes.is_none() {
+                transaction.extend(self.admission.releases(self.kind, &live.value).await?);
+            }
+            match self.storage.commit(transaction).await {
+                Ok(revision) => {
+                    return Ok(Written {
+                        removed: bytes.is_none(),
+                        json: with_revision(bytes.as_ref().unwrap_or(&live.value), revision),
+                        created: false,
+                    });
+                }
+                Err(storage::Error::Conflict { .. }) => {}
+                Err(storage::Error::NotFound { .. }) => {}
+                Err(error) => return Err(storage_status(&error)),
+            }
+        }
+        Err(self.modified(name))
+    }
+
+    fn check_preconditions(&self, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+        let Some(preconditions) = &options.preconditions else {
+            return Ok(());
+        };
+        let names = self.kind.names();
+        let metadata = &old["metadata"];
+        for (wanted, key, label) in [
+            (&preconditions.uid, "uid", "UID"),
+            (&preconditions.resource_version, "resourceVersion", "ResourceVersion"),
+        ] {
+            let live = metadata[key].as_str().unwrap_or("");
+            if let Some(wanted) = wanted.as_deref().filter(|w| *w != live) {
+                return Err(Status::conflict(
+                    names.group,
+                    names.plural,
+                    name,
+                    &format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {live}"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// The object marked as being deleted; `None` when it goes at once.
+    fn plan_deletion(&self, cx: &WriteContext, old: &Value, options: &DeleteOptions) -> Result<Option<Value>, Status> {
+        let object = self.decode(old.clone())?;
+        let mut marked = old.clone();
+        let finalizers = finalizers(old, options);
+        let default = self.kind.default_grace_period(&object);
+        // A negative period means the least that there is.
+        let grace = match (default, options.grace_period_seconds) {
+            (None, _) => 0,
+            (Some(0), _) => 0,
+            (Some(default), asked) => asked.unwrap_or(default).max(if asked == Some(0) { 0 } else { 1 }),
+        };
+        let metadata = marked["metadata"]
+            .as_object_mut()
+            .ok_or_else(|| Status::internal("stored object without metadata"))?;
+        let waits_for_namespace = self.kind.names().kind == "Namespace"
+            && old["spec"]["finalizers"].as_array().is_some_and(|l| !l.is_empty());
+        if finalizers.is_empty() && grace == 0 && !waits_for_namespace {
+            return Ok(None);
+        }
+        if finalizers.is_empty() {
+            metadata.remove("finalizers");
+        } else {
+            metadata.insert("finalizers".into(), finalizers.into());
+        }
+        let already = metadata.contains_key("deletionTimestamp");
+        let before = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+        if !already || grace < before {
+            let start = match (already, metadata.get("deletionTimestamp").and_then(Value::as_str)) {
+                (true, Some(text)) => {
+                    let until: jiff::Timestamp = text.parse().map_err(Status::internal)?;
+                    until - jiff::SignedDuration::from_secs(before)
+                }
+                _ => cx.now,
+            };
+            let until = start + jiff::SignedDuration::from_secs(grace);
+            metadata.insert("deletionTimestamp".into(), corral_api::time::format_seconds(until).into());
+            metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
+            if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+                metadata.insert("generation".into(), (generation + 1).into());
+            }
+        }
+        if self.kind.names().kind == "Namespace" {
+            marked["status"]["phase"] = "Terminating".into();
+        }
+        Ok(Some(marked))
+    }
+
+    /// What a finished deletion answers.
+    ///
+    /// # Errors
+    /// When the object cannot be read.
+    pub fn deleted_status(&self, written: &Written) -> Result<Status, Status> {
+        let names = self.kind.names();
+        let meta = MetaIndex::read(&written.json).map_err(Status::internal)?;
+        Ok(Status::success(Some(StatusDetails {
+            name: meta.name,
+            group: names.group.to_owned(),
+            kind: names.plural.to_owned(),
+            uid: meta.uid,
+            ..Default::default()
+        })))
+    }
+}
+
+/// Finalizers after the propagation policy has been taken into account.
+fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
+    let list = old["metadata"]["finalizers"].as_array();
+    let mut finalizers: Vec<String> = list
+        .into_iter()
+        .flatten()
+        .filter_map(|f| f.as_str().map(str::to_owned))
+        .collect();
+    let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
+        (Some(policy), _) => policy,
+        (None, Some(true)) => "Orphan",
+        (None, Some(false)) => "Background",
+        (None, None) => return finalizers,
+    };
+    finalizers.retain(|f| f != FOREGROUND && f != ORPHAN);
+    match policy {
+        "Foreground" => finalizers.push(FOREGROUND.to_owned()),
+        "Orphan" => finalizers.push(ORPHAN.to_owned()),
+        _ => {}
+    }
+    finalizers
+}

@@ -1,0 +1,259 @@
+//! Rules of object metadata, the same for every kind.
+
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::meta::{GENERATED_SUFFIX_LENGTH, ObjectMeta, generated_name};
+use corral_api::names;
+use corral_api::status::Status;
+use corral_kinds::AnyKind;
+use serde_json::{Map, Value};
+
+use super::{Resource, WriteContext, metadata_path};
+
+/// Bytes of all annotations together, as in Kubernetes.
+pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
+
+fn fields(value: &mut Value) -> Result<&mut Map<String, Value>, Status> {
+    let Value::Object(map) = value else {
+        return Err(Status::bad_request("the body of the request must be an object"));
+    };
+    let metadata = map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    metadata
+        .as_object_mut()
+        .ok_or_else(|| Status::bad_request("metadata must be an object"))
+}
+
+fn text<'a>(value: &'a Value, key: &str) -> &'a str {
+    value["metadata"][key].as_str().unwrap_or("")
+}
+
+/// Whether the server chooses the name.
+pub fn generates_name(value: &Value) -> bool {
+    text(value, "name").is_empty() && !text(value, "generateName").is_empty()
+}
+
+/// The namespace in an object must be that of the URL.
+///
+/// # Errors
+/// 400 when they differ.
+pub fn check_namespace(cx: &WriteContext, value: &Value) -> Result<(), Status> {
+    let sent = text(value, "namespace");
+    if !sent.is_empty() && sent != cx.namespace {
+        return Err(Status::bad_request(format!(
+            "the namespace of the provided object does not match the namespace sent on the request ({sent} does not match {})",
+            cx.namespace
+        )));
+    }
+    Ok(())
+}
+
+/// Sets what only the server may set on creation.
+///
+/// # Errors
+/// 400 for a namespace other than the URL's or a `resourceVersion`, 422 without a name.
+pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> Result<(), Status> {
+    if kind.names().namespaced {
+        check_namespace(cx, value)?;
+    }
+    if !text(value, "resourceVersion").is_empty() {
+        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+    }
+    let generate = generates_name(value);
+    let metadata = fields(value)?;
+    for key in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
+        metadata.remove(key);
+    }
+    if kind.names().namespaced {
+        metadata.insert("namespace".into(), cx.namespace.clone().into());
+    } else {
+        metadata.remove("namespace");
+    }
+    if generate {
+        let prefix = metadata["generateName"].as_str().unwrap_or("").to_owned();
+        let random: [u8; GENERATED_SUFFIX_LENGTH] = rand::random();
+        metadata.insert("name".into(), generated_name(&prefix, random).into());
+    }
+    metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
+    let created = corral_api::time::format_seconds(cx.now);
+    metadata.insert("creationTimestamp".into(), created.into());
+    metadata.remove("generation");
+    if kind.has_generation() {
+        metadata.insert("generation".into(), 1.into());
+    }
+    Ok(())
+}
+
+/// The version that a client wants to change, if it says so.
+pub fn wanted_version(value: &Value) -> Option<String> {
+    let wanted = text(value, "resourceVersion");
+    (!wanted.is_empty()).then(|| wanted.to_owned())
+}
+
+/// Takes out the version that a change computed from the live object carries along, so that it does not count as the
+/// client's wish.
+pub fn drop_live_version(value: &mut Value, live: &Value) {
+    if text(value, "resourceVersion") == text(live, "resourceVersion")
+        && let Some(metadata) = value.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.remove("resourceVersion");
+    }
+}
+
+/// Keeps what an update may not change.
+///
+/// # Errors
+/// 409 when the update is about another object of the same name.
+pub fn for_update(resource: &Resource, name: &str, value: &mut Value, old: &Value) -> Result<(), Status> {
+    let names = resource.kind.names();
+    let (sent, live) = (text(value, "uid").to_owned(), text(old, "uid").to_owned());
+    if !sent.is_empty() && sent != live {
+        return Err(Status::conflict(
+            names.group,
+            names.plural,
+            name,
+            &format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {live}"),
+        ));
+    }
+    let metadata = fields(value)?;
+    metadata.remove("selfLink");
+    for key in [
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "generation",
+        "resourceVersion",
+    ] {
+        match old["metadata"].get(key) {
+            Some(kept) => metadata.insert(key.to_owned(), kept.clone()),
+            None => metadata.remove(key),
+        };
+    }
+    for key in ["name", "namespace", "generateName"] {
+        if !metadata.contains_key(key) && let Some(kept) = old["metadata"].get(key) {
+            metadata.insert(key.to_owned(), kept.clone());
+        }
+    }
+    Ok(())
+}
+
+/// Everything wrong with the metadata of a new object.
+pub fn validate(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let name = meta.name.as_deref().unwrap_or("");
+    if let Some(prefix) = meta.generate_name.as_deref().filter(|p| !p.is_empty()) {
+        // A prefix may end in what a name may not, because characters follow.
+        let probe = format!("{}a", prefix.trim_end_matches('-'));
+        for why in kind.name_errors(&probe) {
+            errors.push(FieldError::invalid(&metadata_path("generateName"), prefix, why));
+        }
+    }
+    if name.is_empty() {
+        errors.push(FieldError::required(&metadata_path("name"), "name or generateName is required"));
+    } else {
+        for why in kind.name_errors(name) {
+            errors.push(FieldError::invalid(&metadata_path("name"), name, why));
+        }
+    }
+    errors.extend(validate_common(meta));
+    errors
+}
+
+fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    errors.extend(validate_labels(&metadata_path("labels"), meta.labels.iter().flatten()));
+    let path = metadata_path("annotations");
+    let mut bytes = 0;
+    for (key, value) in meta.annotations.iter().flatten() {
+        bytes += key.len() + value.len();
+        for why in names::qualified_name(&key.to_lowercase()) {
+            errors.push(FieldError::invalid(&path, key, why));
+        }
+    }
+    if bytes > ANNOTATIONS_BYTES_MAX {
+        errors.push(FieldError::too_long(&path, ANNOTATIONS_BYTES_MAX));
+    }
+    for (index, owner) in meta.owner_references.iter().flatten().enumerate() {
+        let path = metadata_path("ownerReferences").index(index);
+        for (field, value) in [
+            ("apiVersion", &owner.api_version),
+            ("kind", &owner.kind),
+            ("name", &owner.name),
+            ("uid", &owner.uid),
+        ] {
+            if value.is_empty() {
+                let why = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                errors.push(FieldError::invalid(&path.child(field), "", why));
+            }
+        }
+    }
+    let controllers = meta.owner_references.iter().flatten().filter(|o| o.controller == Some(true));
+    let controllers: Vec<&str> = controllers.map(|o| o.name.as_str()).collect();
+    if let [first, second, ..] = controllers.as_slice() {
+        errors.push(FieldError::invalid(
+            &metadata_path("ownerReferences"),
+            "",
+            format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"),
+        ));
+    }
+    for finalizer in meta.finalizers.iter().flatten() {
+        for why in names::qualified_name(finalizer) {
+            errors.push(FieldError::invalid(&metadata_path("finalizers"), finalizer, why));
+        }
+    }
+    errors
+}
+
+/// Everything wrong with labels.
+pub fn validate_labels<'a>(
+    path: &FieldPath,
+    labels: impl Iterator<Item = (&'a String, &'a String)>,
+) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    for (key, value) in labels {
+        for why in names::qualified_name(key) {
+            errors.push(FieldError::invalid(path, key, why));
+        }
+        for why in names::label_value(value) {
+            errors.push(FieldError::invalid(path, value, why));
+        }
+    }
+    errors
+}
+
+/// Everything wrong with a change of metadata.
+pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
+    let mut errors = validate_common(new);
+    for (field, value, kept) in [
+        ("name", &new.name, &old.name),
+        ("namespace", &new.namespace, &old.namespace),
+    ] {
+        if value != kept {
+            errors.push(FieldError::invalid(&metadata_path(field), value.clone(), "field is immutable"));
+        }
+    }
+    if old.deletion_timestamp.is_some() {
+        let before = old.finalizers.as_deref().unwrap_or_default();
+        let added: Vec<&String> = new.finalizers.iter().flatten().filter(|f| !before.contains(f)).collect();
+        if !added.is_empty() {
+            let list: Vec<&str> = added.iter().map(|f| f.as_str()).collect();
+            errors.push(FieldError::forbidden(
+                &metadata_path("finalizers"),
+                format!("no new finalizers can be added if the object is being deleted, found new finalizers {list:?}"),
+            ));
+        }
+    }
+    errors
+}
+
+/// Whether an object that is being deleted has nothing left to wait for.
+pub fn is_finished(kind: &dyn AnyKind, value: &Value) -> bool {
+    let metadata = &value["metadata"];
+    let left = |list: &Value| list.as_array().is_some_and(|l| !l.is_empty());
+    if metadata.get("deletionTimestamp").is_none() || left(&metadata["finalizers"]) {
+        return false;
+    }
+    if kind.names().kind == "Namespace" && left(&value["spec"]["finalizers"]) {
+        return false;
+    }
+    metadata["deletionGracePeriodSeconds"].as_i64().unwrap_or(0) == 0
+}

@@ -1,0 +1,84 @@
+//! Answers: bodies, media types and `Status`.
+
+use bytes::Bytes;
+use corral_api::status::Status;
+use futures::{Stream, StreamExt};
+use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::{HeaderValue, Response, StatusCode};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::Frame;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::decode::Format;
+use crate::negotiate::Representation;
+
+/// What can go wrong while a body is sent.
+pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
+/// The body of an answer: whole, or a stream that is pulled as the client reads.
+pub type Body = UnsyncBoxBody<Bytes, BodyError>;
+/// An answer.
+pub type Answer = Response<Body>;
+
+/// A body that is there already.
+pub fn full(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}
+
+/// A body that comes piece by piece.
+pub fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// An answer with a media type.
+pub fn answer(code: u16, media: &'static str, body: Body) -> Answer {
+    let mut answer = Response::new(body);
+    *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    answer
+}
+
+/// Plain text.
+pub fn text(code: u16, text: impl Into<Bytes>) -> Answer {
+    answer(code, "text/plain; charset=utf-8", full(text))
+}
+
+/// JSON bytes in the representation that the client wants.
+pub fn json(code: u16, representation: Representation, bytes: Bytes) -> Answer {
+    match representation.format {
+        Format::Json if representation.pretty => match serde_json::from_slice::<Value>(&bytes) {
+            Ok(value) => {
+                let text = serde_json::to_vec_pretty(&value).unwrap_or_else(|_| bytes.to_vec());
+                answer(code, "application/json", full(text))
+            }
+            Err(_) => answer(code, "application/json", full(bytes)),
+        },
+        // Protobuf is read and not written; negotiation never chooses it.
+        Format::Json | Format::Protobuf => answer(code, "application/json", full(bytes)),
+        Format::Yaml => {
+            let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
+            let text = serde_saphyr::to_string(&value).unwrap_or_default();
+            answer(code, "application/yaml", full(text))
+        }
+    }
+}
+
+/// Anything that serialises.
+pub fn object(code: u16, representation: Representation, value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => json(code, representation, bytes.into()),
+        Err(error) => status(&Status::internal(error), representation),
+    }
+}
+
+/// A `Status` with its code and `Retry-After`.
+pub fn status(status: &Status, representation: Representation) -> Answer {
+    let bytes = serde_json::to_vec(status).unwrap_or_default();
+    let mut answer = json(status.code, representation, bytes.into());
+    let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
+    if retry > 0 {
+        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
+    }
+    answer
+}

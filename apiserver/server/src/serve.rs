@@ -1,0 +1,117 @@
+//! The listener: TLS, HTTP/1.1 and HTTP/2, and bounds on what a connection may cost.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::Shared;
+use crate::authn::x509;
+use crate::chain::{self, Origin};
+
+/// Connections open at a time. Each costs some tens of kilobytes; 50,000 nodes need one or two each.
+pub const CONNECTIONS_MAX: usize = 120_000;
+/// How long a client may take for the TLS handshake.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a client may take to send the head of a request.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// Bytes of the head of one request.
+pub const HEADER_BYTES_MAX: usize = 64 * 1024;
+/// Requests at a time on one HTTP/2 connection.
+const STREAMS_MAX: u32 = 1_000;
+/// Streams that a client may reset before they are answered; more is an attack.
+const RESETS_MAX: usize = 100;
+/// Bytes buffered for a client that does not read.
+const SEND_BUFFER: usize = 256 * 1024;
+/// How long open requests may take after the server was told to stop.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Accepts connections until told to stop, then lets open requests end.
+pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, shared: Arc<Shared>) {
+    let stop = shared.stop.clone();
+    let acceptor = TlsAcceptor::from(tls);
+    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let tasks = TaskTracker::new();
+    loop {
+        let accepted = tokio::select! {
+            () = stop.cancelled() => break,
+            accepted = listener.accept() => accepted,
+        };
+        let tcp = match accepted {
+            Ok((tcp, _)) => tcp,
+            Err(error) => {
+                // Out of descriptors, most likely: wait for some to be closed.
+                tracing::warn!(%error, "cannot accept a connection");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let Ok(permit) = free.clone().try_acquire_owned() else {
+            tracing::warn!(max = CONNECTIONS_MAX, "too many connections, refusing one");
+            continue;
+        };
+        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        tasks.spawn(async move {
+            let _permit = permit;
+            shared.metrics.connections.inc();
+            connection(tcp, acceptor, shared.clone()).await;
+            shared.metrics.connections.dec();
+        });
+    }
+    drop(listener);
+    tasks.close();
+    let _ = tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
+}
+
+async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
+    // Small answers must not wait for more.
+    let _ = tcp.set_nodelay(true);
+    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else {
+        return;
+    };
+    let certificates = tls.get_ref().1.peer_certificates();
+    let user = certificates.and_then(|chain| chain.first()).and_then(|der| x509::user(der)).map(Arc::new);
+    let stop: CancellationToken = shared.stop.clone();
+    let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        let (shared, user) = (shared.clone(), user.clone());
+        if request.headers().contains_key(http::header::UPGRADE) {
+            let upgrade = hyper::upgrade::on(&mut request);
+            request.extensions_mut().insert(upgrade);
+        }
+        async move {
+            let answer = chain::serve(shared, request, Origin::Connection(user)).await;
+            Ok::<_, std::convert::Infallible>(answer)
+        }
+    });
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADER_TIMEOUT)
+        .max_buf_size(HEADER_BYTES_MAX)
+        .keep_alive(true);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS_MAX)
+        .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).unwrap_or(u32::MAX))
+        .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_send_buf_size(SEND_BUFFER)
+        .initial_stream_window_size(1024 * 1024)
+        .initial_connection_window_size(4 * 1024 * 1024)
+        .keep_alive_interval(Duration::from_secs(30));
+    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        _ = serving.as_mut() => return,
+        () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+    }
+    let _ = serving.await;
+}
