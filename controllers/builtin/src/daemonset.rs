@@ -1,0 +1,346 @@
+//! DaemonSet: one pod on every node that it fits on.
+//!
+//! The scheduler places the pods: each names its node in a required node affinity. Revisions are told apart by the
+//! label `controller-revision-hash`.
+
+mod placement;
+mod update;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
+use corral_api::k8s::api::core::v1::{Node, Pod};
+use corral_api::selector::LabelSelector;
+use corral_runtime::objects::Deletion;
+use corral_runtime::{
+    Action, Cache, Change, Controller, Error, ObjectKey, Objects, Reconciler, Recorder, burst,
+};
+use jiff::Timestamp;
+
+use crate::context::Context;
+use crate::deployment::template_hash;
+use crate::ownership::{self, Claims};
+use crate::pods;
+use crate::replicaset::{nonzero, number};
+
+pub const REVISION_HASH: &str = "controller-revision-hash";
+/// Pods made or deleted in one go.
+const BURST_MAX: usize = 250;
+/// A failed pod stays this long before it is replaced, so that a pod that always fails does not spin.
+const FAILED_PACE: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Everything that the plan may look at.
+#[derive(Debug)]
+pub struct World {
+    pub set: Arc<DaemonSet>,
+    pub nodes: Vec<Arc<Node>>,
+    pub candidates: Vec<Arc<Pod>>,
+}
+
+/// What is to be done.
+#[derive(Debug)]
+pub struct Plan {
+    pub claims: Claims<Pod>,
+    /// The nodes that get a pod.
+    pub create: Vec<String>,
+    pub delete: Vec<Arc<Pod>>,
+    /// Of those, the ones that have failed.
+    pub failed: Vec<Arc<Pod>>,
+    pub hash: String,
+    pub status: DaemonSetStatus,
+    pub look_again: Option<Timestamp>,
+}
+
+/// A node with what is on it.
+pub(crate) struct Place {
+    pub name: String,
+    /// Whether a pod should be started there.
+    pub wanted: bool,
+    /// Whether a pod that is there may stay.
+    pub tolerated: bool,
+    /// The set's pods there that have not ended, oldest first.
+    pub pods: Vec<Arc<Pod>>,
+}
+
+pub fn plan(world: &World, now: Timestamp) -> Plan {
+    let set = &world.set;
+    let spec = set.spec.clone().unwrap_or_default();
+    let selector = LabelSelector::from_object(Some(&spec.selector))
+        .unwrap_or_else(|_| LabelSelector::nothing());
+    let claims = ownership::claim(&set.metadata, &selector, world.candidates.iter().cloned());
+    let collisions = set
+        .status
+        .as_ref()
+        .and_then(|status| status.collision_count);
+    let hash = template_hash(&spec.template, collisions);
+    let places = places(world, &spec, &claims);
+    let mut plan = Plan {
+        status: status(world, &spec, &places, &hash, now),
+        claims,
+        create: Vec::new(),
+        delete: Vec::new(),
+        failed: Vec::new(),
+        hash,
+        look_again: None,
+    };
+    let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    plan.look_again = pods::next_available(
+        places.iter().flat_map(|p| &p.pods).map(|pod| &**pod),
+        min_ready,
+        now,
+    );
+    if pods::is_deleted(&set.metadata) || selector.is_everything() {
+        return plan;
+    }
+    manage(&mut plan, &places, &spec, now);
+    if plan.create.is_empty() && plan.delete.is_empty() {
+        update::plan(&mut plan, &places, &spec, now);
+    }
+    plan.create.truncate(BURST_MAX);
+    plan.delete.truncate(BURST_MAX);
+    plan
+}
+
+fn places(world: &World, spec: &DaemonSetSpec, claims: &Claims<Pod>) -> Vec<Place> {
+    let mut by_node: BTreeMap<&str, Vec<Arc<Pod>>> = BTreeMap::new();
+    for pod in claims.held() {
+        if let Some(node) = placement::target(pod) {
+            by_node.entry(node).or_default().push(Arc::clone(pod));
+        }
+    }
+    let places = world.nodes.iter().map(|node| {
+        let name = node.metadata.name.clone().unwrap_or_default();
+        let mut pods = by_node.remove(name.as_str()).unwrap_or_default();
+        pods.sort_by_key(|pod| {
+            (
+                pod.metadata.creation_timestamp.clone(),
+                pod.metadata.name.clone(),
+            )
+        });
+        let (wanted, tolerated) = placement::fits(&spec.template, node);
+        Place {
+            name,
+            wanted,
+            tolerated,
+            pods,
+        }
+    });
+    places.collect()
+}
+
+/// Sees to it that there is one pod where one is wanted and none where it may not stay.
+fn manage(plan: &mut Plan, places: &[Place], spec: &DaemonSetSpec, now: Timestamp) {
+    for place in places {
+        let (ended, living): (Vec<_>, Vec<_>) = place
+            .pods
+            .iter()
+            .cloned()
+            .partition(|pod| pods::is_terminal(pod));
+        if !place.tolerated {
+            plan.delete.extend(
+                place
+                    .pods
+                    .iter()
+                    .filter(|pod| !pods::is_deleted(&pod.metadata))
+                    .cloned(),
+            );
+            continue;
+        }
+        for pod in ended.iter().filter(|pod| !pods::is_deleted(&pod.metadata)) {
+            let due = pod
+                .metadata
+                .creation_timestamp
+                .as_ref()
+                .map_or(now, |time| time.0 + FAILED_PACE);
+            if due <= now {
+                plan.delete.push(Arc::clone(pod));
+                plan.failed.push(Arc::clone(pod));
+            } else {
+                plan.look_again = Some(plan.look_again.map_or(due, |known| known.min(due)));
+            }
+        }
+        if place.wanted && place.pods.is_empty() {
+            plan.create.push(place.name.clone());
+        }
+        plan.delete
+            .extend(update::doubles(&living, spec, &plan.hash));
+    }
+}
+
+pub(crate) fn is_updated(pod: &Pod, hash: &str) -> bool {
+    pod.metadata
+        .labels
+        .as_ref()
+        .and_then(|labels| labels.get(REVISION_HASH))
+        .is_some_and(|label| label == hash)
+}
+
+fn status(
+    world: &World,
+    spec: &DaemonSetSpec,
+    places: &[Place],
+    hash: &str,
+    now: Timestamp,
+) -> DaemonSetStatus {
+    let old = world.set.status.clone().unwrap_or_default();
+    let min_ready = spec.min_ready_seconds.unwrap_or(0);
+    let count =
+        |keep: &dyn Fn(&Place) -> bool| number(places.iter().filter(|place| keep(place)).count());
+    let desired = count(&|place| place.wanted);
+    let any = |place: &Place, keep: &dyn Fn(&Pod) -> bool| {
+        place.wanted && place.pods.iter().any(|pod| keep(pod))
+    };
+    let available = count(&|place| any(place, &|pod| pods::is_available(pod, min_ready, now)));
+    DaemonSetStatus {
+        desired_number_scheduled: desired,
+        current_number_scheduled: count(&|place| any(place, &|_| true)),
+        number_misscheduled: count(&|place| !place.wanted && !place.pods.is_empty()),
+        number_ready: count(&|place| any(place, &pods::is_ready)),
+        number_available: nonzero(available),
+        number_unavailable: nonzero(desired - available),
+        updated_number_scheduled: nonzero(count(&|place| any(place, &|pod| is_updated(pod, hash)))),
+        observed_generation: world.set.metadata.generation,
+        collision_count: old.collision_count,
+        conditions: old.conditions,
+    }
+}
+
+struct DaemonSets {
+    sets: Objects<DaemonSet>,
+    nodes: Objects<Node>,
+    pods: Objects<Pod>,
+    events: Recorder,
+}
+
+/// Starts the controller.
+pub fn start(context: &Context) {
+    let name = "daemon-set-controller";
+    let (sets, nodes) = (
+        context.objects::<DaemonSet>(name),
+        context.objects::<Node>(name),
+    );
+    let pods = context.objects::<Pod>(name);
+    ownership::index_orphans(pods.cache());
+    let known = sets.cache().clone();
+    let controller = Controller::new("daemonset")
+        .watch(sets.cache())
+        .owned(pods.cache(), "DaemonSet")
+        .map(nodes.cache(), move |change| of_node(&known, change));
+    let reconciler = DaemonSets {
+        sets,
+        nodes,
+        pods,
+        events: context.recorder(name),
+    };
+    controller.run_planned(
+        reconciler,
+        2,
+        Arc::clone(&context.clock),
+        &context.metrics,
+        &context.tasks,
+    );
+}
+
+/// All sets, if a node changed in a way that placement looks at; heart-beats are none.
+fn of_node(sets: &Cache<DaemonSet>, change: &Change<Node>) -> Vec<ObjectKey> {
+    if let Change::Applied {
+        old: Some(old),
+        new,
+    } = change
+    {
+        let seen = |node: &Node| (node.metadata.labels.clone(), node.spec.clone());
+        if seen(old) == seen(new) {
+            return Vec::new();
+        }
+    }
+    sets.keys()
+}
+
+#[async_trait]
+impl Reconciler for DaemonSets {
+    type World = World;
+    type Plan = Plan;
+
+    fn observe(&self, key: &ObjectKey) -> Option<World> {
+        let set = self.sets.get(key)?;
+        let candidates = ownership::candidates(self.pods.cache(), &set.metadata);
+        Some(World {
+            set,
+            nodes: self.nodes.cache().list(),
+            candidates,
+        })
+    }
+
+    fn plan(&self, world: &World, now: Timestamp) -> Plan {
+        plan(world, now)
+    }
+
+    async fn apply(&self, world: &World, plan: Plan, now: Timestamp) -> Result<Action, Error> {
+        let set = &*world.set;
+        ownership::apply_claims(&self.sets, set, &self.pods, &plan.claims).await?;
+        for pod in &plan.failed {
+            let (key, node) = (
+                ObjectKey::of(&pod.metadata),
+                placement::target(pod).unwrap_or_default(),
+            );
+            let text = format!("Found failed daemon pod {key} on node {node}, will try to kill it");
+            self.events.warning(set, "FailedDaemonPod", text);
+        }
+        let deleted = burst::each(&plan.delete, |pod| self.delete(set, pod)).await;
+        let created = self.create(set, &plan.create, &plan.hash).await;
+        if set.status.as_ref() != Some(&plan.status) {
+            let written = DaemonSet {
+                status: Some(plan.status),
+                ..set.clone()
+            };
+            ownership::gone_is_fine(self.sets.replace_status(&written).await.map(drop))?;
+        }
+        match Error::collect(created.into_iter().chain(deleted).collect()) {
+            Err(error) if error.is_namespace_terminating() => Ok(Action::Done),
+            Err(error) => Err(error),
+            Ok(_) => Ok(Action::at(plan.look_again, now)),
+        }
+    }
+}
+
+impl DaemonSets {
+    async fn create(
+        &self,
+        set: &DaemonSet,
+        nodes: &[String],
+        hash: &str,
+    ) -> Vec<Result<(), Error>> {
+        burst::slow_start(nodes.len(), |n| async move {
+            let pod = placement::pod_for(set, &nodes[n], hash);
+            match self.pods.create(&pod).await {
+                Ok(pod) => {
+                    let name = pod.metadata.name.as_deref().unwrap_or_default();
+                    self.events
+                        .normal(set, "SuccessfulCreate", format!("Created pod: {name}"));
+                    Ok(())
+                }
+                Err(error) => {
+                    if !error.is_namespace_terminating() {
+                        let text = format!("Error creating: {}", error.message());
+                        self.events.warning(set, "FailedCreate", text);
+                    }
+                    Err(error)
+                }
+            }
+        })
+        .await
+    }
+
+    async fn delete(&self, set: &DaemonSet, pod: &Pod) -> Result<(), Error> {
+        self.pods.delete(pod, Deletion::default()).await?;
+        let name = pod.metadata.name.as_deref().unwrap_or_default();
+        self.events
+            .normal(set, "SuccessfulDelete", format!("Deleted pod: {name}"));
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests;

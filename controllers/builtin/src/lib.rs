@@ -1,0 +1,28 @@
+//! The controllers of the control plane. Each file is one of them: a `World` that its `plan` may look at, a `Plan`, the
+//! pure function between them, and around it `observe` (caches only) and `apply`.
+//!
+//! They reach the API only through clients, each under its own identity (`deployment-controller`, …), and share one
+//! watch per kind. [`start`] starts a set of them in the present process.
+
+mod context;
+mod cronjob;
+mod daemonset;
+mod deployment;
+mod discovery;
+mod endpoints;
+mod endpointslice;
+mod garbagecollector;
+mod job;
+mod namespace;
+mod nodelifecycle;
+mod ownership;
+mod podgc;
+mod pods;
+mod replicaset;
+mod rootca;
+mod serviceaccount;
+mod servicepods;
+mod start;
+
+pub use context::ClientFactory;
+pub use start::{ControllersConfig, Name, start};

@@ -1,0 +1,128 @@
+//! Starts controllers.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+use corral_runtime::{CacheFactory, Clock, Metrics, Tasks};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+
+use crate::context::{ClientFactory, Context};
+use crate::{
+    cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace,
+    nodelifecycle, podgc, replicaset, rootca, serviceaccount,
+};
+
+/// A controller.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Name {
+    Deployment,
+    ReplicaSet,
+    DaemonSet,
+    Job,
+    CronJob,
+    Endpoints,
+    EndpointSlice,
+    Namespace,
+    ServiceAccount,
+    RootCa,
+    NodeLifecycle,
+    PodGc,
+    GarbageCollector,
+}
+
+impl Name {
+    /// All of them.
+    pub const ALL: &[Self] = &[
+        Self::Deployment,
+        Self::ReplicaSet,
+        Self::DaemonSet,
+        Self::Job,
+        Self::CronJob,
+        Self::Endpoints,
+        Self::EndpointSlice,
+        Self::Namespace,
+        Self::ServiceAccount,
+        Self::RootCa,
+        Self::NodeLifecycle,
+        Self::PodGc,
+        Self::GarbageCollector,
+    ];
+}
+
+impl fmt::Display for Name {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&format!("{self:?}").to_lowercase())
+    }
+}
+
+impl FromStr for Name {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let found = Self::ALL.iter().find(|name| name.to_string() == text);
+        found
+            .copied()
+            .ok_or_else(|| format!("there is no controller {text:?}"))
+    }
+}
+
+/// What the controllers are started with.
+pub struct ControllersConfig {
+    /// Makes a client for a controller's identity.
+    pub clients: ClientFactory,
+    /// Caches shared with other parts of the process; made here when absent.
+    pub caches: Option<CacheFactory>,
+    /// Where metrics are registered.
+    pub registry: Registry,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+    /// The cluster's CA certificate in PEM, published into every namespace.
+    pub root_ca: Option<String>,
+    /// Which controllers run.
+    pub enabled: BTreeSet<Name>,
+    /// The time.
+    pub clock: Arc<dyn Clock>,
+}
+
+/// Starts the enabled controllers and returns when they have ended after shutdown.
+pub async fn start(config: ControllersConfig) {
+    let tasks = Tasks::new(config.shutdown.clone());
+    let caches = config.caches.unwrap_or_else(|| {
+        let metrics = Metrics::register(&config.registry);
+        CacheFactory::new((config.clients)("shared-caches"), metrics, tasks.clone())
+    });
+    let metrics = caches.metrics().clone();
+    let context = Context {
+        clients: config.clients,
+        caches,
+        clock: config.clock,
+        metrics,
+        tasks,
+    };
+    for name in &config.enabled {
+        match name {
+            Name::Deployment => deployment::start(&context),
+            Name::ReplicaSet => replicaset::start(&context),
+            Name::DaemonSet => daemonset::start(&context),
+            Name::Job => job::start(&context),
+            Name::CronJob => cronjob::start(&context),
+            Name::Endpoints => endpoints::start(&context),
+            Name::EndpointSlice => endpointslice::start(&context),
+            Name::Namespace => namespace::start(&context),
+            Name::ServiceAccount => serviceaccount::start(&context),
+            Name::RootCa => match &config.root_ca {
+                Some(certificate) => rootca::start(&context, certificate.clone()),
+                None => tracing::info!("no root certificate to publish"),
+            },
+            Name::NodeLifecycle => nodelifecycle::start(&context),
+            Name::PodGc => podgc::start(&context),
+            // Last in the set: it then finds the typed caches of the others and watches only the remaining kinds.
+            Name::GarbageCollector => garbagecollector::start(&context),
+        }
+    }
+    config.shutdown.cancelled().await;
+    context.tasks.join().await;
+}

@@ -1,0 +1,120 @@
+//! Deletion: of owners, of namespaces, of what nobody needs.
+
+use corral_controllers::Name;
+use corral_runtime::testing::FakeApi;
+use serde_json::json;
+
+use crate::cluster::{Cluster, PODS, deployment};
+
+const SETS: &str = "/apis/apps/v1/replicasets";
+const DEPLOYMENTS: &str = "/apis/apps/v1/deployments";
+
+async fn running() -> Cluster {
+    let cluster = Cluster::start(&[Name::Deployment, Name::ReplicaSet, Name::GarbageCollector]);
+    cluster.run_pods();
+    cluster.world.api.add(deployment(2, "v1"));
+    cluster
+        .wait_until(|api| api.objects(DEPLOYMENTS)[0]["status"]["availableReplicas"] == 2)
+        .await;
+    cluster
+}
+
+async fn delete(cluster: &Cluster, policy: &str) {
+    use kube::api::{Api, DeleteParams, PropagationPolicy};
+    let propagation_policy = Some(match policy {
+        "Foreground" => PropagationPolicy::Foreground,
+        "Orphan" => PropagationPolicy::Orphan,
+        _ => PropagationPolicy::Background,
+    });
+    let client = cluster.world.client.clone();
+    let deployments: Api<corral_api::k8s::api::apps::v1::Deployment> =
+        Api::namespaced(client, "ns");
+    deployments
+        .delete(
+            "web",
+            &DeleteParams {
+                propagation_policy,
+                ..DeleteParams::default()
+            },
+        )
+        .await
+        .expect("deleted");
+}
+
+fn empty(api: &FakeApi) -> bool {
+    [DEPLOYMENTS, SETS, PODS]
+        .iter()
+        .all(|collection| api.objects(collection).is_empty())
+}
+
+#[tokio::test(start_paused = true)]
+async fn dependents_go_in_the_background() {
+    let cluster = running().await;
+    delete(&cluster, "Background").await;
+    assert!(cluster.world.api.objects(DEPLOYMENTS).is_empty());
+    cluster.wait_until(empty).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_foreground_the_owner_goes_last() {
+    let cluster = running().await;
+    delete(&cluster, "Foreground").await;
+    cluster
+        .wait_until(|api| {
+            let (sets, pods) = (api.objects(SETS), api.objects(PODS));
+            if api.objects(DEPLOYMENTS).is_empty() {
+                assert!(sets.is_empty(), "the set went first");
+            }
+            if sets.is_empty() {
+                assert!(pods.is_empty(), "the pods went first");
+            }
+            empty(api)
+        })
+        .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn orphans_stay() {
+    let cluster = running().await;
+    delete(&cluster, "Orphan").await;
+    cluster
+        .wait_until(|api| api.objects(DEPLOYMENTS).is_empty())
+        .await;
+    let sets = cluster.world.api.objects(SETS);
+    assert_eq!(sets.len(), 1);
+    assert!(
+        sets[0]["metadata"]["ownerReferences"]
+            .as_array()
+            .is_none_or(Vec::is_empty)
+    );
+    assert_eq!(cluster.world.api.objects(PODS).len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_goes_with_everything_in_it() {
+    let names = [
+        Name::Namespace,
+        Name::Deployment,
+        Name::ReplicaSet,
+        Name::ServiceAccount,
+        Name::GarbageCollector,
+    ];
+    let cluster = Cluster::start(&names);
+    cluster.run_pods();
+    cluster
+        .world
+        .api
+        .add(json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "ns"}}));
+    cluster.world.api.add(deployment(2, "v1"));
+    cluster.wait_until(|api| api.objects(PODS).len() == 2).await;
+    let namespaces: kube::Api<corral_api::k8s::api::core::v1::Namespace> =
+        kube::Api::all(cluster.world.client.clone());
+    namespaces
+        .delete("ns", &kube::api::DeleteParams::default())
+        .await
+        .expect("deleted");
+    cluster
+        .wait_until(|api| api.objects("/api/v1/namespaces").is_empty())
+        .await;
+    assert!(empty(&cluster.world.api));
+}

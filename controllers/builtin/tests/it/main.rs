@@ -1,0 +1,6 @@
+//! Controllers together against an API in memory, with a stand-in for the nodes.
+
+mod cleanup;
+mod cluster;
+mod services;
+mod workloads;

@@ -1,0 +1,242 @@
+//! Leader election by Lease: of several processes with the same controllers, one works.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corral_api::k8s::api::coordination::v1::{Lease, LeaseSpec};
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use corral_api::time::MicroTime;
+use jiff::Timestamp;
+use kube::api::PostParams;
+use kube::{Api, Client};
+use tokio_util::sync::CancellationToken;
+
+use crate::{Clock, Error};
+
+/// How an election is held; the defaults are those of Kubernetes' own components.
+#[derive(Debug, Clone)]
+pub struct ElectionConfig {
+    /// Where the lease lives.
+    pub namespace: String,
+    /// The lease's name.
+    pub name: String,
+    /// Who we are; unique among the candidates.
+    pub identity: String,
+    /// How long a lease is good after its last renewal.
+    pub lease_duration: Duration,
+    /// The leader gives up when it has not managed to renew for this long; shorter than the lease.
+    pub renew_deadline: Duration,
+    /// How often to try.
+    pub retry_period: Duration,
+}
+
+impl ElectionConfig {
+    /// An election in `kube-system`.
+    pub fn new(name: &str, identity: &str) -> Self {
+        Self {
+            namespace: "kube-system".to_owned(),
+            name: name.to_owned(),
+            identity: identity.to_owned(),
+            lease_duration: Duration::from_secs(15),
+            renew_deadline: Duration::from_secs(10),
+            retry_period: Duration::from_secs(2),
+        }
+    }
+}
+
+/// What was last seen of the lease, and when by our own clock: other machines' clocks are not trusted.
+struct Observed {
+    spec: LeaseSpec,
+    at: tokio::time::Instant,
+}
+
+/// A candidate.
+pub struct Election {
+    config: ElectionConfig,
+    leases: Api<Lease>,
+    clock: Arc<dyn Clock>,
+    observed: Option<Observed>,
+}
+
+impl Election {
+    /// A candidate who has not run yet.
+    pub fn new(client: Client, config: ElectionConfig, clock: Arc<dyn Clock>) -> Self {
+        let leases = Api::namespaced(client, &config.namespace);
+        Self {
+            config,
+            leases,
+            clock,
+            observed: None,
+        }
+    }
+
+    /// Waits until we lead.
+    pub async fn acquire(&mut self) {
+        loop {
+            match self.try_hold().await {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(error) => {
+                    tracing::debug!(lease = self.config.name, %error, "lease not acquired")
+                }
+            }
+            tokio::time::sleep(self.config.retry_period).await;
+        }
+    }
+
+    /// Renews for as long as that works, then cancels `lost`: whatever works in our name must stop.
+    pub async fn hold(&mut self, lost: &CancellationToken) {
+        let mut renewed = tokio::time::Instant::now();
+        while renewed.elapsed() < self.config.renew_deadline {
+            tokio::time::sleep(self.config.retry_period).await;
+            let left = self.config.renew_deadline.saturating_sub(renewed.elapsed());
+            match tokio::time::timeout(left, self.try_hold()).await {
+                Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
+                Ok(Ok(false)) => break,
+                Ok(Err(error)) => {
+                    tracing::debug!(lease = self.config.name, %error, "lease not renewed")
+                }
+                Err(_) => break,
+            }
+        }
+        tracing::warn!(lease = self.config.name, "leadership lost");
+        lost.cancel();
+    }
+
+    /// Hands the lease back so that the next leader need not wait for it to expire.
+    ///
+    /// # Errors
+    /// When the server cannot be reached or someone else holds the lease.
+    pub async fn release(&mut self) -> Result<(), Error> {
+        let Some(mut lease) = self.leases.get_opt(&self.config.name).await? else {
+            return Ok(());
+        };
+        let spec = lease.spec.get_or_insert_default();
+        if spec.holder_identity.as_deref() != Some(self.config.identity.as_str()) {
+            return Ok(());
+        }
+        spec.holder_identity = Some(String::new());
+        spec.lease_duration_seconds = Some(1);
+        self.leases
+            .replace(&self.config.name, &PostParams::default(), &lease)
+            .await?;
+        Ok(())
+    }
+
+    /// One attempt to take or renew the lease.
+    ///
+    /// # Errors
+    /// When the server cannot be reached, or another candidate was faster.
+    pub async fn try_hold(&mut self) -> Result<bool, Error> {
+        let now = self.clock.now();
+        let Some(lease) = self.leases.get_opt(&self.config.name).await? else {
+            let lease = self.new_lease(now);
+            let lease = self.leases.create(&PostParams::default(), &lease).await?;
+            self.note(&lease);
+            return Ok(true);
+        };
+        self.note(&lease);
+        let spec = lease.spec.clone().unwrap_or_default();
+        let holder = spec.holder_identity.as_deref().unwrap_or_default();
+        let ours = holder == self.config.identity;
+        if !ours && !holder.is_empty() && !self.has_expired(&spec) {
+            return Ok(false);
+        }
+        let renewed = Lease {
+            spec: Some(self.renewed(spec, ours, now)),
+            ..lease
+        };
+        let renewed = self
+            .leases
+            .replace(&self.config.name, &PostParams::default(), &renewed)
+            .await?;
+        self.note(&renewed);
+        Ok(true)
+    }
+
+    fn note(&mut self, lease: &Lease) {
+        let spec = lease.spec.clone().unwrap_or_default();
+        if self.observed.as_ref().is_none_or(|seen| seen.spec != spec) {
+            self.observed = Some(Observed {
+                spec,
+                at: tokio::time::Instant::now(),
+            });
+        }
+    }
+
+    fn has_expired(&self, spec: &LeaseSpec) -> bool {
+        let seconds = u64::try_from(spec.lease_duration_seconds.unwrap_or(0)).unwrap_or(0);
+        let duration = Duration::from_secs(seconds);
+        self.observed
+            .as_ref()
+            .is_some_and(|seen| seen.at.elapsed() >= duration)
+    }
+
+    fn renewed(&self, spec: LeaseSpec, ours: bool, now: Timestamp) -> LeaseSpec {
+        let transitions = spec.lease_transitions.unwrap_or(0);
+        LeaseSpec {
+            holder_identity: Some(self.config.identity.clone()),
+            lease_duration_seconds: Some(self.seconds()),
+            acquire_time: if ours {
+                spec.acquire_time
+            } else {
+                Some(MicroTime(now))
+            },
+            renew_time: Some(MicroTime(now)),
+            lease_transitions: Some(if ours { transitions } else { transitions + 1 }),
+            ..spec
+        }
+    }
+
+    fn new_lease(&self, now: Timestamp) -> Lease {
+        let metadata = ObjectMeta {
+            name: Some(self.config.name.clone()),
+            namespace: Some(self.config.namespace.clone()),
+            ..ObjectMeta::default()
+        };
+        let spec = LeaseSpec {
+            holder_identity: Some(self.config.identity.clone()),
+            lease_duration_seconds: Some(self.seconds()),
+            acquire_time: Some(MicroTime(now)),
+            renew_time: Some(MicroTime(now)),
+            lease_transitions: Some(0),
+            ..LeaseSpec::default()
+        };
+        Lease {
+            metadata,
+            spec: Some(spec),
+        }
+    }
+
+    fn seconds(&self) -> i32 {
+        i32::try_from(self.config.lease_duration.as_secs()).unwrap_or(i32::MAX)
+    }
+}
+
+/// Runs `work` while we lead: waits for the lease, starts the work with a token of its own, cancels the token when the
+/// lease is lost, and begins again. Returns after `shutdown`, having handed the lease back.
+pub async fn run_elected<F, Fut>(mut election: Election, shutdown: CancellationToken, work: F)
+where
+    F: Fn(CancellationToken) -> Fut,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    while shutdown
+        .run_until_cancelled(election.acquire())
+        .await
+        .is_some()
+    {
+        let term = shutdown.child_token();
+        let working = tokio::spawn(work(term.clone()));
+        let held = shutdown.run_until_cancelled(election.hold(&term)).await;
+        term.cancel();
+        if let Err(error) = working.await {
+            tracing::error!(%error, "the work of a leader panicked");
+        }
+        if held.is_none()
+            && let Err(error) = election.release().await
+        {
+            tracing::debug!(%error, "lease not handed back");
+        }
+    }
+}
