@@ -1,0 +1,3 @@
+//! The node's own API.
+
+pub mod tls;

@@ -1,0 +1,108 @@
+//! From a container's `volumeMounts` to bind mounts.
+//!
+//! A `subPath` is resolved by the kernel within its volume (a container could have put a symbolic link there that
+//! leads elsewhere), and what was found is bound to a place of ours, so that it cannot be exchanged before the
+//! container starts.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use corral_api::k8s::api::core::v1::{Container, VolumeMount};
+use nix::fcntl::{AT_FDCWD, OFlag, OpenHow, ResolveFlag, openat2};
+use nix::mount::{MsFlags, mount};
+use nix::sys::stat::{Mode, mkdirat};
+
+use super::Paths;
+use crate::objects::Error;
+use crate::runtime::spec::Mount;
+use crate::runtime::spec::expand::expand;
+
+/// The bind mounts of a container's volumes.
+pub fn resolve(
+    pod_dir: &Path,
+    container: &Container,
+    volumes: &Paths,
+    env: &[(String, String)],
+) -> Result<Vec<Mount>, Error> {
+    let mut mounts = Vec::new();
+    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
+        let Some(volume) = volumes.get(&mount.name) else {
+            return Err(Error::NotFound { kind: "volume", name: mount.name.clone() });
+        };
+        let source = match sub_path(mount, env) {
+            Some(path) => {
+                let place = pod_dir.join("subpaths").join(&container.name).join(index.to_string());
+                pin(volume, &path, &place)?;
+                place
+            }
+            None => volume.clone(),
+        };
+        mounts.push(Mount {
+            source,
+            destination: mount.mount_path.clone(),
+            read_only: mount.read_only.unwrap_or(false),
+            recursive_read_only: matches!(
+                mount.recursive_read_only.as_deref(),
+                Some("Enabled" | "IfPossible")
+            ),
+        });
+    }
+    Ok(mounts)
+}
+
+fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
+    let lookup = |name: &str| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+    let expanded = mount.sub_path_expr.as_ref().filter(|path| !path.is_empty()).map(|path| expand(path, lookup));
+    expanded.or_else(|| mount.sub_path.clone()).filter(|path| !path.is_empty())
+}
+
+/// Binds `path` below `volume` to `place`; missing directories are made.
+fn pin(volume: &Path, path: &str, place: &Path) -> Result<(), Error> {
+    let escaped = |error: nix::Error| Error::io(format!("use subPath {path:?}"))(error.into());
+    let root = open(None, volume, ResolveFlag::empty()).map_err(escaped)?;
+    let found = match open_below(&root, Path::new(path)) {
+        Err(nix::Error::ENOENT) => {
+            make_below(&root, Path::new(path)).map_err(escaped)?;
+            open_below(&root, Path::new(path)).map_err(escaped)?
+        }
+        other => other.map_err(escaped)?,
+    };
+    let handle = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    let is_directory = std::fs::metadata(&handle).is_ok_and(|metadata| metadata.is_dir());
+    let parent = place.parent().unwrap_or(place);
+    std::fs::create_dir_all(parent).map_err(Error::io("make a mount point"))?;
+    super::unmount_below(place).map_err(Error::io("clear a mount point"))?;
+    let _ = std::fs::remove_file(place);
+    if is_directory {
+        std::fs::create_dir_all(place).map_err(Error::io("make a mount point"))?;
+    } else {
+        let _ = std::fs::remove_dir(place);
+        std::fs::File::create(place).map_err(Error::io("make a mount point"))?;
+    }
+    mount(Some(&handle), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(escaped)
+}
+
+fn open(at: Option<&OwnedFd>, path: &Path, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
+    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+    match at {
+        Some(fd) => openat2(fd, path, how),
+        None => openat2(AT_FDCWD, path, how),
+    }
+}
+
+fn open_below(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
+    open(Some(root), path, ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+}
+
+fn make_below(root: &OwnedFd, path: &Path) -> nix::Result<()> {
+    let mut current = root.try_clone().map_err(|_| nix::Error::EMFILE)?;
+    for component in path.components() {
+        let name = Path::new(component.as_os_str());
+        match mkdirat(&current, name, Mode::from_bits_truncate(0o750)) {
+            Ok(()) | Err(nix::Error::EEXIST) => {}
+            Err(error) => return Err(error),
+        }
+        current = open_below(&current, name)?;
+    }
+    Ok(())
+}
