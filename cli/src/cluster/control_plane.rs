@@ -1,0 +1,199 @@
+//! Store, API server, controllers and scheduler, put together.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Args;
+use corral_controllers::ClientFactory;
+use corral_runtime::{CacheFactory, Metrics, Tasks};
+use corral_server::authn::User;
+use corral_server::local::Local;
+use corral_server::{AddressRange, Server, ServerConfig};
+use corral_storage::Storage;
+use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
+use corral_storage::etcd::{EtcdConfig, EtcdStore};
+use prometheus::Registry;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::kubeconfig;
+use crate::logging::{self, LogFormat};
+
+/// The client whose watches all components of this process share.
+const SHARED_CACHES: &str = "shared-caches";
+
+/// What every control plane can be told.
+#[derive(Debug, Clone, Args)]
+pub struct ControlPlaneArgs {
+    /// Where everything is kept.
+    #[arg(long, default_value = "/var/lib/corral", value_name = "DIR")]
+    pub data_dir: PathBuf,
+    /// Where the API listens; port 0 picks a free one.
+    #[arg(long, default_value = "127.0.0.1:6443", value_name = "ADDR")]
+    pub listen: SocketAddr,
+    /// The address that nodes and pods reach the API at (default: the one listened on).
+    #[arg(long, value_name = "IP")]
+    pub advertise: Option<IpAddr>,
+    /// Another name or address that clients use for the API.
+    #[arg(long = "tls-san", value_name = "NAME")]
+    pub tls_san: Vec<String>,
+    /// Addresses of Services.
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "NETWORK")]
+    pub service_range: AddressRange,
+    /// etcd to use instead of the embedded store.
+    #[arg(long, value_delimiter = ',', value_name = "URL")]
+    pub etcd_endpoints: Vec<String>,
+    /// How long history is kept, in seconds: watches and paged lists resume within it.
+    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    pub history_seconds: u64,
+    /// Least number of revisions kept, whatever their age.
+    #[arg(long, default_value_t = 1000, value_name = "N")]
+    pub history_revisions: u64,
+    /// Run no controllers.
+    #[arg(long)]
+    pub no_controllers: bool,
+    /// Run no scheduler.
+    #[arg(long)]
+    pub no_scheduler: bool,
+    /// What is logged, in the syntax of tracing's filters.
+    #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
+    pub log: String,
+    /// The shape of log lines.
+    #[arg(long, value_enum, default_value = "text")]
+    pub log_format: LogFormat,
+}
+
+/// A control plane that runs.
+pub struct ControlPlane {
+    /// The API server.
+    pub server: Server,
+    /// Metrics of everything in this process.
+    pub registry: Registry,
+    /// Where the administrator's kubeconfig was written.
+    pub kubeconfig: PathBuf,
+    // Stopped before the server, so that last writes still arrive.
+    clients_stop: CancellationToken,
+    server_stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl ControlPlane {
+    /// Starts a control plane; the API is ready when this returns.
+    pub async fn start(args: &ControlPlaneArgs) -> anyhow::Result<Self> {
+        let registry = Registry::new();
+        std::fs::create_dir_all(&args.data_dir)
+            .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
+        let storage = open_store(args, &registry).await?;
+        let server_stop = CancellationToken::new();
+        let server = Server::start(ServerConfig {
+            listen: args.listen,
+            advertise: args.advertise,
+            names: args.tls_san.clone(),
+            pki: args.data_dir.join("pki"),
+            service_range: args.service_range,
+            node_ports: 30_000..=32_767,
+            storage,
+            registry: registry.clone(),
+            stop: server_stop.clone(),
+        })
+        .await?;
+        let kubeconfig = write_admin_kubeconfig(&server, &args.data_dir)?;
+        let plane = Self {
+            server,
+            registry,
+            kubeconfig,
+            clients_stop: CancellationToken::new(),
+            server_stop,
+            tasks: TaskTracker::new(),
+        };
+        plane.start_clients(args);
+        Ok(plane)
+    }
+
+    fn start_clients(&self, args: &ControlPlaneArgs) {
+        let local = self.server.local(User::default());
+        let clients: ClientFactory = Arc::new(move |name: &str| local.clone().with_user(identity(name)).client());
+        // One cache per kind for everything in this process.
+        let tasks = Tasks::new(self.clients_stop.clone());
+        let caches = CacheFactory::new(clients(SHARED_CACHES), Metrics::register(&self.registry), tasks);
+        if !args.no_controllers {
+            self.tasks.spawn(corral_controllers::start(corral_controllers::ControllersConfig {
+                clients,
+                caches: Some(caches.clone()),
+                registry: self.registry.clone(),
+                shutdown: self.clients_stop.clone(),
+                root_ca: Some(self.server.ca().to_owned()),
+                enabled: corral_controllers::Name::ALL.iter().copied().collect(),
+                clock: Arc::new(corral_runtime::SystemClock),
+            }));
+        }
+        if !args.no_scheduler {
+            let client = self.local(User::new("system:kube-scheduler", &[])).client();
+            self.tasks.spawn(corral_scheduler::start(corral_scheduler::SchedulerConfig {
+                client,
+                caches: Some(caches),
+                registry: self.registry.clone(),
+                shutdown: self.clients_stop.clone(),
+                scheduler_name: "default-scheduler".to_owned(),
+                clock: Arc::new(corral_runtime::SystemClock),
+                plugins: corral_scheduler::plugins::Plugins::default(),
+            }));
+        }
+        self.tasks.close();
+    }
+
+    /// A transport to the API inside this process.
+    pub fn local(&self, user: User) -> Local {
+        self.server.local(user)
+    }
+
+    /// Stops controllers and scheduler, then the server.
+    pub async fn stop(self) {
+        /// Controllers end at once; this bounds one that does not.
+        const CLIENTS_STOP_MAX: Duration = Duration::from_secs(5);
+        self.clients_stop.cancel();
+        let _ = tokio::time::timeout(CLIENTS_STOP_MAX, self.tasks.wait()).await;
+        self.server_stop.cancel();
+        self.server.stopped().await;
+    }
+}
+
+fn identity(controller: &str) -> User {
+    // Caches are shared by all controllers, so no controller's own role covers them.
+    if controller == SHARED_CACHES {
+        return User::new("system:kube-controller-manager", &[]);
+    }
+    User::service_account("kube-system", controller)
+}
+
+async fn open_store(args: &ControlPlaneArgs, registry: &Registry) -> anyhow::Result<Arc<dyn Storage>> {
+    let history_window = Duration::from_secs(args.history_seconds);
+    if !args.etcd_endpoints.is_empty() {
+        let mut config = EtcdConfig::new(args.etcd_endpoints.clone());
+        config.history_window = history_window;
+        config.history_revisions_min = args.history_revisions;
+        return Ok(EtcdStore::connect(config).await?);
+    }
+    let mut config = EmbeddedConfig::new(args.data_dir.join("store"));
+    config.history_window = history_window;
+    config.history_revisions_min = args.history_revisions;
+    let metrics = EmbeddedMetrics::register(registry)?;
+    let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(config, metrics)).await??;
+    Ok(store)
+}
+
+/// Writes `admin.kubeconfig`, which only its owner may read.
+fn write_admin_kubeconfig(server: &Server, data_dir: &Path) -> anyhow::Result<PathBuf> {
+    let identity = server.client_identity("admin", corral_server::authn::MASTERS)?;
+    let mut address = server.address();
+    if address.ip().is_unspecified() {
+        address.set_ip(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
+    }
+    let text = kubeconfig::render(&format!("https://{address}"), server.ca(), "admin", &identity);
+    let path = data_dir.join("admin.kubeconfig");
+    corral_server::pki::write_private(&path, &text)?;
+    Ok(path)
+}

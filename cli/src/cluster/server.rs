@@ -1,0 +1,27 @@
+//! `corral server`.
+
+use clap::Args;
+
+use super::control_plane::{ControlPlane, ControlPlaneArgs};
+use super::signals;
+use crate::logging;
+
+/// Start the control plane alone.
+#[derive(Debug, Args)]
+pub struct ServerArgs {
+    #[command(flatten)]
+    control_plane: ControlPlaneArgs,
+}
+
+/// Runs until told to stop.
+pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
+    let ServerArgs { control_plane } = args;
+    logging::start(&control_plane.log, control_plane.log_format)?;
+    let stop = signals::stop_token()?;
+    let plane = ControlPlane::start(&control_plane).await?;
+    println!("API         https://{}", plane.server.address());
+    println!("kubeconfig  {}", plane.kubeconfig.display());
+    stop.cancelled().await;
+    plane.stop().await;
+    Ok(())
+}
