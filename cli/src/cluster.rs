@@ -1,6 +1,11 @@
 //! The roles that make a cluster, and how they are put together in one process.
 
+pub mod agent;
 pub mod control_plane;
+pub mod down;
+pub mod join;
+pub mod node;
 pub mod server;
 pub mod signals;
 pub mod token;
+pub mod up;

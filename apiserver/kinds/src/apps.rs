@@ -3,3 +3,4 @@
 pub mod daemon_set;
 pub mod deployment;
 pub mod replica_set;
+pub(crate) mod template;

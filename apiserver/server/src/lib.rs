@@ -267,7 +267,11 @@ fn server_tls(pki: &Pki, names: &[String], addresses: &[IpAddr]) -> Result<Arc<r
         user: "kube-apiserver",
         group: "corral",
     };
-    let (chain, key) = pki.server(subject, &all, &reached)?.to_rustls()?;
+    let (mut chain, key) = pki.server(subject, &all, &reached)?.to_rustls()?;
+    // Nodes that join know only the hash of the CA, so it is shown to them.
+    for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
+        chain.push(certificate.map_err(|e| Error::Tls(e.to_string()))?);
+    }
     let verifier = WebPkiClientVerifier::builder(Arc::new(roots(pki)?))
         .allow_unauthenticated()
         .build()

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 use corral_api::k8s::ByteString;
 use corral_api::k8s::api::core::v1::Secret;
 use jiff::{SignedDuration, Timestamp};
 use kube::api::{Api, PostParams};
 
+use super::join;
 use crate::client;
 
 /// Manage the tokens by which nodes join.
@@ -56,9 +58,12 @@ pub async fn run(command: TokenCommand) -> anyhow::Result<()> {
     object.metadata.name = Some(format!("bootstrap-token-{id}"));
     object.type_ = Some("bootstrap.kubernetes.io/token".to_owned());
     object.data = Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect());
-    let secrets: Api<Secret> = Api::namespaced(client.connect().await?, "kube-system");
+    let config = client.config().await?;
+    let ca = config.root_cert.as_ref().and_then(|chain| chain.first()).map(|der| join::ca_hash(der));
+    let ca = ca.context("the kubeconfig names no certificate authority, by which nodes would know the server")?;
+    let secrets: Api<Secret> = Api::namespaced(kube::Client::try_from(config)?, "kube-system");
     secrets.create(&PostParams::default(), &object).await?;
-    let token = format!("{id}.{secret}");
+    let token = format!("{id}.{secret}@sha256:{ca}");
     match out {
         Some(path) => corral_server::pki::write_private(&path, &token)?,
         None => println!("{token}"),

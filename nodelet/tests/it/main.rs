@@ -82,15 +82,22 @@ async fn environment_and_volumes_reach_the_container() {
 async fn a_new_agent_adopts_what_the_old_one_left() {
     let mut scenario = Scenario::new("adopt").await;
     scenario.create(pod("stay", json!({"containers": [shell("echo up; exec sleep 1000")]})));
+    let mut waiter = shell("echo up; while [ ! -e /sig/go ]; do sleep 0.05; done; exit 6");
+    waiter["volumeMounts"] = json!([{"name": "v", "mountPath": "/sig"}]);
     scenario.create(pod("end", json!({"restartPolicy": "Never",
-        "containers": [shell("echo up; read -r x < /fifo/f; exit 6")],
-        "volumes": [{"name": "v", "emptyDir": {}}]})));
+        "containers": [waiter], "volumes": [{"name": "v", "emptyDir": {}}]})));
     let before = scenario.wait_for("stay", |pod| pod["status"]["phase"] == "Running").await;
-    scenario.wait_for("end", |pod| pod["status"]["phase"] != "Pending").await;
+    scenario.wait_for("end", |pod| pod["status"]["phase"] == "Running").await;
     scenario.stop_agent().await;
     assert_eq!(scenario.running_shims(), 2, "shims outlive the agent");
+    let directory = scenario.pod_dir("end");
+    std::fs::write(directory.join("volumes/v/go"), "").expect("written");
+    while !directory.join("containers/c-0/exit.json").exists() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
     scenario.start_agent().await;
-    scenario.wait_for("end", |pod| pod["status"]["phase"] == "Failed").await;
+    let ended = scenario.wait_for("end", |pod| pod["status"]["phase"] == "Failed").await;
+    assert_eq!(state(&ended, "terminated")["exitCode"], 6, "the end of a container while no agent ran is known");
     // The agent has looked at everything once it acts on something new.
     scenario.create(pod("new", json!({"containers": [shell("exec sleep 1000")]})));
     scenario.wait_for("new", |pod| pod["status"]["phase"] == "Running").await;

@@ -110,9 +110,13 @@ impl Scenario {
         self.wait_for(name, Value::is_null).await;
     }
 
-    pub fn log_path(&self, name: &str, container: &str, attempt: u32) -> PathBuf {
+    pub fn pod_dir(&self, name: &str) -> PathBuf {
         let uid = self.get(name).expect("there")["metadata"]["uid"].as_str().expect("a uid").to_owned();
-        self.directory.path().join("pods").join(uid).join("logs").join(container).join(format!("{attempt}.log"))
+        self.directory.path().join("pods").join(uid)
+    }
+
+    pub fn log_path(&self, name: &str, container: &str, attempt: u32) -> PathBuf {
+        self.pod_dir(name).join("logs").join(container).join(format!("{attempt}.log"))
     }
 
     pub fn log(&self, name: &str, container: &str, attempt: u32) -> String {

@@ -121,7 +121,7 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
-        "daemonset-controller",
+        "daemon-set-controller",
         &[
             (&["apps"], &["daemonsets"], READ),
             (&["apps"], &["daemonsets/status", "daemonsets/finalizers"], &["update", "patch"]),
@@ -139,6 +139,10 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
             (CORE, &["pods"], &["create", "delete", "get", "list", "patch", "watch"]),
             EVENTS,
         ],
+    ),
+    (
+        "ttl-after-finished-controller",
+        &[(&["batch"], &["jobs"], &["delete", "get", "list", "watch"]), EVENTS],
     ),
     (
         "cronjob-controller",

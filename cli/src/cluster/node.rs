@@ -1,0 +1,122 @@
+//! A node, put together: the network, the agent, and the node's own API.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::Context;
+use clap::Args;
+use corral_nodelet::network::PodNetwork;
+use corral_nodelet::{Agent, AgentConfig};
+use corral_server::pki::Identity;
+use sha2::{Digest, Sha256};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// What a node can be told.
+#[derive(Debug, Clone, Args)]
+pub struct NodeArgs {
+    /// The node's name (default: the machine's host name).
+    #[arg(long, value_name = "NAME")]
+    pub node_name: Option<String>,
+    /// A label of the node, KEY=VALUE.
+    #[arg(long = "node-label", value_name = "KEY=VALUE", value_parser = label)]
+    pub labels: Vec<(String, String)>,
+    /// A registry to speak to without TLS, HOST:PORT; loopback addresses always are.
+    #[arg(long = "insecure-registry", value_name = "HOST")]
+    pub insecure_registries: Vec<String>,
+}
+
+fn label(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
+    let wrong = corral_api::names::qualified_name(key).into_iter().chain(corral_api::names::label_value(value)).next();
+    match wrong {
+        Some(why) => Err(why),
+        None => Ok((key.to_owned(), value.to_owned())),
+    }
+}
+
+impl NodeArgs {
+    /// The node's name.
+    pub fn name(&self) -> anyhow::Result<String> {
+        let name = match &self.node_name {
+            Some(name) => name.clone(),
+            None => nix::unistd::gethostname()?.to_string_lossy().to_lowercase(),
+        };
+        match corral_api::names::dns1123_subdomain(&name).first() {
+            None => Ok(name),
+            Some(why) => anyhow::bail!("the node name {name:?} cannot be used, name it with --node-name: {why}"),
+        }
+    }
+}
+
+/// A short name for what belongs to a data directory on this machine: links, tables, cgroups.
+pub fn cluster_id(data_dir: &Path) -> anyhow::Result<String> {
+    let path = data_dir
+        .canonicalize()
+        .with_context(|| format!("cannot use the data directory {}", data_dir.display()))?;
+    let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
+    Ok(hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect())
+}
+
+/// The program and arguments that run a shim: this program, by its path, so that an upgrade is used for new pods.
+pub fn shim_command() -> anyhow::Result<Vec<String>> {
+    let program = std::env::current_exe().context("cannot find this program")?;
+    Ok(vec![program.to_string_lossy().into_owned(), "shim".to_owned()])
+}
+
+/// Everything that a node is started with.
+pub struct NodeConfig {
+    /// What the user says.
+    pub args: NodeArgs,
+    /// Where its pods, images and logs live.
+    pub data_dir: PathBuf,
+    /// Names what is made on this machine.
+    pub cluster_id: String,
+    /// The API.
+    pub client: kube::Client,
+    /// The node's addresses.
+    pub addresses: Vec<IpAddr>,
+    /// The certificate of the node's API.
+    pub identity: Identity,
+    /// The CA of the cluster, in PEM.
+    pub ca: String,
+    /// The pod network.
+    pub network: Arc<dyn PodNetwork>,
+    /// Ends the node; its containers go on.
+    pub stop: CancellationToken,
+}
+
+/// Starts a node; its tasks end after `stop`.
+pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()> {
+    let NodeConfig {
+        args,
+        data_dir,
+        cluster_id,
+        client,
+        addresses,
+        identity,
+        ca,
+        network,
+        stop,
+    } = config;
+    let listener = TcpListener::bind("0.0.0.0:0").await.context("cannot listen for the node's API")?;
+    let agent = Agent::new(AgentConfig {
+        node_name: args.name()?,
+        data_dir,
+        cluster_id,
+        client,
+        shim_command: shim_command()?,
+        network,
+        addresses,
+        server_port: listener.local_addr()?.port(),
+        insecure_registries: args.insecure_registries.clone(),
+        labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+    })?;
+//SERVE
+    let _ = (identity, ca);
+    tasks.spawn(agent.run(stop));
+    Ok(())
+}
