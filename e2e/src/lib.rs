@@ -1,1 +1,216 @@
-//! 
+//! Drives the real binary with real clients: what end-to-end tests share.
+//!
+//! A [`Cluster`] is a `corral up` of its own on a free port and in a temporary directory; dropping it stops its pods
+//! and removes what it made. [`Cluster::kubectl`] runs the unmodified kubectl that `scripts/clients` built.
+
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long anything is waited for; generous, because test machines are slow and shared.
+pub const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often something outside is looked at that cannot be awaited.
+const LOOK_PERIOD: Duration = Duration::from_millis(100);
+
+/// The root of the project.
+pub fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the project").to_owned()
+}
+
+/// The `corral` binary next to the test's own.
+pub fn corral() -> PathBuf {
+    let test = std::env::current_exe().expect("a running test has a path");
+    let target = test.ancestors().nth(2).expect("tests live in target/PROFILE/deps");
+    target.join("corral")
+}
+
+/// The kubectl of a minor version, such as `1.36`.
+pub fn kubectl_path(version: &str) -> PathBuf {
+    root().join(".cache/clients").join(format!("kubectl-{version}"))
+}
+
+/// What a command said.
+#[derive(Debug)]
+pub struct Said {
+    /// Whether it exited with 0.
+    pub ok: bool,
+    /// Its exit code.
+    pub code: Option<i32>,
+    /// Standard output.
+    pub out: String,
+    /// Standard error.
+    pub err: String,
+}
+
+impl Said {
+    fn of(output: Output) -> Self {
+        Self {
+            ok: output.status.success(),
+            code: output.status.code(),
+            out: String::from_utf8_lossy(&output.stdout).into_owned(),
+            err: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+/// A cluster of a test's own.
+pub struct Cluster {
+    directory: tempfile::TempDir,
+    process: Option<Child>,
+}
+
+impl Cluster {
+    /// Starts a cluster and waits until its node is ready.
+    pub fn up() -> Self {
+        let directory = tempfile::Builder::new().prefix("corral-e2e-").tempdir().expect("a temporary directory");
+        let mut cluster = Self {
+            directory,
+            process: None,
+        };
+        cluster.start();
+        cluster.wait("the node to be ready", || {
+            let said = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
+            said.ok && said.out.contains(" Ready ")
+        });
+        cluster.wait("the default service account", || cluster.try_kubectl(&["get", "sa", "default"]).ok);
+        cluster
+    }
+
+    /// The data directory.
+    pub fn data_dir(&self) -> PathBuf {
+        self.directory.path().join("data")
+    }
+
+    /// The administrator's kubeconfig.
+    pub fn kubeconfig(&self) -> PathBuf {
+        self.data_dir().join("admin.kubeconfig")
+    }
+
+    /// What the cluster logged.
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// Starts the cluster's process; its data directory may hold an earlier life.
+    pub fn start(&mut self) {
+        let open = |name: &str| {
+            let path = self.directory.path().join(name);
+            std::fs::OpenOptions::new().create(true).append(true).open(path).expect("a log file")
+        };
+        let _ = std::fs::remove_file(self.kubeconfig());
+        let process = Command::new(corral())
+            .args(["up", "--listen", "127.0.0.1:0", "--node-name", "node-1", "--data-dir"])
+            .arg(self.data_dir())
+            .stdin(Stdio::null())
+            .stdout(open("out"))
+            .stderr(open("log"))
+            .spawn()
+            .expect("the corral binary is built; run scripts/test");
+        self.process = Some(process);
+        self.wait("the API to be ready", || self.try_kubectl(&["get", "--raw", "/readyz"]).ok);
+    }
+
+    /// Ends the cluster's process as a crash would.
+    pub fn kill(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            process.kill().expect("the process is ours");
+            process.wait().expect("the process is ours");
+        }
+    }
+
+    /// Ends the cluster's process in order.
+    pub fn terminate(&mut self) {
+        if let Some(mut process) = self.process.take() {
+            let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the process is ours");
+            process.wait().expect("the process is ours");
+        }
+    }
+
+    /// Runs kubectl.
+    pub fn try_kubectl(&self, args: &[&str]) -> Said {
+        self.kubectl_command(args).output().map(Said::of).expect("kubectl is built; run scripts/clients")
+    }
+
+    /// A kubectl that is not started yet.
+    pub fn kubectl_command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(kubectl_path("1.36"));
+        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).stdin(Stdio::null());
+        // Discovery is cached per host and port, and ports are used again.
+        command.env("KUBECACHEDIR", self.directory.path().join("kube-cache"));
+        command
+    }
+
+    /// Runs kubectl, which must succeed, and answers what it printed.
+    #[track_caller]
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        let said = self.try_kubectl(args);
+        assert!(said.ok, "kubectl {args:?} failed\n{}{}\nlog:\n{}", said.out, said.err, self.log_tail());
+        said.out
+    }
+
+    /// Applies a manifest.
+    #[track_caller]
+    pub fn apply(&self, manifest: &str) -> String {
+        let said = self.kubectl_with_input(&["apply", "-f", "-"], manifest);
+        assert!(said.ok, "apply failed\n{}{}", said.out, said.err);
+        said.out
+    }
+
+    /// Runs kubectl with input.
+    pub fn kubectl_with_input(&self, args: &[&str], input: &str) -> Said {
+        use std::io::Write;
+        let mut child = self
+            .kubectl_command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is built; run scripts/clients");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        stdin.write_all(input.as_bytes()).expect("kubectl reads its input");
+        drop(stdin);
+        Said::of(child.wait_with_output().expect("kubectl ends"))
+    }
+
+    /// A value out of an object.
+    #[track_caller]
+    pub fn jsonpath(&self, what: &[&str], path: &str) -> String {
+        let output = format!("jsonpath={path}");
+        let mut args = vec!["get"];
+        args.extend(what);
+        args.extend(["-o", &output]);
+        self.kubectl(&args)
+    }
+
+    /// Waits until something holds.
+    #[track_caller]
+    pub fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
+        let deadline = Instant::now() + WAIT_MAX;
+        while !holds() {
+            assert!(
+                Instant::now() < deadline,
+                "waited in vain for {what}\n{}\nlog:\n{}",
+                self.try_kubectl(&["get", "pods,events", "-A", "-o", "wide"]).out,
+                self.log_tail()
+            );
+            std::thread::sleep(LOOK_PERIOD);
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.terminate();
+        let down = Command::new(corral()).arg("down").arg("--data-dir").arg(self.data_dir()).output();
+        if !down.as_ref().is_ok_and(|output| output.status.success()) {
+            eprintln!("corral down failed: {down:?}");
+        }
+    }
+}
