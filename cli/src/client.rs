@@ -34,8 +34,12 @@ impl ClientArgs {
             None => None,
         };
         let kubeconfig = match &file {
-            Some(path) => Kubeconfig::read_from(path)
-                .with_context(|| format!("cannot read the kubeconfig {}; name one with --kubeconfig", path.display()))?,
+            Some(path) => Kubeconfig::read_from(path).with_context(|| {
+                format!(
+                    "cannot read the kubeconfig {}; name one with --kubeconfig",
+                    path.display()
+                )
+            })?,
             None => Kubeconfig::read()?,
         };
         Ok(Config::from_custom_kubeconfig(kubeconfig, &options).await?)

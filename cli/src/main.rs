@@ -20,7 +20,10 @@ fn main() -> ExitCode {
         return corral_shim::main(arguments);
     }
     let command = args::parse();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("corral: cannot start: {error}");

@@ -14,19 +14,27 @@ const LOOK_PERIOD: Duration = Duration::from_millis(100);
 
 /// The root of the project.
 pub fn root() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the crate is in the project").to_owned()
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate is in the project")
+        .to_owned()
 }
 
 /// The `corral` binary next to the test's own.
 pub fn corral() -> PathBuf {
     let test = std::env::current_exe().expect("a running test has a path");
-    let target = test.ancestors().nth(2).expect("tests live in target/PROFILE/deps");
+    let target = test
+        .ancestors()
+        .nth(2)
+        .expect("tests live in target/PROFILE/deps");
     target.join("corral")
 }
 
 /// The kubectl of a minor version, such as `1.36`.
 pub fn kubectl_path(version: &str) -> PathBuf {
-    root().join(".cache/clients").join(format!("kubectl-{version}"))
+    root()
+        .join(".cache/clients")
+        .join(format!("kubectl-{version}"))
 }
 
 /// What a command said.
@@ -62,7 +70,10 @@ pub struct Cluster {
 impl Cluster {
     /// Starts a cluster and waits until its node is ready.
     pub fn up() -> Self {
-        let directory = tempfile::Builder::new().prefix("corral-e2e-").tempdir().expect("a temporary directory");
+        let directory = tempfile::Builder::new()
+            .prefix("corral-e2e-")
+            .tempdir()
+            .expect("a temporary directory");
         let mut cluster = Self {
             directory,
             process: None,
@@ -72,7 +83,9 @@ impl Cluster {
             let said = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
             said.ok && said.out.contains(" Ready ")
         });
-        cluster.wait("the default service account", || cluster.try_kubectl(&["get", "sa", "default"]).ok);
+        cluster.wait("the default service account", || {
+            cluster.try_kubectl(&["get", "sa", "default"]).ok
+        });
         cluster
     }
 
@@ -95,11 +108,22 @@ impl Cluster {
     pub fn start(&mut self) {
         let open = |name: &str| {
             let path = self.directory.path().join(name);
-            std::fs::OpenOptions::new().create(true).append(true).open(path).expect("a log file")
+            std::fs::OpenOptions::new()
+                .create(true)
+                .append(true)
+                .open(path)
+                .expect("a log file")
         };
         let _ = std::fs::remove_file(self.kubeconfig());
         let process = Command::new(corral())
-            .args(["up", "--listen", "127.0.0.1:0", "--node-name", "node-1", "--data-dir"])
+            .args([
+                "up",
+                "--listen",
+                "127.0.0.1:0",
+                "--node-name",
+                "node-1",
+                "--data-dir",
+            ])
             .arg(self.data_dir())
             .stdin(Stdio::null())
             .stdout(open("out"))
@@ -107,7 +131,9 @@ impl Cluster {
             .spawn()
             .expect("the corral binary is built; run scripts/test");
         self.process = Some(process);
-        self.wait("the API to be ready", || self.try_kubectl(&["get", "--raw", "/readyz"]).ok);
+        self.wait("the API to be ready", || {
+            self.try_kubectl(&["get", "--raw", "/readyz"]).ok
+        });
     }
 
     /// Ends the cluster's process as a crash would.
@@ -122,20 +148,28 @@ impl Cluster {
     pub fn terminate(&mut self) {
         if let Some(mut process) = self.process.take() {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
-            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).expect("the process is ours");
+            nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
+                .expect("the process is ours");
             process.wait().expect("the process is ours");
         }
     }
 
     /// Runs kubectl.
     pub fn try_kubectl(&self, args: &[&str]) -> Said {
-        self.kubectl_command(args).output().map(Said::of).expect("kubectl is built; run scripts/clients")
+        self.kubectl_command(args)
+            .output()
+            .map(Said::of)
+            .expect("kubectl is built; run scripts/clients")
     }
 
     /// A kubectl that is not started yet.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(kubectl_path("1.36"));
-        command.arg("--kubeconfig").arg(self.kubeconfig()).args(args).stdin(Stdio::null());
+        command
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(args)
+            .stdin(Stdio::null());
         // Discovery is cached per host and port, and ports are used again.
         command.env("KUBECACHEDIR", self.directory.path().join("kube-cache"));
         command
@@ -145,7 +179,13 @@ impl Cluster {
     #[track_caller]
     pub fn kubectl(&self, args: &[&str]) -> String {
         let said = self.try_kubectl(args);
-        assert!(said.ok, "kubectl {args:?} failed\n{}{}\nlog:\n{}", said.out, said.err, self.log_tail());
+        assert!(
+            said.ok,
+            "kubectl {args:?} failed\n{}{}\nlog:\n{}",
+            said.out,
+            said.err,
+            self.log_tail()
+        );
         said.out
     }
 
@@ -168,7 +208,9 @@ impl Cluster {
             .spawn()
             .expect("kubectl is built; run scripts/clients");
         let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        stdin.write_all(input.as_bytes()).expect("kubectl reads its input");
+        stdin
+            .write_all(input.as_bytes())
+            .expect("kubectl reads its input");
         drop(stdin);
         Said::of(child.wait_with_output().expect("kubectl ends"))
     }
@@ -191,7 +233,8 @@ impl Cluster {
             assert!(
                 Instant::now() < deadline,
                 "waited in vain for {what}\n{}\nlog:\n{}",
-                self.try_kubectl(&["get", "pods,events", "-A", "-o", "wide"]).out,
+                self.try_kubectl(&["get", "pods,events", "-A", "-o", "wide"])
+                    .out,
                 self.log_tail()
             );
             std::thread::sleep(LOOK_PERIOD);
@@ -208,7 +251,11 @@ impl Cluster {
 impl Drop for Cluster {
     fn drop(&mut self) {
         self.terminate();
-        let down = Command::new(corral()).arg("down").arg("--data-dir").arg(self.data_dir()).output();
+        let down = Command::new(corral())
+            .arg("down")
+            .arg("--data-dir")
+            .arg(self.data_dir())
+            .output();
         if !down.as_ref().is_ok_and(|output| output.status.success()) {
             eprintln!("corral down failed: {down:?}");
         }

@@ -1,1 +1,113 @@
-fn main() {}
+//! Tasks of the project that are no part of the product: `cargo xtask --help`.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, ensure};
+use clap::{Parser, Subcommand};
+
+mod bench;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the project")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Make the table of API facts anew from the Go modules of Kubernetes. Needs Go.
+    Facts {
+        /// Fail if the table would change, and leave it.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Kill the store at random points under writers, and check what is there afterwards.
+    Crash {
+        /// How often.
+        #[arg(long, default_value_t = 200)]
+        rounds: u32,
+    },
+    /// Measure the release build and write docs/benchmarks.md.
+    Bench(bench::BenchArgs),
+    /// What CI runs besides the tests: formatting and lints.
+    Lint,
+}
+
+/// The root of the project.
+pub fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .parent()
+        .expect("the crate is in the project")
+}
+
+fn main() -> anyhow::Result<()> {
+    match Cli::parse().task {
+        Task::Facts { check } => facts(check),
+        Task::Crash { rounds } => run(cargo()
+            .args([
+                "test",
+                "--package",
+                "corral-storage",
+                "--test",
+                "it",
+                "crash",
+                "--",
+                "--nocapture",
+            ])
+            .env("CORRAL_CRASH_ROUNDS", rounds.to_string())),
+        Task::Bench(args) => bench::run(&args),
+        Task::Lint => {
+            run(cargo().args(["fmt", "--all", "--check"]))?;
+            run(cargo().args([
+                "clippy",
+                "--workspace",
+                "--all-targets",
+                "--",
+                "-D",
+                "warnings",
+            ]))
+        }
+    }
+}
+
+fn cargo() -> Command {
+    let mut command = Command::new("cargo");
+    command.current_dir(root());
+    command
+}
+
+/// Runs a command that must succeed.
+pub fn run(command: &mut Command) -> anyhow::Result<()> {
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {command:?}"))?;
+    ensure!(status.success(), "{command:?} failed: {status}");
+    Ok(())
+}
+
+fn facts(check: bool) -> anyhow::Result<()> {
+    let table: PathBuf = root().join("apiserver/kinds/src/facts.json");
+    let output = Command::new("go")
+        .args(["run", "."])
+        .current_dir(root().join("xtask/facts"))
+        .output()
+        .context("Go is needed for the table of facts")?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    if check {
+        let kept = std::fs::read(&table)?;
+        ensure!(
+            kept == output.stdout,
+            "{} has drifted; run cargo xtask facts",
+            table.display()
+        );
+        return Ok(());
+    }
+    std::fs::write(&table, &output.stdout)?;
+    Ok(())
+}

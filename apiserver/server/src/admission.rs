@@ -66,7 +66,10 @@ impl<'a> Attributes<'a> {
 
     fn is(&self, group: &str, kind: &str, action: Action) -> bool {
         let names = self.kind.names();
-        names.group == group && names.kind == kind && self.action == action && self.subresource.is_empty()
+        names.group == group
+            && names.kind == kind
+            && self.action == action
+            && self.subresource.is_empty()
     }
 
     fn forbidden(&self, name: &str, why: &str) -> Status {
@@ -99,7 +102,9 @@ impl Admission {
     }
 
     fn api(&self) -> Result<std::sync::Arc<crate::api::Api>, Status> {
-        self.api.get().ok_or_else(|| Status::unavailable("the server is stopping"))
+        self.api
+            .get()
+            .ok_or_else(|| Status::unavailable("the server is stopping"))
     }
 
     /// Changes an object before its rules are checked.
@@ -120,7 +125,9 @@ impl Admission {
             runtime_class::admit(&api, attributes, object)?;
             pod_tolerations::admit(object);
         }
-        if attributes.is("", "Service", Action::Create) || attributes.is("", "Service", Action::Update) {
+        if attributes.is("", "Service", Action::Create)
+            || attributes.is("", "Service", Action::Update)
+        {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
         Ok(())
@@ -143,7 +150,12 @@ impl Admission {
     ///
     /// # Errors
     /// 403 when it may not.
-    pub async fn delete(&self, kind: &'static dyn AnyKind, _cx: &WriteContext, name: &str) -> Result<(), Status> {
+    pub async fn delete(
+        &self,
+        kind: &'static dyn AnyKind,
+        _cx: &WriteContext,
+        name: &str,
+    ) -> Result<(), Status> {
         namespace_lifecycle::check_delete(kind, name)
     }
 
@@ -151,7 +163,11 @@ impl Admission {
     ///
     /// # Errors
     /// When the store does not answer.
-    pub async fn releases(&self, kind: &'static dyn AnyKind, json: &[u8]) -> Result<Vec<Operation>, Status> {
+    pub async fn releases(
+        &self,
+        kind: &'static dyn AnyKind,
+        json: &[u8],
+    ) -> Result<Vec<Operation>, Status> {
         if kind.names().group.is_empty() && kind.names().kind == "Service" {
             return service_addresses::releases(&*self.api()?, json).await;
         }

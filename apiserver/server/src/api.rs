@@ -30,10 +30,15 @@ impl ApiRef {
 
 impl Api {
     /// All built-in resources over a store.
-    pub fn new(storage: Arc<dyn Storage>, make_admission: impl FnOnce(ApiRef) -> Admission) -> Arc<Self> {
+    pub fn new(
+        storage: Arc<dyn Storage>,
+        make_admission: impl FnOnce(ApiRef) -> Admission,
+    ) -> Arc<Self> {
         let reference = ApiRef::default();
         let admission = Arc::new(make_admission(reference.clone()));
-        let stored = all::RESOURCES.iter().filter(|kind| kind.verbs() != Verbs::CreateOnly);
+        let stored = all::RESOURCES
+            .iter()
+            .filter(|kind| kind.verbs() != Verbs::CreateOnly);
         let resources = stored
             .map(|kind| {
                 let names = kind.names();
@@ -49,7 +54,10 @@ impl Api {
 
     /// A stored resource.
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources.iter().find(|((g, p), _)| *g == group && *p == plural).map(|(_, resource)| resource)
+        self.resources
+            .iter()
+            .find(|((g, p), _)| *g == group && *p == plural)
+            .map(|(_, resource)| resource)
     }
 
     /// A stored resource of this crate's own use.
@@ -57,7 +65,8 @@ impl Api {
     /// # Panics
     /// When there is no such built-in resource, which is a fault of the caller.
     pub fn core(&self, plural: &str) -> &Arc<Resource> {
-        self.resource("", plural).expect("a built-in resource of the core group")
+        self.resource("", plural)
+            .expect("a built-in resource of the core group")
     }
 
     /// All stored resources.

@@ -97,7 +97,11 @@ impl Authenticator {
     ///
     /// # Errors
     /// 401 when a token is given that is not good.
-    pub async fn authenticate(&self, headers: &HeaderMap, certificate: Option<&User>) -> Result<User, Status> {
+    pub async fn authenticate(
+        &self,
+        headers: &HeaderMap,
+        certificate: Option<&User>,
+    ) -> Result<User, Status> {
         let Some(header) = headers.get(AUTHORIZATION) else {
             return Ok(certificate.cloned().unwrap_or_else(User::anonymous));
         };
@@ -107,7 +111,10 @@ impl Authenticator {
             return Err(Status::unauthorized());
         }
         let token = token.trim();
-        self.token(token, &[]).await.map(|(user, _)| user).ok_or_else(Status::unauthorized)
+        self.token(token, &[])
+            .await
+            .map(|(user, _)| user)
+            .ok_or_else(Status::unauthorized)
     }
 
     /// The user of a token and the audiences it is good for; `None` if it is not good.

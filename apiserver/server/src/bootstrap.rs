@@ -34,7 +34,14 @@ fn context(namespace: &str) -> WriteContext {
 /// When the store does not take it.
 pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> Result<(), Status> {
     for name in NAMESPACES {
-        create(api, "", "namespaces", "", json!({"metadata": {"name": name}})).await?;
+        create(
+            api,
+            "",
+            "namespaces",
+            "",
+            json!({"metadata": {"name": name}}),
+        )
+        .await?;
     }
     for role in roles::cluster_roles() {
         let value = serde_json::to_value(role).map_err(Status::internal)?;
@@ -42,22 +49,50 @@ pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> R
     }
     for binding in roles::cluster_role_bindings() {
         let value = serde_json::to_value(binding).map_err(Status::internal)?;
-        create(api, "rbac.authorization.k8s.io", "clusterrolebindings", "", value).await?;
+        create(
+            api,
+            "rbac.authorization.k8s.io",
+            "clusterrolebindings",
+            "",
+            value,
+        )
+        .await?;
     }
     for (name, priority, description) in [
-        ("system-cluster-critical", 2_000_000_000, "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary."),
-        ("system-node-critical", 2_000_001_000, "Used for system critical pods that must not be moved from their current node."),
+        (
+            "system-cluster-critical",
+            2_000_000_000,
+            "Used for system critical pods that must run in the cluster, but can be moved to another node if necessary.",
+        ),
+        (
+            "system-node-critical",
+            2_000_001_000,
+            "Used for system critical pods that must not be moved from their current node.",
+        ),
     ] {
-        let class = json!({"metadata": {"name": name}, "value": priority, "description": description});
+        let class =
+            json!({"metadata": {"name": name}, "value": priority, "description": description});
         create(api, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
     api_service(api, service_address, advertise).await
 }
 
-async fn create(api: &Api, group: &str, plural: &str, namespace: &str, value: Value) -> Result<(), Status> {
-    let resource = api.resource(group, plural).ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+async fn create(
+    api: &Api,
+    group: &str,
+    plural: &str,
+    namespace: &str,
+    value: Value,
+) -> Result<(), Status> {
+    let resource = api
+        .resource(group, plural)
+        .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
     let name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    if resource.cacher.peek(&resource.key(namespace, &name)).is_some() {
+    if resource
+        .cacher
+        .peek(&resource.key(namespace, &name))
+        .is_some()
+    {
         return Ok(());
     }
     let body = Decoded {
@@ -81,8 +116,13 @@ async fn ensure_rules(api: &Api, role: Value) -> Result<(), Status> {
         return create(api, "rbac.authorization.k8s.io", "clusterroles", "", role).await;
     };
     let live = stored.value().map_err(Status::internal)?;
-    let has = |rule: &Value| live["rules"].as_array().is_some_and(|rules| rules.contains(rule));
-    let updates = live["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "true";
+    let has = |rule: &Value| {
+        live["rules"]
+            .as_array()
+            .is_some_and(|rules| rules.contains(rule))
+    };
+    let updates =
+        live["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "true";
     if !updates || wanted.iter().all(has) {
         return Ok(());
     }
@@ -94,11 +134,18 @@ async fn ensure_rules(api: &Api, role: Value) -> Result<(), Status> {
         metadata::drop_live_version(&mut next, live);
         Ok((next, Ownership::Update))
     };
-    resource.update(&context(""), &name, Part::Main, "", &change).await.map(|_| ())
+    resource
+        .update(&context(""), &name, Part::Main, "", &change)
+        .await
+        .map(|_| ())
 }
 
 /// The Service by which pods reach the API, and its endpoints.
-async fn api_service(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> Result<(), Status> {
+async fn api_service(
+    api: &Api,
+    service_address: IpAddr,
+    advertise: SocketAddr,
+) -> Result<(), Status> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": labels},
@@ -122,18 +169,32 @@ async fn api_service(api: &Api, service_address: IpAddr, advertise: SocketAddr) 
 }
 
 async fn replace(api: &Api, group: &str, plural: &str, value: Value) -> Result<(), Status> {
-    let resource = api.resource(group, plural).ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+    let resource = api
+        .resource(group, plural)
+        .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
     let name = value["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    if resource.cacher.peek(&resource.key("default", &name)).is_none() {
+    if resource
+        .cacher
+        .peek(&resource.key("default", &name))
+        .is_none()
+    {
         return create(api, group, plural, "default", value).await;
     }
     let change = |live: &Value| {
         let mut next = live.clone();
-        for (key, part) in value.as_object().into_iter().flatten().filter(|(key, _)| *key != "metadata") {
+        for (key, part) in value
+            .as_object()
+            .into_iter()
+            .flatten()
+            .filter(|(key, _)| *key != "metadata")
+        {
             next[key] = part.clone();
         }
         metadata::drop_live_version(&mut next, live);
         Ok((next, Ownership::Update))
     };
-    resource.update(&context("default"), &name, Part::Main, "", &change).await.map(|_| ())
+    resource
+        .update(&context("default"), &name, Part::Main, "", &change)
+        .await
+        .map(|_| ())
 }

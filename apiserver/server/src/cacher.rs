@@ -284,7 +284,10 @@ impl Cacher {
     fn put(&self, stored: Arc<Stored>) -> Revision {
         let revision = stored.revision;
         let mut state = self.write();
-        let previous = state.snapshot.objects.insert(stored.key.clone(), stored.clone());
+        let previous = state
+            .snapshot
+            .objects
+            .insert(stored.key.clone(), stored.clone());
         let kind = if previous.is_some() {
             EventKind::Modified
         } else {
@@ -331,12 +334,19 @@ impl Cacher {
     /// # Errors
     /// 504 when the store does not get there in time, 500 when it does not answer.
     pub async fn fresh(&self) -> Result<Snapshot, Status> {
-        let current = self.storage.current_revision().await.map_err(|e| storage_status(&e))?;
+        let current = self
+            .storage
+            .current_revision()
+            .await
+            .map_err(|e| storage_status(&e))?;
         let known = self.snapshot();
         if known.revision >= current && known.revision > Revision(0) {
             return Ok(known);
         }
-        self.storage.request_progress().await.map_err(|e| storage_status(&e))?;
+        self.storage
+            .request_progress()
+            .await
+            .map_err(|e| storage_status(&e))?;
         self.at_least(current).await
     }
 
@@ -365,7 +375,9 @@ impl State {
         self.snapshot.revision = self.snapshot.revision.max(revision);
         self.bytes += event.held_bytes();
         self.ring.push_back(Arc::new(event));
-        while self.ring.len() > RING_EVENTS_MAX || (self.bytes > RING_BYTES_MAX && self.ring.len() > 1) {
+        while self.ring.len() > RING_EVENTS_MAX
+            || (self.bytes > RING_BYTES_MAX && self.ring.len() > 1)
+        {
             if let Some(gone) = self.ring.pop_front() {
                 self.first += 1;
                 self.bytes -= gone.held_bytes();

@@ -86,10 +86,15 @@ where
     let (info, outcome) = match info {
         Ok(info) => {
             let work = answer(&shared, parts, body, info.clone(), origin);
-            let outcome = AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|_| {
-                tracing::error!(request = id, path = info.path, "a handler panicked");
-                Err(Status::internal("this request caused apiserver to panic. Look in the logs for details."))
-            });
+            let outcome = AssertUnwindSafe(work)
+                .catch_unwind()
+                .await
+                .unwrap_or_else(|_| {
+                    tracing::error!(request = id, path = info.path, "a handler panicked");
+                    Err(Status::internal(
+                        "this request caused apiserver to panic. Look in the logs for details.",
+                    ))
+                });
             (Some(info), outcome)
         }
         Err(status) => (None, Err(status)),
@@ -98,11 +103,16 @@ where
     if let Ok(value) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert("audit-id", value);
     }
-    answer.headers_mut().entry(http::header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
+    answer
+        .headers_mut()
+        .entry(http::header::CACHE_CONTROL)
+        .or_insert(HeaderValue::from_static("no-cache, private"));
     if let Some(info) = info {
         let served = shared.api.resource(&info.group, &info.resource).is_some();
         let code = answer.status().as_u16();
-        shared.metrics.answered(&info, served, code, started.elapsed());
+        shared
+            .metrics
+            .answered(&info, served, code, started.elapsed());
         tracing::debug!(request = id, method = info.method, path = info.path, code, took = ?started.elapsed(), "answered");
     }
     answer
@@ -122,14 +132,25 @@ where
     let user = match origin {
         Origin::Local(user) => (*user).clone(),
         Origin::Connection(certificate) => {
-            shared.authenticator.authenticate(&parts.headers, certificate.as_deref()).await?
+            shared
+                .authenticator
+                .authenticate(&parts.headers, certificate.as_deref())
+                .await?
         }
     };
     let user = impersonated(shared, user, &parts.headers)?;
     let long = is_long_running(&info);
-    let _turn = if long { None } else { Some(turn(shared, &info).await?) };
+    let _turn = if long {
+        None
+    } else {
+        Some(turn(shared, &info).await?)
+    };
     authorize(shared, &user, &info)?;
-    let body = if long { Bytes::new() } else { whole(body).await? };
+    let body = if long {
+        Bytes::new()
+    } else {
+        whole(body).await?
+    };
     let call = Call {
         shared: shared.clone(),
         user,
@@ -143,18 +164,32 @@ where
     }
     tokio::time::timeout(REQUEST_TIMEOUT, work)
         .await
-        .unwrap_or_else(|_| Err(Status::timeout("request did not complete within the allotted timeout")))
+        .unwrap_or_else(|_| {
+            Err(Status::timeout(
+                "request did not complete within the allotted timeout",
+            ))
+        })
 }
 
 /// Watches and the streams of a pod last as long as the client wants.
 fn is_long_running(info: &RequestInfo) -> bool {
     info.verb == Verb::Watch
-        || matches!(info.subresource.as_str(), "log" | "exec" | "attach" | "portforward" | "proxy")
+        || matches!(
+            info.subresource.as_str(),
+            "log" | "exec" | "attach" | "portforward" | "proxy"
+        )
 }
 
-async fn turn<'a>(shared: &'a Shared, info: &RequestInfo) -> Result<tokio::sync::SemaphorePermit<'a>, Status> {
+async fn turn<'a>(
+    shared: &'a Shared,
+    info: &RequestInfo,
+) -> Result<tokio::sync::SemaphorePermit<'a>, Status> {
     let turns = &shared.turns;
-    let semaphore = if info.verb.is_read() || !info.is_resource { &turns.reads } else { &turns.writes };
+    let semaphore = if info.verb.is_read() || !info.is_resource {
+        &turns.reads
+    } else {
+        &turns.writes
+    };
     if let Ok(permit) = semaphore.try_acquire() {
         return Ok(permit);
     }
@@ -172,7 +207,11 @@ fn authorize(shared: &Shared, user: &User, info: &RequestInfo) -> Result<(), Sta
         return Ok(());
     }
     let why = access.refusal(&user.name);
-    let resource = if info.is_resource { info.qualified_resource() } else { String::new() };
+    let resource = if info.is_resource {
+        info.qualified_resource()
+    } else {
+        String::new()
+    };
     let mut status = if info.is_resource {
         let what = corral_api::gvk::qualified(&info.resource, &info.group);
         let message = match info.name.as_str() {
@@ -181,7 +220,11 @@ fn authorize(shared: &Shared, user: &User, info: &RequestInfo) -> Result<(), Sta
         };
         Status::failure(403, corral_api::StatusReason::Forbidden, message)
     } else {
-        Status::failure(403, corral_api::StatusReason::Forbidden, format!("forbidden: {why}"))
+        Status::failure(
+            403,
+            corral_api::StatusReason::Forbidden,
+            format!("forbidden: {why}"),
+        )
     };
     status.details = Some(corral_api::status::StatusDetails {
         name: info.name.clone(),
@@ -196,7 +239,9 @@ fn authorize(shared: &Shared, user: &User, info: &RequestInfo) -> Result<(), Sta
 fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
     let texts = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter();
-        values.filter_map(|v| v.to_str().ok().map(str::to_owned)).collect()
+        values
+            .filter_map(|v| v.to_str().ok().map(str::to_owned))
+            .collect()
     };
     let wanted = texts("impersonate-user");
     let groups = texts("impersonate-group");
@@ -204,10 +249,17 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
         if groups.is_empty() {
             return Ok(user);
         }
-        return Err(Status::bad_request("requested impersonation without impersonating a user"));
+        return Err(Status::bad_request(
+            "requested impersonation without impersonating a user",
+        ));
     };
-    if headers.keys().any(|k| k.as_str().starts_with("impersonate-extra-") || k == "impersonate-uid") {
-        return Err(Status::bad_request("impersonation of uid and extra is not supported by this server yet"));
+    if headers
+        .keys()
+        .any(|k| k.as_str().starts_with("impersonate-extra-") || k == "impersonate-uid")
+    {
+        return Err(Status::bad_request(
+            "impersonation of uid and extra is not supported by this server yet",
+        ));
     }
     let may = |resource: &str, namespace: &str, name: &str| {
         let access = Access {
@@ -220,9 +272,16 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
         if shared.rbac.allows(&user, &access) {
             return Ok(());
         }
-        Err(Status::forbidden("", resource, name, &access.refusal(&user.name)))
+        Err(Status::forbidden(
+            "",
+            resource,
+            name,
+            &access.refusal(&user.name),
+        ))
     };
-    let account = name.strip_prefix("system:serviceaccount:").and_then(|rest| rest.split_once(':'));
+    let account = name
+        .strip_prefix("system:serviceaccount:")
+        .and_then(|rest| rest.split_once(':'));
     let mut taken = match account {
         Some((namespace, account)) => {
             may("serviceaccounts", namespace, account)?;
@@ -250,9 +309,15 @@ where
 {
     let limited = Limited::new(body, BODY_BYTES_MAX);
     match tokio::time::timeout(REQUEST_TIMEOUT, std::pin::pin!(limited).collect()).await {
-        Err(_) => Err(Status::timeout("the body of the request did not arrive in time")),
+        Err(_) => Err(Status::timeout(
+            "the body of the request did not arrive in time",
+        )),
         Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => Err(Status::too_large(BODY_BYTES_MAX)),
-        Ok(Err(_)) => Err(Status::bad_request("the body of the request could not be read")),
+        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
+            Err(Status::too_large(BODY_BYTES_MAX))
+        }
+        Ok(Err(_)) => Err(Status::bad_request(
+            "the body of the request could not be read",
+        )),
     }
 }

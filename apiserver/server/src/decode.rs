@@ -48,7 +48,9 @@ pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Stat
                 duplicates: &mut duplicates,
                 depth: 0,
             };
-            let value = seed.deserialize(&mut reader).and_then(|v| reader.end().map(|()| v));
+            let value = seed
+                .deserialize(&mut reader)
+                .and_then(|v| reader.end().map(|()| v));
             value.map_err(|error| bad(&error.to_string()))?
         }
         Format::Yaml => yaml(body, &mut duplicates)?,
@@ -87,10 +89,13 @@ fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, Status> {
                     legacy_octal_numbers: true,
                     duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
                 };
-                return serde_saphyr::from_str_with_options(text, options)
-                    .map_err(|e| Status::bad_request(format!("error converting YAML to JSON: {e}")));
+                return serde_saphyr::from_str_with_options(text, options).map_err(|e| {
+                    Status::bad_request(format!("error converting YAML to JSON: {e}"))
+                });
             }
-            Err(Status::bad_request(format!("error converting YAML to JSON: {why}")))
+            Err(Status::bad_request(format!(
+                "error converting YAML to JSON: {why}"
+            )))
         }
     }
 }
@@ -106,7 +111,9 @@ impl<'de> DeserializeSeed<'de> for Tree<'_> {
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
         if self.depth > DEPTH_MAX {
-            return Err(D::Error::custom(format!("nested deeper than {DEPTH_MAX} levels")));
+            return Err(D::Error::custom(format!(
+                "nested deeper than {DEPTH_MAX} levels"
+            )));
         }
         deserializer.deserialize_any(self)
     }
@@ -196,7 +203,10 @@ mod tests {
         let decoded = decode(body, Format::Json, &Node::Any).expect("valid");
         assert_eq!(
             decoded.duplicates,
-            ["duplicate field \"spec.replicas\"", "duplicate field \"spec.c[0].a\""]
+            [
+                "duplicate field \"spec.replicas\"",
+                "duplicate field \"spec.c[0].a\""
+            ]
         );
         assert_eq!(decoded.value["spec"]["replicas"], 2);
     }
@@ -209,7 +219,8 @@ mod tests {
 
     #[test]
     fn yaml_reads_as_kubectl_does() {
-        let decoded = decode(b"a: 0644\nb: on\nc: [1, x]\n", Format::Yaml, &Node::Any).expect("valid");
+        let decoded =
+            decode(b"a: 0644\nb: on\nc: [1, x]\n", Format::Yaml, &Node::Any).expect("valid");
         assert_eq!(decoded.value["a"], 420);
         assert_eq!(decoded.value["c"][1], "x");
     }

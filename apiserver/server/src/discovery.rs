@@ -21,8 +21,19 @@ struct Entry {
     verbs: &'static [&'static str],
 }
 
-const ALL: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-const NO_COLLECTION: &[&str] = &["create", "delete", "get", "list", "patch", "update", "watch"];
+const ALL: &[&str] = &[
+    "create",
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "update",
+    "watch",
+];
+const NO_COLLECTION: &[&str] = &[
+    "create", "delete", "get", "list", "patch", "update", "watch",
+];
 const CHANGE: &[&str] = &["get", "patch", "update"];
 const STREAM: &[&str] = &["create", "get"];
 const CREATE: &[&str] = &["create"];
@@ -50,13 +61,25 @@ fn subresources(kind: &dyn AnyKind) -> Vec<Entry> {
         entries.push(other("eviction", "policy", "v1", "Eviction", CREATE));
         entries.push(other("exec", "", "", "PodExecOptions", STREAM));
         entries.push(own("log", &["get"]));
-        entries.push(other("portforward", "", "", "PodPortForwardOptions", STREAM));
+        entries.push(other(
+            "portforward",
+            "",
+            "",
+            "PodPortForwardOptions",
+            STREAM,
+        ));
     }
     if names.kind == "Namespace" {
         entries.push(own("finalize", &["update"]));
     }
     if names.kind == "ServiceAccount" {
-        entries.push(other("token", "authentication.k8s.io", "v1", "TokenRequest", CREATE));
+        entries.push(other(
+            "token",
+            "authentication.k8s.io",
+            "v1",
+            "TokenRequest",
+            CREATE,
+        ));
     }
     if kind.scale().is_some() {
         entries.push(other("scale", "autoscaling", "v1", "Scale", CHANGE));
@@ -132,7 +155,11 @@ fn plain_subresource(kind: &dyn AnyKind, entry: &Entry) -> Value {
 
 fn aggregated_resource(kind: &dyn AnyKind) -> Value {
     let names = kind.names();
-    let scope = if names.namespaced { "Namespaced" } else { "Cluster" };
+    let scope = if names.namespaced {
+        "Namespaced"
+    } else {
+        "Cluster"
+    };
     let own = json!({"group": names.group, "version": names.version, "kind": names.kind});
     let mut out = json!({
         "resource": names.plural, "responseKind": own, "scope": scope,
@@ -168,7 +195,10 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = kinds(group, version).into_iter().map(aggregated_resource).collect();
+            let resources: Vec<Value> = kinds(group, version)
+                .into_iter()
+                .map(aggregated_resource)
+                .collect();
             json!({"version": version, "freshness": "Current", "resources": resources})
         })
         .collect();
@@ -181,9 +211,16 @@ fn aggregated_group(group: &str, versions: &[&str]) -> Value {
 }
 
 fn wants_aggregated(call: &Call) -> bool {
-    let accept = call.parts.headers.get(ACCEPT).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let accept = call
+        .parts
+        .headers
+        .get(ACCEPT)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     // Only the stable version is made; a client that asks for another first falls back to the next clause.
-    let clause = accept.split(',').find(|clause| clause.trim().starts_with("application/json"));
+    let clause = accept
+        .split(',')
+        .find(|clause| clause.trim().starts_with("application/json"));
     clause.is_some_and(|clause| {
         let has = |part: &str| clause.split(';').any(|p| p.trim() == part);
         has("as=APIGroupDiscoveryList") && has("v=v2") && has("g=apidiscovery.k8s.io")
@@ -218,7 +255,8 @@ pub fn core(call: &Call) -> Result<Answer, Status> {
 }
 
 fn group_value(group: &str, versions: &[&str]) -> Value {
-    let of = |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+    let of =
+        |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
     let list: Vec<Value> = versions.iter().map(of).collect();
     json!({"name": group, "versions": list, "preferredVersion": list[0]})
 }
@@ -230,9 +268,17 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
 pub fn groups(call: &Call) -> Result<Answer, Status> {
     let groups = named_groups();
     if wants_aggregated(call) {
-        return aggregated(groups.iter().map(|(group, versions)| aggregated_group(group, versions)).collect());
+        return aggregated(
+            groups
+                .iter()
+                .map(|(group, versions)| aggregated_group(group, versions))
+                .collect(),
+        );
     }
-    let list: Vec<Value> = groups.iter().map(|(group, versions)| group_value(group, versions)).collect();
+    let list: Vec<Value> = groups
+        .iter()
+        .map(|(group, versions)| group_value(group, versions))
+        .collect();
     plain(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))
 }
 
@@ -262,9 +308,17 @@ pub fn resources(_call: &Call, group: &str, version: &str) -> Result<Answer, Sta
     let mut resources = Vec::new();
     for kind in kinds {
         resources.push(plain_resource(kind));
-        resources.extend(subresources(kind).iter().map(|entry| plain_subresource(kind, entry)));
+        resources.extend(
+            subresources(kind)
+                .iter()
+                .map(|entry| plain_subresource(kind, entry)),
+        );
     }
-    let group_version = if group.is_empty() { version.to_owned() } else { format!("{group}/{version}") };
+    let group_version = if group.is_empty() {
+        version.to_owned()
+    } else {
+        format!("{group}/{version}")
+    };
     plain(&json!({
         "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
     }))

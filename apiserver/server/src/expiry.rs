@@ -41,6 +41,13 @@ async fn sweep(api: &Api, now: Timestamp) {
 }
 
 fn last_seen(event: &Value) -> Option<Timestamp> {
-    let paths = ["/series/lastObservedTime", "/lastTimestamp", "/eventTime", "/metadata/creationTimestamp"];
-    paths.iter().find_map(|path| event.pointer(path)?.as_str()?.parse().ok())
+    let paths = [
+        "/series/lastObservedTime",
+        "/lastTimestamp",
+        "/eventTime",
+        "/metadata/creationTimestamp",
+    ];
+    paths
+        .iter()
+        .find_map(|path| event.pointer(path)?.as_str()?.parse().ok())
 }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use corral_api::status::Status;
+use corral_kinds::all;
 use corral_kinds::kind::Verbs;
 use corral_kinds::schema::{self, Node};
-use corral_kinds::all;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -83,7 +83,12 @@ impl Call {
                     other[0].as_str(),
                     &["All"],
                 );
-                return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
+                return Err(Status::invalid(
+                    "meta.k8s.io",
+                    "CreateOptions",
+                    "",
+                    &[error],
+                ));
             }
         };
         let validation = match query.get("fieldValidation") {
@@ -96,7 +101,12 @@ impl Call {
                     other,
                     &["", "Ignore", "Strict", "Warn"],
                 );
-                return Err(Status::invalid("meta.k8s.io", "CreateOptions", "", &[error]));
+                return Err(Status::invalid(
+                    "meta.k8s.io",
+                    "CreateOptions",
+                    "",
+                    &[error],
+                ));
             }
         };
         Ok(WriteContext {
@@ -112,7 +122,12 @@ impl Call {
 
     /// The field manager: what the client says, else the program in its `User-Agent`.
     fn manager(&self) -> Result<String, Status> {
-        if let Some(name) = self.info.query.get("fieldManager").filter(|n| !n.is_empty()) {
+        if let Some(name) = self
+            .info
+            .query
+            .get("fieldManager")
+            .filter(|n| !n.is_empty())
+        {
             if name.len() > MANAGER_LENGTH_MAX || !name.chars().all(|c| !c.is_control()) {
                 let path = corral_api::FieldPath::new("fieldManager");
                 let error = corral_api::FieldError::too_long(&path, MANAGER_LENGTH_MAX);
@@ -120,8 +135,15 @@ impl Call {
             }
             return Ok(name.to_owned());
         }
-        let agent = self.headers().get(http::header::USER_AGENT).and_then(|v| v.to_str().ok());
-        let program = agent.unwrap_or("unknown").split('/').next().unwrap_or("unknown");
+        let agent = self
+            .headers()
+            .get(http::header::USER_AGENT)
+            .and_then(|v| v.to_str().ok());
+        let program = agent
+            .unwrap_or("unknown")
+            .split('/')
+            .next()
+            .unwrap_or("unknown");
         Ok(program.chars().take(MANAGER_LENGTH_MAX).collect())
     }
 }
@@ -163,16 +185,30 @@ pub async fn handle(call: Call) -> Result<Answer, Status> {
 }
 
 /// An object in the representation that the client wants.
-fn object_answer(call: &Call, resource: &Resource, code: u16, json: Bytes) -> Result<Answer, Status> {
+fn object_answer(
+    call: &Call,
+    resource: &Resource,
+    code: u16,
+    json: Bytes,
+) -> Result<Answer, Status> {
     let representation = negotiate::accept(call.headers())?;
-    Ok(read::transformed(call, resource, representation, code, json))
+    Ok(read::transformed(
+        call,
+        resource,
+        representation,
+        code,
+        json,
+    ))
 }
 
 /// Adds the warnings of a write to its answer.
 fn with_warnings(mut answer: Answer, cx: &WriteContext) -> Answer {
     let warnings = std::mem::take(&mut *cx.warnings.lock().expect("no panic under the lock"));
     for text in warnings {
-        let quoted = text.replace('\\', "\\\\").replace('"', "\\\"").replace(['\n', '\r'], " ");
+        let quoted = text
+            .replace('\\', "\\\\")
+            .replace('"', "\\\"")
+            .replace(['\n', '\r'], " ");
         if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
             answer.headers_mut().append(http::header::WARNING, value);
         }

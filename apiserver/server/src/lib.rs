@@ -141,8 +141,12 @@ impl Server {
         // Whoever started first in this process has set the same provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let pki = Pki::open(&config.pki)?;
-        let listener = TcpListener::bind(config.listen).await.map_err(|e| Error::Listen(config.listen, e))?;
-        let address = listener.local_addr().map_err(|e| Error::Listen(config.listen, e))?;
+        let listener = TcpListener::bind(config.listen)
+            .await
+            .map_err(|e| Error::Listen(config.listen, e))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| Error::Listen(config.listen, e))?;
         let api_address = config.service_range.at(1);
         let admission = AdmissionConfig {
             service_range: config.service_range,
@@ -156,7 +160,11 @@ impl Server {
         }
         let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
         let tokens = Tokens::new(&pki).map_err(|e| Error::Tls(e.to_string()))?;
-        let tls = server_tls(&pki, &config.names, &[address.ip(), advertise, IpAddr::V4(api_address)])?;
+        let tls = server_tls(
+            &pki,
+            &config.names,
+            &[address.ip(), advertise, IpAddr::V4(api_address)],
+        )?;
         let shared = Arc::new(Shared {
             authenticator: Authenticator::new(api.clone(), Arc::new(tokens)),
             rbac: Rbac::new(api.clone()),
@@ -172,9 +180,13 @@ impl Server {
         for resource in shared.api.resources() {
             resource.cacher.ready().await;
         }
-        bootstrap::run(&shared.api, IpAddr::V4(api_address), SocketAddr::new(advertise, address.port()))
-            .await
-            .map_err(Error::Bootstrap)?;
+        bootstrap::run(
+            &shared.api,
+            IpAddr::V4(api_address),
+            SocketAddr::new(advertise, address.port()),
+        )
+        .await
+        .map_err(Error::Bootstrap)?;
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         tasks.spawn(serve::serve(listener, tls, shared.clone()));
         tasks.close();
@@ -209,7 +221,9 @@ impl Server {
             user: &user,
             group: "system:nodes",
         };
-        self.shared.pki.server(subject, &[node.to_owned()], addresses)
+        self.shared
+            .pki
+            .server(subject, &[node.to_owned()], addresses)
     }
 
     /// A client in this process that passes the whole chain, for a known user.
@@ -240,12 +254,18 @@ fn roots(pki: &Pki) -> Result<RootCertStore, Error> {
     let mut roots = RootCertStore::empty();
     for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
         let certificate = certificate.map_err(|e| Error::Tls(e.to_string()))?;
-        roots.add(certificate).map_err(|e| Error::Tls(e.to_string()))?;
+        roots
+            .add(certificate)
+            .map_err(|e| Error::Tls(e.to_string()))?;
     }
     Ok(roots)
 }
 
-fn server_tls(pki: &Pki, names: &[String], addresses: &[IpAddr]) -> Result<Arc<rustls::ServerConfig>, Error> {
+fn server_tls(
+    pki: &Pki,
+    names: &[String],
+    addresses: &[IpAddr],
+) -> Result<Arc<rustls::ServerConfig>, Error> {
     let mut all: Vec<String> = [
         "localhost",
         "kubernetes",

@@ -10,8 +10,9 @@ use crate::api::Api;
 use crate::request::RequestInfo;
 
 /// Seconds, as in kube-apiserver.
-const LATENCY_BUCKETS: [f64; 14] =
-    [0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0];
+const LATENCY_BUCKETS: [f64; 14] = [
+    0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
+];
 
 /// The server's metrics.
 pub struct Metrics {
@@ -37,15 +38,24 @@ impl Metrics {
                 &["verb", "group", "resource", "subresource", "code"],
             )?,
             latency: HistogramVec::new(
-                HistogramOpts::new("apiserver_request_duration_seconds", "Time to the head of the answer.")
-                    .buckets(LATENCY_BUCKETS.to_vec()),
+                HistogramOpts::new(
+                    "apiserver_request_duration_seconds",
+                    "Time to the head of the answer.",
+                )
+                .buckets(LATENCY_BUCKETS.to_vec()),
                 &["verb", "group", "resource"],
             )?,
             inflight: IntGaugeVec::new(
-                Opts::new("apiserver_current_inflight_requests", "Requests being answered."),
+                Opts::new(
+                    "apiserver_current_inflight_requests",
+                    "Requests being answered.",
+                ),
                 &["request_kind"],
             )?,
-            objects: IntGaugeVec::new(Opts::new("apiserver_storage_objects", "Objects stored."), &["resource"])?,
+            objects: IntGaugeVec::new(
+                Opts::new("apiserver_storage_objects", "Objects stored."),
+                &["resource"],
+            )?,
             watchers: IntGaugeVec::new(
                 Opts::new("apiserver_longrunning_requests", "Watches open."),
                 &["group", "resource"],
@@ -63,16 +73,28 @@ impl Metrics {
 
     /// Counts an answer. Resources that are not served share one label, so that nobody can grow the set of labels.
     pub fn answered(&self, info: &RequestInfo, served: bool, code: u16, took: Duration) {
-        let verb = if info.is_resource { info.verb.as_str() } else { "other" };
+        let verb = if info.is_resource {
+            info.verb.as_str()
+        } else {
+            "other"
+        };
         let (group, resource) = match (info.is_resource, served) {
             (true, true) => (info.group.as_str(), info.resource.as_str()),
             (true, false) => ("", "unknown"),
             (false, _) => ("", ""),
         };
-        let subresource = if served { info.subresource.as_str() } else { "" };
+        let subresource = if served {
+            info.subresource.as_str()
+        } else {
+            ""
+        };
         let code = code.to_string();
-        self.requests.with_label_values(&[verb, group, resource, subresource, &code]).inc();
-        self.latency.with_label_values(&[verb, group, resource]).observe(took.as_secs_f64());
+        self.requests
+            .with_label_values(&[verb, group, resource, subresource, &code])
+            .inc();
+        self.latency
+            .with_label_values(&[verb, group, resource])
+            .observe(took.as_secs_f64());
     }
 
     /// Reads sizes off the caches.
@@ -81,8 +103,12 @@ impl Metrics {
             let names = resource.kind.names();
             let qualified = corral_api::gvk::qualified(names.plural, names.group);
             let n = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-            self.objects.with_label_values(&[qualified.as_str()]).set(n(resource.cacher.len()));
-            self.watchers.with_label_values(&[names.group, names.plural]).set(n(resource.cacher.watchers()));
+            self.objects
+                .with_label_values(&[qualified.as_str()])
+                .set(n(resource.cacher.len()));
+            self.watchers
+                .with_label_values(&[names.group, names.plural])
+                .set(n(resource.cacher.watchers()));
         }
     }
 }

@@ -110,7 +110,10 @@ fn choice(clause: &str) -> Option<(f32, Representation)> {
 /// # Errors
 /// 415 for a format that this server does not read.
 pub fn content(headers: &HeaderMap) -> Result<Format, Status> {
-    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     match text.split(';').next().unwrap_or("").trim() {
         "" | "application/json" | "*/*" => Ok(Format::Json),
         "application/yaml" | "text/yaml" => Ok(Format::Yaml),
@@ -137,7 +140,10 @@ pub enum PatchType {
 /// # Errors
 /// 415 for one that there is not.
 pub fn patch_type(headers: &HeaderMap) -> Result<(PatchType, Format), Status> {
-    let text = headers.get(CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or("");
+    let text = headers
+        .get(CONTENT_TYPE)
+        .and_then(|v| v.to_str().ok())
+        .unwrap_or("");
     match text.split(';').next().unwrap_or("").trim() {
         "application/json-patch+json" => Ok((PatchType::Json, Format::Json)),
         "application/merge-patch+json" => Ok((PatchType::Merge, Format::Json)),
@@ -167,7 +173,12 @@ mod tests {
         assert_eq!(of(kubectl).expect("some").transform, Transform::Table);
         let go = "application/vnd.kubernetes.protobuf,application/json";
         assert_eq!(of(go).expect("some"), Representation::default());
-        assert_eq!(of("application/json;q=0.5, application/yaml").expect("some").format, Format::Yaml);
+        assert_eq!(
+            of("application/json;q=0.5, application/yaml")
+                .expect("some")
+                .format,
+            Format::Yaml
+        );
         assert_eq!(of("text/html").expect_err("none").code, 406);
     }
 }

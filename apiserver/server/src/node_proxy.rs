@@ -34,18 +34,28 @@ struct Target {
 async fn pod_of(call: &Call) -> Result<Pod, Status> {
     let pods = call.shared.api.core("pods");
     let key = pods.key(&call.info.namespace, &call.info.name);
-    let entry = pods.fetch(&key).await?.ok_or_else(|| pods.not_found(&call.info.name))?;
+    let entry = pods
+        .fetch(&key)
+        .await?
+        .ok_or_else(|| pods.not_found(&call.info.name))?;
     serde_json::from_slice(&entry.value).map_err(Status::internal)
 }
 
 /// The node of a pod; `None` before it has one.
 fn target_of(call: &Call, pod: &Pod) -> Result<Option<Target>, Status> {
-    let name = pod.spec.as_ref().and_then(|s| s.node_name.clone()).unwrap_or_default();
+    let name = pod
+        .spec
+        .as_ref()
+        .and_then(|s| s.node_name.clone())
+        .unwrap_or_default();
     if name.is_empty() {
         return Ok(None);
     }
     let nodes = call.shared.api.core("nodes");
-    let stored = nodes.cacher.peek(&nodes.key("", &name)).ok_or_else(|| nodes.not_found(&name))?;
+    let stored = nodes
+        .cacher
+        .peek(&nodes.key("", &name))
+        .ok_or_else(|| nodes.not_found(&name))?;
     let node: Node = serde_json::from_slice(&stored.json).map_err(Status::internal)?;
     let status = node.status.unwrap_or_default();
     let addresses = status.addresses.unwrap_or_default();
@@ -71,11 +81,17 @@ fn container_of(call: &Call, pod: &Pod) -> Result<String, Status> {
     let spec = pod.spec.clone().unwrap_or_default();
     let pod_name = &call.info.name;
     let init = spec.init_containers.unwrap_or_default();
-    let all = || init.iter().chain(spec.containers.iter()).map(|c| c.name.as_str());
+    let all = || {
+        init.iter()
+            .chain(spec.containers.iter())
+            .map(|c| c.name.as_str())
+    };
     if let Some(name) = call.info.query.get("container").filter(|c| !c.is_empty()) {
         return match all().find(|c| *c == name) {
             Some(_) => Ok(name.to_owned()),
-            None => Err(Status::bad_request(format!("container {name} is not valid for pod {pod_name}"))),
+            None => Err(Status::bad_request(format!(
+                "container {name} is not valid for pod {pod_name}"
+            ))),
         };
     }
     let annotations = pod.metadata.annotations.as_ref();
@@ -86,9 +102,15 @@ fn container_of(call: &Call, pod: &Pod) -> Result<String, Status> {
         (_, containers) => {
             let names: Vec<&str> = containers.iter().map(|c| c.name.as_str()).collect();
             let init: Vec<&str> = init.iter().map(|c| c.name.as_str()).collect();
-            let mut message = format!("a container name must be specified for pod {pod_name}, choose one of: [{}]", names.join(" "));
+            let mut message = format!(
+                "a container name must be specified for pod {pod_name}, choose one of: [{}]",
+                names.join(" ")
+            );
             if !init.is_empty() {
-                message.push_str(&format!(" or one of the init containers: [{}]", init.join(" ")));
+                message.push_str(&format!(
+                    " or one of the init containers: [{}]",
+                    init.join(" ")
+                ));
             }
             Err(Status::bad_request(message))
         }
@@ -108,14 +130,22 @@ pub async fn logs(call: &Call) -> Result<Answer, Status> {
     };
     let info = &call.info;
     let query = call.parts.uri.query().unwrap_or("");
-    let path = format!("/containerLogs/{}/{}/{container}?{query}", info.namespace, info.name);
-    let request = Request::get(path).body(Empty::new()).map_err(Status::internal)?;
+    let path = format!(
+        "/containerLogs/{}/{}/{container}?{query}",
+        info.namespace, info.name
+    );
+    let request = Request::get(path)
+        .body(Empty::new())
+        .map_err(Status::internal)?;
     let answer = send(call, &target, request).await?;
     if !answer.status().is_success() {
         return Err(failure(answer).await);
     }
     let media = answer.headers().get(CONTENT_TYPE).cloned();
-    let body = answer.into_body().map_err(|e| Box::new(e) as response::BodyError).boxed_unsync();
+    let body = answer
+        .into_body()
+        .map_err(|e| Box::new(e) as response::BodyError)
+        .boxed_unsync();
     let mut out = Response::new(body);
     let media = media.unwrap_or_else(|| HeaderValue::from_static("text/plain"));
     out.headers_mut().insert(CONTENT_TYPE, media);
@@ -138,7 +168,10 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
         "portforward" => format!("/portForward/{}/{}?{query}", info.namespace, info.name),
         verb => {
             let container = container_of(&call, &pod)?;
-            format!("/{verb}/{}/{}/{container}?{query}", info.namespace, info.name)
+            format!(
+                "/{verb}/{}/{}/{container}?{query}",
+                info.namespace, info.name
+            )
         }
     };
     let client = call
@@ -147,10 +180,21 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
         .remove::<OnUpgrade>()
         .filter(|_| call.parts.headers.contains_key(UPGRADE))
         .ok_or_else(|| Status::bad_request("Upgrade request required"))?;
-    let method = if call.parts.method == Method::POST { Method::POST } else { Method::GET };
-    let mut request = Request::builder().method(method).uri(path).body(Empty::new()).map_err(Status::internal)?;
+    let method = if call.parts.method == Method::POST {
+        Method::POST
+    } else {
+        Method::GET
+    };
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .body(Empty::new())
+        .map_err(Status::internal)?;
     for (name, value) in &call.parts.headers {
-        let passes = name == UPGRADE || name == CONNECTION || name.as_str().starts_with("sec-websocket-") || name.as_str().starts_with("x-stream-protocol");
+        let passes = name == UPGRADE
+            || name == CONNECTION
+            || name.as_str().starts_with("sec-websocket-")
+            || name.as_str().starts_with("x-stream-protocol");
         if passes {
             request.headers_mut().append(name.clone(), value.clone());
         }
@@ -180,24 +224,29 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
 
 /// The query as nodes read it: which streams are wanted has other names there.
 fn node_query(query: &str) -> String {
-    let renamed = query.split('&').filter(|p| !p.is_empty()).filter_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        let on = matches!(value, "true" | "1");
-        match key {
-            "stdin" => on.then(|| "input=1".to_owned()),
-            "stdout" => on.then(|| "output=1".to_owned()),
-            "stderr" => on.then(|| "error=1".to_owned()),
-            "tty" => on.then(|| "tty=1".to_owned()),
-            "container" => None,
-            _ => Some(pair.to_owned()),
-        }
-    });
+    let renamed = query
+        .split('&')
+        .filter(|p| !p.is_empty())
+        .filter_map(|pair| {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let on = matches!(value, "true" | "1");
+            match key {
+                "stdin" => on.then(|| "input=1".to_owned()),
+                "stdout" => on.then(|| "output=1".to_owned()),
+                "stderr" => on.then(|| "error=1".to_owned()),
+                "tty" => on.then(|| "tty=1".to_owned()),
+                "container" => None,
+                _ => Some(pair.to_owned()),
+            }
+        });
     renamed.collect::<Vec<_>>().join("&")
 }
 
 async fn failure(answer: Response<Incoming>) -> Status {
     let code = answer.status().as_u16();
-    let body = http_body_util::Limited::new(answer.into_body(), ERROR_BYTES_MAX).collect().await;
+    let body = http_body_util::Limited::new(answer.into_body(), ERROR_BYTES_MAX)
+        .collect()
+        .await;
     let bytes = body.map(|b| b.to_bytes()).unwrap_or_default();
     if let Ok(status) = serde_json::from_slice::<Status>(&bytes)
         && status.code != 0
@@ -214,13 +263,20 @@ async fn failure(answer: Response<Incoming>) -> Status {
     Status::failure(code, reason, text)
 }
 
-async fn send(call: &Call, target: &Target, mut request: Request<Empty<bytes::Bytes>>) -> Result<Response<Incoming>, Status> {
+async fn send(
+    call: &Call,
+    target: &Target,
+    mut request: Request<Empty<bytes::Bytes>>,
+) -> Result<Response<Incoming>, Status> {
     let unreachable = |why: String| {
         tracing::warn!(node = target.node, why, "node does not answer");
         Status::failure(
             502,
             StatusReason::InternalError,
-            format!("error dialing backend: node {} does not answer: {why}", target.node),
+            format!(
+                "error dialing backend: node {} does not answer: {why}",
+                target.node
+            ),
         )
     };
     let connect = TcpStream::connect((target.address, target.port));
@@ -231,14 +287,21 @@ async fn send(call: &Call, target: &Target, mut request: Request<Empty<bytes::By
     let connector = TlsConnector::from(Arc::clone(&call.shared.node_client));
     // Certificates of nodes name the node, so that an address that moved to another machine is noticed.
     let name = ServerName::try_from(target.node.clone()).map_err(Status::internal)?;
-    let tls = connector.connect(name, tcp).await.map_err(|e| unreachable(e.to_string()))?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(tls)).await.map_err(|e| unreachable(e.to_string()))?;
+    let tls = connector
+        .connect(name, tcp)
+        .await
+        .map_err(|e| unreachable(e.to_string()))?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls))
+        .await
+        .map_err(|e| unreachable(e.to_string()))?;
     tokio::spawn(async move {
         // An upgraded connection lives on; its end is seen by those who hold it.
         let _ = connection.with_upgrades().await;
     });
     let host = HeaderValue::from_str(&target.node).map_err(Status::internal)?;
     request.headers_mut().insert(HOST, host);
-    sender.send_request(request).await.map_err(|e| unreachable(e.to_string()))
+    sender
+        .send_request(request)
+        .await
+        .map_err(|e| unreachable(e.to_string()))
 }

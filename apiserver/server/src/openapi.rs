@@ -49,7 +49,8 @@ fn group_versions() -> Vec<(&'static str, &'static str)> {
 
 fn kinds_of(group: &str, version: &str) -> Vec<&'static dyn AnyKind> {
     let all = all::RESOURCES.iter().copied();
-    all.filter(|k| k.names().group == group && k.names().version == version).collect()
+    all.filter(|k| k.names().group == group && k.names().version == version)
+        .collect()
 }
 
 /// `/openapi/v3`.
@@ -63,11 +64,20 @@ pub fn v3_index(_call: &Call) -> Result<Answer, Status> {
         let mut hash = Sha256::new();
         hash.update(env!("CARGO_PKG_VERSION"));
         hash.update(&path);
-        let hash: String = hash.finalize().iter().take(16).map(|b| format!("{b:02X}")).collect();
+        let hash: String = hash
+            .finalize()
+            .iter()
+            .take(16)
+            .map(|b| format!("{b:02X}"))
+            .collect();
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
-    Ok(response::object(200, Representation::default(), &json!({"paths": paths})))
+    Ok(response::object(
+        200,
+        Representation::default(),
+        &json!({"paths": paths}),
+    ))
 }
 
 /// `/openapi/v3/api/v1` and the like.
@@ -75,7 +85,9 @@ pub fn v3_index(_call: &Call) -> Result<Answer, Status> {
 /// # Errors
 /// 404 for a version that there is not.
 pub fn v3(_call: &Call, path: &str) -> Result<Answer, Status> {
-    let found = group_versions().into_iter().find(|(group, version)| path_of(group, version) == path);
+    let found = group_versions()
+        .into_iter()
+        .find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Status::no_such_path)?;
     let kinds = kinds_of(group, version);
     let document = json!({
@@ -107,10 +119,15 @@ fn definitions(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, 
     for kind in kinds {
         let (root, definitions) = schema::raw(*kind);
         for (name, source) in definitions {
-            out.entry(name.clone()).or_insert_with(|| converted(&name, source, dialect));
+            out.entry(name.clone())
+                .or_insert_with(|| converted(&name, source, dialect));
         }
         let names = kind.names();
-        let root = root["$ref"].as_str().and_then(|r| r.rsplit('/').next()).unwrap_or("").to_owned();
+        let root = root["$ref"]
+            .as_str()
+            .and_then(|r| r.rsplit('/').next())
+            .unwrap_or("")
+            .to_owned();
         let gvk = json!([{"group": names.group, "version": names.version, "kind": names.kind}]);
         if let Some(definition) = out.get_mut(&root) {
             definition["x-kubernetes-group-version-kind"] = gvk;
@@ -176,14 +193,17 @@ fn references(value: &mut Value, dialect: Dialect) {
                 let name = reference.rsplit('/').next().unwrap_or("").to_owned();
                 *reference = format!("{}{name}", dialect.prefix());
             }
-            map.values_mut().for_each(|inner| references(inner, dialect));
+            map.values_mut()
+                .for_each(|inner| references(inner, dialect));
             if let (Dialect::V2, Some(all)) = (dialect, map.get("allOf")) {
                 let reference = all[0]["$ref"].clone();
                 map.remove("allOf");
                 map.insert("$ref".into(), reference);
             }
         }
-        Value::Array(items) => items.iter_mut().for_each(|inner| references(inner, dialect)),
+        Value::Array(items) => items
+            .iter_mut()
+            .for_each(|inner| references(inner, dialect)),
         _ => {}
     }
 }
@@ -212,7 +232,10 @@ fn paths(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, Value>
                 "parameters": parameters, "responses": {"200": {"description": "OK"}},
             })
         };
-        out.insert(base.clone(), json!({"get": operation("list", false), "post": operation("post", true)}));
+        out.insert(
+            base.clone(),
+            json!({"get": operation("list", false), "post": operation("post", true)}),
+        );
         out.insert(
             format!("{base}/{{name}}"),
             json!({
@@ -227,6 +250,8 @@ fn paths(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, Value>
 fn parameter(name: &str, dialect: Dialect) -> Value {
     match dialect {
         Dialect::V2 => json!({"name": name, "in": "query", "type": "string", "uniqueItems": true}),
-        Dialect::V3 => json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}}),
+        Dialect::V3 => {
+            json!({"name": name, "in": "query", "schema": {"type": "string", "uniqueItems": true}})
+        }
     }
 }

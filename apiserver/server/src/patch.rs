@@ -28,7 +28,8 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, Status> {
     }
     let mut out = object.clone();
     json_patch::patch(&mut out, &patch).map_err(|e| {
-        let message = format!("the server rejected our request due to an error in our request: {e}");
+        let message =
+            format!("the server rejected our request due to an error in our request: {e}");
         Status::failure(422, corral_api::StatusReason::Invalid, message)
     })?;
     Ok(out)
@@ -40,7 +41,9 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, Status> {
 /// 400 for a patch that is not an object.
 pub fn merge_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
     if !patch.is_object() {
-        return Err(Status::bad_request("error decoding patch: a merge patch must be an object"));
+        return Err(Status::bad_request(
+            "error decoding patch: a merge patch must be an object",
+        ));
     }
     let mut out = object.clone();
     json_patch::merge(&mut out, patch);
@@ -53,7 +56,9 @@ pub fn merge_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
 /// 400 for a patch that is not an object, or whose directives make no sense.
 pub fn strategic_patch(node: &Node, object: &Value, patch: &Value) -> Result<Value, Status> {
     if !patch.is_object() {
-        return Err(Status::bad_request("error decoding patch: a strategic merge patch must be an object"));
+        return Err(Status::bad_request(
+            "error decoding patch: a strategic merge patch must be an object",
+        ));
     }
     strategic_merge(node, object, patch).map_err(Status::bad_request)
 }

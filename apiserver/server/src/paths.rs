@@ -31,13 +31,21 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
     }
     let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
-        [] => Ok(response::object(200, negotiate::accept(&call.parts.headers)?, &json!({"paths": index()}))),
+        [] => Ok(response::object(
+            200,
+            negotiate::accept(&call.parts.headers)?,
+            &json!({"paths": index()}),
+        )),
         ["api"] => discovery::core(call),
         ["apis"] => discovery::groups(call),
         ["api", version] => discovery::resources(call, "", version),
         ["apis", group] => discovery::group(call, group),
         ["apis", group, version] => discovery::resources(call, group, version),
-        ["version"] => Ok(response::object(200, negotiate::accept(&call.parts.headers)?, &version())),
+        ["version"] => Ok(response::object(
+            200,
+            negotiate::accept(&call.parts.headers)?,
+            &version(),
+        )),
         ["healthz" | "livez" | "readyz"] => health(call, parts[0], None).await,
         ["healthz" | "livez" | "readyz", check] => health(call, parts[0], Some(check)).await,
         ["metrics"] => metrics(call),
@@ -50,7 +58,15 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
 
 fn index() -> Vec<&'static str> {
     vec![
-        "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version",
+        "/api",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
     ]
 }
 
@@ -85,7 +101,9 @@ async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answe
         }
     }
     let excluded = call.info.query.all("exclude");
-    let failed = checks.iter().any(|(name, ok)| !ok && excluded.iter().all(|e| e != name));
+    let failed = checks
+        .iter()
+        .any(|(name, ok)| !ok && excluded.iter().all(|e| e != name));
     let verbose = call.info.query.get("verbose").is_some();
     if !failed && !verbose {
         return Ok(response::text(200, "ok"));
@@ -107,8 +125,14 @@ async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answe
 fn metrics(call: &Call) -> Result<Answer, Status> {
     let mut text = Vec::new();
     call.shared.metrics.observe(&call.shared.api);
-    TextEncoder::new().encode(&call.shared.registry.gather(), &mut text).map_err(Status::internal)?;
-    Ok(response::answer(200, "text/plain; version=0.0.4", response::full(text)))
+    TextEncoder::new()
+        .encode(&call.shared.registry.gather(), &mut text)
+        .map_err(Status::internal)?;
+    Ok(response::answer(
+        200,
+        "text/plain; version=0.0.4",
+        response::full(text),
+    ))
 }
 
 /// Signs the certificate of a node that joins with a bootstrap token, or renews its own.
@@ -121,13 +145,21 @@ fn node_certificate(call: &Call) -> Result<Answer, Status> {
         #[serde(default)]
         addresses: Vec<IpAddr>,
     }
-    let request: Request = serde_json::from_slice(&call.body)
-        .map_err(|e| Status::bad_request(format!("the request for a node's certificate cannot be read: {e}")))?;
+    let request: Request = serde_json::from_slice(&call.body).map_err(|e| {
+        Status::bad_request(format!(
+            "the request for a node's certificate cannot be read: {e}"
+        ))
+    })?;
     let name = request.node_name.as_str();
     let own = format!("system:node:{name}");
     let user = &call.user;
     if !(user.is_in(bootstrap::GROUP) || user.name == own || user.is_in(crate::authn::MASTERS)) {
-        return Err(Status::forbidden("", "", "", "only a node itself, or a bootstrap token, gets its certificate"));
+        return Err(Status::forbidden(
+            "",
+            "",
+            "",
+            "only a node itself, or a bootstrap token, gets its certificate",
+        ));
     }
     if let Some(why) = corral_api::names::dns1123_subdomain(name).first() {
         return Err(Status::bad_request(format!("nodeName: {why}")));
@@ -138,5 +170,9 @@ fn node_certificate(call: &Call) -> Result<Answer, Status> {
         .sign_node(&request.certificate_request, name, &request.addresses)
         .map_err(|e| Status::bad_request(e.to_string()))?;
     let answer = json!({"certificate": certificate, "ca": call.shared.pki.ca()});
-    Ok(response::object(201, negotiate::Representation::default(), &answer))
+    Ok(response::object(
+        201,
+        negotiate::Representation::default(),
+        &answer,
+    ))
 }

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
+    BasicConstraints, CertificateParams, CertificateSigningRequestParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, SanType,
 };
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
@@ -62,7 +62,9 @@ impl Identity {
     ///
     /// # Errors
     /// When the PEM makes no sense.
-    pub fn to_rustls(&self) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
+    pub fn to_rustls(
+        &self,
+    ) -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>), Error> {
         let bad = |why: String| Error::Invalid {
             what: "identity".to_owned(),
             why,
@@ -143,7 +145,12 @@ impl Pki {
     ///
     /// # Errors
     /// When a name cannot be in a certificate.
-    pub fn server(&self, subject: Subject<'_>, names: &[String], addresses: &[IpAddr]) -> Result<Identity, Error> {
+    pub fn server(
+        &self,
+        subject: Subject<'_>,
+        names: &[String],
+        addresses: &[IpAddr],
+    ) -> Result<Identity, Error> {
         let mut params = leaf(subject)?;
         for name in names {
             let name = name.as_str().try_into().map_err(invalid("server name"))?;
@@ -167,7 +174,9 @@ impl Pki {
 
     fn sign(&self, params: CertificateParams) -> Result<Identity, Error> {
         let key = KeyPair::generate().map_err(invalid("key"))?;
-        let certificate = params.signed_by(&key, &self.issuer).map_err(invalid("certificate"))?;
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .map_err(invalid("certificate"))?;
         Ok(Identity {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
@@ -178,8 +187,14 @@ impl Pki {
     ///
     /// # Errors
     /// When the request makes no sense or is not signed by its key.
-    pub fn sign_node(&self, request: &str, node: &str, addresses: &[IpAddr]) -> Result<String, Error> {
-        let request = CertificateSigningRequestParams::from_pem(request).map_err(invalid("certificate request"))?;
+    pub fn sign_node(
+        &self,
+        request: &str,
+        node: &str,
+        addresses: &[IpAddr],
+    ) -> Result<String, Error> {
+        let request = CertificateSigningRequestParams::from_pem(request)
+            .map_err(invalid("certificate request"))?;
         let user = format!("system:node:{node}");
         let mut params = leaf(Subject {
             user: &user,
@@ -189,8 +204,13 @@ impl Pki {
         params.subject_alt_names.push(SanType::DnsName(name));
         let addresses = addresses.iter().map(|address| SanType::IpAddress(*address));
         params.subject_alt_names.extend(addresses);
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth, ExtendedKeyUsagePurpose::ServerAuth];
-        let certificate = params.signed_by(&request.public_key, &self.issuer).map_err(invalid("certificate"))?;
+        params.extended_key_usages = vec![
+            ExtendedKeyUsagePurpose::ClientAuth,
+            ExtendedKeyUsagePurpose::ServerAuth,
+        ];
+        let certificate = params
+            .signed_by(&request.public_key, &self.issuer)
+            .map_err(invalid("certificate"))?;
         Ok(certificate.pem())
     }
 }
@@ -210,7 +230,9 @@ fn new_ca() -> Result<(String, KeyPair), Error> {
     let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
     params.not_before = rcgen::date_time_ymd(i32::from(now.year()) - 1, 1, 1);
     params.not_after = rcgen::date_time_ymd(i32::from(now.year()) + CA_YEARS, 1, 1);
-    let certificate = params.self_signed(&key).map_err(invalid("ca certificate"))?;
+    let certificate = params
+        .self_signed(&key)
+        .map_err(invalid("ca certificate"))?;
     Ok((certificate.pem(), key))
 }
 
@@ -221,7 +243,10 @@ fn leaf(subject: Subject<'_>) -> Result<CertificateParams, Error> {
     name.push(DnType::OrganizationName, subject.group);
     params.distinguished_name = name;
     params.use_authority_key_identifier_extension = true;
-    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyEncipherment];
+    params.key_usages = vec![
+        KeyUsagePurpose::DigitalSignature,
+        KeyUsagePurpose::KeyEncipherment,
+    ];
     let now = SystemTime::now();
     params.not_before = (now - CLOCK_SKEW).into();
     params.not_after = (now + LEAF_LIFE).into();
@@ -261,6 +286,8 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), Error> {
         .mode(mode)
         .open(&part)
         .map_err(failed)?;
-    file.write_all(text.as_bytes()).and_then(|()| file.sync_all()).map_err(failed)?;
+    file.write_all(text.as_bytes())
+        .and_then(|()| file.sync_all())
+        .map_err(failed)?;
     fs::rename(&part, path).map_err(failed)
 }

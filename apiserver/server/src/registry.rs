@@ -128,7 +128,11 @@ pub type Change<'a> = dyn Fn(&Value) -> Result<(Value, Ownership), Status> + Sen
 
 impl Resource {
     /// A resource over a store.
-    pub fn new(kind: &'static dyn AnyKind, storage: Arc<dyn Storage>, admission: Arc<Admission>) -> Self {
+    pub fn new(
+        kind: &'static dyn AnyKind,
+        storage: Arc<dyn Storage>,
+        admission: Arc<Admission>,
+    ) -> Self {
         Self {
             kind,
             cacher: Cacher::new(kind, storage.clone()),
@@ -140,7 +144,8 @@ impl Resource {
 
     /// The kind's schema, built when first needed.
     pub fn schema(&self) -> &Node {
-        self.schema.get_or_init(|| corral_kinds::schema::of(self.kind))
+        self.schema
+            .get_or_init(|| corral_kinds::schema::of(self.kind))
     }
 
     /// The key of an object.
@@ -174,7 +179,10 @@ impl Resource {
     /// # Errors
     /// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
     pub fn read_body(&self, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
-        let Decoded { mut value, duplicates } = body;
+        let Decoded {
+            mut value,
+            duplicates,
+        } = body;
         self.check_type(&mut value)?;
         self.check_fields(cx, &mut value, duplicates)?;
         Ok(value)
@@ -184,9 +192,16 @@ impl Resource {
         let names = self.kind.names();
         let api_version = names.api_version();
         let Value::Object(map) = value else {
-            return Err(Status::bad_request("the body of the request must be an object"));
+            return Err(Status::bad_request(
+                "the body of the request must be an object",
+            ));
         };
-        let sent = |key: &str| map.get(key).and_then(Value::as_str).unwrap_or("").to_owned();
+        let sent = |key: &str| {
+            map.get(key)
+                .and_then(Value::as_str)
+                .unwrap_or("")
+                .to_owned()
+        };
         let (sent_version, sent_kind) = (sent("apiVersion"), sent("kind"));
         if !sent_kind.is_empty() && sent_kind != names.kind {
             return Err(Status::bad_request(format!(
@@ -206,7 +221,12 @@ impl Resource {
         Ok(())
     }
 
-    fn check_fields(&self, cx: &WriteContext, value: &mut Value, duplicates: Vec<String>) -> Result<(), Status> {
+    fn check_fields(
+        &self,
+        cx: &WriteContext,
+        value: &mut Value,
+        duplicates: Vec<String>,
+    ) -> Result<(), Status> {
         let names = self.kind.names();
         let cannot = |why: &str| {
             Status::bad_request(format!(
@@ -214,13 +234,20 @@ impl Resource {
                 names.kind, names.version, names.kind
             ))
         };
-        let report = self.schema().check(value).map_err(|error| cannot(&error.0))?;
-        let unknown = report.unknown.iter().map(|path| format!("unknown field {path:?}"));
+        let report = self
+            .schema()
+            .check(value)
+            .map_err(|error| cannot(&error.0))?;
+        let unknown = report
+            .unknown
+            .iter()
+            .map(|path| format!("unknown field {path:?}"));
         let found: Vec<String> = duplicates.into_iter().chain(unknown).collect();
         match cx.validation {
-            FieldValidation::Strict if !found.is_empty() => {
-                Err(cannot(&format!("strict decoding error: {}", found.join(", "))))
-            }
+            FieldValidation::Strict if !found.is_empty() => Err(cannot(&format!(
+                "strict decoding error: {}",
+                found.join(", ")
+            ))),
             FieldValidation::Warn => {
                 found.into_iter().for_each(|text| cx.warn(text));
                 Ok(())
@@ -262,7 +289,10 @@ impl Resource {
         loop {
             attempt += 1;
             match self.create_once(cx, value.clone(), Ownership::Update).await {
-                Err(status) if status.is(StatusReason::AlreadyExists) && metadata::generates_name(&value) && attempt < NAME_RETRIES_MAX => {}
+                Err(status)
+                    if status.is(StatusReason::AlreadyExists)
+                        && metadata::generates_name(&value)
+                        && attempt < NAME_RETRIES_MAX => {}
                 other => return other,
             }
         }
@@ -280,14 +310,18 @@ impl Resource {
     ) -> Result<Written, Status> {
         let kind = self.kind;
         metadata::for_create(kind, cx, &mut value)?;
-        if kind.has_status() && let Value::Object(map) = &mut value {
+        if kind.has_status()
+            && let Value::Object(map) = &mut value
+        {
             map.remove("status");
         }
         let managed = value["metadata"].get("managedFields").cloned();
         let mut object = self.decode(value)?;
         kind.default(&mut object);
         let mut attributes = Attributes::create(kind, cx);
-        self.admission.mutate(&mut attributes, &mut object, None).await?;
+        self.admission
+            .mutate(&mut attributes, &mut object, None)
+            .await?;
         kind.prepare_create(&mut object);
         let name = kind.meta(&object).name.clone().unwrap_or_default();
         let mut errors = metadata::validate(kind, kind.meta(&object));
@@ -295,7 +329,9 @@ impl Resource {
         if !errors.is_empty() {
             return Err(self.invalid(&name, &errors));
         }
-        kind.warnings(&object).into_iter().for_each(|text| cx.warn(text));
+        kind.warnings(&object)
+            .into_iter()
+            .for_each(|text| cx.warn(text));
         let mut value = self.encode(&object)?;
         if ownership == Ownership::Update {
             apply::update(self.schema(), None, &mut value, &self.manager(cx, ""));
@@ -340,9 +376,16 @@ impl Resource {
         match self.storage.commit(transaction).await {
             Ok(revision) => Ok(written(revision)),
             Err(storage::Error::Exists { key: at, .. }) if at == key => Err(exists()),
-            Err(storage::Error::Exists { .. } | storage::Error::Conflict { .. } | storage::Error::NotFound { .. }) => {
-                Err(Status::conflict(names.group, names.plural, name, "what it claims was taken meanwhile; please try again"))
-            }
+            Err(
+                storage::Error::Exists { .. }
+                | storage::Error::Conflict { .. }
+                | storage::Error::NotFound { .. },
+            ) => Err(Status::conflict(
+                names.group,
+                names.plural,
+                name,
+                "what it claims was taken meanwhile; please try again",
+            )),
             Err(error) => Err(storage_status(&error)),
         }
     }
@@ -369,8 +412,14 @@ impl Resource {
     ) -> Result<Written, Status> {
         let key = self.key(&cx.namespace, name);
         for _ in 0..CONFLICT_RETRIES_MAX {
-            let live = self.fetch(&key).await?.ok_or_else(|| self.not_found(name))?;
-            match self.update_once(cx, name, part, subresource, change, &live).await? {
+            let live = self
+                .fetch(&key)
+                .await?
+                .ok_or_else(|| self.not_found(name))?;
+            match self
+                .update_once(cx, name, part, subresource, change, &live)
+                .await?
+            {
                 Some(written) => return Ok(written),
                 None => continue,
             }
@@ -393,7 +442,10 @@ impl Resource {
         let old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
         let (mut value, ownership) = change(&old_value)?;
         let wanted = metadata::wanted_version(&value);
-        if wanted.as_ref().is_some_and(|w| *w != live.revision.to_string()) {
+        if wanted
+            .as_ref()
+            .is_some_and(|w| *w != live.revision.to_string())
+        {
             return Err(self.modified(name));
         }
         self.check_type(&mut value)?;
@@ -405,7 +457,9 @@ impl Resource {
         let mut object = self.decode(value)?;
         kind.default(&mut object);
         let mut attributes = Attributes::update(kind, cx, subresource);
-        self.admission.mutate(&mut attributes, &mut object, Some(&old)).await?;
+        self.admission
+            .mutate(&mut attributes, &mut object, Some(&old))
+            .await?;
         if part == Part::Main {
             kind.prepare_update(&mut object, &old);
         }
@@ -419,7 +473,9 @@ impl Resource {
             return Err(self.invalid(name, &errors));
         }
         if part == Part::Main {
-            kind.warnings(&object).into_iter().for_each(|text| cx.warn(text));
+            kind.warnings(&object)
+                .into_iter()
+                .for_each(|text| cx.warn(text));
         }
         let mut value = self.encode(&object)?;
         bump_generation(kind, part, &mut value, &old_value);
@@ -428,10 +484,18 @@ impl Resource {
             return Ok(Some(unchanged(live_json)));
         }
         if ownership == Ownership::Update {
-            apply::update(self.schema(), Some(&old_value), &mut value, &self.manager(cx, subresource));
+            apply::update(
+                self.schema(),
+                Some(&old_value),
+                &mut value,
+                &self.manager(cx, subresource),
+            );
         }
-        self.admission.validate(&attributes, &object, Some(&old)).await?;
-        self.store_changed(cx, name, live, value, attributes.claims, wanted.is_some()).await
+        self.admission
+            .validate(&attributes, &object, Some(&old))
+            .await?;
+        self.store_changed(cx, name, live, value, attributes.claims, wanted.is_some())
+            .await
     }
 
     async fn store_changed(
@@ -470,7 +534,9 @@ impl Resource {
                 created: false,
                 removed,
             })),
-            Err(storage::Error::Conflict { .. } | storage::Error::Exists { .. }) if named_version => {
+            Err(storage::Error::Conflict { .. } | storage::Error::Exists { .. })
+                if named_version =>
+            {
                 Err(self.modified(name))
             }
             Err(storage::Error::NotFound { .. }) => Err(self.not_found(name)),
@@ -495,7 +561,11 @@ impl Resource {
         let subresource = if part == Part::Status { "status" } else { "" };
         let change = |_: &Value| Ok((value.clone(), Ownership::Update));
         match self.update(cx, name, part, subresource, &change).await {
-            Err(status) if status.is(StatusReason::NotFound) && part == Part::Main && self.creates_on_update() => {
+            Err(status)
+                if status.is(StatusReason::NotFound)
+                    && part == Part::Main
+                    && self.creates_on_update() =>
+            {
                 self.create_once(cx, value, Ownership::Update).await
             }
             other => other,
@@ -506,7 +576,13 @@ impl Resource {
     fn creates_on_update(&self) -> bool {
         matches!(
             self.kind.names().kind,
-            "Lease" | "Event" | "Endpoints" | "Role" | "RoleBinding" | "ClusterRole" | "ClusterRoleBinding"
+            "Lease"
+                | "Event"
+                | "Endpoints"
+                | "Role"
+                | "RoleBinding"
+                | "ClusterRole"
+                | "ClusterRoleBinding"
         )
     }
 
@@ -640,7 +716,11 @@ fn same_but_ownership(value: &Value, old: &Value) -> bool {
         }
         v
     };
-    let entries = |v: &Value| v["metadata"]["managedFields"].as_array().map_or(0, Vec::len);
+    let entries = |v: &Value| {
+        v["metadata"]["managedFields"]
+            .as_array()
+            .map_or(0, Vec::len)
+    };
     comparable(value) == comparable(old) && entries(value) == entries(old)
 }
 

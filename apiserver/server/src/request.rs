@@ -91,14 +91,19 @@ impl Query {
                 )));
             }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            map.entry(unescape(key, true)?).or_default().push(unescape(value, true)?);
+            map.entry(unescape(key, true)?)
+                .or_default()
+                .push(unescape(value, true)?);
         }
         Ok(Self(map))
     }
 
     /// The first value of a parameter; `None` if it is not there.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0.get(name).and_then(|values| values.first()).map(String::as_str)
+        self.0
+            .get(name)
+            .and_then(|values| values.first())
+            .map(String::as_str)
     }
 
     /// All values of a parameter.
@@ -128,7 +133,9 @@ impl Query {
         match self.get(name) {
             None | Some("") => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!("strconv.ParseInt: parsing {text:?}: invalid syntax"))
+                Status::bad_request(format!(
+                    "strconv.ParseInt: parsing {text:?}: invalid syntax"
+                ))
             }),
         }
     }
@@ -145,8 +152,12 @@ fn unescape(text: &str, plus: bool) -> Result<String, Status> {
     while let Some(&byte) = bytes.get(index) {
         match byte {
             b'%' => {
-                let hex = text.get(index + 1..index + 3).and_then(|h| u8::from_str_radix(h, 16).ok());
-                out.push(hex.ok_or_else(|| Status::bad_request(format!("invalid URL escape in {text:?}")))?);
+                let hex = text
+                    .get(index + 1..index + 3)
+                    .and_then(|h| u8::from_str_radix(h, 16).ok());
+                out.push(hex.ok_or_else(|| {
+                    Status::bad_request(format!("invalid URL escape in {text:?}"))
+                })?);
                 index += 2;
             }
             b'+' if plus => out.push(b' '),
@@ -173,7 +184,11 @@ impl RequestInfo {
         }
         let query = Query::parse(uri.query().unwrap_or(""))?;
         let path = unescape(uri.path(), false)?;
-        let parts: Vec<&str> = path.trim_matches('/').split('/').filter(|p| !p.is_empty()).collect();
+        let parts: Vec<&str> = path
+            .trim_matches('/')
+            .split('/')
+            .filter(|p| !p.is_empty())
+            .collect();
         let mut info = Self {
             verb: Verb::Other,
             method: method.as_str().to_ascii_lowercase(),
@@ -234,7 +249,13 @@ impl RequestInfo {
             Method::GET | Method::HEAD if watch_path => Verb::Watch,
             Method::GET | Method::HEAD if collection && self.query.flag("watch")? => Verb::Watch,
             Method::GET | Method::HEAD if collection => Verb::List,
-            Method::GET | Method::HEAD if self.query.get("watch").is_some() && self.subresource.is_empty() && self.query.flag("watch")? => Verb::Watch,
+            Method::GET | Method::HEAD
+                if self.query.get("watch").is_some()
+                    && self.subresource.is_empty()
+                    && self.query.flag("watch")? =>
+            {
+                Verb::Watch
+            }
             Method::GET | Method::HEAD => Verb::Get,
             Method::POST => Verb::Create,
             Method::PUT => Verb::Update,
@@ -261,11 +282,8 @@ mod tests {
     use super::*;
 
     fn info(method: &str, uri: &str) -> RequestInfo {
-        RequestInfo::new(
-            &method.parse().expect("method"),
-            &uri.parse().expect("uri"),
-        )
-        .expect("valid")
+        RequestInfo::new(&method.parse().expect("method"), &uri.parse().expect("uri"))
+            .expect("valid")
     }
 
     #[test]
@@ -273,11 +291,51 @@ mod tests {
         let cases = [
             ("GET", "/api/v1/pods", "list", "", "pods", "", ""),
             ("GET", "/api/v1/pods?watch=1", "watch", "", "pods", "", ""),
-            ("GET", "/api/v1/namespaces/a/pods/b/log", "get", "a", "pods", "b", "log"),
-            ("GET", "/api/v1/namespaces/a", "get", "a", "namespaces", "a", ""),
-            ("PUT", "/api/v1/namespaces/a/finalize", "update", "a", "namespaces", "a", "finalize"),
-            ("DELETE", "/apis/apps/v1/namespaces/a/deployments", "deletecollection", "a", "deployments", "", ""),
-            ("POST", "/apis/apps/v1/namespaces/a/deployments", "create", "a", "deployments", "", ""),
+            (
+                "GET",
+                "/api/v1/namespaces/a/pods/b/log",
+                "get",
+                "a",
+                "pods",
+                "b",
+                "log",
+            ),
+            (
+                "GET",
+                "/api/v1/namespaces/a",
+                "get",
+                "a",
+                "namespaces",
+                "a",
+                "",
+            ),
+            (
+                "PUT",
+                "/api/v1/namespaces/a/finalize",
+                "update",
+                "a",
+                "namespaces",
+                "a",
+                "finalize",
+            ),
+            (
+                "DELETE",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "deletecollection",
+                "a",
+                "deployments",
+                "",
+                "",
+            ),
+            (
+                "POST",
+                "/apis/apps/v1/namespaces/a/deployments",
+                "create",
+                "a",
+                "deployments",
+                "",
+                "",
+            ),
         ];
         for (method, uri, verb, namespace, resource, name, subresource) in cases {
             let info = info(method, uri);
@@ -288,6 +346,9 @@ mod tests {
             assert_eq!(info.subresource, subresource, "{uri}");
         }
         assert!(!info("GET", "/apis/apps/v1").is_resource);
-        assert_eq!(info("GET", "/version?a=b%20c+d").query.get("a"), Some("b c d"));
+        assert_eq!(
+            info("GET", "/version?a=b%20c+d").query.get("a"),
+            Some("b c d")
+        );
     }
 }

@@ -23,7 +23,9 @@ pub type Answer = Response<Body>;
 
 /// A body that is there already.
 pub fn full(bytes: impl Into<Bytes>) -> Body {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
 }
 
 /// A body that comes piece by piece.
@@ -35,7 +37,9 @@ pub fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
 pub fn answer(code: u16, media: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);
     *answer.status_mut() = StatusCode::from_u16(code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    answer
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static(media));
     answer
 }
 
@@ -78,7 +82,9 @@ pub fn status(status: &Status, representation: Representation) -> Answer {
     let mut answer = json(status.code, representation, bytes.into());
     let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
-        answer.headers_mut().insert(RETRY_AFTER, HeaderValue::from(retry));
+        answer
+            .headers_mut()
+            .insert(RETRY_AFTER, HeaderValue::from(retry));
     }
     answer
 }

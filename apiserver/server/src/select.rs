@@ -46,7 +46,8 @@ impl Predicate {
     /// Whether an object is selected.
     pub fn selects(&self, stored: &Stored) -> bool {
         stored.key.as_str().starts_with(&self.prefix)
-            && (self.labels.is_everything() || self.labels.requirements.iter().all(|r| meets(r, stored)))
+            && (self.labels.is_everything()
+                || self.labels.requirements.iter().all(|r| meets(r, stored)))
             && (self.fields.is_everything() || self.selects_fields(stored))
     }
 
@@ -55,7 +56,11 @@ impl Predicate {
         self.fields.matches(|field| match field {
             "metadata.name" => Some(name),
             "metadata.namespace" => Some(namespace),
-            other => stored.fields.iter().find(|(f, _)| *f == other).map(|(_, v)| &**v),
+            other => stored
+                .fields
+                .iter()
+                .find(|(f, _)| *f == other)
+                .map(|(_, v)| &**v),
         })
     }
 }

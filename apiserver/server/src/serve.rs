@@ -77,7 +77,10 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         return;
     };
     let certificates = tls.get_ref().1.peer_certificates();
-    let user = certificates.and_then(|chain| chain.first()).and_then(|der| x509::user(der)).map(Arc::new);
+    let user = certificates
+        .and_then(|chain| chain.first())
+        .and_then(|der| x509::user(der))
+        .map(Arc::new);
     let stop: CancellationToken = shared.stop.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let (shared, user) = (shared.clone(), user.clone());

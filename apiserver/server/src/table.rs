@@ -60,7 +60,9 @@ pub fn partial(object: &[u8]) -> Value {
         #[serde(default)]
         metadata: Value,
     }
-    let envelope: Envelope = serde_json::from_slice(object).unwrap_or(Envelope { metadata: Value::Null });
+    let envelope: Envelope = serde_json::from_slice(object).unwrap_or(Envelope {
+        metadata: Value::Null,
+    });
     json!({
         "kind": "PartialObjectMetadata",
         "apiVersion": "meta.k8s.io/v1",

@@ -83,14 +83,25 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
 }
 
 /// A client with the node's certificate, also written as a kubeconfig for people who look into problems.
-async fn client(server: &http::Uri, name: &str, joined: &Joined, data_dir: &Path) -> anyhow::Result<kube::Client> {
+async fn client(
+    server: &http::Uri,
+    name: &str,
+    joined: &Joined,
+    data_dir: &Path,
+) -> anyhow::Result<kube::Client> {
     let user = format!("system:node:{name}");
     let url = server.to_string();
-    let text = kubeconfig::render(url.trim_end_matches('/'), &joined.ca, &user, &joined.identity);
+    let text = kubeconfig::render(
+        url.trim_end_matches('/'),
+        &joined.ca,
+        &user,
+        &joined.identity,
+    );
     let path = data_dir.join("node.kubeconfig");
     corral_server::pki::write_private(&path, &text)?;
     let kubeconfig = Kubeconfig::from_yaml(&text)?;
-    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
+    let config =
+        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
     Ok(kube::Client::try_from(config)?)
 }
 

@@ -84,8 +84,9 @@ impl ControlPlane {
     /// Starts a control plane; the API is ready when this returns.
     pub async fn start(args: &ControlPlaneArgs) -> anyhow::Result<Self> {
         let registry = Registry::new();
-        std::fs::create_dir_all(&args.data_dir)
-            .with_context(|| format!("cannot make the data directory {}", args.data_dir.display()))?;
+        std::fs::create_dir_all(&args.data_dir).with_context(|| {
+            format!("cannot make the data directory {}", args.data_dir.display())
+        })?;
         let storage = open_store(args, &registry).await?;
         let server_stop = CancellationToken::new();
         let server = Server::start(ServerConfig {
@@ -115,32 +116,40 @@ impl ControlPlane {
 
     fn start_clients(&self, args: &ControlPlaneArgs) {
         let local = self.server.local(User::default());
-        let clients: ClientFactory = Arc::new(move |name: &str| local.clone().with_user(identity(name)).client());
+        let clients: ClientFactory =
+            Arc::new(move |name: &str| local.clone().with_user(identity(name)).client());
         // One cache per kind for everything in this process.
         let tasks = Tasks::new(self.clients_stop.clone());
-        let caches = CacheFactory::new(clients(SHARED_CACHES), Metrics::register(&self.registry), tasks);
+        let caches = CacheFactory::new(
+            clients(SHARED_CACHES),
+            Metrics::register(&self.registry),
+            tasks,
+        );
         if !args.no_controllers {
-            self.tasks.spawn(corral_controllers::start(corral_controllers::ControllersConfig {
-                clients,
-                caches: Some(caches.clone()),
-                registry: self.registry.clone(),
-                shutdown: self.clients_stop.clone(),
-                root_ca: Some(self.server.ca().to_owned()),
-                enabled: corral_controllers::Name::ALL.iter().copied().collect(),
-                clock: Arc::new(corral_runtime::SystemClock),
-            }));
+            self.tasks.spawn(corral_controllers::start(
+                corral_controllers::ControllersConfig {
+                    clients,
+                    caches: Some(caches.clone()),
+                    registry: self.registry.clone(),
+                    shutdown: self.clients_stop.clone(),
+                    root_ca: Some(self.server.ca().to_owned()),
+                    enabled: corral_controllers::Name::ALL.iter().copied().collect(),
+                    clock: Arc::new(corral_runtime::SystemClock),
+                },
+            ));
         }
         if !args.no_scheduler {
             let client = self.local(User::new("system:kube-scheduler", &[])).client();
-            self.tasks.spawn(corral_scheduler::start(corral_scheduler::SchedulerConfig {
-                client,
-                caches: Some(caches),
-                registry: self.registry.clone(),
-                shutdown: self.clients_stop.clone(),
-                scheduler_name: "default-scheduler".to_owned(),
-                clock: Arc::new(corral_runtime::SystemClock),
-                plugins: corral_scheduler::plugins::Plugins::default(),
-            }));
+            self.tasks
+                .spawn(corral_scheduler::start(corral_scheduler::SchedulerConfig {
+                    client,
+                    caches: Some(caches),
+                    registry: self.registry.clone(),
+                    shutdown: self.clients_stop.clone(),
+                    scheduler_name: "default-scheduler".to_owned(),
+                    clock: Arc::new(corral_runtime::SystemClock),
+                    plugins: corral_scheduler::plugins::Plugins::default(),
+                }));
         }
         self.tasks.close();
     }
@@ -169,7 +178,10 @@ fn identity(controller: &str) -> User {
     User::service_account("kube-system", controller)
 }
 
-async fn open_store(args: &ControlPlaneArgs, registry: &Registry) -> anyhow::Result<Arc<dyn Storage>> {
+async fn open_store(
+    args: &ControlPlaneArgs,
+    registry: &Registry,
+) -> anyhow::Result<Arc<dyn Storage>> {
     let history_window = Duration::from_secs(args.history_seconds);
     if !args.etcd_endpoints.is_empty() {
         let mut config = EtcdConfig::new(args.etcd_endpoints.clone());
@@ -192,7 +204,12 @@ fn write_admin_kubeconfig(server: &Server, data_dir: &Path) -> anyhow::Result<Pa
     if address.ip().is_unspecified() {
         address.set_ip(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST));
     }
-    let text = kubeconfig::render(&format!("https://{address}"), server.ca(), "admin", &identity);
+    let text = kubeconfig::render(
+        &format!("https://{address}"),
+        server.ca(),
+        "admin",
+        &identity,
+    );
     let path = data_dir.join("admin.kubeconfig");
     corral_server::pki::write_private(&path, &text)?;
     Ok(path)

@@ -40,14 +40,17 @@ pub async fn run(args: DownArgs) -> anyhow::Result<()> {
             }
         };
         if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
-            anyhow::bail!("process {pid} does not end; look at its log, then stop it with kill -9 {pid}");
+            anyhow::bail!(
+                "process {pid} does not end; look at its log, then stop it with kill -9 {pid}"
+            );
         }
         println!("stopped process {pid}");
     }
     let node_dir = data_dir.join("node");
     if node_dir.exists() {
         let cluster_id = node::cluster_id(&data_dir)?;
-        let n_pods = corral_nodelet::agent::stop_all(&node_dir, &cluster_id, node::shim_command()?).await?;
+        let n_pods =
+            corral_nodelet::agent::stop_all(&node_dir, &cluster_id, node::shim_command()?).await?;
         println!("stopped {n_pods} pods");
     }
     Ok(())

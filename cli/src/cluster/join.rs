@@ -36,8 +36,14 @@ impl Token {
     pub fn parse(text: &str) -> anyhow::Result<Self> {
         let wrong = "the token must read ID.SECRET@sha256:HASH; make one with corral token create";
         let (bearer, ca_hash) = text.split_once("@sha256:").context(wrong)?;
-        ensure!(ca_hash.len() == 64 && ca_hash.bytes().all(|b| b.is_ascii_hexdigit()), wrong);
-        ensure!(corral_server::authn::bootstrap::split(bearer).is_some(), wrong);
+        ensure!(
+            ca_hash.len() == 64 && ca_hash.bytes().all(|b| b.is_ascii_hexdigit()),
+            wrong
+        );
+        ensure!(
+            corral_server::authn::bootstrap::split(bearer).is_some(),
+            wrong
+        );
         Ok(Self {
             bearer: bearer.to_owned(),
             ca_hash: ca_hash.to_lowercase(),
@@ -47,7 +53,10 @@ impl Token {
 
 /// The hash of a CA, as tokens carry it.
 pub fn ca_hash(der: &[u8]) -> String {
-    Sha256::digest(der).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(der)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 /// A node that has joined.
@@ -62,15 +71,24 @@ pub struct Joined {
 
 /// Joins a server.
 pub async fn join(server: &Uri, token: &Token, node: &str) -> anyhow::Result<Joined> {
-    ensure!(server.scheme_str() == Some("https"), "--server must be https://HOST:PORT");
-    let host = server.host().context("--server names no host")?.trim_matches(['[', ']']).to_owned();
+    ensure!(
+        server.scheme_str() == Some("https"),
+        "--server must be https://HOST:PORT"
+    );
+    let host = server
+        .host()
+        .context("--server names no host")?
+        .trim_matches(['[', ']'])
+        .to_owned();
     let port = server.port_u16().unwrap_or(6443);
     let tcp = TcpStream::connect((host.as_str(), port))
         .await
         .with_context(|| format!("cannot reach the server {server}"))?;
     let address = super::agent::local_address(&tcp)?;
     let key = KeyPair::generate()?;
-    let certificate_request = rcgen::CertificateParams::default().serialize_request(&key)?.pem()?;
+    let certificate_request = rcgen::CertificateParams::default()
+        .serialize_request(&key)?
+        .pem()?;
     let body = serde_json::json!({
         "nodeName": node, "certificateRequest": certificate_request, "addresses": [address],
     });
@@ -86,7 +104,12 @@ pub async fn join(server: &Uri, token: &Token, node: &str) -> anyhow::Result<Joi
         .await
         .with_context(|| format!("the server {server} is not the one that made the token"))?;
     let answer = ask(tls, &host, &token.bearer, &body).await?;
-    let text = |key: &str| answer[key].as_str().map(str::to_owned).context("the server's answer lacks a certificate");
+    let text = |key: &str| {
+        answer[key]
+            .as_str()
+            .map(str::to_owned)
+            .context("the server's answer lacks a certificate")
+    };
     Ok(Joined {
         identity: Identity {
             certificate: text("certificate")?,
@@ -117,11 +140,18 @@ async fn ask(
         .await
         .map_err(|e| anyhow::anyhow!("the server's answer cannot be read: {e}"))?
         .to_bytes();
-    let answer: serde_json::Value = serde_json::from_slice(&bytes).context("the server's answer is no JSON")?;
+    let answer: serde_json::Value =
+        serde_json::from_slice(&bytes).context("the server's answer is no JSON")?;
     if code == http::StatusCode::UNAUTHORIZED {
-        bail!("the server does not accept the token: it may have expired; make another with corral token create");
+        bail!(
+            "the server does not accept the token: it may have expired; make another with corral token create"
+        );
     }
-    ensure!(code.is_success(), "the server refused: {}", answer["message"].as_str().unwrap_or("no reason given"));
+    ensure!(
+        code.is_success(),
+        "the server refused: {}",
+        answer["message"].as_str().unwrap_or("no reason given")
+    );
     Ok(answer)
 }
 
@@ -180,7 +210,8 @@ impl ServerCertVerifier for PinnedCa {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier()?.verify_tls12_signature(message, certificate, signature)
+        self.verifier()?
+            .verify_tls12_signature(message, certificate, signature)
     }
 
     fn verify_tls13_signature(
@@ -189,11 +220,14 @@ impl ServerCertVerifier for PinnedCa {
         certificate: &CertificateDer<'_>,
         signature: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.verifier()?.verify_tls13_signature(message, certificate, signature)
+        self.verifier()?
+            .verify_tls13_signature(message, certificate, signature)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        provider().signature_verification_algorithms.supported_schemes()
+        provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }
 
@@ -205,7 +239,11 @@ mod tests {
     fn tokens_carry_the_hash_of_the_ca() {
         let hash = "a".repeat(64);
         assert!(Token::parse(&format!("abcdef.0123456789abcdef@sha256:{hash}")).is_ok());
-        for text in ["abcdef.0123456789abcdef", "x@sha256:", &format!("abc@sha256:{hash}")] {
+        for text in [
+            "abcdef.0123456789abcdef",
+            "x@sha256:",
+            &format!("abc@sha256:{hash}"),
+        ] {
             assert!(Token::parse(text).is_err(), "{text}");
         }
     }

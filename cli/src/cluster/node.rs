@@ -31,7 +31,10 @@ pub struct NodeArgs {
 
 fn label(text: &str) -> Result<(String, String), String> {
     let (key, value) = text.split_once('=').ok_or("a label is KEY=VALUE")?;
-    let wrong = corral_api::names::qualified_name(key).into_iter().chain(corral_api::names::label_value(value)).next();
+    let wrong = corral_api::names::qualified_name(key)
+        .into_iter()
+        .chain(corral_api::names::label_value(value))
+        .next();
     match wrong {
         Some(why) => Err(why),
         None => Ok((key.to_owned(), value.to_owned())),
@@ -47,7 +50,9 @@ impl NodeArgs {
         };
         match corral_api::names::dns1123_subdomain(&name).first() {
             None => Ok(name),
-            Some(why) => anyhow::bail!("the node name {name:?} cannot be used, name it with --node-name: {why}"),
+            Some(why) => anyhow::bail!(
+                "the node name {name:?} cannot be used, name it with --node-name: {why}"
+            ),
         }
     }
 }
@@ -58,13 +63,20 @@ pub fn cluster_id(data_dir: &Path) -> anyhow::Result<String> {
         .canonicalize()
         .with_context(|| format!("cannot use the data directory {}", data_dir.display()))?;
     let hash = Sha256::digest(path.as_os_str().as_encoded_bytes());
-    Ok(hash.iter().take(3).map(|byte| format!("{byte:02x}")).collect())
+    Ok(hash
+        .iter()
+        .take(3)
+        .map(|byte| format!("{byte:02x}"))
+        .collect())
 }
 
 /// The program and arguments that run a shim: this program, by its path, so that an upgrade is used for new pods.
 pub fn shim_command() -> anyhow::Result<Vec<String>> {
     let program = std::env::current_exe().context("cannot find this program")?;
-    Ok(vec![program.to_string_lossy().into_owned(), "shim".to_owned()])
+    Ok(vec![
+        program.to_string_lossy().into_owned(),
+        "shim".to_owned(),
+    ])
 }
 
 /// Everything that a node is started with.
@@ -102,7 +114,9 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         network,
         stop,
     } = config;
-    let listener = TcpListener::bind("0.0.0.0:0").await.context("cannot listen for the node's API")?;
+    let listener = TcpListener::bind("0.0.0.0:0")
+        .await
+        .context("cannot listen for the node's API")?;
     let agent = Agent::new(AgentConfig {
         node_name: args.name()?,
         data_dir,
@@ -115,7 +129,7 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         insecure_registries: args.insecure_registries.clone(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
     })?;
-//SERVE
+    //SERVE
     let _ = (identity, ca);
     tasks.spawn(agent.run(stop));
     Ok(())

@@ -39,7 +39,10 @@ fn random(length: usize) -> String {
     // Rejecting what lies beyond the last whole multiple keeps every character as likely as every other.
     let limit = 256 - 256 % ALPHABET.len();
     let bytes = std::iter::repeat_with(rand::random::<u8>).filter(|b| usize::from(*b) < limit);
-    bytes.map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()])).take(length).collect()
+    bytes
+        .map(|b| char::from(ALPHABET[usize::from(b) % ALPHABET.len()]))
+        .take(length)
+        .collect()
 }
 
 /// Carries the command out.
@@ -52,15 +55,28 @@ pub async fn run(command: TokenCommand) -> anyhow::Result<()> {
         ("token-secret", secret.clone()),
         ("expiration", corral_api::time::format_seconds(expires)),
         ("usage-bootstrap-authentication", "true".to_owned()),
-        ("description", "lets a node join, made by corral token create".to_owned()),
+        (
+            "description",
+            "lets a node join, made by corral token create".to_owned(),
+        ),
     ];
     let mut object = Secret::default();
     object.metadata.name = Some(format!("bootstrap-token-{id}"));
     object.type_ = Some("bootstrap.kubernetes.io/token".to_owned());
-    object.data = Some(data.into_iter().map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes()))).collect());
+    object.data = Some(
+        data.into_iter()
+            .map(|(k, v)| (k.to_owned(), ByteString(v.into_bytes())))
+            .collect(),
+    );
     let config = client.config().await?;
-    let ca = config.root_cert.as_ref().and_then(|chain| chain.first()).map(|der| join::ca_hash(der));
-    let ca = ca.context("the kubeconfig names no certificate authority, by which nodes would know the server")?;
+    let ca = config
+        .root_cert
+        .as_ref()
+        .and_then(|chain| chain.first())
+        .map(|der| join::ca_hash(der));
+    let ca = ca.context(
+        "the kubeconfig names no certificate authority, by which nodes would know the server",
+    )?;
     let secrets: Api<Secret> = Api::namespaced(kube::Client::try_from(config)?, "kube-system");
     secrets.create(&PostParams::default(), &object).await?;
     let token = format!("{id}.{secret}@sha256:{ca}");

@@ -30,12 +30,18 @@ pub fn pid_file(data_dir: &Path) -> std::path::PathBuf {
 
 /// Runs until told to stop. Containers go on running; the next start takes them up.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
-    let UpArgs { control_plane, node } = args;
+    let UpArgs {
+        control_plane,
+        node,
+    } = args;
     logging::start(&control_plane.log, control_plane.log_format)?;
     let stop = signals::stop_token()?;
     let node_name = node.name()?;
     let plane = ControlPlane::start(&control_plane).await?;
-    std::fs::write(pid_file(&control_plane.data_dir), std::process::id().to_string())?;
+    std::fs::write(
+        pid_file(&control_plane.data_dir),
+        std::process::id().to_string(),
+    )?;
 
     let cluster_id = node::cluster_id(&control_plane.data_dir)?;
     let addresses = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];

@@ -40,8 +40,19 @@ fn the_exit_code_of_a_container_that_ended_meanwhile_is_known() {
     cluster.kill();
     std::fs::write(&flag, "").expect("the data directory is writable");
     cluster.start();
-    cluster.kubectl(&["wait", "--for=jsonpath={.status.phase}=Failed", "pod/p", "--timeout=60s"]);
-    assert_eq!(cluster.jsonpath(&["pod", "p"], "{.status.containerStatuses[0].state.terminated.exitCode}"), "7");
+    cluster.kubectl(&[
+        "wait",
+        "--for=jsonpath={.status.phase}=Failed",
+        "pod/p",
+        "--timeout=60s",
+    ]);
+    assert_eq!(
+        cluster.jsonpath(
+            &["pod", "p"],
+            "{.status.containerStatuses[0].state.terminated.exitCode}"
+        ),
+        "7"
+    );
 }
 
 #[test]

@@ -17,27 +17,61 @@ fn a_deployment_rolls_out_scales_and_rolls_back() {
     cluster.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]);
     cluster.kubectl(&["scale", "deploy/web", "--replicas=3"]);
     cluster.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]);
-    assert_eq!(cluster.jsonpath(&["deploy", "web"], "{.status.readyReplicas}"), "3");
+    assert_eq!(
+        cluster.jsonpath(&["deploy", "web"], "{.status.readyReplicas}"),
+        "3"
+    );
 
     cluster.apply(&deployment(3, "sleep 2000"));
     cluster.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]);
     let history = cluster.kubectl(&["rollout", "history", "deploy/web"]);
-    assert!(history.contains("\n1 ") && history.contains("\n2 "), "{history}");
+    assert!(
+        history.contains("\n1 ") && history.contains("\n2 "),
+        "{history}"
+    );
     cluster.kubectl(&["rollout", "undo", "deploy/web"]);
     cluster.kubectl(&["rollout", "status", "deploy/web", "--timeout=60s"]);
-    assert_eq!(cluster.jsonpath(&["deploy", "web"], "{.spec.template.spec.containers[0].command[2]}"), "sleep 1000");
+    assert_eq!(
+        cluster.jsonpath(
+            &["deploy", "web"],
+            "{.spec.template.spec.containers[0].command[2]}"
+        ),
+        "sleep 1000"
+    );
 
     cluster.kubectl(&["delete", "deploy/web", "--timeout=60s"]);
-    cluster.wait("its pods to be gone", || cluster.kubectl(&["get", "pods", "--no-headers"]).is_empty());
+    cluster.wait("its pods to be gone", || {
+        cluster.kubectl(&["get", "pods", "--no-headers"]).is_empty()
+    });
 }
 
 #[test]
 fn a_job_runs_to_completion_and_its_log_is_kept() {
     let cluster = Cluster::up();
-    cluster.kubectl(&["create", "job", "hello", "--image=corral.dev/host", "--", "sh", "-c", "echo hello from a job"]);
-    cluster.kubectl(&["wait", "--for=condition=complete", "job/hello", "--timeout=60s"]);
-    assert_eq!(cluster.kubectl(&["logs", "job/hello"]), "hello from a job\n");
-    assert_eq!(cluster.jsonpath(&["job", "hello"], "{.status.succeeded}"), "1");
+    cluster.kubectl(&[
+        "create",
+        "job",
+        "hello",
+        "--image=corral.dev/host",
+        "--",
+        "sh",
+        "-c",
+        "echo hello from a job",
+    ]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=complete",
+        "job/hello",
+        "--timeout=60s",
+    ]);
+    assert_eq!(
+        cluster.kubectl(&["logs", "job/hello"]),
+        "hello from a job\n"
+    );
+    assert_eq!(
+        cluster.jsonpath(&["job", "hello"], "{.status.succeeded}"),
+        "1"
+    );
 }
 
 #[test]
@@ -47,17 +81,37 @@ fn a_failing_job_stops_at_its_backoff_limit() {
                restartPolicy: Never\n      containers: [{name: c, image: corral.dev/host, command: [sh, -c, 'exit 3']}]\n";
     cluster.apply(job);
     cluster.kubectl(&["wait", "--for=condition=failed", "job/bad", "--timeout=60s"]);
-    let reason = cluster.jsonpath(&["job", "bad"], "{.status.conditions[?(@.type==\"Failed\")].reason}");
+    let reason = cluster.jsonpath(
+        &["job", "bad"],
+        "{.status.conditions[?(@.type==\"Failed\")].reason}",
+    );
     assert_eq!(reason, "BackoffLimitExceeded");
-    let code = cluster.jsonpath(&["pods", "-l", "job-name=bad"], "{.items[0].status.containerStatuses[0].state.terminated.exitCode}");
+    let code = cluster.jsonpath(
+        &["pods", "-l", "job-name=bad"],
+        "{.items[0].status.containerStatuses[0].state.terminated.exitCode}",
+    );
     assert_eq!(code, "3");
 }
 
 #[test]
 fn a_job_comes_out_of_a_cron_job() {
     let cluster = Cluster::up();
-    cluster.kubectl(&["create", "cronjob", "report", "--image=corral.dev/host", "--schedule=0 0 1 1 *", "--", "echo", "report"]);
+    cluster.kubectl(&[
+        "create",
+        "cronjob",
+        "report",
+        "--image=corral.dev/host",
+        "--schedule=0 0 1 1 *",
+        "--",
+        "echo",
+        "report",
+    ]);
     cluster.kubectl(&["create", "job", "now", "--from=cronjob/report"]);
-    cluster.kubectl(&["wait", "--for=condition=complete", "job/now", "--timeout=60s"]);
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=complete",
+        "job/now",
+        "--timeout=60s",
+    ]);
     assert_eq!(cluster.kubectl(&["logs", "job/now"]), "report\n");
 }

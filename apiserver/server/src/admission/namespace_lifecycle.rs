@@ -10,7 +10,11 @@ use crate::api::Api;
 /// Namespaces that the cluster cannot be without.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
 
-pub(super) async fn check(api: &Api, attributes: &Attributes<'_>, object: &Object) -> Result<(), Status> {
+pub(super) async fn check(
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &Object,
+) -> Result<(), Status> {
     if !attributes.kind.names().namespaced || attributes.action != Action::Create {
         return Ok(());
     }
@@ -18,7 +22,10 @@ pub(super) async fn check(api: &Api, attributes: &Attributes<'_>, object: &Objec
     let name = &attributes.cx.namespace;
     let key = namespaces.key("", name);
     // The cache first; only a namespace that it does not know, or knows as ending, is asked of the store.
-    let known = namespaces.cacher.peek(&key).map(|stored| stored.json.clone());
+    let known = namespaces
+        .cacher
+        .peek(&key)
+        .map(|stored| stored.json.clone());
     let namespace = match known {
         Some(json) => serde_json::from_slice::<Namespace>(&json).ok(),
         None => {
@@ -32,21 +39,36 @@ pub(super) async fn check(api: &Api, attributes: &Attributes<'_>, object: &Objec
     if namespace.metadata.deletion_timestamp.is_none() {
         return Ok(());
     }
-    let object_name = attributes.kind.meta(object).name.clone().unwrap_or_default();
-    let why = format!("unable to create new content in namespace {name} because it is being terminated");
+    let object_name = attributes
+        .kind
+        .meta(object)
+        .name
+        .clone()
+        .unwrap_or_default();
+    let why =
+        format!("unable to create new content in namespace {name} because it is being terminated");
     let mut status = attributes.forbidden(&object_name, &why);
-    status.details.get_or_insert_default().causes.push(StatusCause {
-        reason: "NamespaceTerminating".into(),
-        message: format!("namespace {name} is being terminated"),
-        field: "metadata.namespace".into(),
-    });
+    status
+        .details
+        .get_or_insert_default()
+        .causes
+        .push(StatusCause {
+            reason: "NamespaceTerminating".into(),
+            message: format!("namespace {name} is being terminated"),
+            field: "metadata.namespace".into(),
+        });
     Err(status)
 }
 
 pub(super) fn check_delete(kind: &'static dyn AnyKind, name: &str) -> Result<(), Status> {
     let names = kind.names();
     if names.group.is_empty() && names.kind == "Namespace" && IMMORTAL.contains(&name) {
-        return Err(Status::forbidden("", "namespaces", name, "this namespace may not be deleted"));
+        return Err(Status::forbidden(
+            "",
+            "namespaces",
+            name,
+            "this namespace may not be deleted",
+        ));
     }
     Ok(())
 }

@@ -14,17 +14,27 @@ fn classes(api: &Api) -> Vec<PriorityClass> {
     };
     let snapshot = resource.cacher.snapshot();
     let objects = snapshot.objects.values();
-    objects.filter_map(|stored| serde_json::from_slice(&stored.json).ok()).collect()
+    objects
+        .filter_map(|stored| serde_json::from_slice(&stored.json).ok())
+        .collect()
 }
 
 fn name_of(class: &PriorityClass) -> &str {
     class.metadata.name.as_deref().unwrap_or("")
 }
 
-pub(super) fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
-    let Some(pod) = object.get_mut::<Pod>() else { return Ok(()) };
+pub(super) fn admit(
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &mut Object,
+) -> Result<(), Status> {
+    let Some(pod) = object.get_mut::<Pod>() else {
+        return Ok(());
+    };
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
+    let Some(spec) = pod.spec.as_mut() else {
+        return Ok(());
+    };
     let classes = classes(api);
     let wanted = spec.priority_class_name.clone().unwrap_or_default();
     let class = if wanted.is_empty() {
@@ -59,9 +69,17 @@ pub(super) fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object)
 }
 
 /// Refuses a second default class.
-pub(super) fn check_classes(api: &Api, attributes: &Attributes<'_>, object: &Object) -> Result<(), Status> {
-    let Some(class) = object.get::<PriorityClass>() else { return Ok(()) };
-    if class.global_default != Some(true) || !matches!(attributes.action, Action::Create | Action::Update) {
+pub(super) fn check_classes(
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &Object,
+) -> Result<(), Status> {
+    let Some(class) = object.get::<PriorityClass>() else {
+        return Ok(());
+    };
+    if class.global_default != Some(true)
+        || !matches!(attributes.action, Action::Create | Action::Update)
+    {
         return Ok(());
     }
     let classes = classes(api);

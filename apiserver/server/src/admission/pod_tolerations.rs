@@ -10,11 +10,17 @@ pub(super) fn admit(object: &mut Object) {
     let Some(spec) = object.get_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) else {
         return;
     };
-    for key in ["node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"] {
+    for key in [
+        "node.kubernetes.io/not-ready",
+        "node.kubernetes.io/unreachable",
+    ] {
         let tolerations = spec.tolerations.get_or_insert_default();
         let told = tolerations.iter().any(|t| {
             let key_fits = t.key.as_deref().is_none_or(|k| k.is_empty() || k == key);
-            let effect_fits = t.effect.as_deref().is_none_or(|e| e.is_empty() || e == "NoExecute");
+            let effect_fits = t
+                .effect
+                .as_deref()
+                .is_none_or(|e| e.is_empty() || e == "NoExecute");
             key_fits && effect_fits
         });
         if !told {

@@ -8,16 +8,25 @@ use corral_kinds::Object;
 use super::Attributes;
 use crate::api::Api;
 
-pub(super) fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
-    let Some(pod) = object.get_mut::<Pod>() else { return Ok(()) };
+pub(super) fn admit(
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &mut Object,
+) -> Result<(), Status> {
+    let Some(pod) = object.get_mut::<Pod>() else {
+        return Ok(());
+    };
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let Some(spec) = pod.spec.as_mut() else { return Ok(()) };
+    let Some(spec) = pod.spec.as_mut() else {
+        return Ok(());
+    };
     let Some(name) = spec.runtime_class_name.clone() else {
         return Ok(());
     };
     let classes = api.resource("node.k8s.io", "runtimeclasses");
     let stored = classes.and_then(|classes| classes.cacher.peek(&classes.key("", &name)));
-    let class: Option<RuntimeClass> = stored.and_then(|stored| serde_json::from_slice(&stored.json).ok());
+    let class: Option<RuntimeClass> =
+        stored.and_then(|stored| serde_json::from_slice(&stored.json).ok());
     let Some(class) = class else {
         let why = format!("pod rejected: RuntimeClass {name:?} not found");
         return Err(attributes.forbidden(&pod_name, &why));
@@ -28,7 +37,9 @@ pub(super) fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object)
         return Err(attributes.forbidden(&pod_name, why));
     }
     spec.overhead = overhead;
-    let Some(scheduling) = class.scheduling else { return Ok(()) };
+    let Some(scheduling) = class.scheduling else {
+        return Ok(());
+    };
     for (key, value) in scheduling.node_selector.into_iter().flatten() {
         let selector = spec.node_selector.get_or_insert_default();
         if selector.get(&key).is_some_and(|given| *given != value) {

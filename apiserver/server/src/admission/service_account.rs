@@ -1,8 +1,9 @@
 //! Every pod runs under a ServiceAccount; its containers get the account's token, unless they do not want it.
 
 use corral_api::k8s::api::core::v1::{
-    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath, ObjectFieldSelector, Pod,
-    ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
+    ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection,
+    Volume, VolumeMount, VolumeProjection,
 };
 use corral_api::meta::{GENERATED_SUFFIX_LENGTH, generated_name};
 use corral_api::status::Status;
@@ -18,9 +19,19 @@ const TOKEN_SECONDS: i64 = 3607;
 /// Marks a pod that mirrors one of a node's own.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
-pub(super) async fn admit(api: &Api, attributes: &Attributes<'_>, object: &mut Object) -> Result<(), Status> {
-    let Some(pod) = object.get_mut::<Pod>() else { return Ok(()) };
-    let mirror = pod.metadata.annotations.as_ref().is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
+pub(super) async fn admit(
+    api: &Api,
+    attributes: &Attributes<'_>,
+    object: &mut Object,
+) -> Result<(), Status> {
+    let Some(pod) = object.get_mut::<Pod>() else {
+        return Ok(());
+    };
+    let mirror = pod
+        .metadata
+        .annotations
+        .as_ref()
+        .is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
     let Some(spec) = pod.spec.as_mut().filter(|_| !mirror) else {
         return Ok(());
@@ -76,7 +87,9 @@ fn mount_token(spec: &mut corral_api::k8s::api::core::v1::PodSpec) {
         }
     }
     if mounted {
-        spec.volumes.get_or_insert_default().push(token_volume(volume));
+        spec.volumes
+            .get_or_insert_default()
+            .push(token_volume(volume));
     }
 }
 

@@ -33,7 +33,11 @@ impl std::str::FromStr for AddressRange {
         let wrong = || format!("{text:?} is not an IPv4 network such as 10.96.0.0/16");
         let (address, prefix) = text.split_once('/').ok_or_else(wrong)?;
         let address: Ipv4Addr = address.parse().map_err(|_| wrong())?;
-        let prefix: u8 = prefix.parse().ok().filter(|p| (8..=29).contains(p)).ok_or_else(wrong)?;
+        let prefix: u8 = prefix
+            .parse()
+            .ok()
+            .filter(|p| (8..=29).contains(p))
+            .ok_or_else(wrong)?;
         let mask = u32::MAX << (32 - prefix);
         Ok(Self {
             base: Ipv4Addr::from(u32::from(address) & mask),
@@ -71,7 +75,10 @@ fn address_key(address: &str) -> Key {
 }
 
 fn port_key(protocol: &str, port: i32) -> Key {
-    Key::new(format!("/registry/claims/nodeports/{}/{port}", protocol.to_lowercase()))
+    Key::new(format!(
+        "/registry/claims/nodeports/{}/{port}",
+        protocol.to_lowercase()
+    ))
 }
 
 /// What a Service has: addresses, and node ports by protocol.
@@ -79,10 +86,16 @@ fn held(service: &Service) -> (HashSet<String>, HashSet<(String, i32)>) {
     let Some(spec) = &service.spec else {
         return Default::default();
     };
-    let addresses = spec.cluster_ip.iter().filter(|ip| !ip.is_empty() && *ip != "None");
+    let addresses = spec
+        .cluster_ip
+        .iter()
+        .filter(|ip| !ip.is_empty() && *ip != "None");
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         let number = port.node_port.filter(|n| *n != 0)?;
-        Some((port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number))
+        Some((
+            port.protocol.clone().unwrap_or_else(|| "TCP".to_owned()),
+            number,
+        ))
     });
     let mut ports: HashSet<(String, i32)> = ports.collect();
     if let Some(number) = spec.health_check_node_port.filter(|n| *n != 0) {
@@ -98,7 +111,10 @@ pub(super) async fn admit(
     object: &mut Object,
     old: Option<&Object>,
 ) -> Result<(), Status> {
-    let before = old.and_then(|o| o.get::<Service>()).map(held).unwrap_or_default();
+    let before = old
+        .and_then(|o| o.get::<Service>())
+        .map(held)
+        .unwrap_or_default();
     let Some(service) = object.get_mut::<Service>() else {
         return Ok(());
     };
@@ -111,16 +127,38 @@ pub(super) async fn admit(
     give_node_ports(api, config, service, &name).await?;
     let after = held(service);
     for address in after.0.difference(&before.0) {
-        claim(api, attributes, address_key(address), &owner, &name, "spec.clusterIPs", "provided IP is already allocated").await?;
+        claim(
+            api,
+            attributes,
+            address_key(address),
+            &owner,
+            &name,
+            "spec.clusterIPs",
+            "provided IP is already allocated",
+        )
+        .await?;
     }
     for (protocol, port) in after.1.difference(&before.1) {
-        claim(api, attributes, port_key(protocol, *port), &owner, &name, "spec.ports[0].nodePort", "provided port is already allocated").await?;
+        claim(
+            api,
+            attributes,
+            port_key(protocol, *port),
+            &owner,
+            &name,
+            "spec.ports[0].nodePort",
+            "provided port is already allocated",
+        )
+        .await?;
     }
     for address in before.0.difference(&after.0) {
-        attributes.claims.extend(release(api, address_key(address)).await?);
+        attributes
+            .claims
+            .extend(release(api, address_key(address)).await?);
     }
     for (protocol, port) in before.1.difference(&after.1) {
-        attributes.claims.extend(release(api, port_key(protocol, *port)).await?);
+        attributes
+            .claims
+            .extend(release(api, port_key(protocol, *port)).await?);
     }
     Ok(())
 }
@@ -142,9 +180,11 @@ fn carry_over(service: &mut Service, old: Option<&Service>) {
     }
     for port in spec.ports.iter_mut().flatten() {
         if port.node_port.is_none_or(|n| n == 0) && wants_node_ports(spec.type_.as_deref()) {
-            let same = old.ports.iter().flatten().find(|o| {
-                o.port == port.port && o.protocol == port.protocol
-            });
+            let same = old
+                .ports
+                .iter()
+                .flatten()
+                .find(|o| o.port == port.port && o.protocol == port.protocol);
             port.node_port = same.and_then(|o| o.node_port);
         }
     }
@@ -154,8 +194,15 @@ fn wants_node_ports(kind: Option<&str>) -> bool {
     matches!(kind, Some("NodePort" | "LoadBalancer"))
 }
 
-async fn give_address(api: &Api, config: &AdmissionConfig, service: &mut Service, name: &str) -> Result<(), Status> {
-    let Some(spec) = service.spec.as_mut() else { return Ok(()) };
+async fn give_address(
+    api: &Api,
+    config: &AdmissionConfig,
+    service: &mut Service,
+    name: &str,
+) -> Result<(), Status> {
+    let Some(spec) = service.spec.as_mut() else {
+        return Ok(());
+    };
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(());
     }
@@ -166,7 +213,12 @@ async fn give_address(api: &Api, config: &AdmissionConfig, service: &mut Service
     }
     let path = FieldPath::new("spec.clusterIPs").index(0);
     let invalid = |value: &str, why: String| {
-        Status::invalid("", "Service", name, &[FieldError::invalid(&path, value, why)])
+        Status::invalid(
+            "",
+            "Service",
+            name,
+            &[FieldError::invalid(&path, value, why)],
+        )
     };
     match spec.cluster_ip.as_deref() {
         Some("None") => {}
@@ -176,17 +228,25 @@ async fn give_address(api: &Api, config: &AdmissionConfig, service: &mut Service
         }
         Some(given) => {
             let address: Ipv4Addr = given.parse().map_err(|_| {
-                invalid(given, "must be a valid IPv4 address; this cluster has no IPv6 range".to_owned())
+                invalid(
+                    given,
+                    "must be a valid IPv4 address; this cluster has no IPv6 range".to_owned(),
+                )
             })?;
             if !config.service_range.contains(address) {
-                let why = format!("failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {}", config.service_range);
+                let why = format!(
+                    "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {}",
+                    config.service_range
+                );
                 return Err(invalid(given, why));
             }
         }
     }
     spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
-    spec.ip_families.get_or_insert_with(|| vec!["IPv4".to_owned()]);
-    spec.ip_family_policy.get_or_insert_with(|| "SingleStack".to_owned());
+    spec.ip_families
+        .get_or_insert_with(|| vec!["IPv4".to_owned()]);
+    spec.ip_family_policy
+        .get_or_insert_with(|| "SingleStack".to_owned());
     Ok(())
 }
 
@@ -208,21 +268,46 @@ async fn free_address(api: &Api, config: &AdmissionConfig) -> Result<Ipv4Addr, S
             return Ok(address);
         }
     }
-    Err(Status::internal(format!("failed to allocate a serviceIP: range {} is full", config.service_range)))
+    Err(Status::internal(format!(
+        "failed to allocate a serviceIP: range {} is full",
+        config.service_range
+    )))
 }
 
-async fn give_node_ports(api: &Api, config: &AdmissionConfig, service: &mut Service, name: &str) -> Result<(), Status> {
-    let Some(spec) = service.spec.as_mut() else { return Ok(()) };
+async fn give_node_ports(
+    api: &Api,
+    config: &AdmissionConfig,
+    service: &mut Service,
+    name: &str,
+) -> Result<(), Status> {
+    let Some(spec) = service.spec.as_mut() else {
+        return Ok(());
+    };
     let wanted = wants_node_ports(spec.type_.as_deref())
         && spec.allocate_load_balancer_node_ports.unwrap_or(true);
-    let (low, high) = (i32::from(*config.node_ports.start()), i32::from(*config.node_ports.end()));
-    let mut taken: HashSet<i32> = spec.ports.iter().flatten().filter_map(|p| p.node_port).collect();
+    let (low, high) = (
+        i32::from(*config.node_ports.start()),
+        i32::from(*config.node_ports.end()),
+    );
+    let mut taken: HashSet<i32> = spec
+        .ports
+        .iter()
+        .flatten()
+        .filter_map(|p| p.node_port)
+        .collect();
     for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
         match port.node_port.filter(|n| *n != 0) {
             Some(given) if !(low..=high).contains(&given) => {
                 let path = FieldPath::new("spec.ports").index(index).child("nodePort");
-                let why = format!("provided port is not in the valid range. The range of valid ports is {low}-{high}");
-                return Err(Status::invalid("", "Service", name, &[FieldError::invalid(&path, given, why)]));
+                let why = format!(
+                    "provided port is not in the valid range. The range of valid ports is {low}-{high}"
+                );
+                return Err(Status::invalid(
+                    "",
+                    "Service",
+                    name,
+                    &[FieldError::invalid(&path, given, why)],
+                ));
             }
             Some(_) => {}
             None if wanted => {
@@ -237,7 +322,13 @@ async fn give_node_ports(api: &Api, config: &AdmissionConfig, service: &mut Serv
     Ok(())
 }
 
-async fn free_port(api: &Api, low: i32, high: i32, protocol: &str, taken: &HashSet<i32>) -> Result<i32, Status> {
+async fn free_port(
+    api: &Api,
+    low: i32,
+    high: i32,
+    protocol: &str,
+    taken: &HashSet<i32>,
+) -> Result<i32, Status> {
     let span = high - low + 1;
     let start = i32::from(rand::random::<u16>()) % span;
     for step in 0..span {
@@ -246,7 +337,9 @@ async fn free_port(api: &Api, low: i32, high: i32, protocol: &str, taken: &HashS
             return Ok(port);
         }
     }
-    Err(Status::internal("failed to allocate a nodePort: range is full"))
+    Err(Status::internal(
+        "failed to allocate a nodePort: range is full",
+    ))
 }
 
 async fn claim(
@@ -271,7 +364,11 @@ async fn claim(
 }
 
 async fn release(api: &Api, key: Key) -> Result<Option<Operation>, Status> {
-    let entry = api.storage.get(&key).await.map_err(|e| storage_status(&e))?;
+    let entry = api
+        .storage
+        .get(&key)
+        .await
+        .map_err(|e| storage_status(&e))?;
     Ok(entry.map(|entry| Operation::Delete {
         key,
         expected: entry.revision,
@@ -282,7 +379,13 @@ pub(super) async fn releases(api: &Api, json: &[u8]) -> Result<Vec<Operation>, S
     let service: Service = serde_json::from_slice(json).map_err(Status::internal)?;
     let (addresses, ports) = held(&service);
     let keys = addresses.iter().map(|a| address_key(a));
-    let keys: Vec<Key> = keys.chain(ports.iter().map(|(protocol, port)| port_key(protocol, *port))).collect();
+    let keys: Vec<Key> = keys
+        .chain(
+            ports
+                .iter()
+                .map(|(protocol, port)| port_key(protocol, *port)),
+        )
+        .collect();
     let mut out = Vec::new();
     for key in keys {
         out.extend(release(api, key).await?);

@@ -26,7 +26,14 @@ impl Comparison {
 /// Compares two objects.
 pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
     let mut comparison = Comparison::default();
-    walk(&mut comparison, node, &mut Vec::new(), Some(old), Some(new), true);
+    walk(
+        &mut comparison,
+        node,
+        &mut Vec::new(),
+        Some(old),
+        Some(new),
+        true,
+    );
     comparison
 }
 
@@ -49,7 +56,11 @@ fn walk(
         _ => {
             let leaf = |v: Option<&Value>| v.is_none_or(|v| is_leaf(node, v));
             if leaf(old) && leaf(new) {
-                let target = if new.is_some() { &mut out.added } else { &mut out.removed };
+                let target = if new.is_some() {
+                    &mut out.added
+                } else {
+                    &mut out.removed
+                };
                 target.insert(path);
                 return;
             }
@@ -68,12 +79,21 @@ fn walk(
     }
 }
 
-fn descend(out: &mut Comparison, node: &Node, path: &mut Vec<Step>, old: Option<&Value>, new: Option<&Value>) {
+fn descend(
+    out: &mut Comparison,
+    node: &Node,
+    path: &mut Vec<Step>,
+    old: Option<&Value>,
+    new: Option<&Value>,
+) {
     match node {
         Node::Struct { .. } | Node::Map { .. } => {
             let before = old.and_then(Value::as_object);
             let after = new.and_then(Value::as_object);
-            let names = before.into_iter().flatten().chain(after.into_iter().flatten());
+            let names = before
+                .into_iter()
+                .flatten()
+                .chain(after.into_iter().flatten());
             let mut names: Vec<&String> = names.map(|(name, _)| name).collect();
             names.sort();
             names.dedup();
@@ -81,7 +101,10 @@ fn descend(out: &mut Comparison, node: &Node, path: &mut Vec<Step>, old: Option<
                 let child = node.child(name).unwrap_or(&Node::Any);
                 let implied = node.field(name).is_some_and(is_implied);
                 path.push(Step::Field(name.clone()));
-                let (a, b) = (before.and_then(|m| m.get(name)), after.and_then(|m| m.get(name)));
+                let (a, b) = (
+                    before.and_then(|m| m.get(name)),
+                    after.and_then(|m| m.get(name)),
+                );
                 walk(out, child, path, a, b, implied);
                 path.pop();
             }

@@ -72,15 +72,31 @@ impl Entry {
 
 fn read(object: &Value) -> Vec<Entry> {
     let entries = object["metadata"]["managedFields"].as_array();
-    entries.into_iter().flatten().filter_map(Entry::read).collect()
+    entries
+        .into_iter()
+        .flatten()
+        .filter_map(Entry::read)
+        .collect()
 }
 
 fn write(object: &mut Value, mut entries: Vec<Entry>) {
     entries.retain(|entry| !entry.fields.is_empty());
     join_ancient(&mut entries);
     entries.sort_by(|a, b| {
-        (&a.operation, &a.time, &a.manager, &a.api_version, &a.subresource)
-            .cmp(&(&b.operation, &b.time, &b.manager, &b.api_version, &b.subresource))
+        (
+            &a.operation,
+            &a.time,
+            &a.manager,
+            &a.api_version,
+            &a.subresource,
+        )
+            .cmp(&(
+                &b.operation,
+                &b.time,
+                &b.manager,
+                &b.api_version,
+                &b.subresource,
+            ))
     });
     let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
         return;
@@ -88,13 +104,18 @@ fn write(object: &mut Value, mut entries: Vec<Entry>) {
     if entries.is_empty() {
         metadata.remove("managedFields");
     } else {
-        metadata.insert("managedFields".into(), entries.iter().map(Entry::write).collect());
+        metadata.insert(
+            "managedFields".into(),
+            entries.iter().map(Entry::write).collect(),
+        );
     }
 }
 
 fn join_ancient(entries: &mut Vec<Entry>) {
     loop {
-        let mut updates: Vec<usize> = (0..entries.len()).filter(|&i| entries[i].operation == "Update").collect();
+        let mut updates: Vec<usize> = (0..entries.len())
+            .filter(|&i| entries[i].operation == "Update")
+            .collect();
         if updates.len() <= UPDATE_ENTRIES_MAX {
             return;
         }
@@ -119,8 +140,17 @@ fn unowned(node: &Node, subresource: &str) -> Set {
         set.insert(&[field(name)]);
     }
     for name in [
-        "name", "namespace", "creationTimestamp", "selfLink", "uid", "clusterName", "generation", "managedFields",
-        "resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds",
+        "name",
+        "namespace",
+        "creationTimestamp",
+        "selfLink",
+        "uid",
+        "clusterName",
+        "generation",
+        "managedFields",
+        "resourceVersion",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
     ] {
         set.insert(&[field("metadata"), field(name)]);
     }
@@ -151,7 +181,10 @@ pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manag
     let empty = Value::Object(Map::new());
     let sent = new["metadata"].get("managedFields");
     let reset = sent.and_then(Value::as_array).is_some_and(|list| {
-        list.is_empty() || list.iter().all(|e| e.as_object().is_some_and(Map::is_empty))
+        list.is_empty()
+            || list
+                .iter()
+                .all(|e| e.as_object().is_some_and(Map::is_empty))
     });
     let mut entries = match (sent, old) {
         _ if reset => Vec::new(),
@@ -179,9 +212,16 @@ pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manag
 
 /// Gives `fields` to the manager: added to what it has, or (`exactly`) instead of it.
 fn take(entries: &mut Vec<Entry>, manager: &Manager, operation: &str, fields: &Set, exactly: bool) {
-    match entries.iter_mut().find(|entry| entry.is(manager, operation)) {
+    match entries
+        .iter_mut()
+        .find(|entry| entry.is(manager, operation))
+    {
         Some(entry) => {
-            let owned = if exactly { fields.clone() } else { entry.fields.union(fields) };
+            let owned = if exactly {
+                fields.clone()
+            } else {
+                entry.fields.union(fields)
+            };
             if owned != entry.fields || (!exactly && !fields.is_empty()) {
                 manager.time.clone_into(&mut entry.time);
             }
@@ -227,7 +267,12 @@ pub fn apply(
         }
         let disputed = entry.fields.intersection(&changed).intersection(&wanted);
         if !disputed.is_empty() {
-            conflicts.extend(disputed.paths().into_iter().map(|path| conflict(entry, &path)));
+            conflicts.extend(
+                disputed
+                    .paths()
+                    .into_iter()
+                    .map(|path| conflict(entry, &path)),
+            );
             entry.fields = entry.fields.difference(&disputed);
         }
     }
@@ -235,7 +280,10 @@ pub fn apply(
         return Err(conflicts_status(conflicts));
     }
 
-    let before = entries.iter().find(|entry| entry.is(manager, "Apply")).map(|e| e.fields.clone());
+    let before = entries
+        .iter()
+        .find(|entry| entry.is(manager, "Apply"))
+        .map(|e| e.fields.clone());
     if let Some(before) = before {
         let kept = entries
             .iter()
@@ -292,14 +340,20 @@ fn conflict(entry: &Entry, path: &[Step]) -> StatusCause {
 fn conflicts_status(causes: Vec<StatusCause>) -> Status {
     let n = causes.len();
     let message = if let [cause] = causes.as_slice() {
-        format!("Apply failed with 1 conflict: {}: {}", cause.message, cause.field)
+        format!(
+            "Apply failed with 1 conflict: {}: {}",
+            cause.message, cause.field
+        )
     } else {
         let mut lines = format!("Apply failed with {n} conflicts: ");
         let mut last = "";
         for cause in &causes {
             if cause.message != last {
                 let separator = if last.is_empty() { "" } else { "\n" };
-                lines.push_str(&format!("{separator}conflicts {}:", cause.message.trim_start_matches("conflict ")));
+                lines.push_str(&format!(
+                    "{separator}conflicts {}:",
+                    cause.message.trim_start_matches("conflict ")
+                ));
                 last = &cause.message;
             }
             lines.push_str(&format!("\n- {}", cause.field));
@@ -344,12 +398,19 @@ mod tests {
     fn a_second_manager_conflicts_unless_it_forces() {
         let node = deployment();
         let empty = json!({"metadata": {"name": "a"}});
-        let live = apply(&node, &empty, &config(Some(1), "x"), &manager("one"), false).expect("first");
-        let error = apply(&node, &live, &config(Some(2), "x"), &manager("two"), false).expect_err("conflict");
-        assert_eq!(error.message, "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas");
-        let forced = apply(&node, &live, &config(Some(2), "x"), &manager("two"), true).expect("forced");
+        let live =
+            apply(&node, &empty, &config(Some(1), "x"), &manager("one"), false).expect("first");
+        let error = apply(&node, &live, &config(Some(2), "x"), &manager("two"), false)
+            .expect_err("conflict");
+        assert_eq!(
+            error.message,
+            "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas"
+        );
+        let forced =
+            apply(&node, &live, &config(Some(2), "x"), &manager("two"), true).expect("forced");
         assert_eq!(forced["spec"]["replicas"], 2);
-        let again = apply(&node, &forced, &config(None, "x"), &manager("one"), false).expect("no longer owns it");
+        let again = apply(&node, &forced, &config(None, "x"), &manager("one"), false)
+            .expect("no longer owns it");
         assert_eq!(again["spec"]["replicas"], 2);
     }
 
@@ -357,11 +418,15 @@ mod tests {
     fn what_is_no_longer_applied_is_removed_unless_others_own_it() {
         let node = deployment();
         let empty = json!({"metadata": {"name": "a"}});
-        let live = apply(&node, &empty, &config(Some(1), "x"), &manager("one"), false).expect("first");
-        let after = apply(&node, &live, &config(None, "x"), &manager("one"), false).expect("second");
+        let live =
+            apply(&node, &empty, &config(Some(1), "x"), &manager("one"), false).expect("first");
+        let after =
+            apply(&node, &live, &config(None, "x"), &manager("one"), false).expect("second");
         assert!(after["spec"].get("replicas").is_none());
-        let shared = apply(&node, &live, &config(Some(1), "x"), &manager("two"), false).expect("same value");
-        let kept = apply(&node, &shared, &config(None, "x"), &manager("one"), false).expect("other owns");
+        let shared =
+            apply(&node, &live, &config(Some(1), "x"), &manager("two"), false).expect("same value");
+        let kept =
+            apply(&node, &shared, &config(None, "x"), &manager("one"), false).expect("other owns");
         assert_eq!(kept["spec"]["replicas"], 1);
     }
 
@@ -379,10 +444,20 @@ mod tests {
         );
         let mut scaled = created.clone();
         scaled["spec"]["replicas"] = 3.into();
-        update(&node, Some(&created), &mut scaled, &manager("kubectl-scale"));
-        let entries = scaled["metadata"]["managedFields"].as_array().expect("entries");
+        update(
+            &node,
+            Some(&created),
+            &mut scaled,
+            &manager("kubectl-scale"),
+        );
+        let entries = scaled["metadata"]["managedFields"]
+            .as_array()
+            .expect("entries");
         assert_eq!(entries.len(), 2);
-        let scale = entries.iter().find(|e| e["manager"] == "kubectl-scale").expect("entry");
+        let scale = entries
+            .iter()
+            .find(|e| e["manager"] == "kubectl-scale")
+            .expect("entry");
         assert_eq!(scale["fieldsV1"], json!({"f:spec": {"f:replicas": {}}}));
     }
 }

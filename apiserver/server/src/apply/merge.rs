@@ -11,9 +11,11 @@ pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
         return config.clone();
     }
     match (node, live, config) {
-        (Node::Struct { atomic, .. } | Node::Map { atomic, .. }, Value::Object(live), Value::Object(config))
-            if !atomic =>
-        {
+        (
+            Node::Struct { atomic, .. } | Node::Map { atomic, .. },
+            Value::Object(live),
+            Value::Object(config),
+        ) if !atomic => {
             let mut out = live.clone();
             for (name, value) in config {
                 let child = node.child(name).unwrap_or(&Node::Any);
@@ -25,7 +27,9 @@ pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
             }
             Value::Object(out)
         }
-        (Node::List { item, kind }, Value::Array(live), Value::Array(config)) if *kind != ListKind::Atomic => {
+        (Node::List { item, kind }, Value::Array(live), Value::Array(config))
+            if *kind != ListKind::Atomic =>
+        {
             Value::Array(merge_items(item, kind, live, config))
         }
         _ => config.clone(),
@@ -44,7 +48,11 @@ fn merge_items(node: &Node, kind: &ListKind, live: &[Value], config: &[Value]) -
         match wanted.iter().position(|w| *w == here) {
             None => out.push(current.clone()),
             Some(index) if index >= next => {
-                out.extend(config[next..index].iter().map(|item| merged_item(node, kind, live, item)));
+                out.extend(
+                    config[next..index]
+                        .iter()
+                        .map(|item| merged_item(node, kind, live, item)),
+                );
                 out.push(merge(node, current, &config[index]));
                 next = index + 1;
             }
@@ -52,7 +60,11 @@ fn merge_items(node: &Node, kind: &ListKind, live: &[Value], config: &[Value]) -
             Some(_) => {}
         }
     }
-    out.extend(config[next..].iter().map(|item| merged_item(node, kind, live, item)));
+    out.extend(
+        config[next..]
+            .iter()
+            .map(|item| merged_item(node, kind, live, item)),
+    );
     out
 }
 
@@ -67,13 +79,16 @@ fn merged_item(node: &Node, kind: &ListKind, live: &[Value], item: &Value) -> Va
 /// The object without the given paths.
 pub fn remove(node: &Node, value: &mut Value, paths: &Set) {
     match (node, value) {
-        (Node::Struct { .. } | Node::Map { .. }, Value::Object(map)) => remove_fields(node, map, paths),
+        (Node::Struct { .. } | Node::Map { .. }, Value::Object(map)) => {
+            remove_fields(node, map, paths)
+        }
         (Node::List { item, kind }, Value::Array(items)) => {
             items.retain(|inner| {
                 Step::of_item(item, kind, inner).is_none_or(|step| !paths.members.contains(&step))
             });
             for inner in items {
-                let child = Step::of_item(item, kind, inner).and_then(|step| paths.children.get(&step));
+                let child =
+                    Step::of_item(item, kind, inner).and_then(|step| paths.children.get(&step));
                 if let Some(child) = child {
                     remove(item, inner, child);
                 }
@@ -91,7 +106,9 @@ fn remove_fields(node: &Node, map: &mut Map<String, Value>, paths: &Set) {
     }
     for (step, child) in &paths.children {
         let Step::Field(name) = step else { continue };
-        let Some(inner) = map.get_mut(name) else { continue };
+        let Some(inner) = map.get_mut(name) else {
+            continue;
+        };
         remove(node.child(name).unwrap_or(&Node::Any), inner, child);
         let emptied = match inner {
             Value::Array(items) => items.is_empty(),

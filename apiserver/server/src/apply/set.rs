@@ -27,7 +27,11 @@ impl Step {
 
     fn decode(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
-        let canonical = || serde_json::from_str::<Value>(rest).ok().map(|v| v.to_string());
+        let canonical = || {
+            serde_json::from_str::<Value>(rest)
+                .ok()
+                .map(|v| v.to_string())
+        };
         match kind {
             "f" => Some(Self::Field(rest.to_owned())),
             "k" => canonical().map(Self::Key),
@@ -214,7 +218,9 @@ impl Set {
     pub fn from_fields(fields: &Value) -> Self {
         let mut out = Self::default();
         for (text, inner) in fields.as_object().into_iter().flatten() {
-            let Some(step) = Step::decode(text) else { continue };
+            let Some(step) = Step::decode(text) else {
+                continue;
+            };
             let below = inner.as_object();
             if below.is_none_or(|m| m.is_empty() || m.contains_key(".")) {
                 out.members.insert(step.clone());
@@ -255,7 +261,11 @@ impl Set {
     }
 
     fn add_item(&mut self, step: Step, node: &Node, value: &Value, is_item: bool) {
-        let below = if is_leaf(node, value) { Self::default() } else { Self::of(node, value) };
+        let below = if is_leaf(node, value) {
+            Self::default()
+        } else {
+            Self::of(node, value)
+        };
         if is_item || below.is_empty() {
             self.members.insert(step.clone());
         }
@@ -268,8 +278,12 @@ impl Set {
 /// Whether a value has one owner as a whole.
 pub fn is_leaf(node: &Node, value: &Value) -> bool {
     match (node, value) {
-        (Node::Struct { atomic, .. } | Node::Map { atomic, .. }, Value::Object(map)) => *atomic || map.is_empty(),
-        (Node::List { kind, .. }, Value::Array(items)) => *kind == ListKind::Atomic || items.is_empty(),
+        (Node::Struct { atomic, .. } | Node::Map { atomic, .. }, Value::Object(map)) => {
+            *atomic || map.is_empty()
+        }
+        (Node::List { kind, .. }, Value::Array(items)) => {
+            *kind == ListKind::Atomic || items.is_empty()
+        }
         _ => true,
     }
 }

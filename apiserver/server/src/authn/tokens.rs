@@ -97,7 +97,10 @@ impl Tokens {
         let expires = now + jiff::SignedDuration::from_secs(grant.seconds);
         let claims = Claims {
             iss: ISSUER.to_owned(),
-            sub: format!("system:serviceaccount:{}:{}", grant.namespace, grant.account.name),
+            sub: format!(
+                "system:serviceaccount:{}:{}",
+                grant.namespace, grant.account.name
+            ),
             aud: grant.audiences,
             exp: expires.as_second(),
             iat: now.as_second(),
@@ -129,10 +132,21 @@ impl Tokens {
         validation.validate_nbf = true;
         // Checked below: the API itself is meant unless somebody asks about others.
         validation.validate_aud = false;
-        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation).ok()?.claims;
+        let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
+            .ok()?
+            .claims;
         let own = [ISSUER.to_owned()];
-        let wanted = if audiences.is_empty() { &own } else { audiences };
-        let good_for: Vec<String> = claims.aud.iter().filter(|a| wanted.contains(a)).cloned().collect();
+        let wanted = if audiences.is_empty() {
+            &own
+        } else {
+            audiences
+        };
+        let good_for: Vec<String> = claims
+            .aud
+            .iter()
+            .filter(|a| wanted.contains(a))
+            .cloned()
+            .collect();
         if good_for.is_empty() {
             return None;
         }
@@ -146,7 +160,10 @@ fn user(claims: Claims) -> User {
     let mut user = User::service_account(&kubernetes.namespace, &kubernetes.serviceaccount.name);
     user.uid = kubernetes.serviceaccount.uid;
     let id = format!("JTI={}", claims.jti);
-    user.extra.insert("authentication.kubernetes.io/credential-id".into(), vec![id]);
+    user.extra.insert(
+        "authentication.kubernetes.io/credential-id".into(),
+        vec![id],
+    );
     for (object, what) in [(kubernetes.pod, "pod"), (kubernetes.node, "node")] {
         if let Some(object) = object {
             let key = |suffix| format!("authentication.kubernetes.io/{what}-{suffix}");
@@ -159,7 +176,13 @@ fn user(claims: Claims) -> User {
 
 /// The account and the pod must still be those that the token was made for.
 async fn check_bound(api: &Api, bound: &Kubernetes) -> Option<()> {
-    let account: ServiceAccount = lookup(api, "serviceaccounts", &bound.namespace, &bound.serviceaccount.name).await?;
+    let account: ServiceAccount = lookup(
+        api,
+        "serviceaccounts",
+        &bound.namespace,
+        &bound.serviceaccount.name,
+    )
+    .await?;
     same(&account.metadata, &bound.serviceaccount)?;
     if let Some(pod) = &bound.pod {
         let live: Pod = lookup(api, "pods", &bound.namespace, &pod.name).await?;
@@ -173,7 +196,12 @@ fn same(meta: &ObjectMeta, bound: &Bound) -> Option<()> {
 }
 
 /// From the cache, or from the store if the cache does not know it yet.
-async fn lookup<T: serde::de::DeserializeOwned>(api: &Api, plural: &str, namespace: &str, name: &str) -> Option<T> {
+async fn lookup<T: serde::de::DeserializeOwned>(
+    api: &Api,
+    plural: &str,
+    namespace: &str,
+    name: &str,
+) -> Option<T> {
     let resource = api.core(plural);
     let key = resource.key(namespace, name);
     let json = match resource.cacher.peek(&key) {

@@ -17,7 +17,12 @@ use crate::authn::{MASTERS, User};
 use crate::object::Stored;
 
 type Objects = OrdMap<Key, Arc<Stored>>;
-const KINDS: [&str; 4] = ["roles", "rolebindings", "clusterroles", "clusterrolebindings"];
+const KINDS: [&str; 4] = [
+    "roles",
+    "rolebindings",
+    "clusterroles",
+    "clusterrolebindings",
+];
 const GROUP: &str = "rbac.authorization.k8s.io";
 
 /// Rules that hold in one namespace, or everywhere.
@@ -57,7 +62,9 @@ impl Rbac {
         }
         let compiled = self.compiled();
         let grants = compiled.grants(user);
-        grants.filter(|grant| grant.covers(access)).any(|grant| grant.rules.iter().any(|r| rule_allows(r, access)))
+        grants
+            .filter(|grant| grant.covers(access))
+            .any(|grant| grant.rules.iter().any(|r| rule_allows(r, access)))
     }
 
     /// The rules that a user has in a namespace.
@@ -66,17 +73,25 @@ impl Rbac {
             return vec![everything(), every_path()];
         }
         let compiled = self.compiled();
-        let here = compiled.grants(user).filter(|g| g.namespace.as_deref().is_none_or(|n| n == namespace));
+        let here = compiled
+            .grants(user)
+            .filter(|g| g.namespace.as_deref().is_none_or(|n| n == namespace));
         here.flat_map(|grant| grant.rules.iter().cloned()).collect()
     }
 
     fn compiled(&self) -> Arc<Compiled> {
         let sources = KINDS.map(|plural| {
             let resource = self.api.resource(GROUP, plural);
-            resource.map(|r| r.cacher.snapshot().objects).unwrap_or_default()
+            resource
+                .map(|r| r.cacher.snapshot().objects)
+                .unwrap_or_default()
         });
         if let Some(compiled) = self.compiled.load_full()
-            && compiled.sources.iter().zip(&sources).all(|(a, b)| a.ptr_eq(b))
+            && compiled
+                .sources
+                .iter()
+                .zip(&sources)
+                .all(|(a, b)| a.ptr_eq(b))
         {
             return compiled;
         }
@@ -89,7 +104,11 @@ impl Rbac {
 impl Compiled {
     fn grants<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Grant> {
         let own = self.users.get(&user.name).into_iter().flatten();
-        let groups = user.groups.iter().filter_map(|group| self.groups.get(group)).flatten();
+        let groups = user
+            .groups
+            .iter()
+            .filter_map(|group| self.groups.get(group))
+            .flatten();
         own.chain(groups)
     }
 }
@@ -121,7 +140,9 @@ fn every_path() -> PolicyRule {
 }
 
 fn read<T: serde::de::DeserializeOwned>(objects: &Objects) -> impl Iterator<Item = T> + '_ {
-    objects.values().filter_map(|stored| serde_json::from_slice(&stored.json).ok())
+    objects
+        .values()
+        .filter_map(|stored| serde_json::from_slice(&stored.json).ok())
 }
 
 fn compile(sources: [Objects; 4]) -> Compiled {
@@ -138,13 +159,22 @@ fn compile(sources: [Objects; 4]) -> Compiled {
         roles.insert(key, Arc::new(role.rules.unwrap_or_default()));
     }
     let rules = |reference: &RoleRef, namespace: &str| {
-        let namespace = if reference.kind == "ClusterRole" { "" } else { namespace };
-        roles.get(&(namespace.to_owned(), reference.name.clone())).cloned()
+        let namespace = if reference.kind == "ClusterRole" {
+            ""
+        } else {
+            namespace
+        };
+        roles
+            .get(&(namespace.to_owned(), reference.name.clone()))
+            .cloned()
     };
     let (mut users, mut groups) = (HashMap::new(), HashMap::new());
     for binding in read::<ClusterRoleBinding>(&sources[3]) {
         if let Some(rules) = rules(&binding.role_ref, "") {
-            let grant = Grant { namespace: None, rules };
+            let grant = Grant {
+                namespace: None,
+                rules,
+            };
             give(&mut users, &mut groups, binding.subjects, &grant);
         }
     }
@@ -193,7 +223,11 @@ pub fn rule_allows(rule: &PolicyRule, access: &Access) -> bool {
         return false;
     }
     if access.resource.is_empty() {
-        return rule.non_resource_urls.iter().flatten().any(|url| path_matches(url, &access.path));
+        return rule
+            .non_resource_urls
+            .iter()
+            .flatten()
+            .any(|url| path_matches(url, &access.path));
     }
     let groups = rule.api_groups.as_deref().unwrap_or_default();
     let resources = rule.resources.as_deref().unwrap_or_default();
@@ -240,6 +274,9 @@ mod tests {
         assert!(rule_allows(&rule, &access("pods", "")));
         assert!(!rule_allows(&rule, &access("pods", "log")));
         assert!(rule_allows(&rule, &access("nodes", "status")));
-        assert!(path_matches("/healthz/*", "/healthz/etcd") && !path_matches("/healthz", "/healthz/etcd"));
+        assert!(
+            path_matches("/healthz/*", "/healthz/etcd")
+                && !path_matches("/healthz", "/healthz/etcd")
+        );
     }
 }

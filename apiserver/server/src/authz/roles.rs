@@ -3,26 +3,45 @@
 //! They are made when they are missing; rules that are missing from one are added, so that an upgrade can give new
 //! rights, while what an administrator added stays.
 
-use corral_api::k8s::api::rbac::v1::{ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject};
+use corral_api::k8s::api::rbac::v1::{
+    ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
+};
 use corral_api::meta::ObjectMeta;
 
 /// A rule on resources: groups, resources, verbs.
-type Rule = (&'static [&'static str], &'static [&'static str], &'static [&'static str]);
+type Rule = (
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static [&'static str],
+);
 
 const READ: &[&str] = &["get", "list", "watch"];
 const WRITE: &[&str] = &["create", "delete", "deletecollection", "patch", "update"];
 const ALL: &[&str] = &["*"];
 const CREATE: &[&str] = &["create"];
 const CORE: &[&str] = &[""];
-const EVENTS: Rule = (&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]);
+const EVENTS: Rule = (
+    &["", "events.k8s.io"],
+    &["events"],
+    &["create", "patch", "update"],
+);
 
 /// What people with `view` read in a namespace. Secrets are not among it: they would give more rights.
 const VIEW: &[Rule] = &[
     (
         CORE,
         &[
-            "configmaps", "endpoints", "pods", "pods/log", "pods/status", "serviceaccounts", "services",
-            "services/status", "events", "namespaces", "namespaces/status",
+            "configmaps",
+            "endpoints",
+            "pods",
+            "pods/log",
+            "pods/status",
+            "serviceaccounts",
+            "services",
+            "services/status",
+            "events",
+            "namespaces",
+            "namespaces/status",
         ],
         READ,
     ),
@@ -30,68 +49,161 @@ const VIEW: &[Rule] = &[
     (
         &["apps"],
         &[
-            "daemonsets", "daemonsets/status", "deployments", "deployments/scale", "deployments/status",
-            "replicasets", "replicasets/scale", "replicasets/status",
+            "daemonsets",
+            "daemonsets/status",
+            "deployments",
+            "deployments/scale",
+            "deployments/status",
+            "replicasets",
+            "replicasets/scale",
+            "replicasets/status",
         ],
         READ,
     ),
-    (&["batch"], &["cronjobs", "cronjobs/status", "jobs", "jobs/status"], READ),
+    (
+        &["batch"],
+        &["cronjobs", "cronjobs/status", "jobs", "jobs/status"],
+        READ,
+    ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
 ];
 
 /// What people with `edit` do beyond [`VIEW`].
 const EDIT: &[Rule] = &[
-    (CORE, &["pods/attach", "pods/exec", "pods/portforward"], &["get", "create"]),
+    (
+        CORE,
+        &["pods/attach", "pods/exec", "pods/portforward"],
+        &["get", "create"],
+    ),
     (CORE, &["secrets"], READ),
     (CORE, &["serviceaccounts"], &["impersonate"]),
     (
         CORE,
-        &["pods", "pods/attach", "pods/exec", "pods/portforward", "configmaps", "endpoints", "events", "secrets",
-          "serviceaccounts", "services"],
+        &[
+            "pods",
+            "pods/attach",
+            "pods/exec",
+            "pods/portforward",
+            "configmaps",
+            "endpoints",
+            "events",
+            "secrets",
+            "serviceaccounts",
+            "services",
+        ],
         WRITE,
     ),
     (CORE, &["pods/eviction", "serviceaccounts/token"], CREATE),
     (
         &["apps"],
-        &["daemonsets", "deployments", "deployments/rollback", "deployments/scale", "replicasets", "replicasets/scale"],
+        &[
+            "daemonsets",
+            "deployments",
+            "deployments/rollback",
+            "deployments/scale",
+            "replicasets",
+            "replicasets/scale",
+        ],
         WRITE,
     ),
     (&["batch"], &["cronjobs", "jobs"], WRITE),
-    (&["coordination.k8s.io"], &["leases"], &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"]),
+    (
+        &["coordination.k8s.io"],
+        &["leases"],
+        &[
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
+        ],
+    ),
 ];
 
 /// What people with `admin` do beyond [`EDIT`].
 const ADMIN: &[Rule] = &[
-    (&["authorization.k8s.io"], &["localsubjectaccessreviews"], CREATE),
+    (
+        &["authorization.k8s.io"],
+        &["localsubjectaccessreviews"],
+        CREATE,
+    ),
     (
         &["rbac.authorization.k8s.io"],
         &["rolebindings", "roles"],
-        &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"],
+        &[
+            "create",
+            "delete",
+            "deletecollection",
+            "get",
+            "list",
+            "patch",
+            "update",
+            "watch",
+        ],
     ),
 ];
 
 /// What a node does.
 const NODE: &[Rule] = &[
     (&["authentication.k8s.io"], &["tokenreviews"], CREATE),
-    (&["authorization.k8s.io"], &["localsubjectaccessreviews", "subjectaccessreviews"], CREATE),
+    (
+        &["authorization.k8s.io"],
+        &["localsubjectaccessreviews", "subjectaccessreviews"],
+        CREATE,
+    ),
     (CORE, &["services"], READ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
     (CORE, &["nodes"], &["create", "get", "list", "watch"]),
     (CORE, &["nodes", "nodes/status"], &["patch", "update"]),
-    (&["", "events.k8s.io"], &["events"], &["create", "patch", "update"]),
-    (CORE, &["pods"], &["get", "list", "watch", "create", "delete"]),
+    (
+        &["", "events.k8s.io"],
+        &["events"],
+        &["create", "patch", "update"],
+    ),
+    (
+        CORE,
+        &["pods"],
+        &["get", "list", "watch", "create", "delete"],
+    ),
     (CORE, &["pods/status"], &["patch", "update"]),
     (CORE, &["pods/eviction", "serviceaccounts/token"], CREATE),
-    (CORE, &["configmaps", "secrets", "namespaces", "endpoints"], READ),
-    (&["coordination.k8s.io"], &["leases"], &["create", "delete", "get", "patch", "update", "list", "watch"]),
+    (
+        CORE,
+        &["configmaps", "secrets", "namespaces", "endpoints"],
+        READ,
+    ),
+    (
+        &["coordination.k8s.io"],
+        &["leases"],
+        &[
+            "create", "delete", "get", "patch", "update", "list", "watch",
+        ],
+    ),
     (&["node.k8s.io"], &["runtimeclasses"], READ),
 ];
 
 /// What the scheduler does.
 const SCHEDULER: &[Rule] = &[
     EVENTS,
-    (&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "watch"]),
-    (CORE, &["nodes", "pods", "namespaces", "services", "replicationcontrollers"], READ),
+    (
+        &["coordination.k8s.io"],
+        &["leases"],
+        &["create", "get", "list", "update", "watch"],
+    ),
+    (
+        CORE,
+        &[
+            "nodes",
+            "pods",
+            "namespaces",
+            "services",
+            "replicationcontrollers",
+        ],
+        READ,
+    ),
     (CORE, &["pods"], &["delete"]),
     (CORE, &["bindings", "pods/binding"], CREATE),
     (CORE, &["pods/status"], &["patch", "update"]),
@@ -104,9 +216,23 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "deployment-controller",
         &[
-            (&["apps"], &["deployments"], &["get", "list", "patch", "update", "watch"]),
-            (&["apps"], &["deployments/status", "deployments/finalizers"], &["update", "patch"]),
-            (&["apps"], &["replicasets"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
+            (
+                &["apps"],
+                &["deployments"],
+                &["get", "list", "patch", "update", "watch"],
+            ),
+            (
+                &["apps"],
+                &["deployments/status", "deployments/finalizers"],
+                &["update", "patch"],
+            ),
+            (
+                &["apps"],
+                &["replicasets"],
+                &[
+                    "create", "delete", "get", "list", "patch", "update", "watch",
+                ],
+            ),
             (CORE, &["pods"], &["get", "list", "update", "watch"]),
             EVENTS,
         ],
@@ -114,9 +240,21 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "replicaset-controller",
         &[
-            (&["apps"], &["replicasets"], &["get", "list", "patch", "update", "watch"]),
-            (&["apps"], &["replicasets/status", "replicasets/finalizers"], &["update", "patch"]),
-            (CORE, &["pods"], &["create", "delete", "get", "list", "patch", "watch"]),
+            (
+                &["apps"],
+                &["replicasets"],
+                &["get", "list", "patch", "update", "watch"],
+            ),
+            (
+                &["apps"],
+                &["replicasets/status", "replicasets/finalizers"],
+                &["update", "patch"],
+            ),
+            (
+                CORE,
+                &["pods"],
+                &["create", "delete", "get", "list", "patch", "watch"],
+            ),
             EVENTS,
         ],
     ),
@@ -124,9 +262,17 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         "daemon-set-controller",
         &[
             (&["apps"], &["daemonsets"], READ),
-            (&["apps"], &["daemonsets/status", "daemonsets/finalizers"], &["update", "patch"]),
+            (
+                &["apps"],
+                &["daemonsets/status", "daemonsets/finalizers"],
+                &["update", "patch"],
+            ),
             (CORE, &["nodes"], READ),
-            (CORE, &["pods"], &["create", "delete", "get", "list", "patch", "watch"]),
+            (
+                CORE,
+                &["pods"],
+                &["create", "delete", "get", "list", "patch", "watch"],
+            ),
             (CORE, &["pods/binding"], CREATE),
             EVENTS,
         ],
@@ -134,22 +280,51 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "job-controller",
         &[
-            (&["batch"], &["jobs"], &["get", "list", "patch", "update", "watch", "delete"]),
-            (&["batch"], &["jobs/status", "jobs/finalizers"], &["update", "patch"]),
-            (CORE, &["pods"], &["create", "delete", "get", "list", "patch", "watch"]),
+            (
+                &["batch"],
+                &["jobs"],
+                &["get", "list", "patch", "update", "watch", "delete"],
+            ),
+            (
+                &["batch"],
+                &["jobs/status", "jobs/finalizers"],
+                &["update", "patch"],
+            ),
+            (
+                CORE,
+                &["pods"],
+                &["create", "delete", "get", "list", "patch", "watch"],
+            ),
             EVENTS,
         ],
     ),
     (
         "ttl-after-finished-controller",
-        &[(&["batch"], &["jobs"], &["delete", "get", "list", "watch"]), EVENTS],
+        &[
+            (&["batch"], &["jobs"], &["delete", "get", "list", "watch"]),
+            EVENTS,
+        ],
     ),
     (
         "cronjob-controller",
         &[
-            (&["batch"], &["cronjobs"], &["get", "list", "patch", "update", "watch"]),
-            (&["batch"], &["jobs"], &["create", "delete", "get", "list", "patch", "update", "watch"]),
-            (&["batch"], &["cronjobs/status", "cronjobs/finalizers"], &["update", "patch"]),
+            (
+                &["batch"],
+                &["cronjobs"],
+                &["get", "list", "patch", "update", "watch"],
+            ),
+            (
+                &["batch"],
+                &["jobs"],
+                &[
+                    "create", "delete", "get", "list", "patch", "update", "watch",
+                ],
+            ),
+            (
+                &["batch"],
+                &["cronjobs/status", "cronjobs/finalizers"],
+                &["update", "patch"],
+            ),
             (CORE, &["pods"], &["delete", "list", "get", "watch"]),
             EVENTS,
         ],
@@ -159,7 +334,13 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         &[
             (CORE, &["nodes", "pods", "services"], READ),
             (CORE, &["services/finalizers"], &["update"]),
-            (&["discovery.k8s.io"], &["endpointslices"], &["create", "delete", "get", "list", "update", "patch", "watch"]),
+            (
+                &["discovery.k8s.io"],
+                &["endpointslices"],
+                &[
+                    "create", "delete", "get", "list", "update", "patch", "watch",
+                ],
+            ),
             EVENTS,
         ],
     ),
@@ -167,7 +348,13 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         "endpoint-controller",
         &[
             (CORE, &["pods", "services"], READ),
-            (CORE, &["endpoints"], &["create", "delete", "get", "list", "update", "patch", "watch"]),
+            (
+                CORE,
+                &["endpoints"],
+                &[
+                    "create", "delete", "get", "list", "update", "patch", "watch",
+                ],
+            ),
             EVENTS,
         ],
     ),
@@ -175,22 +362,45 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         "namespace-controller",
         &[
             (CORE, &["namespaces"], &["delete", "get", "list", "watch"]),
-            (CORE, &["namespaces/finalize", "namespaces/status"], &["update", "patch"]),
+            (
+                CORE,
+                &["namespaces/finalize", "namespaces/status"],
+                &["update", "patch"],
+            ),
             (ALL, ALL, &["delete", "deletecollection", "get", "list"]),
         ],
     ),
     (
         "generic-garbage-collector",
-        &[(ALL, ALL, &["delete", "get", "list", "patch", "update", "watch"]), EVENTS],
+        &[
+            (
+                ALL,
+                ALL,
+                &["delete", "get", "list", "patch", "update", "watch"],
+            ),
+            EVENTS,
+        ],
     ),
     (
         "service-account-controller",
-        &[(CORE, &["serviceaccounts"], &["create", "get", "list", "watch"]), (CORE, &["namespaces"], READ), EVENTS],
+        &[
+            (
+                CORE,
+                &["serviceaccounts"],
+                &["create", "get", "list", "watch"],
+            ),
+            (CORE, &["namespaces"], READ),
+            EVENTS,
+        ],
     ),
     (
         "root-ca-cert-publisher",
         &[
-            (CORE, &["configmaps"], &["create", "get", "list", "update", "patch", "watch"]),
+            (
+                CORE,
+                &["configmaps"],
+                &["create", "get", "list", "update", "patch", "watch"],
+            ),
             (CORE, &["namespaces"], READ),
             EVENTS,
         ],
@@ -198,7 +408,11 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "node-controller",
         &[
-            (CORE, &["nodes"], &["delete", "get", "list", "patch", "update", "watch"]),
+            (
+                CORE,
+                &["nodes"],
+                &["delete", "get", "list", "patch", "update", "watch"],
+            ),
             (CORE, &["nodes/status"], &["patch", "update"]),
             (CORE, &["pods"], &["delete", "get", "list", "watch"]),
             (CORE, &["pods/status"], &["patch", "update"]),
@@ -216,7 +430,11 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
     ),
     (
         "leader-election",
-        &[(&["coordination.k8s.io"], &["leases"], &["create", "get", "list", "update", "patch", "watch"])],
+        &[(
+            &["coordination.k8s.io"],
+            &["leases"],
+            &["create", "get", "list", "update", "patch", "watch"],
+        )],
     ),
 ];
 
@@ -224,7 +442,16 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
 const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
 /// Paths that everyone who proved who they are may read.
 const DISCOVERY_PATHS: &[&str] = &[
-    "/api", "/api/*", "/apis", "/apis/*", "/healthz", "/livez", "/openapi", "/openapi/*", "/readyz", "/version",
+    "/api",
+    "/api/*",
+    "/apis",
+    "/apis/*",
+    "/healthz",
+    "/livez",
+    "/openapi",
+    "/openapi/*",
+    "/readyz",
+    "/version",
     "/version/",
 ];
 
@@ -252,8 +479,20 @@ fn paths(urls: &[&str], verbs: &[&str]) -> PolicyRule {
 fn meta(name: &str) -> ObjectMeta {
     ObjectMeta {
         name: Some(name.to_owned()),
-        labels: Some([("kubernetes.io/bootstrapping".to_owned(), "rbac-defaults".to_owned())].into()),
-        annotations: Some([("rbac.authorization.kubernetes.io/autoupdate".to_owned(), "true".to_owned())].into()),
+        labels: Some(
+            [(
+                "kubernetes.io/bootstrapping".to_owned(),
+                "rbac-defaults".to_owned(),
+            )]
+            .into(),
+        ),
+        annotations: Some(
+            [(
+                "rbac.authorization.kubernetes.io/autoupdate".to_owned(),
+                "true".to_owned(),
+            )]
+            .into(),
+        ),
         ..Default::default()
     }
 }
@@ -267,7 +506,10 @@ fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
 }
 
 fn join(lists: &[&[Rule]]) -> Vec<PolicyRule> {
-    lists.iter().flat_map(|list| list.iter().map(rule)).collect()
+    lists
+        .iter()
+        .flat_map(|list| list.iter().map(rule))
+        .collect()
 }
 
 /// The name of a controller's role and binding.
@@ -284,30 +526,62 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
     );
     let who: Rule = (&["authentication.k8s.io"], &["selfsubjectreviews"], CREATE);
     let mut roles = vec![
-        role("cluster-admin", vec![rule(&(ALL, ALL, ALL)), paths(ALL, ALL)]),
+        role(
+            "cluster-admin",
+            vec![rule(&(ALL, ALL, ALL)), paths(ALL, ALL)],
+        ),
         role("admin", join(&[VIEW, EDIT, ADMIN])),
         role("edit", join(&[VIEW, EDIT])),
         role("view", join(&[VIEW])),
         role("system:discovery", vec![paths(DISCOVERY_PATHS, &["get"])]),
-        role("system:public-info-viewer", vec![paths(PUBLIC_PATHS, &["get"])]),
+        role(
+            "system:public-info-viewer",
+            vec![paths(PUBLIC_PATHS, &["get"])],
+        ),
         role("system:basic-user", vec![rule(&reviews), rule(&who)]),
-        role("system:monitoring", vec![paths(&["/healthz", "/healthz/*", "/livez", "/livez/*", "/metrics", "/readyz", "/readyz/*"], &["get"])]),
+        role(
+            "system:monitoring",
+            vec![paths(
+                &[
+                    "/healthz",
+                    "/healthz/*",
+                    "/livez",
+                    "/livez/*",
+                    "/metrics",
+                    "/readyz",
+                    "/readyz/*",
+                ],
+                &["get"],
+            )],
+        ),
         role("system:node", join(&[NODE])),
         role("system:kube-scheduler", join(&[SCHEDULER])),
-        role("system:kube-controller-manager", vec![rule(&(ALL, ALL, READ)), paths(DISCOVERY_PATHS, &["get"])]),
-        role("system:node-bootstrapper", vec![paths(&["/corral/v1/node-certificates"], &["post"])]),
+        role(
+            "system:kube-controller-manager",
+            vec![rule(&(ALL, ALL, READ)), paths(DISCOVERY_PATHS, &["get"])],
+        ),
+        role(
+            "system:node-bootstrapper",
+            vec![paths(&["/corral/v1/node-certificates"], &["post"])],
+        ),
         role(
             "system:kubelet-api-admin",
             join(&[&[
                 (CORE, &["nodes"], &["get", "list", "watch", "proxy"]),
-                (CORE, &["nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"], ALL),
+                (
+                    CORE,
+                    &["nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"],
+                    ALL,
+                ),
             ]]),
         ),
     ];
     roles.extend(CONTROLLERS.iter().map(|(name, rules)| {
         let mut role = role(&controller_role(name), join(&[rules]));
         // Finding out which kinds there are is part of collecting and finalizing any kind.
-        role.rules.get_or_insert_default().push(paths(DISCOVERY_PATHS, &["get"]));
+        role.rules
+            .get_or_insert_default()
+            .push(paths(DISCOVERY_PATHS, &["get"]));
         role
     }));
     roles
@@ -343,22 +617,42 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
     use crate::authn::{AUTHENTICATED, MASTERS, UNAUTHENTICATED, bootstrap};
     let mut bindings = vec![
         binding("cluster-admin", "cluster-admin", vec![group(MASTERS)]),
-        binding("system:discovery", "system:discovery", vec![group(AUTHENTICATED)]),
-        binding("system:basic-user", "system:basic-user", vec![group(AUTHENTICATED)]),
+        binding(
+            "system:discovery",
+            "system:discovery",
+            vec![group(AUTHENTICATED)],
+        ),
+        binding(
+            "system:basic-user",
+            "system:basic-user",
+            vec![group(AUTHENTICATED)],
+        ),
         binding(
             "system:public-info-viewer",
             "system:public-info-viewer",
             vec![group(AUTHENTICATED), group(UNAUTHENTICATED)],
         ),
-        binding("system:monitoring", "system:monitoring", vec![group("system:monitoring")]),
+        binding(
+            "system:monitoring",
+            "system:monitoring",
+            vec![group("system:monitoring")],
+        ),
         binding("system:node", "system:node", vec![group("system:nodes")]),
-        binding("system:kube-scheduler", "system:kube-scheduler", vec![subject("User", "system:kube-scheduler")]),
+        binding(
+            "system:kube-scheduler",
+            "system:kube-scheduler",
+            vec![subject("User", "system:kube-scheduler")],
+        ),
         binding(
             "system:kube-controller-manager",
             "system:kube-controller-manager",
             vec![subject("User", "system:kube-controller-manager")],
         ),
-        binding("system:node-bootstrapper", "system:node-bootstrapper", vec![group(bootstrap::GROUP)]),
+        binding(
+            "system:node-bootstrapper",
+            "system:node-bootstrapper",
+            vec![group(bootstrap::GROUP)],
+        ),
     ];
     bindings.extend(CONTROLLERS.iter().map(|(name, _)| {
         let account = Subject {
@@ -367,7 +661,11 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
             name: (*name).to_owned(),
             namespace: Some("kube-system".to_owned()),
         };
-        binding(&controller_role(name), &controller_role(name), vec![account])
+        binding(
+            &controller_role(name),
+            &controller_role(name),
+            vec![account],
+        )
     }));
     bindings
 }

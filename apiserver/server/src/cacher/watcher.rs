@@ -115,7 +115,10 @@ impl Cacher {
     /// The snapshot and the number of the event that comes next.
     fn position(&self) -> (super::Snapshot, u64) {
         let state = self.read();
-        (state.snapshot.clone(), state.first + state.ring.len() as u64)
+        (
+            state.snapshot.clone(),
+            state.first + state.ring.len() as u64,
+        )
     }
 
     async fn resume(&self, from: Revision) -> Result<Source, Status> {
@@ -139,7 +142,9 @@ impl Cacher {
         if from < state.oldest || from > state.snapshot.revision {
             return None;
         }
-        let index = state.ring.partition_point(|event| event.object.revision <= from);
+        let index = state
+            .ring
+            .partition_point(|event| event.object.revision <= from);
         Some(state.first + index as u64)
     }
 
@@ -179,7 +184,8 @@ impl Watcher {
         let Some((events, revision)) = self.cacher.batch(next) else {
             let oldest = self.cacher.read().oldest;
             let message = format!("too old resource version: {} ({oldest})", self.seen);
-            self.ready.push_back(WatchItem::Failed(Status::expired(message)));
+            self.ready
+                .push_back(WatchItem::Failed(Status::expired(message)));
             return Some(());
         };
         if events.is_empty() {
@@ -203,7 +209,9 @@ impl Watcher {
         };
         match event {
             None => return None,
-            Some(Err(error)) => self.ready.push_back(WatchItem::Failed(storage_status(&error))),
+            Some(Err(error)) => self
+                .ready
+                .push_back(WatchItem::Failed(storage_status(&error))),
             Some(Ok(WatchEvent::Progress(revision))) => self.seen = self.seen.max(revision),
             Some(Ok(event)) => {
                 if let Some(event) = self.cacher.event(&event) {
@@ -236,14 +244,21 @@ impl Watcher {
         }
         self.seen = event.object.revision;
         let predicate = &self.options.predicate;
-        let before = event.previous.as_ref().is_some_and(|p| predicate.selects(p));
+        let before = event
+            .previous
+            .as_ref()
+            .is_some_and(|p| predicate.selects(p));
         let after = event.kind != EventKind::Deleted && predicate.selects(&event.object);
         let item = match (before, after, event.kind) {
-            (false, false, EventKind::Deleted) if predicate.selects(&event.object) && event.previous.is_none() => {
+            (false, false, EventKind::Deleted)
+                if predicate.selects(&event.object) && event.previous.is_none() =>
+            {
                 WatchItem::Event(event)
             }
             (false, false, _) => return,
-            (true, true, EventKind::Modified) | (true, false, EventKind::Deleted) => WatchItem::Event(event),
+            (true, true, EventKind::Modified) | (true, false, EventKind::Deleted) => {
+                WatchItem::Event(event)
+            }
             (false, true, EventKind::Added) => WatchItem::Event(event),
             (false, true, _) => WatchItem::Derived(EventKind::Added, event.object.clone()),
             (true, true, _) => WatchItem::Derived(EventKind::Modified, event.object.clone()),
@@ -291,8 +306,13 @@ impl Cacher {
                 revision,
                 previous,
             } => {
-                let last = Stored::from_parts(self.kind, key.clone(), &previous.value, *revision).ok()?;
-                Some(Event::new(EventKind::Deleted, Arc::new(last), stored(previous)))
+                let last =
+                    Stored::from_parts(self.kind, key.clone(), &previous.value, *revision).ok()?;
+                Some(Event::new(
+                    EventKind::Deleted,
+                    Arc::new(last),
+                    stored(previous),
+                ))
             }
         }
     }

@@ -30,10 +30,14 @@ const STORE_PAGE: usize = 500;
 /// What a LIST or WATCH selects, from the URL.
 pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, Status> {
     let query = &call.info.query;
-    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or(""))
-        .map_err(|why| Status::bad_request(format!("unable to parse requirement: {}", why.trim_start_matches("unable to parse requirement: "))))?;
-    let mut fields =
-        FieldSelector::parse(query.get("fieldSelector").unwrap_or("")).map_err(Status::bad_request)?;
+    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(|why| {
+        Status::bad_request(format!(
+            "unable to parse requirement: {}",
+            why.trim_start_matches("unable to parse requirement: ")
+        ))
+    })?;
+    let mut fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or(""))
+        .map_err(Status::bad_request)?;
     let known = resource.kind.selectable_field_names();
     for requirement in &fields.requirements {
         let field = requirement.field.as_str();
@@ -44,14 +48,22 @@ pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, S
     }
     // A name in the URL of a watch is the same as a field selector.
     if !call.info.name.is_empty() {
-        fields.requirements.push(corral_api::selector::FieldRequirement {
-            field: "metadata.name".to_owned(),
-            value: call.info.name.clone(),
-            equals: true,
-        });
+        fields
+            .requirements
+            .push(corral_api::selector::FieldRequirement {
+                field: "metadata.name".to_owned(),
+                value: call.info.name.clone(),
+                equals: true,
+            });
     }
-    let namespace = Some(call.info.namespace.as_str()).filter(|n| !n.is_empty() && resource.kind.names().namespaced);
-    Ok(Predicate::new(resource.cacher.prefix(), namespace, labels, fields))
+    let namespace = Some(call.info.namespace.as_str())
+        .filter(|n| !n.is_empty() && resource.kind.names().namespaced);
+    Ok(Predicate::new(
+        resource.cacher.prefix(),
+        namespace,
+        labels,
+        fields,
+    ))
 }
 
 /// Which part of objects a Table carries.
@@ -79,7 +91,10 @@ pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Stat
             };
             snapshot.objects.get(&key).map(|stored| stored.json.clone())
         }
-        _ => resource.fetch(&key).await?.map(|entry| crate::object::with_revision(&entry.value, entry.revision)),
+        _ => resource
+            .fetch(&key)
+            .await?
+            .map(|entry| crate::object::with_revision(&entry.value, entry.revision)),
     };
     let json = json.ok_or_else(|| resource.not_found(&info.name))?;
     Ok(transformed(call, resource, representation, 200, json))
@@ -95,12 +110,18 @@ pub(super) fn transformed(
 ) -> Answer {
     match representation.transform {
         Transform::None => response::json(code, representation, json),
-        Transform::PartialMetadata => response::object(code, representation, &table::partial(&json)),
+        Transform::PartialMetadata => {
+            response::object(code, representation, &table::partial(&json))
+        }
         Transform::Table => {
             let row = table::row(resource.kind, &json, include(call), Timestamp::now());
             let revision = table::partial(&json)["metadata"]["resourceVersion"].clone();
             let metadata = json!({"resourceVersion": revision});
-            response::object(code, representation, &table::table(Some(resource.kind), metadata, vec![row]))
+            response::object(
+                code,
+                representation,
+                &table::table(Some(resource.kind), metadata, vec![row]),
+            )
         }
     }
 }
@@ -132,7 +153,8 @@ impl Token {
         let bytes = URL_SAFE_NO_PAD
             .decode(text.trim_end_matches('='))
             .map_err(|_| invalid("illegal base64 data"))?;
-        let token: Self = serde_json::from_slice(&bytes).map_err(|_| invalid("not a token of this server"))?;
+        let token: Self =
+            serde_json::from_slice(&bytes).map_err(|_| invalid("not a token of this server"))?;
         if token.v != TOKEN_VERSION || token.start.contains("..") {
             return Err(invalid("server does not recognize this encoded version"));
         }
@@ -163,12 +185,20 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     match representation.transform {
         Transform::Table => {
             let (now, include) = (Timestamp::now(), include(call));
-            let rows = listing.items.iter().map(|s| table::row(resource.kind, &s.json, include, now)).collect();
+            let rows = listing
+                .items
+                .iter()
+                .map(|s| table::row(resource.kind, &s.json, include, now))
+                .collect();
             let table = table::table(Some(resource.kind), metadata, rows);
             Ok(response::object(200, representation, &table))
         }
         Transform::PartialMetadata => {
-            let items: Vec<Value> = listing.items.iter().map(|s| table::partial(&s.json)).collect();
+            let items: Vec<Value> = listing
+                .items
+                .iter()
+                .map(|s| table::partial(&s.json))
+                .collect();
             let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
                 "metadata": metadata, "items": items});
             Ok(response::object(200, representation, &list))
@@ -179,10 +209,15 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
                 names.kind,
                 names.api_version()
             );
-            let plain = representation.format == crate::decode::Format::Json && !representation.pretty;
+            let plain =
+                representation.format == crate::decode::Format::Json && !representation.pretty;
             let pieces = pieces(head, listing.items);
             if plain {
-                return Ok(response::answer(200, "application/json", response::stream(futures::stream::iter(pieces))));
+                return Ok(response::answer(
+                    200,
+                    "application/json",
+                    response::stream(futures::stream::iter(pieces)),
+                ));
             }
             let whole: BytesMut = pieces.flatten().collect();
             Ok(response::json(200, representation, whole.freeze()))
@@ -227,18 +262,28 @@ pub(super) fn version_match(call: &Call) -> Result<Option<&str>, Status> {
     };
     let version = query.get("resourceVersion").unwrap_or("");
     if !matches!(kind, "Exact" | "NotOlderThan") {
-        let error = FieldError::not_supported(&FieldPath::new(field), kind, &["Exact", "NotOlderThan", ""]);
+        let error =
+            FieldError::not_supported(&FieldPath::new(field), kind, &["Exact", "NotOlderThan", ""]);
         return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]));
     }
     if query.get("sendInitialEvents").is_none() {
         if version.is_empty() {
-            return Err(forbidden(field, "resourceVersionMatch is forbidden unless resourceVersion is provided"));
+            return Err(forbidden(
+                field,
+                "resourceVersionMatch is forbidden unless resourceVersion is provided",
+            ));
         }
         if query.get("continue").is_some_and(|c| !c.is_empty()) {
-            return Err(forbidden(field, "resourceVersionMatch is forbidden when continue is provided"));
+            return Err(forbidden(
+                field,
+                "resourceVersionMatch is forbidden when continue is provided",
+            ));
         }
         if kind == "Exact" && version == "0" {
-            return Err(forbidden(field, "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\""));
+            return Err(forbidden(
+                field,
+                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+            ));
         }
     }
     Ok(Some(kind))
@@ -248,21 +293,35 @@ async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
     let query = &call.info.query;
     let predicate = predicate(call, resource)?;
     let matching = version_match(call)?;
-    let limit = query.integer("limit")?.and_then(|n| usize::try_from(n).ok()).unwrap_or(0);
+    let limit = query
+        .integer("limit")?
+        .and_then(|n| usize::try_from(n).ok())
+        .unwrap_or(0);
     if let Some(text) = query.get("continue").filter(|c| !c.is_empty()) {
-        if query.get("resourceVersion").is_some_and(|v| !v.is_empty() && v != "0") {
-            return Err(Status::bad_request("specifying resource version is not allowed when using continue"));
+        if query
+            .get("resourceVersion")
+            .is_some_and(|v| !v.is_empty() && v != "0")
+        {
+            return Err(Status::bad_request(
+                "specifying resource version is not allowed when using continue",
+            ));
         }
         return next_page(resource, &predicate, Token::decode(text)?, limit).await;
     }
-    let version = query.get("resourceVersion").filter(|v| !v.is_empty()).map(parse_revision).transpose()?;
+    let version = query
+        .get("resourceVersion")
+        .filter(|v| !v.is_empty())
+        .map(parse_revision)
+        .transpose()?;
     let snapshot = match (version, matching) {
         (None, _) => resource.cacher.fresh().await?,
         (Some(Revision(0)), _) => {
             resource.cacher.ready().await;
             resource.cacher.snapshot()
         }
-        (Some(revision), Some("Exact")) => return from_store(resource, &predicate, Some(revision), None, limit).await,
+        (Some(revision), Some("Exact")) => {
+            return from_store(resource, &predicate, Some(revision), None, limit).await;
+        }
         (Some(revision), None) if limit > 0 => {
             return from_store(resource, &predicate, Some(revision), None, limit).await;
         }
@@ -277,17 +336,41 @@ async fn next_page(
     token: Token,
     limit: usize,
 ) -> Result<Listing, Status> {
-    let start = format!("{}{}", resource.cacher.prefix(), token.start.trim_end_matches('\0'));
+    let start = format!(
+        "{}{}",
+        resource.cacher.prefix(),
+        token.start.trim_end_matches('\0')
+    );
     let after = Key::new(start);
     let Ok(revision) = u64::try_from(token.rv) else {
         let snapshot = resource.cacher.fresh().await?;
-        return Ok(from_snapshot(resource, predicate, &snapshot, Some(after), limit));
+        return Ok(from_snapshot(
+            resource,
+            predicate,
+            &snapshot,
+            Some(after),
+            limit,
+        ));
     };
     let snapshot = resource.cacher.snapshot();
     if snapshot.revision == Revision(revision) {
-        return Ok(from_snapshot(resource, predicate, &snapshot, Some(after), limit));
+        return Ok(from_snapshot(
+            resource,
+            predicate,
+            &snapshot,
+            Some(after),
+            limit,
+        ));
     }
-    match from_store(resource, predicate, Some(Revision(revision)), Some(after), limit).await {
+    match from_store(
+        resource,
+        predicate,
+        Some(Revision(revision)),
+        Some(after),
+        limit,
+    )
+    .await
+    {
         Err(status) if status.code == 410 => {
             let mut expired = Status::expired(
                 "The provided continue parameter is too old to display a consistent list result. You can start a new \
@@ -305,7 +388,11 @@ async fn next_page(
 }
 
 fn token(resource: &Resource, revision: Revision, last: &Stored) -> String {
-    let start = last.key.as_str().strip_prefix(resource.cacher.prefix()).unwrap_or("");
+    let start = last
+        .key
+        .as_str()
+        .strip_prefix(resource.cacher.prefix())
+        .unwrap_or("");
     Token::encode(i64::try_from(revision.0).unwrap_or(i64::MAX), start)
 }
 
@@ -327,8 +414,15 @@ fn from_snapshot(
         };
     }
     let items: Vec<Arc<Stored>> = matching.by_ref().take(limit).cloned().collect();
-    let remaining = if predicate.is_everything() { matching.count() } else { usize::from(matching.next().is_some()) };
-    let continue_token = items.last().filter(|_| remaining > 0).map(|last| token(resource, snapshot.revision, last));
+    let remaining = if predicate.is_everything() {
+        matching.count()
+    } else {
+        usize::from(matching.next().is_some())
+    };
+    let continue_token = items
+        .last()
+        .filter(|_| remaining > 0)
+        .map(|last| token(resource, snapshot.revision, last));
     Listing {
         items,
         revision: snapshot.revision,

@@ -4,9 +4,9 @@ use corral_api::k8s::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use corral_api::k8s::api::authorization::v1::{
-    LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
-    SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview, SubjectAccessReviewStatus,
-    SubjectRulesReviewStatus,
+    LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
+    ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+    SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 use corral_api::status::Status;
 use serde::Serialize;
@@ -26,7 +26,10 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
         "subjectaccessreviews" => {
             let mut review: SubjectAccessReview = read(call)?;
             let user = subject(&review.spec);
-            let access = access(&review.spec.resource_attributes, &review.spec.non_resource_attributes)?;
+            let access = access(
+                &review.spec.resource_attributes,
+                &review.spec.non_resource_attributes,
+            )?;
             review.status = Some(decide(call, &user, &access));
             created(call, &review)
         }
@@ -35,7 +38,10 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
             let user = subject(&review.spec);
             let access = access(&review.spec.resource_attributes, &None)?;
             if access.namespace != call.info.namespace {
-                let message = format!("spec.resourceAttributes.namespace must match namespace: {}", call.info.namespace);
+                let message = format!(
+                    "spec.resourceAttributes.namespace must match namespace: {}",
+                    call.info.namespace
+                );
                 return Err(Status::bad_request(message));
             }
             review.status = Some(decide(call, &user, &access));
@@ -43,7 +49,10 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
         }
         "selfsubjectaccessreviews" => {
             let mut review: SelfSubjectAccessReview = read(call)?;
-            let access = access(&review.spec.resource_attributes, &review.spec.non_resource_attributes)?;
+            let access = access(
+                &review.spec.resource_attributes,
+                &review.spec.non_resource_attributes,
+            )?;
             review.status = Some(decide(call, &call.user, &access));
             created(call, &review)
         }
@@ -54,13 +63,19 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
 
 fn read<T: DeserializeOwned>(call: &Call) -> Result<T, Status> {
     let info = &call.info;
-    let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource).ok_or_else(Status::no_such_path)?;
+    let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource)
+        .ok_or_else(Status::no_such_path)?;
     let body = call.decoded(&corral_kinds::schema::of(kind))?;
-    serde_json::from_value(body.value).map_err(|e| Status::bad_request(format!("the review cannot be read: {e}")))
+    serde_json::from_value(body.value)
+        .map_err(|e| Status::bad_request(format!("the review cannot be read: {e}")))
 }
 
 fn created(call: &Call, review: &impl Serialize) -> Result<Answer, Status> {
-    Ok(response::object(201, negotiate::accept(call.headers())?, review))
+    Ok(response::object(
+        201,
+        negotiate::accept(call.headers())?,
+        review,
+    ))
 }
 
 fn info(user: User) -> UserInfo {
@@ -78,14 +93,23 @@ async fn token(call: &Call) -> Result<Answer, Status> {
     if given.is_empty() {
         let path = corral_api::FieldPath::new("spec.token");
         let error = corral_api::FieldError::required(&path, "");
-        return Err(Status::invalid("authentication.k8s.io", "TokenReview", "", &[error]));
+        return Err(Status::invalid(
+            "authentication.k8s.io",
+            "TokenReview",
+            "",
+            &[error],
+        ));
     }
     let audiences = review.spec.audiences.clone().unwrap_or_default();
     let found = call.shared.authenticator.token(&given, &audiences).await;
     review.status = Some(match found {
         Some((user, good_for)) => TokenReviewStatus {
             authenticated: Some(true),
-            audiences: Some(if good_for.is_empty() { vec![tokens::ISSUER.to_owned()] } else { good_for }),
+            audiences: Some(if good_for.is_empty() {
+                vec![tokens::ISSUER.to_owned()]
+            } else {
+                good_for
+            }),
             user: Some(info(user)),
             error: None,
         },

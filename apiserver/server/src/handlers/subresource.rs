@@ -1,7 +1,9 @@
 //! Subresources: status, scale, binding, eviction, finalize, token, and the streams of a pod.
 
 use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::authentication::v1::{TokenRequest, TokenRequestSpec, TokenRequestStatus};
+use corral_api::k8s::api::authentication::v1::{
+    TokenRequest, TokenRequestSpec, TokenRequestStatus,
+};
 use corral_api::k8s::api::core::v1::ServiceAccount;
 use corral_api::status::Status;
 use corral_api::time::Time;
@@ -22,11 +24,19 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
     let pods = kind.names().group.is_empty() && kind.names().kind == "Pod";
     match (call.info.subresource.as_str(), call.info.verb) {
         ("status", Verb::Get) if kind.has_status() => super::read::get(&call, &resource).await,
-        ("status", Verb::Update) if kind.has_status() => write::replace_part(&call, &resource, Part::Status).await,
-        ("status", Verb::Patch) if kind.has_status() => write::patch_part(&call, &resource, Part::Status).await,
+        ("status", Verb::Update) if kind.has_status() => {
+            write::replace_part(&call, &resource, Part::Status).await
+        }
+        ("status", Verb::Patch) if kind.has_status() => {
+            write::patch_part(&call, &resource, Part::Status).await
+        }
         ("scale", verb) if kind.scale().is_some() => scale(&call, &resource, verb).await,
-        ("finalize", Verb::Update) if kind.names().kind == "Namespace" => finalize(&call, &resource).await,
-        ("token", Verb::Create) if kind.names().kind == "ServiceAccount" => token(&call, &resource).await,
+        ("finalize", Verb::Update) if kind.names().kind == "Namespace" => {
+            finalize(&call, &resource).await
+        }
+        ("token", Verb::Create) if kind.names().kind == "ServiceAccount" => {
+            token(&call, &resource).await
+        }
         ("binding", Verb::Create) if pods => bind(&call, &resource).await,
         ("eviction", Verb::Create) if pods => evict(&call, &resource).await,
         ("log", Verb::Get) if pods => crate::node_proxy::logs(&call).await,
@@ -44,7 +54,10 @@ fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
     let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
     let metadata = &object["metadata"];
     let number = |path| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
-    let selector = object.pointer(paths.selector).cloned().unwrap_or(Value::Null);
+    let selector = object
+        .pointer(paths.selector)
+        .cloned()
+        .unwrap_or(Value::Null);
     let selector = serde_json::from_value(selector).ok();
     let selector = corral_api::LabelSelector::from_object(selector.as_ref()).unwrap_or_default();
     Ok(json!({
@@ -63,10 +76,17 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
     let representation = negotiate::accept(call.headers())?;
     if verb == Verb::Get {
         let key = resource.key(&call.info.namespace, name);
-        let entry = resource.fetch(&key).await?.ok_or_else(|| resource.not_found(name))?;
+        let entry = resource
+            .fetch(&key)
+            .await?
+            .ok_or_else(|| resource.not_found(name))?;
         let json = crate::object::with_revision(&entry.value, entry.revision);
         let object = serde_json::from_slice(&json).map_err(Status::internal)?;
-        return Ok(response::object(200, representation, &scale_of(resource, &object)?));
+        return Ok(response::object(
+            200,
+            representation,
+            &scale_of(resource, &object)?,
+        ));
     }
     let cx = call.write_context()?;
     let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
@@ -75,7 +95,9 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         Verb::Patch => Some(negotiate::patch_type(call.headers())?),
         _ => return Err(Status::method_not_allowed()),
     };
-    let node = all::kind("autoscaling", "v1", "Scale").map(corral_kinds::schema::of).unwrap_or(corral_kinds::schema::Node::Any);
+    let node = all::kind("autoscaling", "v1", "Scale")
+        .map(corral_kinds::schema::of)
+        .unwrap_or(corral_kinds::schema::Node::Any);
     let document = match patch {
         None => Some(call.decoded(&node)?.value),
         Some((negotiate::PatchType::Json, _)) => None,
@@ -85,20 +107,27 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         let current = scale_of(resource, live)?;
         let wanted = match (patch, &document) {
             (None, Some(sent)) => sent.clone(),
-            (Some((negotiate::PatchType::Strategic | negotiate::PatchType::Apply, _)), Some(sent)) => {
-                crate::patch::strategic_patch(&node, &current, sent)?
-            }
+            (
+                Some((negotiate::PatchType::Strategic | negotiate::PatchType::Apply, _)),
+                Some(sent),
+            ) => crate::patch::strategic_patch(&node, &current, sent)?,
             (_, Some(sent)) => crate::patch::merge_patch(&current, sent)?,
             (_, None) => crate::patch::json_patch(&current, &call.body)?,
         };
-        let replicas = wanted["spec"].get("replicas").and_then(Value::as_i64).unwrap_or(0);
+        let replicas = wanted["spec"]
+            .get("replicas")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
         if replicas < 0 || replicas > i64::from(i32::MAX) {
             let path = FieldPath::new("spec.replicas");
             let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
             return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
         }
         let mut object = live.clone();
-        if let Some(version) = wanted["metadata"]["resourceVersion"].as_str().filter(|v| !v.is_empty()) {
+        if let Some(version) = wanted["metadata"]["resourceVersion"]
+            .as_str()
+            .filter(|v| !v.is_empty())
+        {
             object["metadata"]["resourceVersion"] = version.into();
         }
         if let Some(target) = object.pointer_mut(paths.spec_replicas) {
@@ -111,7 +140,9 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         }
         Ok((object, Ownership::Update))
     };
-    let written = resource.update(&cx, name, Part::Main, "scale", &change).await?;
+    let written = resource
+        .update(&cx, name, Part::Main, "scale", &change)
+        .await?;
     let object = serde_json::from_slice(&written.json).map_err(Status::internal)?;
     let answer = response::object(200, representation, &scale_of(resource, &object)?);
     Ok(with_warnings(answer, &cx))
@@ -123,7 +154,10 @@ async fn finalize(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let sent = resource.read_body(&cx, call.decoded(resource.schema())?)?;
     let change = |live: &Value| {
         let mut object = live.clone();
-        let finalizers = sent["spec"].get("finalizers").cloned().unwrap_or_else(|| json!([]));
+        let finalizers = sent["spec"]
+            .get("finalizers")
+            .cloned()
+            .unwrap_or_else(|| json!([]));
         object["spec"]["finalizers"] = finalizers;
         match sent["metadata"].get("resourceVersion") {
             Some(version) => object["metadata"]["resourceVersion"] = version.clone(),
@@ -131,7 +165,9 @@ async fn finalize(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         }
         Ok((object, Ownership::Update))
     };
-    let written = resource.update(&cx, &call.info.name, Part::Whole, "finalize", &change).await?;
+    let written = resource
+        .update(&cx, &call.info.name, Part::Whole, "finalize", &change)
+        .await?;
     object_answer(call, resource, 200, written.json)
 }
 
@@ -146,8 +182,12 @@ async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         let error = FieldError::required(&FieldPath::new("target.name"), "");
         return Err(Status::invalid("", "Binding", name, &[error]));
     }
-    if let Some(kind) = target["kind"].as_str().filter(|k| !matches!(*k, "" | "Node")) {
-        let error = FieldError::not_supported(&FieldPath::new("target.kind"), kind, &["Node", "<empty>"]);
+    if let Some(kind) = target["kind"]
+        .as_str()
+        .filter(|k| !matches!(*k, "" | "Node"))
+    {
+        let error =
+            FieldError::not_supported(&FieldPath::new("target.kind"), kind, &["Node", "<empty>"]);
         return Err(Status::invalid("", "Binding", name, &[error]));
     }
     let change = |live: &Value| {
@@ -161,24 +201,39 @@ async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
             )));
         }
         if live["metadata"].get("deletionTimestamp").is_some() {
-            return Err(refuse(format!("pod {name} is being deleted, cannot be assigned to a host")));
+            return Err(refuse(format!(
+                "pod {name} is being deleted, cannot be assigned to a host"
+            )));
         }
         if let Some(current) = live["spec"]["nodeName"].as_str().filter(|n| !n.is_empty()) {
-            return Err(refuse(format!("pod {name} is already assigned to node {current:?}")));
+            return Err(refuse(format!(
+                "pod {name} is already assigned to node {current:?}"
+            )));
         }
-        if live["spec"]["schedulingGates"].as_array().is_some_and(|g| !g.is_empty()) {
-            return Err(refuse(format!("pod {name} has non-empty .spec.schedulingGates")));
+        if live["spec"]["schedulingGates"]
+            .as_array()
+            .is_some_and(|g| !g.is_empty())
+        {
+            return Err(refuse(format!(
+                "pod {name} has non-empty .spec.schedulingGates"
+            )));
         }
         let mut pod = live.clone();
         pod["spec"]["nodeName"] = node.clone().into();
-        for (key, value) in body["metadata"]["annotations"].as_object().into_iter().flatten() {
+        for (key, value) in body["metadata"]["annotations"]
+            .as_object()
+            .into_iter()
+            .flatten()
+        {
             pod["metadata"]["annotations"][key] = value.clone();
         }
         set_scheduled(&mut pod, &corral_api::time::format_seconds(cx.now));
         metadata::drop_live_version(&mut pod, live);
         Ok((pod, Ownership::Update))
     };
-    resource.update(&cx, name, Part::Whole, "binding", &change).await?;
+    resource
+        .update(&cx, name, Part::Whole, "binding", &change)
+        .await?;
     let status = Status {
         code: 201,
         ..Status::success(None)
@@ -203,14 +258,19 @@ async fn evict(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let body = call.decoded_kind("policy", "v1", "Eviction")?.value;
     let sent = body["metadata"]["name"].as_str().unwrap_or("");
     if !sent.is_empty() && sent != call.info.name {
-        return Err(Status::bad_request("name in URL does not match name in Eviction object"));
+        return Err(Status::bad_request(
+            "name in URL does not match name in Eviction object",
+        ));
     }
     let options: DeleteOptions = match body.get("deleteOptions") {
         Some(options) if !options.is_null() => serde_json::from_value(options.clone())
             .map_err(|e| Status::bad_request(format!("deleteOptions cannot be read: {e}")))?,
         _ => DeleteOptions::default(),
     };
-    cx.dry_run |= options.dry_run.as_ref().is_some_and(|d| d.iter().any(|v| v == "All"));
+    cx.dry_run |= options
+        .dry_run
+        .as_ref()
+        .is_some_and(|d| d.iter().any(|v| v == "All"));
     resource.delete(&cx, &call.info.name, &options).await?;
     let status = Status {
         code: 201,
@@ -227,17 +287,29 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut request: TokenRequest = serde_json::from_value(body.value)
         .map_err(|e| Status::bad_request(format!("TokenRequest cannot be read: {e}")))?;
     let key = resource.key(&info.namespace, &info.name);
-    let entry = resource.fetch(&key).await?.ok_or_else(|| resource.not_found(&info.name))?;
+    let entry = resource
+        .fetch(&key)
+        .await?
+        .ok_or_else(|| resource.not_found(&info.name))?;
     let account: ServiceAccount = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
-    let invalid = |error: FieldError| Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]);
+    let invalid =
+        |error: FieldError| Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]);
     let mut spec = request.spec.take().unwrap_or_default();
     let seconds = spec.expiration_seconds.unwrap_or(3600);
     let path = FieldPath::new("spec.expirationSeconds");
     if seconds < LIFE_SECONDS_MIN {
-        return Err(invalid(FieldError::invalid(&path, seconds, "may not specify a duration less than 10 minutes")));
+        return Err(invalid(FieldError::invalid(
+            &path,
+            seconds,
+            "may not specify a duration less than 10 minutes",
+        )));
     }
     if seconds > LIFE_SECONDS_MAX {
-        return Err(invalid(FieldError::invalid(&path, seconds, "may not specify a duration larger than 2^32 seconds")));
+        return Err(invalid(FieldError::invalid(
+            &path,
+            seconds,
+            "may not specify a duration larger than 2^32 seconds",
+        )));
     }
     let mut audiences = std::mem::take(&mut spec.audiences).unwrap_or_default();
     if audiences.is_empty() {
@@ -266,27 +338,51 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         token: Some(token),
         expiration_timestamp: Some(Time(expires)),
     });
-    Ok(response::object(201, negotiate::accept(call.headers())?, &request))
+    Ok(response::object(
+        201,
+        negotiate::accept(call.headers())?,
+        &request,
+    ))
 }
 
 /// The pod that a token shall be bound to, and its node.
-async fn bound_pod(call: &Call, spec: &TokenRequestSpec) -> Result<(Option<Bound>, Option<Bound>), Status> {
+async fn bound_pod(
+    call: &Call,
+    spec: &TokenRequestSpec,
+) -> Result<(Option<Bound>, Option<Bound>), Status> {
     let Some(reference) = &spec.bound_object_ref else {
         return Ok((None, None));
     };
     let name = reference.name.clone().unwrap_or_default();
     let kind = reference.kind.as_deref().unwrap_or("");
     if kind != "Pod" {
-        return Err(Status::bad_request(format!("cannot bind token for serviceaccount to object of type {kind:?}; Pod is supported")));
+        return Err(Status::bad_request(format!(
+            "cannot bind token for serviceaccount to object of type {kind:?}; Pod is supported"
+        )));
     }
     let pods = call.shared.api.core("pods");
     let key = pods.key(&call.info.namespace, &name);
-    let entry = pods.fetch(&key).await?.ok_or_else(|| pods.not_found(&name))?;
+    let entry = pods
+        .fetch(&key)
+        .await?
+        .ok_or_else(|| pods.not_found(&name))?;
     let pod: Value = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
-    let text = |path: &str| pod.pointer(path).and_then(Value::as_str).unwrap_or("").to_owned();
+    let text = |path: &str| {
+        pod.pointer(path)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
     let uid = text("/metadata/uid");
-    if reference.uid.as_deref().is_some_and(|wanted| !wanted.is_empty() && wanted != uid) {
-        let why = format!("the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated", reference.uid.as_deref().unwrap_or(""));
+    if reference
+        .uid
+        .as_deref()
+        .is_some_and(|wanted| !wanted.is_empty() && wanted != uid)
+    {
+        let why = format!(
+            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
+            reference.uid.as_deref().unwrap_or("")
+        );
         return Err(Status::conflict("", "Pod", &name, &why));
     }
     if text("/spec/serviceAccountName") != call.info.name {
@@ -299,7 +395,11 @@ async fn bound_pod(call: &Call, spec: &TokenRequestSpec) -> Result<(Option<Bound
     let nodes = call.shared.api.core("nodes");
     let live = nodes.cacher.peek(&nodes.key("", &node));
     let node = live.map(|stored| Bound {
-        uid: stored.value().ok().and_then(|v| v["metadata"]["uid"].as_str().map(str::to_owned)).unwrap_or_default(),
+        uid: stored
+            .value()
+            .ok()
+            .and_then(|v| v["metadata"]["uid"].as_str().map(str::to_owned))
+            .unwrap_or_default(),
         name: node,
     });
     Ok((Some(Bound { name, uid }), node))

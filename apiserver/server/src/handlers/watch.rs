@@ -11,8 +11,8 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::{Call, read};
-use crate::cacher::watcher::{self, WatchItem, WatchOptions};
 use crate::cacher::watch_frame;
+use crate::cacher::watcher::{self, WatchItem, WatchOptions};
 use crate::negotiate::{self, Transform};
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
@@ -36,14 +36,25 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
         (Some(_), Some("NotOlderThan")) | (None, None) => {}
         (Some(_), _) => {
             let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            return Err(invalid(FieldError::forbidden(&FieldPath::new("resourceVersionMatch"), why)));
+            return Err(invalid(FieldError::forbidden(
+                &FieldPath::new("resourceVersionMatch"),
+                why,
+            )));
         }
         (None, Some(_)) => {
-            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
-            return Err(invalid(FieldError::forbidden(&FieldPath::new("resourceVersionMatch"), why)));
+            let why =
+                "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided";
+            return Err(invalid(FieldError::forbidden(
+                &FieldPath::new("resourceVersionMatch"),
+                why,
+            )));
         }
     }
-    let version = query.get("resourceVersion").filter(|v| !v.is_empty()).map(parse_revision).transpose()?;
+    let version = query
+        .get("resourceVersion")
+        .filter(|v| !v.is_empty())
+        .map(parse_revision)
+        .transpose()?;
     let from = match (version, initial) {
         (_, Some(true)) | (None | Some(Revision(0)), None) => None,
         (None | Some(Revision(0)), Some(false)) => Some(resource.cacher.snapshot().revision),
@@ -77,7 +88,10 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
         .map(move |item| line(kind, transform, include, &mut heading, item));
     let mut answer = response::answer(200, "application/json", response::stream(lines));
     // Tells proxies not to hold lines back.
-    answer.headers_mut().insert(http::header::CACHE_CONTROL, http::HeaderValue::from_static("no-cache, private"));
+    answer.headers_mut().insert(
+        http::header::CACHE_CONTROL,
+        http::HeaderValue::from_static("no-cache, private"),
+    );
     Ok(answer)
 }
 
@@ -118,20 +132,31 @@ fn encode(value: &Value) -> Bytes {
     bytes.into()
 }
 
-fn bookmark(kind: &dyn corral_kinds::AnyKind, transform: Transform, revision: Revision, end: bool) -> Bytes {
+fn bookmark(
+    kind: &dyn corral_kinds::AnyKind,
+    transform: Transform,
+    revision: Revision,
+    end: bool,
+) -> Bytes {
     let names = kind.names();
     let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
     if end {
         metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
     }
     let object = match transform {
-        Transform::None => json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata}),
+        Transform::None => {
+            json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata})
+        }
         Transform::PartialMetadata => {
             json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
         }
         Transform::Table => {
             let carried = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-            table::table(None, json!({"resourceVersion": revision.to_string()}), vec![json!({"cells": [], "object": carried})])
+            table::table(
+                None,
+                json!({"resourceVersion": revision.to_string()}),
+                vec![json!({"cells": [], "object": carried})],
+            )
         }
     };
     encode(&json!({"type": "BOOKMARK", "object": object}))

@@ -10,7 +10,9 @@ use crate::cacher::range;
 use crate::decode::{Decoded, Format};
 use crate::negotiate::{self, PatchType};
 use crate::patch;
-use crate::registry::{DeleteOptions, FieldValidation, Ownership, Part, Resource, WriteContext, Written, metadata};
+use crate::registry::{
+    DeleteOptions, FieldValidation, Ownership, Part, Resource, WriteContext, Written, metadata,
+};
 use crate::response::Answer;
 
 /// POST to a collection.
@@ -21,7 +23,10 @@ pub(super) async fn create(call: &Call, resource: &Resource) -> Result<Answer, S
     let cx = call.write_context()?;
     let body = call.decoded(resource.schema())?;
     let written = resource.create(&cx, body).await?;
-    Ok(with_warnings(object_answer(call, resource, 201, written.json)?, &cx))
+    Ok(with_warnings(
+        object_answer(call, resource, 201, written.json)?,
+        &cx,
+    ))
 }
 
 /// PUT.
@@ -30,16 +35,28 @@ pub(super) async fn replace(call: &Call, resource: &Resource) -> Result<Answer, 
 }
 
 /// PUT of a part.
-pub(super) async fn replace_part(call: &Call, resource: &Resource, part: Part) -> Result<Answer, Status> {
+pub(super) async fn replace_part(
+    call: &Call,
+    resource: &Resource,
+    part: Part,
+) -> Result<Answer, Status> {
     let cx = call.write_context()?;
     let body = call.decoded(resource.schema())?;
     let written = resource.replace(&cx, &call.info.name, part, body).await?;
     finish(call, resource, &cx, written)
 }
 
-fn finish(call: &Call, resource: &Resource, cx: &WriteContext, written: Written) -> Result<Answer, Status> {
+fn finish(
+    call: &Call,
+    resource: &Resource,
+    cx: &WriteContext,
+    written: Written,
+) -> Result<Answer, Status> {
     let code = if written.created { 201 } else { 200 };
-    Ok(with_warnings(object_answer(call, resource, code, written.json)?, cx))
+    Ok(with_warnings(
+        object_answer(call, resource, code, written.json)?,
+        cx,
+    ))
 }
 
 /// PATCH.
@@ -48,18 +65,32 @@ pub(super) async fn patch(call: &Call, resource: &Resource) -> Result<Answer, St
 }
 
 /// PATCH of a part.
-pub(super) async fn patch_part(call: &Call, resource: &Resource, part: Part) -> Result<Answer, Status> {
+pub(super) async fn patch_part(
+    call: &Call,
+    resource: &Resource,
+    part: Part,
+) -> Result<Answer, Status> {
     let cx = call.write_context()?;
     let written = apply_patch(call, resource, &cx, part).await?;
     finish(call, resource, &cx, written)
 }
 
-async fn apply_patch(call: &Call, resource: &Resource, cx: &WriteContext, part: Part) -> Result<Written, Status> {
+async fn apply_patch(
+    call: &Call,
+    resource: &Resource,
+    cx: &WriteContext,
+    part: Part,
+) -> Result<Written, Status> {
     let (kind, format) = negotiate::patch_type(call.headers())?;
     let name = &call.info.name;
     let force = call.info.query.flag("force")?;
     if kind == PatchType::Apply {
-        if call.info.query.get("fieldManager").is_none_or(str::is_empty) {
+        if call
+            .info
+            .query
+            .get("fieldManager")
+            .is_none_or(str::is_empty)
+        {
             let path = corral_api::FieldPath::new("fieldManager");
             let error = corral_api::FieldError::required(&path, "is required for apply patch");
             return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
@@ -71,10 +102,14 @@ async fn apply_patch(call: &Call, resource: &Resource, cx: &WriteContext, part: 
     }
     if force {
         let path = corral_api::FieldPath::new("force");
-        let error = corral_api::FieldError::forbidden(&path, "may not be specified for non-apply patch");
+        let error =
+            corral_api::FieldError::forbidden(&path, "may not be specified for non-apply patch");
         return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
     }
-    let Decoded { value: document, duplicates } = match kind {
+    let Decoded {
+        value: document,
+        duplicates,
+    } = match kind {
         PatchType::Json => Decoded {
             value: Value::Null,
             duplicates: Vec::new(),
@@ -140,7 +175,10 @@ pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
 pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut cx = call.write_context()?;
     let options = delete_options(call)?;
-    cx.dry_run |= options.dry_run.as_ref().is_some_and(|d| d.iter().any(|v| v == "All"));
+    cx.dry_run |= options
+        .dry_run
+        .as_ref()
+        .is_some_and(|d| d.iter().any(|v| v == "All"));
     let written = resource.delete(&cx, &call.info.name, &options).await?;
     if written.removed && !returns_object(resource) {
         return status_answer(call, &resource.deleted_status(&written)?);
@@ -150,14 +188,20 @@ pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, S
 
 /// Kinds whose deletion answers the object even when it is gone at once, as in Kubernetes.
 fn returns_object(resource: &Resource) -> bool {
-    matches!(resource.kind.names().kind, "Pod" | "Service" | "ServiceAccount" | "PodTemplate")
+    matches!(
+        resource.kind.names().kind,
+        "Pod" | "Service" | "ServiceAccount" | "PodTemplate"
+    )
 }
 
 /// DELETE of a collection.
 pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut cx = call.write_context()?;
     let options = delete_options(call)?;
-    cx.dry_run |= options.dry_run.as_ref().is_some_and(|d| d.iter().any(|v| v == "All"));
+    cx.dry_run |= options
+        .dry_run
+        .as_ref()
+        .is_some_and(|d| d.iter().any(|v| v == "All"));
     let predicate = read::predicate(call, resource)?;
     let snapshot = resource.cacher.fresh().await?;
     let selected: Vec<_> = range(&snapshot.objects, predicate.prefix(), None)
@@ -180,5 +224,9 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
         "metadata": {"resourceVersion": snapshot.revision.to_string()},
         "items": selected.iter().filter_map(|s| s.value().ok()).collect::<Vec<_>>(),
     });
-    Ok(crate::response::object(200, negotiate::accept(call.headers())?, &list))
+    Ok(crate::response::object(
+        200,
+        negotiate::accept(call.headers())?,
+        &list,
+    ))
 }

@@ -36,10 +36,17 @@ fn merge_map(
         }
         Some(Some("delete")) => return Ok(Map::new()),
         Some(Some("merge")) => current.clone(),
-        Some(other) => return Err(format!("Unknown patch type: {}", other.unwrap_or("not a string"))),
+        Some(other) => {
+            return Err(format!(
+                "Unknown patch type: {}",
+                other.unwrap_or("not a string")
+            ));
+        }
     };
     if let Some(retain) = patch.get(RETAIN_KEYS) {
-        let keys = retain.as_array().ok_or("the $retainKeys directive must be a list")?;
+        let keys = retain
+            .as_array()
+            .ok_or("the $retainKeys directive must be a list")?;
         out.retain(|key, _| keys.iter().any(|k| k == key));
     }
     for (key, value) in patch {
@@ -60,7 +67,12 @@ fn merge_map(
     Ok(out)
 }
 
-fn merge_key(node: &Node, out: &mut Map<String, Value>, key: &str, value: &Value) -> Result<(), String> {
+fn merge_key(
+    node: &Node,
+    out: &mut Map<String, Value>,
+    key: &str,
+    value: &Value,
+) -> Result<(), String> {
     if value.is_null() {
         out.remove(key);
         return Ok(());
@@ -72,7 +84,9 @@ fn merge_key(node: &Node, out: &mut Map<String, Value>, key: &str, value: &Value
         }
         (None, Value::Object(patch)) => Value::Object(merge_map(child, &Map::new(), patch)?),
         (current, Value::Array(patch)) => {
-            let current = current.and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
+            let current = current
+                .and_then(Value::as_array)
+                .map_or(&[][..], Vec::as_slice);
             Value::Array(merge_list(node.field(key), child, current, patch)?)
         }
         (_, value) => value.clone(),
@@ -86,10 +100,19 @@ fn merge_key(node: &Node, out: &mut Map<String, Value>, key: &str, value: &Value
     Ok(())
 }
 
-fn merge_list(field: Option<&Field>, node: &Node, current: &[Value], patch: &[Value]) -> Result<Vec<Value>, String> {
+fn merge_list(
+    field: Option<&Field>,
+    node: &Node,
+    current: &[Value],
+    patch: &[Value],
+) -> Result<Vec<Value>, String> {
     let is_replace = |item: &Value| item.get(PATCH).is_some_and(|p| p == "replace");
     if patch.iter().any(is_replace) {
-        return Ok(patch.iter().filter(|item| !is_replace(item)).cloned().collect());
+        return Ok(patch
+            .iter()
+            .filter(|item| !is_replace(item))
+            .cloned()
+            .collect());
     }
     let strategy = field.map(|f| &f.strategy);
     if !strategy.is_some_and(|s| s.merge) {
@@ -107,9 +130,13 @@ fn merge_list(field: Option<&Field>, node: &Node, current: &[Value], patch: &[Va
             return Err(format!("a list that merges by {key} must hold objects"));
         };
         let Some(id) = map.get(key) else {
-            return Err(format!("map: {item} does not contain declared merge key: {key}"));
+            return Err(format!(
+                "map: {item} does not contain declared merge key: {key}"
+            ));
         };
-        let at = out.iter().position(|existing| existing.get(key) == Some(id));
+        let at = out
+            .iter()
+            .position(|existing| existing.get(key) == Some(id));
         if map.get(PATCH).is_some_and(|p| p == "delete") {
             out.retain(|existing| existing.get(key) != Some(id));
         } else if let Some(at) = at {
@@ -122,8 +149,14 @@ fn merge_list(field: Option<&Field>, node: &Node, current: &[Value], patch: &[Va
     Ok(out)
 }
 
-fn delete_primitives(out: &mut Map<String, Value>, list: &str, value: &Value) -> Result<(), String> {
-    let gone = value.as_array().ok_or("the $deleteFromPrimitiveList directive must be a list")?;
+fn delete_primitives(
+    out: &mut Map<String, Value>,
+    list: &str,
+    value: &Value,
+) -> Result<(), String> {
+    let gone = value
+        .as_array()
+        .ok_or("the $deleteFromPrimitiveList directive must be a list")?;
     if let Some(Value::Array(items)) = out.get_mut(list) {
         items.retain(|item| !gone.contains(item));
     }
@@ -139,7 +172,9 @@ fn order(
     order: &Value,
     patch: Option<&Value>,
 ) -> Result<(), String> {
-    let order = order.as_array().ok_or("the $setElementOrder directive must be a list")?;
+    let order = order
+        .as_array()
+        .ok_or("the $setElementOrder directive must be a list")?;
     let key = node.field(list).and_then(|f| f.strategy.merge_key.clone());
     let id = |item: &Value| match &key {
         Some(key) => item.get(&**key).cloned().unwrap_or(Value::Null),
@@ -149,14 +184,20 @@ fn order(
     for item in patch.and_then(Value::as_array).into_iter().flatten() {
         let deletes = item.get(PATCH).is_some();
         if !deletes && !wanted.contains(&id(item)) {
-            return Err("The order in patch list:\n doesn't match $setElementOrder list".to_owned());
+            return Err(
+                "The order in patch list:\n doesn't match $setElementOrder list".to_owned(),
+            );
         }
     }
     let Some(Value::Array(items)) = out.get_mut(list) else {
         return Ok(());
     };
     let rank = |item: &Value| wanted.iter().position(|w| *w == id(item));
-    let mut named: Vec<Value> = items.iter().filter(|i| rank(i).is_some()).cloned().collect();
+    let mut named: Vec<Value> = items
+        .iter()
+        .filter(|i| rank(i).is_some())
+        .cloned()
+        .collect();
     named.sort_by_key(|item| rank(item));
     let mut named = named.into_iter();
     let mut result = Vec::with_capacity(items.len());
@@ -197,9 +238,18 @@ mod tests {
             json!([{"name": "b", "image": "z"}, {"name": "a", "image": "x"}])
         );
         assert_eq!(out["metadata"]["finalizers"], json!(["b"]));
-        let out = patched(pod.clone(), json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}));
-        assert_eq!(out["spec"]["containers"], json!([{"name": "b", "image": "y"}]));
-        let out = patched(pod, json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "n"}]}}));
+        let out = patched(
+            pod.clone(),
+            json!({"spec": {"containers": [{"name": "a", "$patch": "delete"}]}}),
+        );
+        assert_eq!(
+            out["spec"]["containers"],
+            json!([{"name": "b", "image": "y"}])
+        );
+        let out = patched(
+            pod,
+            json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "n"}]}}),
+        );
         assert_eq!(out["spec"]["containers"], json!([{"name": "n"}]));
     }
 
@@ -210,6 +260,9 @@ mod tests {
             pod,
             json!({"spec": {"volumes": [{"name": "v", "$retainKeys": ["name", "configMap"], "configMap": {"name": "c"}}]}}),
         );
-        assert_eq!(out["spec"]["volumes"], json!([{"name": "v", "configMap": {"name": "c"}}]));
+        assert_eq!(
+            out["spec"]["volumes"],
+            json!([{"name": "v", "configMap": {"name": "c"}}])
+        );
     }
 }

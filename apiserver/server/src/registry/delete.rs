@@ -92,7 +92,10 @@ impl Resource {
         options.validate()?;
         let key = self.key(&cx.namespace, name);
         for _ in 0..RETRIES_MAX {
-            let live = self.fetch(&key).await?.ok_or_else(|| self.not_found(name))?;
+            let live = self
+                .fetch(&key)
+                .await?
+                .ok_or_else(|| self.not_found(name))?;
             let json = with_revision(&live.value, live.revision);
             let old: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
             self.check_preconditions(name, &old, options)?;
@@ -149,7 +152,12 @@ impl Resource {
         Err(self.modified(name))
     }
 
-    fn check_preconditions(&self, name: &str, old: &Value, options: &DeleteOptions) -> Result<(), Status> {
+    fn check_preconditions(
+        &self,
+        name: &str,
+        old: &Value,
+        options: &DeleteOptions,
+    ) -> Result<(), Status> {
         let Some(preconditions) = &options.preconditions else {
             return Ok(());
         };
@@ -157,7 +165,11 @@ impl Resource {
         let metadata = &old["metadata"];
         for (wanted, key, label) in [
             (&preconditions.uid, "uid", "UID"),
-            (&preconditions.resource_version, "resourceVersion", "ResourceVersion"),
+            (
+                &preconditions.resource_version,
+                "resourceVersion",
+                "ResourceVersion",
+            ),
         ] {
             let live = metadata[key].as_str().unwrap_or("");
             if let Some(wanted) = wanted.as_deref().filter(|w| *w != live) {
@@ -165,7 +177,9 @@ impl Resource {
                     names.group,
                     names.plural,
                     name,
-                    &format!("Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {live}"),
+                    &format!(
+                        "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {live}"
+                    ),
                 ));
             }
         }
@@ -173,7 +187,12 @@ impl Resource {
     }
 
     /// The object marked as being deleted; `None` when it goes at once.
-    fn plan_deletion(&self, cx: &WriteContext, old: &Value, options: &DeleteOptions) -> Result<Option<Value>, Status> {
+    fn plan_deletion(
+        &self,
+        cx: &WriteContext,
+        old: &Value,
+        options: &DeleteOptions,
+    ) -> Result<Option<Value>, Status> {
         let object = self.decode(old.clone())?;
         let mut marked = old.clone();
         let finalizers = finalizers(old, options);
@@ -182,13 +201,19 @@ impl Resource {
         let grace = match (default, options.grace_period_seconds) {
             (None, _) => 0,
             (Some(0), _) => 0,
-            (Some(default), asked) => asked.unwrap_or(default).max(if asked == Some(0) { 0 } else { 1 }),
+            (Some(default), asked) => {
+                asked
+                    .unwrap_or(default)
+                    .max(if asked == Some(0) { 0 } else { 1 })
+            }
         };
         let metadata = marked["metadata"]
             .as_object_mut()
             .ok_or_else(|| Status::internal("stored object without metadata"))?;
         let waits_for_namespace = self.kind.names().kind == "Namespace"
-            && old["spec"]["finalizers"].as_array().is_some_and(|l| !l.is_empty());
+            && old["spec"]["finalizers"]
+                .as_array()
+                .is_some_and(|l| !l.is_empty());
         if finalizers.is_empty() && grace == 0 && !waits_for_namespace {
             return Ok(None);
         }
@@ -198,9 +223,15 @@ impl Resource {
             metadata.insert("finalizers".into(), finalizers.into());
         }
         let already = metadata.contains_key("deletionTimestamp");
-        let before = metadata.get("deletionGracePeriodSeconds").and_then(Value::as_i64).unwrap_or(0);
+        let before = metadata
+            .get("deletionGracePeriodSeconds")
+            .and_then(Value::as_i64)
+            .unwrap_or(0);
         if !already || grace < before {
-            let start = match (already, metadata.get("deletionTimestamp").and_then(Value::as_str)) {
+            let start = match (
+                already,
+                metadata.get("deletionTimestamp").and_then(Value::as_str),
+            ) {
                 (true, Some(text)) => {
                     let until: jiff::Timestamp = text.parse().map_err(Status::internal)?;
                     until - jiff::SignedDuration::from_secs(before)
@@ -208,7 +239,10 @@ impl Resource {
                 _ => cx.now,
             };
             let until = start + jiff::SignedDuration::from_secs(grace);
-            metadata.insert("deletionTimestamp".into(), corral_api::time::format_seconds(until).into());
+            metadata.insert(
+                "deletionTimestamp".into(),
+                corral_api::time::format_seconds(until).into(),
+            );
             metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
             if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
                 metadata.insert("generation".into(), (generation + 1).into());
@@ -245,7 +279,10 @@ fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
         .flatten()
         .filter_map(|f| f.as_str().map(str::to_owned))
         .collect();
-    let policy = match (options.propagation_policy.as_deref(), options.orphan_dependents) {
+    let policy = match (
+        options.propagation_policy.as_deref(),
+        options.orphan_dependents,
+    ) {
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",

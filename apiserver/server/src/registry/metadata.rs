@@ -14,9 +14,13 @@ pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
 fn fields(value: &mut Value) -> Result<&mut Map<String, Value>, Status> {
     let Value::Object(map) = value else {
-        return Err(Status::bad_request("the body of the request must be an object"));
+        return Err(Status::bad_request(
+            "the body of the request must be an object",
+        ));
     };
-    let metadata = map.entry("metadata").or_insert_with(|| Value::Object(Map::new()));
+    let metadata = map
+        .entry("metadata")
+        .or_insert_with(|| Value::Object(Map::new()));
     metadata
         .as_object_mut()
         .ok_or_else(|| Status::bad_request("metadata must be an object"))
@@ -55,11 +59,18 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
         check_namespace(cx, value)?;
     }
     if !text(value, "resourceVersion").is_empty() {
-        return Err(Status::bad_request("resourceVersion should not be set on objects to be created"));
+        return Err(Status::bad_request(
+            "resourceVersion should not be set on objects to be created",
+        ));
     }
     let generate = generates_name(value);
     let metadata = fields(value)?;
-    for key in ["selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "resourceVersion"] {
+    for key in [
+        "selfLink",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+        "resourceVersion",
+    ] {
         metadata.remove(key);
     }
     if kind.names().namespaced {
@@ -102,7 +113,12 @@ pub fn drop_live_version(value: &mut Value, live: &Value) {
 ///
 /// # Errors
 /// 409 when the update is about another object of the same name.
-pub fn for_update(resource: &Resource, name: &str, value: &mut Value, old: &Value) -> Result<(), Status> {
+pub fn for_update(
+    resource: &Resource,
+    name: &str,
+    value: &mut Value,
+    old: &Value,
+) -> Result<(), Status> {
     let names = resource.kind.names();
     let (sent, live) = (text(value, "uid").to_owned(), text(old, "uid").to_owned());
     if !sent.is_empty() && sent != live {
@@ -110,7 +126,9 @@ pub fn for_update(resource: &Resource, name: &str, value: &mut Value, old: &Valu
             names.group,
             names.plural,
             name,
-            &format!("Precondition failed: UID in precondition: {sent}, UID in object meta: {live}"),
+            &format!(
+                "Precondition failed: UID in precondition: {sent}, UID in object meta: {live}"
+            ),
         ));
     }
     let metadata = fields(value)?;
@@ -129,7 +147,9 @@ pub fn for_update(resource: &Resource, name: &str, value: &mut Value, old: &Valu
         };
     }
     for key in ["name", "namespace", "generateName"] {
-        if !metadata.contains_key(key) && let Some(kept) = old["metadata"].get(key) {
+        if !metadata.contains_key(key)
+            && let Some(kept) = old["metadata"].get(key)
+        {
             metadata.insert(key.to_owned(), kept.clone());
         }
     }
@@ -144,11 +164,18 @@ pub fn validate(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
         // A prefix may end in what a name may not, because characters follow.
         let probe = format!("{}a", prefix.trim_end_matches('-'));
         for why in kind.name_errors(&probe) {
-            errors.push(FieldError::invalid(&metadata_path("generateName"), prefix, why));
+            errors.push(FieldError::invalid(
+                &metadata_path("generateName"),
+                prefix,
+                why,
+            ));
         }
     }
     if name.is_empty() {
-        errors.push(FieldError::required(&metadata_path("name"), "name or generateName is required"));
+        errors.push(FieldError::required(
+            &metadata_path("name"),
+            "name or generateName is required",
+        ));
     } else {
         for why in kind.name_errors(name) {
             errors.push(FieldError::invalid(&metadata_path("name"), name, why));
@@ -160,7 +187,10 @@ pub fn validate(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
 
 fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    errors.extend(validate_labels(&metadata_path("labels"), meta.labels.iter().flatten()));
+    errors.extend(validate_labels(
+        &metadata_path("labels"),
+        meta.labels.iter().flatten(),
+    ));
     let path = metadata_path("annotations");
     let mut bytes = 0;
     for (key, value) in meta.annotations.iter().flatten() {
@@ -181,12 +211,20 @@ fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
             ("uid", &owner.uid),
         ] {
             if value.is_empty() {
-                let why = if field == "apiVersion" { "version must not be empty" } else { "must not be empty" };
+                let why = if field == "apiVersion" {
+                    "version must not be empty"
+                } else {
+                    "must not be empty"
+                };
                 errors.push(FieldError::invalid(&path.child(field), "", why));
             }
         }
     }
-    let controllers = meta.owner_references.iter().flatten().filter(|o| o.controller == Some(true));
+    let controllers = meta
+        .owner_references
+        .iter()
+        .flatten()
+        .filter(|o| o.controller == Some(true));
     let controllers: Vec<&str> = controllers.map(|o| o.name.as_str()).collect();
     if let [first, second, ..] = controllers.as_slice() {
         errors.push(FieldError::invalid(
@@ -197,7 +235,11 @@ fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
     }
     for finalizer in meta.finalizers.iter().flatten() {
         for why in names::qualified_name(finalizer) {
-            errors.push(FieldError::invalid(&metadata_path("finalizers"), finalizer, why));
+            errors.push(FieldError::invalid(
+                &metadata_path("finalizers"),
+                finalizer,
+                why,
+            ));
         }
     }
     errors
@@ -228,12 +270,21 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
         ("namespace", &new.namespace, &old.namespace),
     ] {
         if value != kept {
-            errors.push(FieldError::invalid(&metadata_path(field), value.clone(), "field is immutable"));
+            errors.push(FieldError::invalid(
+                &metadata_path(field),
+                value.clone(),
+                "field is immutable",
+            ));
         }
     }
     if old.deletion_timestamp.is_some() {
         let before = old.finalizers.as_deref().unwrap_or_default();
-        let added: Vec<&String> = new.finalizers.iter().flatten().filter(|f| !before.contains(f)).collect();
+        let added: Vec<&String> = new
+            .finalizers
+            .iter()
+            .flatten()
+            .filter(|f| !before.contains(f))
+            .collect();
         if !added.is_empty() {
             let list: Vec<&str> = added.iter().map(|f| f.as_str()).collect();
             errors.push(FieldError::forbidden(

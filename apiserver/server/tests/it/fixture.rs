@@ -1,0 +1,193 @@
+//! A server of a test's own.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corral_server::authn::User;
+use corral_server::{Server, ServerConfig};
+use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use rustls::RootCertStore;
+use rustls::pki_types::ServerName;
+use serde_json::{Value, json};
+use tokio::net::TcpStream;
+use tokio_util::sync::CancellationToken;
+
+/// A running server; its store goes with it.
+pub struct Fixture {
+    pub server: Server,
+    stop: CancellationToken,
+    _directory: tempfile::TempDir,
+}
+
+impl Drop for Fixture {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+/// What the server answered.
+#[derive(Debug)]
+pub struct Answer {
+    pub code: u16,
+    pub headers: http::HeaderMap,
+    pub body: Value,
+}
+
+impl Fixture {
+    pub async fn start() -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let config = EmbeddedConfig::new(directory.path().join("store"));
+        let storage = EmbeddedStore::open(config, EmbeddedMetrics::default()).expect("a new store");
+        let stop = CancellationToken::new();
+        let server = Server::start(ServerConfig {
+            listen: "127.0.0.1:0".parse().expect("an address"),
+            advertise: None,
+            names: Vec::new(),
+            pki: directory.path().join("pki"),
+            service_range: "10.96.0.0/16".parse().expect("a network"),
+            node_ports: 30_000..=32_767,
+            storage,
+            registry: prometheus::Registry::new(),
+            stop: stop.clone(),
+        })
+        .await
+        .expect("a server");
+        Self {
+            server,
+            stop,
+            _directory: directory,
+        }
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.server.address()
+    }
+
+    /// Asks as an administrator, in process.
+    pub async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
+        let user = User::new("admin", &[corral_server::authn::MASTERS]);
+        self.ask_as(user, method, path, "application/json", body)
+            .await
+    }
+
+    /// Asks as somebody, in process, with a content type.
+    pub async fn ask_as(
+        &self,
+        user: User,
+        method: &str,
+        path: &str,
+        content: &str,
+        body: Value,
+    ) -> Answer {
+        use tower::ServiceExt;
+        let bytes = if body.is_null() {
+            Vec::new()
+        } else {
+            serde_json::to_vec(&body).expect("JSON")
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content)
+            .header("user-agent", "test/1")
+            .body(kube::client::Body::from(bytes))
+            .expect("a request");
+        let answer = self
+            .server
+            .local(user)
+            .oneshot(request)
+            .await
+            .expect("never fails");
+        let (parts, body) = answer.into_parts();
+        let bytes = body.collect().await.expect("a whole body").to_bytes();
+        Answer {
+            code: parts.status.as_u16(),
+            headers: parts.headers,
+            body: serde_json::from_slice(&bytes).unwrap_or(Value::Null),
+        }
+    }
+
+    pub async fn get(&self, path: &str) -> Answer {
+        self.ask("GET", path, Value::Null).await
+    }
+
+    pub async fn create(&self, path: &str, body: Value) -> Answer {
+        self.ask("POST", path, body).await
+    }
+
+    pub async fn patch(&self, path: &str, kind: &str, body: Value) -> Answer {
+        let user = User::new("admin", &[corral_server::authn::MASTERS]);
+        self.ask_as(user, "PATCH", path, &format!("application/{kind}"), body)
+            .await
+    }
+
+    /// A ConfigMap of a name.
+    pub async fn config_map(&self, name: &str, value: &str) -> Answer {
+        self.create(
+            "/api/v1/namespaces/default/configmaps",
+            config_map(name, value),
+        )
+        .await
+    }
+
+    /// A connection with an administrator's certificate.
+    pub async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
+        let identity = self
+            .server
+            .client_identity("admin", corral_server::authn::MASTERS)
+            .expect("an identity");
+        let mut roots = RootCertStore::empty();
+        for certificate in rustls_pemfile::certs(&mut self.server.ca().as_bytes()) {
+            roots
+                .add(certificate.expect("a certificate"))
+                .expect("a certificate");
+        }
+        let (chain, key) = identity.to_rustls().expect("PEM");
+        let config = rustls::ClientConfig::builder()
+            .with_root_certificates(roots)
+            .with_client_auth_cert(chain, key)
+            .expect("a configuration");
+        let tcp = TcpStream::connect(self.address())
+            .await
+            .expect("the server listens");
+        let name = ServerName::try_from("localhost").expect("a name");
+        let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+            .connect(name, tcp)
+            .await
+            .expect("TLS");
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP");
+        tokio::spawn(connection);
+        sender
+    }
+}
+
+pub fn config_map(name: &str, value: &str) -> Value {
+    json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": value}})
+}
+
+/// Sends a request over a connection.
+pub async fn send(
+    connection: &mut http1::SendRequest<Full<Bytes>>,
+    method: &str,
+    path: &str,
+    headers: &[(&str, String)],
+    body: impl Into<Bytes>,
+) -> Response<Incoming> {
+    let mut request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("host", "localhost");
+    for (name, value) in headers {
+        request = request.header(*name, value);
+    }
+    connection
+        .send_request(request.body(Full::new(body.into())).expect("a request"))
+        .await
+        .expect("an answer")
+}

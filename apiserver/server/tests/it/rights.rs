@@ -1,0 +1,132 @@
+//! Who may do what, and who one is.
+
+use corral_server::authn::User;
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, config_map};
+
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn a_role_gives_just_what_it_says() {
+    let fixture = Fixture::start().await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/default";
+    let role = json!({"metadata": {"name": "reader"}, "rules": [{"apiGroups": [""], "resources": ["configmaps"], "verbs": ["get"]}]});
+    assert_eq!(
+        fixture.create(&format!("{rbac}/roles"), role).await.code,
+        201
+    );
+    let binding = json!({"metadata": {"name": "bob"}, "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "reader"},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": "bob"}]});
+    assert_eq!(
+        fixture
+            .create(&format!("{rbac}/rolebindings"), binding)
+            .await
+            .code,
+        201
+    );
+    fixture.config_map("a", "1").await;
+    let bob = || User::new("bob", &[]);
+    let path = format!("{CMS}/a");
+    // Rights follow from caches, which learn of a binding a moment after it is acknowledged.
+    let mut read = fixture
+        .ask_as(bob(), "GET", &path, "application/json", Value::Null)
+        .await;
+    for _ in 0..100 {
+        if read.code == 200 {
+            break;
+        }
+        tokio::task::yield_now().await;
+        read = fixture
+            .ask_as(bob(), "GET", &path, "application/json", Value::Null)
+            .await;
+    }
+    assert_eq!(read.code, 200);
+    let write = fixture
+        .ask_as(bob(), "POST", CMS, "application/json", config_map("b", "1"))
+        .await;
+    assert_eq!(
+        (write.code, write.body["reason"].as_str()),
+        (403, Some("Forbidden"))
+    );
+    let elsewhere = fixture
+        .ask_as(
+            bob(),
+            "GET",
+            "/api/v1/namespaces/kube-system/configmaps/a",
+            "application/json",
+            Value::Null,
+        )
+        .await;
+    assert_eq!(elsewhere.code, 403);
+}
+
+#[tokio::test]
+async fn nobody_reads_only_health_and_version() {
+    let fixture = Fixture::start().await;
+    let ask = |path: &'static str| {
+        fixture.ask_as(
+            User::anonymous(),
+            "GET",
+            path,
+            "application/json",
+            Value::Null,
+        )
+    };
+    for (path, code) in [
+        ("/livez", 200),
+        ("/readyz", 200),
+        ("/version", 200),
+        ("/api/v1/namespaces", 403),
+        ("/metrics", 403),
+        ("/apis", 403),
+    ] {
+        assert_eq!(ask(path).await.code, code, "{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_token_names_its_account_and_dies_with_it() {
+    let fixture = Fixture::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    fixture
+        .create(accounts, json!({"metadata": {"name": "robot"}}))
+        .await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": 600}});
+    let answer = fixture
+        .create(&format!("{accounts}/robot/token"), request)
+        .await;
+    let token = answer.body["status"]["token"]
+        .as_str()
+        .expect("a token")
+        .to_owned();
+    let review = |token: &str| json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+    let reviews = "/apis/authentication.k8s.io/v1/tokenreviews";
+    let good = fixture.create(reviews, review(&token)).await.body;
+    assert_eq!(
+        good["status"]["user"]["username"],
+        "system:serviceaccount:default:robot"
+    );
+    let mut forged = token.clone();
+    forged.replace_range(token.len() - 6.., "AAAAAA");
+    assert_eq!(
+        fixture.create(reviews, review(&forged)).await.body["status"].get("authenticated"),
+        None
+    );
+    fixture
+        .ask("DELETE", &format!("{accounts}/robot"), json!({}))
+        .await;
+    // The same name again is another account.
+    fixture
+        .create(accounts, json!({"metadata": {"name": "robot"}}))
+        .await;
+    let mut dead = fixture.create(reviews, review(&token)).await.body;
+    for _ in 0..100 {
+        if dead["status"].get("authenticated").is_none() {
+            break;
+        }
+        tokio::task::yield_now().await;
+        dead = fixture.create(reviews, review(&token)).await.body;
+    }
+    assert_eq!(dead["status"].get("authenticated"), None);
+}

@@ -1,0 +1,248 @@
+//! Creating, changing and deleting.
+
+use serde_json::json;
+
+use crate::fixture::{Fixture, config_map};
+
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+
+#[tokio::test]
+async fn an_update_of_an_old_version_is_a_conflict() {
+    let fixture = Fixture::start().await;
+    let created = fixture.config_map("a", "1").await;
+    assert_eq!(created.code, 201);
+    let mut first = created.body.clone();
+    first["data"]["key"] = "2".into();
+    assert_eq!(
+        fixture.ask("PUT", &format!("{CMS}/a"), first).await.code,
+        200
+    );
+    let mut second = created.body;
+    second["data"]["key"] = "3".into();
+    let conflict = fixture.ask("PUT", &format!("{CMS}/a"), second).await;
+    assert_eq!(conflict.code, 409);
+    assert_eq!(
+        conflict.body["message"],
+        "Operation cannot be fulfilled on configmaps \"a\": the object has been modified; please apply your changes to the latest version and try again"
+    );
+}
+
+#[tokio::test]
+async fn concurrent_patches_without_a_version_all_land() {
+    let fixture = std::sync::Arc::new(Fixture::start().await);
+    fixture.config_map("a", "1").await;
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..8 {
+        let fixture = fixture.clone();
+        tasks.spawn(async move {
+            let patch = json!({"data": {format!("k{index}"): "x"}});
+            fixture
+                .patch(&format!("{CMS}/a"), "merge-patch+json", patch)
+                .await
+                .code
+        });
+    }
+    assert!(tasks.join_all().await.into_iter().all(|code| code == 200));
+    let data = fixture.get(&format!("{CMS}/a")).await.body["data"].clone();
+    assert_eq!(data.as_object().map(|d| d.len()), Some(9));
+}
+
+#[tokio::test]
+async fn a_dry_run_changes_nothing() {
+    let fixture = Fixture::start().await;
+    let dry = fixture
+        .create(&format!("{CMS}?dryRun=All"), config_map("a", "1"))
+        .await;
+    assert_eq!(
+        (dry.code, dry.body["metadata"]["name"].as_str()),
+        (201, Some("a"))
+    );
+    assert_eq!(fixture.get(&format!("{CMS}/a")).await.code, 404);
+    fixture.config_map("a", "1").await;
+    fixture
+        .patch(
+            &format!("{CMS}/a?dryRun=All"),
+            "merge-patch+json",
+            json!({"data": {"key": "2"}}),
+        )
+        .await;
+    fixture
+        .ask(
+            "DELETE",
+            &format!("{CMS}/a?dryRun=All"),
+            serde_json::Value::Null,
+        )
+        .await;
+    assert_eq!(
+        fixture.get(&format!("{CMS}/a")).await.body["data"]["key"],
+        "1"
+    );
+}
+
+#[tokio::test]
+async fn finalizers_hold_an_object_until_the_last_is_gone() {
+    let fixture = Fixture::start().await;
+    let mut object = config_map("a", "1");
+    object["metadata"]["finalizers"] = json!(["example.com/wait"]);
+    fixture.create(CMS, object).await;
+    let deleted = fixture.ask("DELETE", &format!("{CMS}/a"), json!({})).await;
+    assert!(
+        deleted.body["metadata"]["deletionTimestamp"].is_string(),
+        "{}",
+        deleted.body
+    );
+    let added = fixture
+        .patch(
+            &format!("{CMS}/a"),
+            "merge-patch+json",
+            json!({"metadata": {"finalizers": ["example.com/wait", "b/c"]}}),
+        )
+        .await;
+    assert_eq!(added.code, 422);
+    fixture
+        .patch(
+            &format!("{CMS}/a"),
+            "merge-patch+json",
+            json!({"metadata": {"finalizers": null}}),
+        )
+        .await;
+    assert_eq!(fixture.get(&format!("{CMS}/a")).await.code, 404);
+}
+
+#[tokio::test]
+async fn preconditions_protect_another_object_of_the_same_name() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "1").await;
+    let refused = fixture
+        .ask(
+            "DELETE",
+            &format!("{CMS}/a"),
+            json!({"preconditions": {"uid": "other"}}),
+        )
+        .await;
+    assert_eq!(
+        (refused.code, refused.body["reason"].as_str()),
+        (409, Some("Conflict"))
+    );
+    assert_eq!(fixture.get(&format!("{CMS}/a")).await.code, 200);
+}
+
+#[tokio::test]
+async fn status_and_spec_have_their_own_writers() {
+    let fixture = Fixture::start().await;
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let created = fixture
+        .create(deployments, json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+            "spec": {"replicas": 1, "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}},
+            "status": {"replicas": 7}}))
+        .await;
+    assert_eq!(created.code, 201, "{}", created.body);
+    assert_eq!(created.body["status"].get("replicas"), None);
+    assert_eq!(created.body["metadata"]["generation"], 1);
+
+    let path = format!("{deployments}/d");
+    let both = json!({"spec": {"replicas": 5}, "status": {"replicas": 5}});
+    let status = fixture
+        .patch(&format!("{path}/status"), "merge-patch+json", both.clone())
+        .await;
+    assert_eq!(status.body["spec"]["replicas"], 1);
+    assert_eq!(status.body["status"]["replicas"], 5);
+    assert_eq!(status.body["metadata"]["generation"], 1);
+    let main = fixture
+        .patch(
+            &path,
+            "merge-patch+json",
+            json!({"spec": {"replicas": 3}, "status": {"replicas": 9}}),
+        )
+        .await;
+    assert_eq!(main.body["spec"]["replicas"], 3);
+    assert_eq!(main.body["status"]["replicas"], 5);
+    assert_eq!(main.body["metadata"]["generation"], 2);
+
+    let scale = fixture.get(&format!("{path}/scale")).await.body;
+    assert_eq!(
+        (
+            scale["spec"]["replicas"].as_i64(),
+            scale["status"]["selector"].as_str()
+        ),
+        (Some(3), Some("a=b"))
+    );
+}
+
+#[tokio::test]
+async fn unknown_and_duplicate_fields_are_treated_as_asked() {
+    let fixture = Fixture::start().await;
+    let mut object = config_map("a", "1");
+    object["dat"] = json!({});
+    let strict = fixture
+        .create(&format!("{CMS}?fieldValidation=Strict"), object.clone())
+        .await;
+    assert_eq!(strict.code, 400);
+    assert_eq!(
+        strict.body["message"],
+        "ConfigMap in version \"v1\" cannot be handled as a ConfigMap: strict decoding error: unknown field \"dat\""
+    );
+    let warned = fixture
+        .create(&format!("{CMS}?fieldValidation=Warn"), object.clone())
+        .await;
+    let warning = warned.headers.get("warning").and_then(|w| w.to_str().ok());
+    assert_eq!(
+        (warned.code, warning),
+        (201, Some("299 - \"unknown field \\\"dat\\\"\""))
+    );
+    object["metadata"]["name"] = "b".into();
+    let ignored = fixture
+        .create(&format!("{CMS}?fieldValidation=Ignore"), object)
+        .await;
+    assert_eq!((ignored.code, ignored.headers.get("warning")), (201, None));
+}
+
+#[tokio::test]
+async fn services_never_share_an_address_or_a_port() {
+    let fixture = std::sync::Arc::new(Fixture::start().await);
+    let services = "/api/v1/namespaces/default/services";
+    let service = |name: &str| json!({"metadata": {"name": name}, "spec": {"type": "NodePort", "ports": [{"port": 80}], "selector": {"a": "b"}}});
+    let mut tasks = tokio::task::JoinSet::new();
+    for index in 0..10 {
+        let (fixture, service) = (fixture.clone(), service(&format!("s{index}")));
+        tasks.spawn(async move { fixture.create(services, service).await });
+    }
+    let answers = tasks.join_all().await;
+    let taken: Vec<String> = answers
+        .iter()
+        .map(|a| {
+            format!(
+                "{} {}",
+                a.body["spec"]["clusterIP"], a.body["spec"]["ports"][0]["nodePort"]
+            )
+        })
+        .collect();
+    assert!(
+        answers.iter().all(|a| a.code == 201),
+        "{:?}",
+        answers
+            .iter()
+            .map(|a| &a.body["message"])
+            .collect::<Vec<_>>()
+    );
+    let distinct: std::collections::HashSet<&String> = taken.iter().collect();
+    assert_eq!(distinct.len(), 10, "{taken:?}");
+
+    let address = answers[0].body["spec"]["clusterIP"].clone();
+    let mut wanted = service("again");
+    wanted["spec"]["clusterIP"] = address.clone();
+    assert_eq!(fixture.create(services, wanted.clone()).await.code, 422);
+    let name = answers[0].body["metadata"]["name"]
+        .as_str()
+        .expect("a name")
+        .to_owned();
+    fixture
+        .ask("DELETE", &format!("{services}/{name}"), json!({}))
+        .await;
+    assert_eq!(
+        fixture.create(services, wanted).await.code,
+        201,
+        "a freed address can be had again"
+    );
+}
