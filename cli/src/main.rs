@@ -10,6 +10,7 @@ mod client;
 mod cluster;
 mod kubeconfig;
 mod logging;
+mod verbs;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -130,6 +130,11 @@ impl Cgroups {
         result
     }
 
+    /// What all pods together use.
+    pub fn usage_of_all(&self) -> Usage {
+        self.usage(&self.root)
+    }
+
     /// What a path of this node uses.
     pub fn usage(&self, path: &str) -> Usage {
         match hierarchy() {

@@ -13,3 +13,10 @@ pub(crate) fn set_attribute(path: &Path, name: &CStr, value: &[u8]) -> std::io::
     let result = unsafe { libc::lsetxattr(path.as_ptr(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) };
     if result == 0 { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
+
+/// Watches a descriptor for readiness.
+pub(crate) fn register(fd: std::os::fd::OwnedFd) -> std::io::Result<tokio::io::unix::AsyncFd<std::os::fd::OwnedFd>> {
+    // SAFETY: an owned descriptor always tells the same number, and stays open until it is dropped together with its
+    // registration.
+    unsafe { tokio::io::unix::AsyncFd::register(fd) }.map_err(Into::into)
+}

@@ -8,7 +8,7 @@ pub mod publish;
 mod sandbox;
 mod start;
 
-pub(crate) use sandbox::{remove_files, remove_on_disk};
+pub(crate) use sandbox::{chain, remove_files, remove_on_disk};
 
 use std::collections::HashMap;
 use std::net::IpAddr;

@@ -1,3 +1,4 @@
 //! Kinds of the group `events.k8s.io`.
 
+pub mod convert;
 pub mod event;

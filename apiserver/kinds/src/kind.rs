@@ -205,6 +205,19 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// Whether the store keeps the objects in the form of another kind, because two groups serve the same objects.
+    const CONVERTS: bool = false;
+
+    /// The form in which the store keeps an object.
+    fn to_stored(value: Value) -> Value {
+        value
+    }
+
+    /// The kind's own form of what the store keeps.
+    fn from_stored(value: Value) -> Value {
+        value
+    }
+
     /// Columns of `kubectl get`; the first is [`Column::NAME`].
     fn columns() -> Vec<Column> {
         vec![
@@ -296,6 +309,13 @@ pub trait AnyKind: Send + Sync {
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)>;
     /// Names of the selectable fields.
     fn selectable_field_names(&self) -> Vec<&'static str>;
+    /// See [`Kind::CONVERTS`].
+    fn converts(&self) -> bool;
+    /// See [`Kind::to_stored`].
+    fn to_stored(&self, value: Value) -> Value;
+    /// See [`Kind::from_stored`].
+    #[allow(clippy::wrong_self_convention)] // it makes a value, not a kind
+    fn from_stored(&self, value: Value) -> Value;
     /// See [`Kind::columns`].
     fn columns(&self) -> Vec<Column>;
     /// See [`Kind::cells`].
@@ -398,6 +418,15 @@ impl<K: Kind> AnyKind for Erased<K> {
             .into_iter()
             .map(|(name, _)| name)
             .collect()
+    }
+    fn converts(&self) -> bool {
+        K::CONVERTS
+    }
+    fn to_stored(&self, value: Value) -> Value {
+        K::to_stored(value)
+    }
+    fn from_stored(&self, value: Value) -> Value {
+        K::from_stored(value)
     }
     fn columns(&self) -> Vec<Column> {
         K::columns()

@@ -50,7 +50,10 @@ impl<'a> Reader<'a> {
     fn varint(&mut self) -> Result<u64, Malformed> {
         let mut value = 0u64;
         for shift in (0..70).step_by(7) {
-            let (&byte, rest) = self.0.split_first().ok_or(Malformed("unexpected end of the message"))?;
+            let (&byte, rest) = self
+                .0
+                .split_first()
+                .ok_or(Malformed("unexpected end of the message"))?;
             self.0 = rest;
             value |= u64::from(byte & 0x7f).checked_shl(shift).unwrap_or(0);
             if byte < 0x80 {
@@ -61,7 +64,10 @@ impl<'a> Reader<'a> {
     }
 
     fn take(&mut self, n: usize) -> Result<&'a [u8], Malformed> {
-        let (head, rest) = self.0.split_at_checked(n).ok_or(Malformed("unexpected end of the message"))?;
+        let (head, rest) = self
+            .0
+            .split_at_checked(n)
+            .ok_or(Malformed("unexpected end of the message"))?;
         self.0 = rest;
         Ok(head)
     }
@@ -71,15 +77,21 @@ impl<'a> Reader<'a> {
             return Ok(None);
         }
         let tag = self.varint()?;
-        let number = u32::try_from(tag >> 3).map_err(|_| Malformed("a field number is out of range"))?;
+        let number =
+            u32::try_from(tag >> 3).map_err(|_| Malformed("a field number is out of range"))?;
         let wire = match tag & 7 {
             0 => Wire::Varint(self.varint()?),
-            1 => Wire::Fixed64(u64::from_le_bytes(self.take(8)?.try_into().unwrap_or_default())),
+            1 => Wire::Fixed64(u64::from_le_bytes(
+                self.take(8)?.try_into().unwrap_or_default(),
+            )),
             2 => {
-                let length = usize::try_from(self.varint()?).map_err(|_| Malformed("a length is out of range"))?;
+                let length = usize::try_from(self.varint()?)
+                    .map_err(|_| Malformed("a length is out of range"))?;
                 Wire::Bytes(self.take(length)?)
             }
-            5 => Wire::Fixed32(u32::from_le_bytes(self.take(4)?.try_into().unwrap_or_default())),
+            5 => Wire::Fixed32(u32::from_le_bytes(
+                self.take(4)?.try_into().unwrap_or_default(),
+            )),
             _ => return Err(Malformed("a field has a wire type that is not used")),
         };
         Ok(Some((number, wire)))
@@ -98,13 +110,16 @@ impl<'a> Wire<'a> {
         match self {
             Self::Varint(n) | Self::Fixed64(n) => Ok(n.cast_signed()),
             Self::Fixed32(n) => Ok(i64::from(n.cast_signed())),
-            Self::Bytes(_) => Err(Malformed("a field that holds a number has another wire type")),
+            Self::Bytes(_) => Err(Malformed(
+                "a field that holds a number has another wire type",
+            )),
         }
     }
 
     fn text(self) -> Result<String, Malformed> {
         let text = std::str::from_utf8(self.bytes()?);
-        text.map(str::to_owned).map_err(|_| Malformed("a text is not UTF-8"))
+        text.map(str::to_owned)
+            .map_err(|_| Malformed("a text is not UTF-8"))
     }
 }
 
@@ -113,9 +128,9 @@ impl<'a> Wire<'a> {
 /// # Errors
 /// [`Malformed`] for anything else.
 pub fn envelope(body: &[u8]) -> Result<Envelope<'_>, Malformed> {
-    let rest = body
-        .strip_prefix(MAGIC)
-        .ok_or(Malformed("provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]"))?;
+    let rest = body.strip_prefix(MAGIC).ok_or(Malformed(
+        "provided data does not appear to be a protobuf message, expected prefix [107 56 115 0]",
+    ))?;
     let mut out = Envelope {
         api_version: String::new(),
         kind: String::new(),
@@ -174,8 +189,16 @@ fn fields(
             // Fields of a newer version are passed over, as protobuf has it.
             None => {}
             Some(Numbered::Inline(name)) => {
-                let package = definition.rsplit_once('.').map_or("", |(package, _)| package);
-                fields(&format!("{package}.{name}"), owner, wire.bytes()?, depth + 1, out)?;
+                let package = definition
+                    .rsplit_once('.')
+                    .map_or("", |(package, _)| package);
+                fields(
+                    &format!("{package}.{name}"),
+                    owner,
+                    wire.bytes()?,
+                    depth + 1,
+                    out,
+                )?;
             }
             Some(Numbered::Field(name)) => {
                 if let Some(field) = owner.field(name) {
@@ -187,11 +210,19 @@ fn fields(
     Ok(())
 }
 
-fn add(node: &Node, name: &str, wire: Wire<'_>, depth: usize, out: &mut Map<String, Value>) -> Result<(), Malformed> {
+fn add(
+    node: &Node,
+    name: &str,
+    wire: Wire<'_>,
+    depth: usize,
+    out: &mut Map<String, Value>,
+) -> Result<(), Malformed> {
     match node {
         Node::List { item, .. } => {
             let entry = out.entry(name).or_insert_with(|| json!([]));
-            let Value::Array(items) = entry else { return Ok(()) };
+            let Value::Array(items) = entry else {
+                return Ok(());
+            };
             match (&**item, wire) {
                 // Numbers may come packed.
                 (Node::Integer { .. }, Wire::Bytes(packed)) => {
@@ -205,7 +236,9 @@ fn add(node: &Node, name: &str, wire: Wire<'_>, depth: usize, out: &mut Map<Stri
         }
         Node::Map { value: inner, .. } => {
             let entry = out.entry(name).or_insert_with(|| json!({}));
-            let Value::Object(map) = entry else { return Ok(()) };
+            let Value::Object(map) = entry else {
+                return Ok(());
+            };
             let (key, item) = map_entry(inner, wire.bytes()?, depth)?;
             map.insert(key, item);
         }
@@ -257,7 +290,9 @@ fn value(node: &Node, wire: Wire<'_>, depth: usize) -> Result<Value, Malformed> 
         Node::Integer { bits: 32 } => {
             // Negative numbers come sign-extended to 64 bits.
             let n = wire.integer()?;
-            i32::try_from(n).map_err(|_| Malformed("a number is out of range"))?.into()
+            i32::try_from(n)
+                .map_err(|_| Malformed("a number is out of range"))?
+                .into()
         }
         Node::Integer { .. } => wire.integer()?.into(),
         Node::Number => match wire {
@@ -272,7 +307,8 @@ fn value(node: &Node, wire: Wire<'_>, depth: usize) -> Result<Value, Malformed> 
             let mut found = Value::Null;
             while let Some((number, wire)) = reader.next()? {
                 if number == 1 {
-                    found = serde_json::from_slice(wire.bytes()?).map_err(|_| Malformed("raw JSON does not parse"))?;
+                    found = serde_json::from_slice(wire.bytes()?)
+                        .map_err(|_| Malformed("raw JSON does not parse"))?;
                 }
             }
             found
@@ -323,7 +359,8 @@ fn time(raw: &[u8]) -> Result<Value, Malformed> {
         return Ok(Value::Null);
     }
     let nanos = i32::try_from(nanos).map_err(|_| Malformed("a time is out of range"))?;
-    let at = jiff::Timestamp::new(seconds, nanos).map_err(|_| Malformed("a time is out of range"))?;
+    let at =
+        jiff::Timestamp::new(seconds, nanos).map_err(|_| Malformed("a time is out of range"))?;
     let text = if nanos == 0 {
         corral_api::time::format_seconds(at)
     } else {
@@ -339,7 +376,10 @@ mod tests {
 
     fn field(number: u8, bytes: &[u8]) -> Vec<u8> {
         let tag = u16::from(number) << 3 | 2;
-        let mut out = vec![u8::try_from(tag & 0x7f).expect("seven bits") | 0x80, u8::try_from(tag >> 7).expect("few")];
+        let mut out = vec![
+            u8::try_from(tag & 0x7f).expect("seven bits") | 0x80,
+            u8::try_from(tag >> 7).expect("few"),
+        ];
         out.push(u8::try_from(bytes.len()).expect("short"));
         out.extend_from_slice(bytes);
         out
@@ -348,7 +388,11 @@ mod tests {
     #[test]
     fn a_pod_with_an_embedded_volume_source_is_read() {
         let node = schema::of(all::resource("", "v1", "pods").expect("served"));
-        let meta = [field(1, b"web"), field(11, &[field(1, b"app"), field(2, b"x")].concat())].concat();
+        let meta = [
+            field(1, b"web"),
+            field(11, &[field(1, b"app"), field(2, b"x")].concat()),
+        ]
+        .concat();
         let source = field(19, &field(1, &field(1, b"cm")));
         let volume = [field(1, b"v"), field(2, &source)].concat();
         let port = [field(1, b"http"), vec![3 << 3, 80]].concat();

@@ -45,7 +45,12 @@ pub(crate) fn invalid_unshown(path: &FieldPath, detail: &str) -> FieldError {
 }
 
 /// Adds an `Invalid` error for each complaint about a text.
-pub(crate) fn complain(errors: &mut Errors, path: &FieldPath, value: &str, complaints: Vec<String>) {
+pub(crate) fn complain(
+    errors: &mut Errors,
+    path: &FieldPath,
+    value: &str,
+    complaints: Vec<String>,
+) {
     for complaint in complaints {
         errors.push(FieldError::invalid(path, value, complaint));
     }
@@ -141,7 +146,11 @@ pub(crate) fn annotations(
 
 /// A label selector.
 pub(crate) fn label_selector(errors: &mut Errors, path: &FieldPath, selector: &LabelSelector) {
-    labels(errors, &path.child("matchLabels"), selector.match_labels.as_ref());
+    labels(
+        errors,
+        &path.child("matchLabels"),
+        selector.match_labels.as_ref(),
+    );
     let path = path.child("matchExpressions");
     for (index, expression) in selector.match_expressions.iter().flatten().enumerate() {
         let path = path.index(index);
@@ -166,7 +175,12 @@ pub(crate) fn label_selector(errors: &mut Errors, path: &FieldPath, selector: &L
         let key = &expression.key;
         complain(errors, &path.child("key"), key, names::qualified_name(key));
         for (index, value) in values.iter().enumerate() {
-            complain(errors, &values_path.index(index), value, names::label_value(value));
+            complain(
+                errors,
+                &values_path.index(index),
+                value,
+                names::label_value(value),
+            );
         }
     }
 }

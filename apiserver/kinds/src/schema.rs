@@ -280,7 +280,10 @@ pub enum Numbered {
 /// The meaning of a protobuf field number.
 pub fn numbered(definition: &str, number: u32) -> Option<Numbered> {
     let types = FACTS.get(definition)?;
-    let (name, _) = types.fields.iter().find(|(_, facts)| facts.number == number)?;
+    let (name, _) = types
+        .fields
+        .iter()
+        .find(|(_, facts)| facts.number == number)?;
     match name.strip_prefix("+inline:") {
         Some(go) => Some(Numbered::Inline(go.rsplit('.').next().unwrap_or(go))),
         None => Some(Numbered::Field(name)),

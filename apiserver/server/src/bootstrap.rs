@@ -153,6 +153,14 @@ async fn api_service(
             "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertise.port()}]},
     });
     create(api, "", "services", "default", service).await?;
+    publish(api, advertise).await
+}
+
+/// Tells pods where the API is.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn publish(api: &Api, advertise: SocketAddr) -> Result<(), Status> {
     let slice = json!({
         "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
         "addressType": "IPv4",

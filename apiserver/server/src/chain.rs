@@ -253,14 +253,6 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
             "requested impersonation without impersonating a user",
         ));
     };
-    if headers
-        .keys()
-        .any(|k| k.as_str().starts_with("impersonate-extra-") || k == "impersonate-uid")
-    {
-        return Err(Status::bad_request(
-            "impersonation of uid and extra is not supported by this server yet",
-        ));
-    }
     let may = |resource: &str, namespace: &str, name: &str| {
         let access = Access {
             verb: "impersonate".to_owned(),
@@ -294,6 +286,33 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
     };
     for group in &groups {
         may("groups", "", group)?;
+    }
+    let in_authentication = |resource: &str, subresource: &str, name: &str| {
+        let access = Access {
+            verb: "impersonate".to_owned(),
+            group: "authentication.k8s.io".to_owned(),
+            resource: resource.to_owned(),
+            subresource: subresource.to_owned(),
+            name: name.to_owned(),
+            ..Default::default()
+        };
+        if shared.rbac.allows(&user, &access) {
+            return Ok(());
+        }
+        Err(Status::forbidden("authentication.k8s.io", resource, name, &access.refusal(&user.name)))
+    };
+    if let Some(uid) = texts("impersonate-uid").first() {
+        in_authentication("uids", "", uid)?;
+        taken.uid.clone_from(uid);
+    }
+    let prefix = "impersonate-extra-";
+    let extras = headers.keys().filter_map(|key| Some((key, key.as_str().strip_prefix(prefix)?)));
+    for (header, key) in extras {
+        let values = texts(header.as_str());
+        for value in &values {
+            in_authentication("userextras", key, value)?;
+        }
+        taken.extra.insert(crate::request::unescape(key, false)?, values);
     }
     if !groups.is_empty() {
         taken.groups = groups;

@@ -129,6 +129,7 @@ pub struct Shared {
 /// A server that runs.
 pub struct Server {
     shared: Arc<Shared>,
+    tls: Arc<rustls::ServerConfig>,
     tasks: TaskTracker,
 }
 
@@ -188,9 +189,22 @@ impl Server {
         .await
         .map_err(Error::Bootstrap)?;
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
-        tasks.spawn(serve::serve(listener, tls, shared.clone()));
+        tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();
-        Ok(Self { shared, tasks })
+        Ok(Self { shared, tls, tasks })
+    }
+
+    /// Listens on one more address, and tells pods to use it: that of a bridge, which exists only once the server
+    /// runs.
+    ///
+    /// # Errors
+    /// When the address is taken, or the `kubernetes` Service cannot be changed.
+    pub async fn listen_for_pods(&self, address: SocketAddr) -> Result<SocketAddr, Error> {
+        let listener = TcpListener::bind(address).await.map_err(|e| Error::Listen(address, e))?;
+        let address = listener.local_addr().map_err(|e| Error::Listen(address, e))?;
+        self.tasks.spawn(serve::serve(listener, self.tls.clone(), self.shared.clone()));
+        bootstrap::publish(&self.shared.api, address).await.map_err(Error::Bootstrap)?;
+        Ok(address)
     }
 
     /// Where it listens.

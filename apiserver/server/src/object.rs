@@ -58,6 +58,8 @@ impl Stored {
             key: key.clone(),
             why: error.to_string(),
         };
+        let converted = own_form(kind, value).map_err(corrupt)?;
+        let value = &converted;
         let meta = MetaIndex::read(value).map_err(corrupt)?;
         let fields = if kind.selectable_field_names().is_empty() {
             Vec::new()
@@ -94,6 +96,28 @@ impl Stored {
         let rest = self.key.as_str().strip_prefix(prefix).unwrap_or("");
         rest.split_once('/').unwrap_or(("", rest))
     }
+}
+
+/// The kind's own form of stored bytes: the bytes themselves, unless the store keeps another kind's form.
+///
+/// # Errors
+/// When the bytes are not JSON.
+pub fn own_form(kind: &dyn AnyKind, value: &Bytes) -> Result<Bytes, serde_json::Error> {
+    if !kind.converts() {
+        return Ok(value.clone());
+    }
+    Ok(canonical(kind.from_stored(serde_json::from_slice(value)?)))
+}
+
+/// The bytes that the store keeps for an object in its kind's own form.
+///
+/// # Errors
+/// When the bytes are not JSON.
+pub fn stored_form(kind: &dyn AnyKind, value: &Bytes) -> Result<Bytes, serde_json::Error> {
+    if !kind.converts() {
+        return Ok(value.clone());
+    }
+    Ok(canonical(kind.to_stored(serde_json::from_slice(value)?)))
 }
 
 /// The canonical bytes of an object: without `resourceVersion`, the type and metadata first.

@@ -25,7 +25,7 @@ use crate::apply::{self, Manager};
 use crate::authn::User;
 use crate::cacher::{Cacher, storage_status};
 use crate::decode::Decoded;
-use crate::object::{canonical, with_revision};
+use crate::object::{canonical, own_form, stored_form, with_revision};
 
 pub mod delete;
 pub mod metadata;
@@ -370,7 +370,7 @@ impl Resource {
         }
         let mut transaction = vec![Operation::Create {
             key: key.clone(),
-            value: bytes.clone(),
+            value: self.stored(&bytes)?,
         }];
         transaction.extend(claims);
         match self.storage.commit(transaction).await {
@@ -395,7 +395,15 @@ impl Resource {
     /// # Errors
     /// When the store does not answer.
     pub async fn fetch(&self, key: &Key) -> Result<Option<Entry>, Status> {
-        self.storage.get(key).await.map_err(|e| storage_status(&e))
+        let entry = self.storage.get(key).await.map_err(|e| storage_status(&e))?;
+        let Some(mut entry) = entry else { return Ok(None) };
+        entry.value = own_form(self.kind, &entry.value).map_err(Status::internal)?;
+        Ok(Some(entry))
+    }
+
+    /// The bytes that the store keeps for an object.
+    fn stored(&self, bytes: &Bytes) -> Result<Bytes, Status> {
+        stored_form(self.kind, bytes).map_err(Status::internal)
     }
 
     /// Changes an object.
@@ -520,7 +528,7 @@ impl Resource {
         } else {
             Operation::Update {
                 key: live.key.clone(),
-                value: bytes.clone(),
+                value: self.stored(&bytes)?,
                 expected: live.revision,
             }
         }];
@@ -645,7 +653,8 @@ fn unchanged(json: Bytes) -> Written {
     }
 }
 
-/// What the writer of a part may not change is as it was.
+/// What the writer of a part may not change is as it was. Labels and annotations may be written along with `status`,
+/// as in Kubernetes.
 fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
     let restore = |value: &mut Value, key: &str| {
         let Value::Object(map) = value else { return };
@@ -664,17 +673,6 @@ fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value
                 .filter(|key| !matches!(key.as_str(), "status" | "metadata"))
                 .collect();
             keys.iter().for_each(|key| restore(value, key));
-            if let (Value::Object(_), Some(kept)) = (&value["metadata"], old.get("metadata")) {
-                let managed = value["metadata"].get("managedFields").cloned();
-                let version = value["metadata"].get("resourceVersion").cloned();
-                value["metadata"] = kept.clone();
-                if let Some(managed) = managed {
-                    value["metadata"]["managedFields"] = managed;
-                }
-                if let Some(version) = version {
-                    value["metadata"]["resourceVersion"] = version;
-                }
-            }
         }
         _ => {}
     }

@@ -142,7 +142,7 @@ impl Query {
 }
 
 /// Undoes percent-encoding.
-fn unescape(text: &str, plus: bool) -> Result<String, Status> {
+pub(crate) fn unescape(text: &str, plus: bool) -> Result<String, Status> {
     if !text.contains(['%', '+']) {
         return Ok(text.to_owned());
     }

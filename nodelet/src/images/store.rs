@@ -1,10 +1,11 @@
 //! The images on disk: an index by name, blobs by digest, unpacked layers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
 
+use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
@@ -45,8 +46,13 @@ pub struct Listed {
 /// The store.
 pub struct Store {
     directory: PathBuf,
-    /// Guards the index file and its copy in memory; never held across an await.
-    index: Mutex<BTreeMap<String, Record>>,
+}
+
+/// The index while nobody else, in this process or another, may change it.
+struct Index {
+    names: BTreeMap<String, Record>,
+    // Held for its lock, which ends with it.
+    _lock: Flock<File>,
 }
 
 impl Store {
@@ -59,13 +65,33 @@ impl Store {
         for entry in std::fs::read_dir(directory.join("tmp")).into_iter().flatten().flatten() {
             let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
         }
-        let index = match std::fs::read(directory.join("index.json")) {
+        Self::attach(directory)
+    }
+
+    /// Opens the store beside a process that has it open, such as the agent.
+    pub fn attach(directory: &Path) -> Result<Self, Error> {
+        for part in ["blobs/sha256", "layers", "tmp"] {
+            std::fs::create_dir_all(directory.join(part)).map_err(Error::io("make the image store"))?;
+        }
+        let store = Self { directory: directory.to_owned() };
+        store.lock()?;
+        Ok(store)
+    }
+
+    /// Takes the index for oneself. Short: never held while something is unpacked or across an await.
+    fn lock(&self) -> Result<Index, Error> {
+        let path = self.directory.join("index.lock");
+        let file = File::options().create(true).truncate(false).write(true).open(path);
+        let file = file.map_err(Error::io("open the lock of the image index"))?;
+        let lock = Flock::lock(file, FlockArg::LockExclusive)
+            .map_err(|(_, error)| Error::io("lock the image index")(error.into()))?;
+        let names = match std::fs::read(self.directory.join("index.json")) {
             Ok(text) => serde_json::from_slice(&text)
                 .map_err(|error| Error::Invalid(format!("the store's index.json: {error}")))?,
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(Error::io("read the image index")(error)),
         };
-        Ok(Self { directory: directory.to_owned(), index: Mutex::new(index) })
+        Ok(Index { names, _lock: lock })
     }
 
     /// The directory that holds the unpacked layers.
@@ -80,7 +106,7 @@ impl Store {
 
     /// The image of that name, if it is here.
     pub fn find(&self, reference: &Reference) -> Option<Image> {
-        let index = self.lock();
+        let index = self.lock().map_err(|error| tracing::error!(%error, "the image index cannot be read")).ok()?.names;
         let record = match &reference.digest {
             Some(digest) => index.values().find(|record| {
                 record.manifest.as_deref() == Some(digest) || record.config == *digest
@@ -94,16 +120,20 @@ impl Store {
     pub fn add(&self, reference: &Reference, record: Record) -> Result<Image, Error> {
         let name = reference.to_string();
         let made = image(&name, reference, &record);
-        let mut index = self.lock();
-        index.insert(name, record);
-        self.save(&index)?;
+        let mut index = self.lock()?;
+        index.names.insert(name, record);
+        self.save(&index.names)?;
         Ok(made)
     }
 
     /// All images.
     pub fn list(&self) -> Vec<Listed> {
         let mut by_id: BTreeMap<String, Listed> = BTreeMap::new();
-        for (name, record) in self.lock().iter() {
+        let names = self.lock().map(|index| index.names).unwrap_or_else(|error| {
+            tracing::error!(%error, "the image index cannot be read");
+            BTreeMap::new()
+        });
+        for (name, record) in &names {
             let listed = by_id.entry(record.config.clone()).or_insert_with(|| Listed {
                 names: Vec::new(),
                 id: record.config.clone(),
@@ -116,16 +146,16 @@ impl Store {
 
     /// Removes a name; says whether it was there. Layers go with [`Store::collect`].
     pub fn remove(&self, reference: &Reference) -> Result<bool, Error> {
-        let mut index = self.lock();
-        let removed = index.remove(&reference.to_string()).is_some();
-        self.save(&index)?;
+        let mut index = self.lock()?;
+        let removed = index.names.remove(&reference.to_string()).is_some();
+        self.save(&index.names)?;
         Ok(removed)
     }
 
     /// Removes layers that no image names and no container uses, and all blobs; returns what was freed in layers.
     pub fn collect(&self, in_use: &BTreeSet<String>) -> Result<usize, Error> {
-        let index = self.lock();
-        let named: BTreeSet<&String> = index.values().flat_map(|record| &record.layers).collect();
+        let index = self.lock()?;
+        let named: BTreeSet<&String> = index.names.values().flat_map(|record| &record.layers).collect();
         let mut removed = 0;
         for entry in std::fs::read_dir(self.layers_dir()).map_err(Error::io("list layers"))?.flatten() {
             let Ok(name) = entry.file_name().into_string() else { continue };
@@ -179,10 +209,6 @@ impl Store {
         let temporary = self.temporary();
         std::fs::write(&temporary, text).map_err(Error::io("write the image index"))?;
         std::fs::rename(&temporary, self.directory.join("index.json")).map_err(Error::io("write the image index"))
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<String, Record>> {
-        self.index.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

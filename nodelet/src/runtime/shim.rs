@@ -3,6 +3,8 @@
 //! Sandboxes live in `<data>/pods/<uid>/`. A shim is started by running this program's own executable with `shim
 //! --pod-dir …`; it detaches and outlives this process, which finds it again by its socket.
 
+mod fit;
+
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -274,7 +276,8 @@ impl ContainerRuntime for ShimRuntime {
         let bundle = self.bundle(uid, &container.id);
         std::fs::create_dir_all(&bundle).map_err(Error::system("make the container's directory"))?;
         let mut oci = container.oci.clone();
-        swap_masked_comparisons(&mut oci);
+        fit::to_libcontainer(&mut oci);
+        fit::to_machine(&mut oci, &fit::Allowance::read());
         std::fs::write(bundle.join("config.json"), oci.to_string())
             .map_err(Error::system("write the container's specification"))?;
         if let Some(directory) = container.log_path.parent() {
@@ -340,22 +343,6 @@ impl ContainerRuntime for ShimRuntime {
     async fn resize(&self, uid: &str, id: &str, pid: Option<i32>, columns: u16, rows: u16) -> Result<(), Error> {
         let resize = Resize { id: id.to_owned(), exec: pid, columns, rows };
         self.ask(uid, &Request::Resize(resize)).await.map(|_| ())
-    }
-}
-
-/// The OCI specification says that a masked comparison holds if `arg & value == valueTwo`; libcontainer 0.7 takes the two
-/// the other way round.
-fn swap_masked_comparisons(oci: &mut serde_json::Value) {
-    let Some(rules) = oci.pointer_mut("/linux/seccomp/syscalls").and_then(|rules| rules.as_array_mut()) else { return };
-    for rule in rules {
-        for argument in rule["args"].as_array_mut().into_iter().flatten() {
-            if argument["op"] == "SCMP_CMP_MASKED_EQ" {
-                let value = argument["value"].take();
-                let two = argument["valueTwo"].take();
-                argument["value"] = if two.is_null() { 0.into() } else { two };
-                argument["valueTwo"] = value;
-            }
-        }
     }
 }
 

@@ -2,12 +2,59 @@
 
 use std::sync::Arc;
 
+use rustls::RootCertStore;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
-use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+/// The name in the API server's certificate for nodes.
+const API_SERVER: &str = "kube-apiserver-kubelet-client";
+
+/// Why the server's TLS cannot be set up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A certificate or key makes no sense.
+    #[error("cannot read the {0} in PEM")]
+    Pem(&'static str),
+    /// The library refuses them.
+    #[error("cannot use the certificate")]
+    Rustls(#[from] rustls::Error),
+    /// The CA cannot verify anybody.
+    #[error("cannot use the cluster's CA")]
+    Verifier(#[from] rustls::server::VerifierBuilderError),
+}
+
+/// A server's TLS: its certificate and key in PEM, and the CA that clients must come from.
+pub fn server_config(certificate: &str, key: &str, ca: &str) -> Result<Arc<ServerConfig>, Error> {
+    let list = |pem: &str, what| -> Result<Vec<CertificateDer<'static>>, Error> {
+        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| Error::Pem(what))
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in list(ca, "CA")? {
+        roots.add(certificate)?;
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Error::Pem("key"))?;
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_client_cert_verifier(verifier)
+        .with_single_cert(list(certificate, "certificate")?, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+/// Whether a client is the API server: the CA also signs users and nodes, who have no business here.
+pub(crate) fn is_api_server(certificates: Option<&[CertificateDer<'_>]>) -> bool {
+    let Some(first) = certificates.and_then(<[CertificateDer<'_>]>::first) else { return false };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(first) else { return false };
+    certificate.subject().iter_common_name().any(|name| name.as_str() == Ok(API_SERVER))
+}
 
 /// Connects for an HTTPS probe, which asks whether somebody answers and not who.
 pub async fn connect_unverified(stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {

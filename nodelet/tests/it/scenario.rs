@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_nodelet::network::NoNetwork;
-use corral_nodelet::{Agent, AgentConfig};
+use corral_nodelet::node::Node;
+use corral_nodelet::{Agent, AgentConfig, Views};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -20,6 +21,7 @@ pub struct Scenario {
     directory: tempfile::TempDir,
     cluster: String,
     agent: Option<(JoinHandle<()>, CancellationToken)>,
+    shared: Option<(Arc<Node>, Views)>,
 }
 
 impl Scenario {
@@ -27,7 +29,7 @@ impl Scenario {
         let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
         let directory = tempfile::tempdir().expect("temporary directory");
         let cluster = format!("nodetest-{}-{name}", std::process::id());
-        let mut scenario = Self { api: FakeApi::new(), directory, cluster, agent: None };
+        let mut scenario = Self { api: FakeApi::new(), directory, cluster, agent: None, shared: None };
         scenario.start_agent().await;
         scenario
     }
@@ -51,8 +53,13 @@ impl Scenario {
             labels: Default::default(),
         })
         .expect("an agent");
+        self.shared = Some(agent.shared());
         let task = tokio::spawn(agent.run(shutdown.clone()));
         self.agent = Some((task, shutdown));
+    }
+
+    pub fn shared(&self) -> (Arc<Node>, Views) {
+        self.shared.clone().expect("an agent was started")
     }
 
     pub async fn stop_agent(&mut self) {

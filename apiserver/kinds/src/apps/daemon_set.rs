@@ -1,13 +1,16 @@
 //! `DaemonSet`.
 
+use corral_api::field::FieldError;
 use corral_api::int_or_string::IntOrString;
-use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetStatus};
+use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::core::pod_spec::defaults;
+use super::template;
+use crate::core::pod_spec::{defaults, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
+use crate::rules::{self, Errors, at, json};
 use crate::table;
 
 /// `apps/v1 DaemonSet`.
@@ -52,9 +55,18 @@ impl Kind for DaemonSetKind {
             Column::integer("Desired", "Nodes that should run a pod."),
             Column::integer("Current", "Nodes that have a pod and should."),
             Column::integer("Ready", "Nodes whose pod is ready."),
-            Column::integer("Up-to-date", "Nodes whose pod is made from the newest template."),
-            Column::integer("Available", "Nodes whose pod has been ready for long enough."),
-            Column::text("Node Selector", "Labels of the nodes that should run a pod."),
+            Column::integer(
+                "Up-to-date",
+                "Nodes whose pod is made from the newest template.",
+            ),
+            Column::integer(
+                "Available",
+                "Nodes whose pod has been ready for long enough.",
+            ),
+            Column::text(
+                "Node Selector",
+                "Labels of the nodes that should run a pod.",
+            ),
             Column::AGE,
         ];
         columns.extend(table::template_columns());
@@ -80,5 +92,125 @@ impl Kind for DaemonSetKind {
             images,
             table::selector(spec.map(|s| &s.selector)).into(),
         ]
+    }
+
+    fn validate(set: &DaemonSet) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let Some(spec) = &set.spec else { return errors };
+        let path = at("spec");
+        let selector_path = path.child("selector");
+        rules::label_selector(&mut errors, &selector_path, &spec.selector);
+        let template_path = path.child("template");
+        template::selects(&mut errors, &template_path, &spec.selector, &spec.template);
+        if template::is_empty(&spec.selector) {
+            let detail = "empty selector is invalid for daemonset";
+            errors.push(FieldError::invalid(
+                &selector_path,
+                json(&spec.selector),
+                detail,
+            ));
+        }
+        template::lasting(&mut errors, &template_path, &spec.template, "DaemonSet");
+        rules::nonnegative_opt(
+            &mut errors,
+            &path.child("minReadySeconds"),
+            spec.min_ready_seconds,
+        );
+        validate_strategy(&mut errors, spec);
+        let history = path.child("revisionHistoryLimit");
+        rules::nonnegative_opt(&mut errors, &history, spec.revision_history_limit);
+        errors
+    }
+
+    fn validate_update(new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
+        let mut errors = Self::validate(new);
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            rules::immutable(
+                &mut errors,
+                &at("spec.selector"),
+                &new.selector,
+                &old.selector,
+            );
+        }
+        errors
+    }
+
+    fn validate_status_update(new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let Some(status) = &new.status else {
+            return errors;
+        };
+        let path = at("status");
+        for (field, n) in [
+            (
+                "currentNumberScheduled",
+                Some(status.current_number_scheduled),
+            ),
+            ("numberMisscheduled", Some(status.number_misscheduled)),
+            (
+                "desiredNumberScheduled",
+                Some(status.desired_number_scheduled),
+            ),
+            ("numberReady", Some(status.number_ready)),
+            ("updatedNumberScheduled", status.updated_number_scheduled),
+            ("numberAvailable", status.number_available),
+            ("numberUnavailable", status.number_unavailable),
+        ] {
+            rules::nonnegative_opt(&mut errors, &path.child(field), n);
+        }
+        let collisions = old.status.as_ref().and_then(|s| s.collision_count);
+        let path = path.child("collisionCount");
+        template::not_decremented(&mut errors, &path, status.collision_count, collisions);
+        errors
+    }
+
+    fn warnings(set: &DaemonSet) -> Vec<String> {
+        let template = set.spec.as_ref().map(|s| &s.template);
+        warnings::of_template("spec.template", template)
+    }
+}
+
+fn validate_strategy(errors: &mut Errors, spec: &DaemonSetSpec) {
+    let path = at("spec.updateStrategy");
+    let Some(strategy) = &spec.update_strategy else {
+        return;
+    };
+    match strategy.type_.as_deref() {
+        Some("OnDelete") => {}
+        Some("RollingUpdate") => {
+            let path = path.child("rollingUpdate");
+            let Some(rolling) = &strategy.rolling_update else {
+                errors.push(FieldError::required(&path, ""));
+                return;
+            };
+            let zero = IntOrString::Int(0);
+            let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
+            let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
+            let (unavailable_path, surge_path) =
+                (path.child("maxUnavailable"), path.child("maxSurge"));
+            rules::int_or_percent(errors, &unavailable_path, unavailable);
+            rules::int_or_percent(errors, &surge_path, surge);
+            rules::at_most_100_percent(errors, &unavailable_path, unavailable);
+            rules::at_most_100_percent(errors, &surge_path, surge);
+            match (
+                rules::number_of(unavailable) != 0,
+                rules::number_of(surge) != 0,
+            ) {
+                (true, true) => {
+                    let detail = "may not be set when maxUnavailable is non-zero";
+                    errors.push(FieldError::invalid(&surge_path, json(surge), detail));
+                }
+                (false, false) => {
+                    let detail = "cannot be 0 when maxSurge is 0";
+                    errors.push(FieldError::required(&unavailable_path, detail));
+                }
+                _ => {}
+            }
+        }
+        _ => errors.push(FieldError::not_supported(
+            &path,
+            json(strategy),
+            &["RollingUpdate", "OnDelete"],
+        )),
     }
 }

@@ -1,13 +1,18 @@
 //! `Deployment`.
 
+use corral_api::field::{FieldError, FieldPath};
 use corral_api::int_or_string::IntOrString;
-use corral_api::k8s::api::apps::v1::{Deployment, DeploymentStatus};
+use corral_api::k8s::api::apps::v1::{
+    Deployment, DeploymentSpec, DeploymentStatus, DeploymentStrategy,
+};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::core::pod_spec::defaults;
+use super::template;
+use crate::core::pod_spec::{defaults, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::rules::{self, Errors, at, json};
 use crate::table;
 
 /// `apps/v1 Deployment`.
@@ -83,5 +88,170 @@ impl Kind for DeploymentKind {
             images,
             table::selector_text(spec.map(|s| &s.selector)).into(),
         ]
+    }
+
+    fn validate(deployment: &Deployment) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if let Some(spec) = &deployment.spec {
+            validate_spec(&mut errors, spec);
+        }
+        errors
+    }
+
+    fn validate_update(new: &Deployment, old: &Deployment) -> Vec<FieldError> {
+        let mut errors = Self::validate(new);
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            rules::immutable(
+                &mut errors,
+                &at("spec.selector"),
+                &new.selector,
+                &old.selector,
+            );
+        }
+        errors
+    }
+
+    fn validate_status_update(new: &Deployment, old: &Deployment) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let Some(status) = &new.status else {
+            return errors;
+        };
+        let path = at("status");
+        let n = |n: Option<i32>| n.unwrap_or(0);
+        let parts = [
+            ("updatedReplicas", n(status.updated_replicas)),
+            ("readyReplicas", n(status.ready_replicas)),
+            ("availableReplicas", n(status.available_replicas)),
+            ("unavailableReplicas", n(status.unavailable_replicas)),
+        ];
+        template::counts(&mut errors, &path, n(status.replicas), &parts);
+        rules::nonnegative_opt(
+            &mut errors,
+            &path.child("observedGeneration"),
+            status.observed_generation,
+        );
+        let collisions = old.status.as_ref().and_then(|s| s.collision_count);
+        let path = path.child("collisionCount");
+        template::not_decremented(&mut errors, &path, status.collision_count, collisions);
+        errors
+    }
+
+    fn warnings(deployment: &Deployment) -> Vec<String> {
+        let template = deployment.spec.as_ref().map(|s| &s.template);
+        warnings::of_template("spec.template", template)
+    }
+}
+
+fn validate_spec(errors: &mut Errors, spec: &DeploymentSpec) {
+    let path = at("spec");
+    rules::nonnegative_opt(errors, &path.child("replicas"), spec.replicas);
+    template::selector(errors, &path.child("selector"), &spec.selector);
+    let template_path = path.child("template");
+    template::selects(errors, &template_path, &spec.selector, &spec.template);
+    template::lasting(errors, &template_path, &spec.template, "ReplicaSet");
+    let nothing = DeploymentStrategy::default();
+    let strategy = spec.strategy.as_ref().unwrap_or(&nothing);
+    validate_strategy(errors, &path.child("strategy"), strategy);
+    rules::nonnegative_opt(
+        errors,
+        &path.child("minReadySeconds"),
+        spec.min_ready_seconds,
+    );
+    let history = path.child("revisionHistoryLimit");
+    rules::nonnegative_opt(errors, &history, spec.revision_history_limit);
+    if let Some(deadline) = spec.progress_deadline_seconds {
+        let path = path.child("progressDeadlineSeconds");
+        rules::nonnegative(errors, &path, deadline);
+        if deadline <= spec.min_ready_seconds.unwrap_or(0) {
+            let detail = "must be greater than minReadySeconds";
+            errors.push(FieldError::invalid(&path, deadline, detail));
+        }
+    }
+}
+
+fn validate_strategy(errors: &mut Errors, path: &FieldPath, strategy: &DeploymentStrategy) {
+    let rolling_path = path.child("rollingUpdate");
+    match (strategy.type_.as_deref(), &strategy.rolling_update) {
+        (Some("Recreate"), Some(_)) => errors.push(FieldError::forbidden(
+            &rolling_path,
+            "may not be specified when strategy `type` is 'Recreate'",
+        )),
+        (Some("Recreate"), None) => {}
+        (Some("RollingUpdate"), Some(rolling)) => {
+            let zero = IntOrString::Int(0);
+            let unavailable = rolling.max_unavailable.as_ref().unwrap_or(&zero);
+            let surge = rolling.max_surge.as_ref().unwrap_or(&zero);
+            let unavailable_path = rolling_path.child("maxUnavailable");
+            rules::int_or_percent(errors, &unavailable_path, unavailable);
+            rules::int_or_percent(errors, &rolling_path.child("maxSurge"), surge);
+            if rules::number_of(unavailable) == 0 && rules::number_of(surge) == 0 {
+                let detail = "may not be 0 when `maxSurge` is 0";
+                errors.push(FieldError::invalid(
+                    &unavailable_path,
+                    json(unavailable),
+                    detail,
+                ));
+            }
+            rules::at_most_100_percent(errors, &unavailable_path, unavailable);
+        }
+        (Some("RollingUpdate"), None) => errors.push(FieldError::required(
+            &rolling_path,
+            "this should be defaulted and never be nil",
+        )),
+        _ => errors.push(FieldError::not_supported(
+            path,
+            json(strategy),
+            &["Recreate", "RollingUpdate"],
+        )),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::texts;
+    use serde_json::json;
+
+    fn deployment(spec: Value) -> Deployment {
+        let mut deployment = serde_json::from_value(json!({"spec": spec})).expect("a deployment");
+        DeploymentKind::default(&mut deployment);
+        deployment
+    }
+
+    #[test]
+    fn the_selector_must_be_there_and_select_the_template() {
+        let pods = json!({"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+        let wrong = deployment(json!({"selector": {"matchLabels": {"a": "2"}}, "template": pods}));
+        assert_eq!(
+            texts(&DeploymentKind::validate(&wrong)),
+            [
+                "spec.template.metadata.labels: Invalid value: {\"a\":\"1\"}: `selector` does not match template `labels`"
+            ]
+        );
+        let right = deployment(json!({"selector": {"matchLabels": {"a": "1"}}, "template": pods}));
+        assert_eq!(
+            texts(&DeploymentKind::validate(&right)),
+            Vec::<String>::new()
+        );
+        assert_eq!(
+            texts(&DeploymentKind::validate_update(&wrong, &right))[1],
+            "spec.selector: Invalid value: {\"matchLabels\":{\"a\":\"2\"}}: field is immutable"
+        );
+    }
+
+    #[test]
+    fn a_rolling_update_must_be_able_to_move() {
+        let stuck = deployment(
+            json!({"replicas": -1, "strategy": {"rollingUpdate": {"maxSurge": 0, "maxUnavailable": "0%"}},
+            "selector": {"matchLabels": {"a": "1"}},
+            "template": {"metadata": {"labels": {"a": "1"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}}}),
+        );
+        assert_eq!(
+            texts(&DeploymentKind::validate(&stuck)),
+            [
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.strategy.rollingUpdate.maxUnavailable: Invalid value: \"0%\": may not be 0 when `maxSurge` is 0",
+            ]
+        );
     }
 }

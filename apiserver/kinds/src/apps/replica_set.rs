@@ -1,12 +1,15 @@
 //! `ReplicaSet`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::core::pod_spec::defaults;
+use super::template;
+use crate::core::pod_spec::{defaults, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::rules::{self, Errors, at};
 use crate::table;
 
 /// `apps/v1 ReplicaSet`.
@@ -75,5 +78,59 @@ impl Kind for ReplicaSetKind {
             images,
             table::selector(spec.map(|s| &s.selector)).into(),
         ]
+    }
+
+    fn validate(set: &ReplicaSet) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let Some(spec) = &set.spec else { return errors };
+        let path = at("spec");
+        rules::nonnegative_opt(&mut errors, &path.child("replicas"), spec.replicas);
+        rules::nonnegative_opt(
+            &mut errors,
+            &path.child("minReadySeconds"),
+            spec.min_ready_seconds,
+        );
+        template::selector(&mut errors, &path.child("selector"), &spec.selector);
+        if let Some(pods) = &spec.template {
+            let path = path.child("template");
+            template::selects(&mut errors, &path, &spec.selector, pods);
+            template::lasting(&mut errors, &path, pods, "ReplicaSet");
+        }
+        errors
+    }
+
+    fn validate_update(new: &ReplicaSet, old: &ReplicaSet) -> Vec<FieldError> {
+        let mut errors = Self::validate(new);
+        if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
+            rules::immutable(
+                &mut errors,
+                &at("spec.selector"),
+                &new.selector,
+                &old.selector,
+            );
+        }
+        errors
+    }
+
+    fn validate_status_update(new: &ReplicaSet, _old: &ReplicaSet) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let Some(status) = &new.status else {
+            return errors;
+        };
+        let parts = [
+            (
+                "fullyLabeledReplicas",
+                status.fully_labeled_replicas.unwrap_or(0),
+            ),
+            ("readyReplicas", status.ready_replicas.unwrap_or(0)),
+            ("availableReplicas", status.available_replicas.unwrap_or(0)),
+        ];
+        template::counts(&mut errors, &at("status"), status.replicas, &parts);
+        errors
+    }
+
+    fn warnings(set: &ReplicaSet) -> Vec<String> {
+        let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
+        warnings::of_template("spec.template", template)
     }
 }

@@ -11,7 +11,10 @@ use crate::rules::{self, Errors, json, text};
 /// Whether a selector has no conditions.
 pub(crate) fn is_empty(selector: &LabelSelector) -> bool {
     selector.match_labels.as_ref().is_none_or(|l| l.is_empty())
-        && selector.match_expressions.as_ref().is_none_or(Vec::is_empty)
+        && selector
+            .match_expressions
+            .as_ref()
+            .is_none_or(Vec::is_empty)
 }
 
 /// A selector that is there.
@@ -45,7 +48,12 @@ pub(crate) fn selects(
 }
 
 /// A template of pods that run for ever.
-pub(crate) fn lasting(errors: &mut Errors, path: &FieldPath, template: &PodTemplateSpec, kind: &str) {
+pub(crate) fn lasting(
+    errors: &mut Errors,
+    path: &FieldPath,
+    template: &PodTemplateSpec,
+    kind: &str,
+) {
     validation::template(errors, path, template);
     let path = path.child("spec");
     let spec = template.spec.as_ref();
@@ -68,7 +76,11 @@ pub(crate) fn not_decremented(
     if let Some(old) = old
         && new.unwrap_or(0) < old
     {
-        errors.push(FieldError::invalid(path, new.unwrap_or(0), "cannot be decremented"));
+        errors.push(FieldError::invalid(
+            path,
+            new.unwrap_or(0),
+            "cannot be decremented",
+        ));
     }
 }
 
@@ -82,7 +94,12 @@ pub(crate) fn counts(errors: &mut Errors, path: &FieldPath, replicas: i32, parts
             errors.push(FieldError::invalid(&path.child(field), *n, detail));
         }
     }
-    let of = |name: &str| parts.iter().find(|(field, _)| *field == name).map_or(0, |(_, n)| *n);
+    let of = |name: &str| {
+        parts
+            .iter()
+            .find(|(field, _)| *field == name)
+            .map_or(0, |(_, n)| *n)
+    };
     let available = of("availableReplicas");
     if available > of("readyReplicas") {
         let detail = "cannot be greater than readyReplicas";

@@ -35,7 +35,12 @@ impl Kind for ScaleKind {
     fn cells(scale: &Scale, now: Timestamp) -> Vec<Value> {
         vec![
             scale.metadata.name.clone().into(),
-            scale.spec.as_ref().and_then(|s| s.replicas).unwrap_or(0).into(),
+            scale
+                .spec
+                .as_ref()
+                .and_then(|s| s.replicas)
+                .unwrap_or(0)
+                .into(),
             scale.status.as_ref().map_or(0, |s| s.replicas).into(),
             age(&scale.metadata, now),
         ]

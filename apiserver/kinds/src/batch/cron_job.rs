@@ -1,13 +1,16 @@
 //! `CronJob`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::batch::v1::{CronJob, CronJobStatus};
 
-use super::job;
+use super::{job, schedule};
+use crate::core::pod_spec::warnings;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age, since};
+use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
 /// `batch/v1 CronJob`.
@@ -76,7 +79,10 @@ impl Kind for CronJobKind {
             spec.schedule.clone().into(),
             table::or_none(spec.time_zone.clone().unwrap_or_default()).into(),
             suspend.into(),
-            status.and_then(|s| s.active.as_ref()).map_or(0, Vec::len).into(),
+            status
+                .and_then(|s| s.active.as_ref())
+                .map_or(0, Vec::len)
+                .into(),
             last.map_or_else(|| "<none>".into(), |t| since(Some(t.0), now)),
             age(&cron_job.metadata, now),
             names,
@@ -84,4 +90,99 @@ impl Kind for CronJobKind {
             table::selector(jobs.and_then(|s| s.selector.as_ref())).into(),
         ]
     }
+
+    fn validate(cron_job: &CronJob) -> Vec<FieldError> {
+        validate(cron_job, None)
+    }
+
+    fn validate_update(new: &CronJob, old: &CronJob) -> Vec<FieldError> {
+        validate(new, Some(old))
+    }
+
+    fn warnings(cron_job: &CronJob) -> Vec<String> {
+        let jobs = cron_job.spec.job_template.spec.as_ref();
+        let template = jobs.map(|s| &s.template);
+        warnings::of_template("spec.jobTemplate.spec.template", template)
+    }
+}
+
+/// A job's name is this one and eleven more characters, and must still be a label.
+const NAME_LENGTH_MAX: usize = 52;
+
+fn validate(cron_job: &CronJob, old: Option<&CronJob>) -> Errors {
+    let mut errors = Errors::new();
+    let (spec, path) = (&cron_job.spec, at("spec"));
+    let schedule_path = path.child("schedule");
+    if spec.schedule.is_empty() {
+        errors.push(FieldError::required(&schedule_path, ""));
+    } else {
+        let given = spec.schedule.as_str();
+        let mut invalid =
+            |detail: &str| errors.push(FieldError::invalid(&schedule_path, given, detail));
+        if let Some(problem) = schedule::problem(given) {
+            invalid(&problem);
+        }
+        // Objects of old servers may have the zone in the schedule, and keep it.
+        let had_zone = old.is_some_and(|o| o.spec.schedule.contains("TZ"));
+        match (given.contains("TZ"), had_zone, spec.time_zone.is_some()) {
+            (true, true, true) => {
+                invalid("cannot use both timeZone field and TZ or CRON_TZ in schedule")
+            }
+            (true, false, _) => {
+                invalid("cannot use TZ or CRON_TZ in schedule, use timeZone field instead")
+            }
+            _ => {}
+        }
+    }
+    let seconds = path.child("startingDeadlineSeconds");
+    rules::nonnegative_opt(&mut errors, &seconds, spec.starting_deadline_seconds);
+    if let Some(zone) = &spec.time_zone
+        && old.is_none_or(|o| o.spec.time_zone != spec.time_zone)
+    {
+        rules::complain(
+            &mut errors,
+            &path.child("timeZone"),
+            zone,
+            schedule::zone_problems(zone),
+        );
+    }
+    let policy = text(&spec.concurrency_policy);
+    let policies = ["Allow", "Forbid", "Replace"];
+    rules::required_of(
+        &mut errors,
+        &path.child("concurrencyPolicy"),
+        policy,
+        &policies,
+    );
+    if let Some(jobs) = &spec.job_template.spec {
+        let path = path.child("jobTemplate.spec");
+        job::rules::spec(&mut errors, &path, jobs);
+        if let Some(selector) = &jobs.selector {
+            let detail = "`selector` will be auto-generated";
+            errors.push(FieldError::invalid(
+                &path.child("selector"),
+                json(selector),
+                detail,
+            ));
+        }
+        if jobs.manual_selector == Some(true) {
+            let path = path.child("manualSelector");
+            errors.push(FieldError::not_supported(&path, true, &["nil", "false"]));
+        }
+    }
+    for (field, n) in [
+        (
+            "successfulJobsHistoryLimit",
+            spec.successful_jobs_history_limit,
+        ),
+        ("failedJobsHistoryLimit", spec.failed_jobs_history_limit),
+    ] {
+        rules::nonnegative_opt(&mut errors, &path.child(field), n);
+    }
+    let name = text(&cron_job.metadata.name);
+    if old.is_none() && name.len() > NAME_LENGTH_MAX {
+        let detail = "must be no more than 52 characters";
+        errors.push(FieldError::invalid(&at("metadata.name"), name, detail));
+    }
+    errors
 }

@@ -1,10 +1,15 @@
 //! `Job`.
 
+pub mod indexes;
+pub mod rules;
+pub mod status;
+
+use corral_api::field::FieldError;
 use corral_api::k8s::api::batch::v1::{Job, JobSpec, JobStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::core::pod_spec::defaults;
+use crate::core::pod_spec::{defaults, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
 use crate::table;
@@ -44,11 +49,7 @@ impl Kind for JobKind {
         let (name, uid) = (job.metadata.name.clone(), job.metadata.uid.clone());
         let spec = job.spec.get_or_insert_default();
         if spec.manual_selector != Some(true) {
-            own_selector(
-                spec,
-                &name.unwrap_or_default(),
-                &uid.unwrap_or_default(),
-            );
+            own_selector(spec, &name.unwrap_or_default(), &uid.unwrap_or_default());
         }
         job.status = Some(JobStatus::default());
     }
@@ -85,6 +86,23 @@ impl Kind for JobKind {
             table::selector(spec.and_then(|s| s.selector.as_ref())).into(),
         ]
     }
+
+    fn validate(job: &Job) -> Vec<FieldError> {
+        rules::job(job)
+    }
+
+    fn validate_update(new: &Job, old: &Job) -> Vec<FieldError> {
+        rules::update(new, old)
+    }
+
+    fn validate_status_update(new: &Job, old: &Job) -> Vec<FieldError> {
+        status::update(new, old)
+    }
+
+    fn warnings(job: &Job) -> Vec<String> {
+        let template = job.spec.as_ref().map(|s| &s.template);
+        warnings::of_template("spec.template", template)
+    }
 }
 
 /// The label that selects a Job's pods.
@@ -101,7 +119,10 @@ fn default_spec(spec: &mut JobSpec) {
         spec.parallelism = Some(1);
     }
     let per_index = spec.backoff_limit_per_index.is_some();
-    fill::absent(&mut spec.backoff_limit, if per_index { i32::MAX } else { 6 });
+    fill::absent(
+        &mut spec.backoff_limit,
+        if per_index { i32::MAX } else { 6 },
+    );
     fill::absent(&mut spec.completion_mode, "NonIndexed".to_owned());
     fill::absent(&mut spec.suspend, false);
     let replacement = if spec.pod_failure_policy.is_some() {
@@ -116,7 +137,10 @@ fn default_spec(spec: &mut JobSpec) {
 
 /// Defaults of a Job's pods and of the conditions in its failure policy.
 pub(crate) fn default_pods(spec: &mut JobSpec) {
-    let rules = spec.pod_failure_policy.iter_mut().flat_map(|p| &mut p.rules);
+    let rules = spec
+        .pod_failure_policy
+        .iter_mut()
+        .flat_map(|p| &mut p.rules);
     for pattern in rules.flat_map(|r| r.on_pod_conditions.iter_mut().flatten()) {
         fill::text(&mut pattern.status, "True");
     }
@@ -134,7 +158,9 @@ fn own_selector(spec: &mut JobSpec, name: &str, uid: &str) {
         (LEGACY_CONTROLLER_UID_LABEL, uid),
         (CONTROLLER_UID_LABEL, uid),
     ] {
-        labels.entry(label.to_owned()).or_insert_with(|| value.to_owned());
+        labels
+            .entry(label.to_owned())
+            .or_insert_with(|| value.to_owned());
     }
     let selector = spec.selector.get_or_insert_default();
     selector
@@ -181,6 +207,91 @@ fn duration(job: &Job, now: Timestamp) -> String {
     let Some(start) = status.and_then(|s| s.start_time.as_ref()) else {
         return String::new();
     };
-    let end = status.and_then(|s| s.completion_time.as_ref()).map_or(now, |t| t.0);
+    let end = status
+        .and_then(|s| s.completion_time.as_ref())
+        .map_or(now, |t| t.0);
     corral_api::time::human_duration(end.as_second() - start.0.as_second())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::texts;
+    use serde_json::json;
+
+    fn job(spec: Value) -> Job {
+        let mut job =
+            serde_json::from_value(json!({"metadata": {"name": "j", "uid": "u"}, "spec": spec}))
+                .expect("a job");
+        JobKind::default(&mut job);
+        JobKind::prepare_create(&mut job);
+        job
+    }
+
+    fn pods() -> Value {
+        json!({"spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "x"}]}})
+    }
+
+    #[test]
+    fn a_job_gets_a_selector_of_its_own_and_is_right() {
+        let made = job(json!({"template": pods()}));
+        assert_eq!(texts(&JobKind::validate(&made)), Vec::<String>::new());
+        let spec = serde_json::to_value(&made.spec).expect("JSON");
+        assert_eq!(
+            spec["selector"],
+            json!({"matchLabels": {"batch.kubernetes.io/controller-uid": "u"}})
+        );
+        assert_eq!(spec["template"]["metadata"]["labels"]["job-name"], "j");
+        assert_eq!(
+            (&spec["completions"], &spec["backoffLimit"]),
+            (&json!(1), &json!(6))
+        );
+    }
+
+    #[test]
+    fn a_job_says_what_is_wrong_and_what_may_not_change() {
+        let always = job(
+            json!({"completionMode": "Indexed", "template": {"spec": {"containers": [{"name": "a", "image": "x"}]}},
+            "parallelism": 2, "maxFailedIndexes": 1}),
+        );
+        assert_eq!(
+            texts(&JobKind::validate(&always)),
+            [
+                "spec.backoffLimitPerIndex: Required value: when maxFailedIndexes is specified",
+                "spec.completions: Required value: when completion mode is Indexed",
+                "spec.template.spec.restartPolicy: Required value: valid values: \"OnFailure\", \"Never\"",
+            ]
+        );
+        let (old, new) = (
+            job(json!({"template": pods()})),
+            job(json!({"template": pods(), "completions": 2})),
+        );
+        assert_eq!(
+            texts(&JobKind::validate_update(&new, &old)),
+            ["spec.completions: Invalid value: 2: field is immutable"]
+        );
+    }
+
+    #[test]
+    fn a_finished_job_stays_finished() {
+        let with = |status: Value| {
+            let mut job = job(json!({"template": pods()}));
+            job.status = serde_json::from_value(status).expect("a status");
+            job
+        };
+        let running = with(json!({"startTime": "2026-01-01T00:00:00Z", "active": 1}));
+        let bad = with(
+            json!({"startTime": "2026-01-01T00:00:00Z", "conditions": [{"type": "Failed", "status": "True"}]}),
+        );
+        assert_eq!(
+            texts(&JobKind::validate_status_update(&bad, &running)),
+            [
+                "status.conditions: Invalid value: cannot set Failed=True condition without the FailureTarget=true condition"
+            ]
+        );
+        assert_eq!(
+            texts(&JobKind::validate_status_update(&running, &bad)),
+            ["status.conditions: Invalid value: cannot disable the terminal Failed=True condition"]
+        );
+    }
 }

@@ -1,10 +1,13 @@
 //! `Lease`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::coordination::v1::Lease;
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kind::{Column, Kind, Names, age};
+use crate::rules::{self, Errors, at, text};
 
 /// `coordination.k8s.io/v1 Lease`.
 pub struct LeaseKind;
@@ -38,5 +41,45 @@ impl Kind for LeaseKind {
             holder.unwrap_or_default().into(),
             age(&lease.metadata, now),
         ]
+    }
+
+    fn validate(lease: &Lease) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let Some(spec) = &lease.spec else {
+            return errors;
+        };
+        let path = at("spec");
+        if let Some(seconds) = spec.lease_duration_seconds.filter(|s| *s <= 0) {
+            let path = path.child("leaseDurationSeconds");
+            errors.push(FieldError::invalid(
+                &path,
+                seconds,
+                "must be greater than 0",
+            ));
+        }
+        let transitions = path.child("leaseTransitions");
+        rules::nonnegative_opt(&mut errors, &transitions, spec.lease_transitions);
+        let strategy = text(&spec.strategy);
+        if spec.strategy.is_some() {
+            let path = path.child("strategy.strategy");
+            if strategy.contains('/') {
+                rules::complain(
+                    &mut errors,
+                    &path,
+                    strategy,
+                    names::qualified_name(strategy),
+                );
+            } else {
+                rules::supported(&mut errors, &path, strategy, &["OldestEmulationVersion"]);
+            }
+        }
+        if !text(&spec.preferred_holder).is_empty() && strategy.is_empty() {
+            let detail = "may only be specified if `strategy` is defined";
+            errors.push(FieldError::forbidden(
+                &path.child("preferredHolder"),
+                detail,
+            ));
+        }
+        errors
     }
 }

@@ -1,8 +1,10 @@
 //! `Binding`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::core::v1::Binding;
 
 use crate::kind::{Kind, Names, Verbs};
+use crate::rules::{Errors, at, text};
 
 /// `v1 Binding`.
 pub struct BindingKind;
@@ -21,4 +23,21 @@ impl Kind for BindingKind {
         namespaced: true,
     };
     const VERBS: Verbs = Verbs::CreateOnly;
+
+    fn validate(binding: &Binding) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let kind = text(&binding.target.kind);
+        if !matches!(kind, "" | "Node") {
+            let allowed = ["Node", "<empty>"];
+            errors.push(FieldError::not_supported(
+                &at("target.kind"),
+                kind,
+                &allowed,
+            ));
+        }
+        if text(&binding.target.name).is_empty() {
+            errors.push(FieldError::required(&at("target.name"), ""));
+        }
+        errors
+    }
 }

@@ -1,16 +1,22 @@
 //! `Namespace`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::core::v1::{Namespace, NamespaceStatus};
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Verbs, age};
+use crate::rules::{self, Errors, at, text};
 
 /// The label with the namespace's own name, so that selectors can name it.
 pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
 /// The finalizer of every namespace.
 pub const FINALIZER: &str = "kubernetes";
+
+/// Finalizers without a domain in front.
+const STANDARD_FINALIZERS: &[&str] = &[FINALIZER, "orphan", "foregroundDeletion"];
 
 /// `v1 Namespace`.
 pub struct NamespaceKind;
@@ -30,6 +36,7 @@ impl Kind for NamespaceKind {
     };
     const VERBS: Verbs = Verbs::NoDeleteCollection;
     const STATUS: bool = true;
+    const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_label;
 
     fn default(namespace: &mut Namespace) {
         let name = namespace.metadata.name.clone().unwrap_or_default();
@@ -38,7 +45,10 @@ impl Kind for NamespaceKind {
             labels.insert(NAME_LABEL.to_owned(), name);
         }
         namespace.spec.get_or_insert_default();
-        fill::text(&mut namespace.status.get_or_insert_default().phase, "Active");
+        fill::text(
+            &mut namespace.status.get_or_insert_default().phase,
+            "Active",
+        );
     }
 
     /// The finalizer keeps the namespace until the server has taken away what is in it.
@@ -82,5 +92,39 @@ impl Kind for NamespaceKind {
             phase.into(),
             age(&namespace.metadata, now),
         ]
+    }
+
+    fn validate(namespace: &Namespace) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let finalizers = namespace
+            .spec
+            .iter()
+            .flat_map(|s| s.finalizers.iter().flatten());
+        for name in finalizers {
+            let path = at("spec.finalizers");
+            rules::complain(&mut errors, &path, name, names::qualified_name(name));
+            if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name.as_str()) {
+                let detail = "name is neither a standard finalizer name nor is it fully qualified";
+                errors.push(FieldError::invalid(&path, name.as_str(), detail));
+            }
+        }
+        errors
+    }
+
+    fn validate_update(_new: &Namespace, _old: &Namespace) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    fn validate_status_update(new: &Namespace, _old: &Namespace) -> Vec<FieldError> {
+        let phase = new.status.as_ref().map_or("", |s| text(&s.phase));
+        let (wanted, is_empty) = match new.metadata.deletion_timestamp {
+            None => ("Active", "is empty"),
+            Some(_) => ("Terminating", "is not empty"),
+        };
+        if phase == wanted {
+            return Vec::new();
+        }
+        let detail = format!("may only be '{wanted}' if `deletionTimestamp` {is_empty}");
+        vec![FieldError::invalid(&at("status.Phase"), phase, detail)]
     }
 }

@@ -2,11 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use corral_api::k8s::api::core::v1::{Node, NodeSystemInfo};
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::k8s::api::core::v1::{Node, NodeSpec, NodeSystemInfo, Taint};
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
+use super::pod_spec::validation::resources;
+use super::pod_spec::validation::scheduling::TAINT_EFFECTS;
 use crate::kind::{Column, Kind, Names, age};
+use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
 /// `v1 Node`.
@@ -37,13 +42,19 @@ impl Kind for NodeKind {
 
     fn selectable_fields(node: &Node) -> Vec<(&'static str, String)> {
         let unschedulable = node.spec.as_ref().and_then(|s| s.unschedulable);
-        vec![("spec.unschedulable", unschedulable.unwrap_or(false).to_string())]
+        vec![(
+            "spec.unschedulable",
+            unschedulable.unwrap_or(false).to_string(),
+        )]
     }
 
     fn columns() -> Vec<Column> {
         vec![
             Column::NAME,
-            Column::text("Status", "Whether it is ready, and whether pods may be scheduled to it."),
+            Column::text(
+                "Status",
+                "Whether it is ready, and whether pods may be scheduled to it.",
+            ),
             Column::text("Roles", "Roles, from its labels."),
             Column::AGE,
             Column::text("Version", "Version of its node agent."),
@@ -77,6 +88,42 @@ impl Kind for NodeKind {
             unknown(&info.container_runtime_version).into(),
         ]
     }
+
+    fn validate(node: &Node) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        validate_always(&mut errors, node);
+        let ranges = node.spec.iter().flat_map(|s| s.pod_cidrs.iter().flatten());
+        for (index, range) in ranges.enumerate() {
+            rules::cidr(&mut errors, &at("spec.podCIDRs").index(index), range);
+        }
+        errors
+    }
+
+    fn validate_update(new: &Node, old: &Node) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        validate_always(&mut errors, new);
+        let nothing = NodeSpec::default();
+        let (spec, was) = (
+            new.spec.as_ref().unwrap_or(&nothing),
+            old.spec.as_ref().unwrap_or(&nothing),
+        );
+        let had_ranges = was.pod_cidrs.as_ref().is_some_and(|r| !r.is_empty());
+        if had_ranges && spec.pod_cidrs != was.pod_cidrs {
+            let detail = "node updates may not change podCIDR except from \"\" to valid";
+            errors.push(FieldError::forbidden(&at("spec.podCIDRs"), detail));
+        }
+        if !text(&was.provider_id).is_empty() && spec.provider_id != was.provider_id {
+            let detail = "node updates may not change providerID except from \"\" to valid";
+            errors.push(FieldError::forbidden(&at("spec.providerID"), detail));
+        }
+        errors
+    }
+
+    fn validate_status_update(new: &Node, _old: &Node) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        validate_always(&mut errors, new);
+        errors
+    }
 }
 
 const ROLE_LABEL_PREFIX: &str = "node-role.kubernetes.io/";
@@ -84,12 +131,10 @@ const ROLE_LABEL: &str = "kubernetes.io/role";
 
 fn status_words(node: &Node) -> String {
     let status = node.status.as_ref();
-    let ready = status
-        .and_then(|s| s.conditions.as_ref())
-        .into_iter()
-        .flatten()
-        .filter(|c| c.type_ == "Ready")
-        .next_back();
+    let conditions = status
+        .and_then(|s| s.conditions.as_deref())
+        .unwrap_or_default();
+    let ready = conditions.iter().rfind(|c| c.type_ == "Ready");
     let word = match ready {
         Some(condition) if condition.status == "True" => "Ready",
         Some(_) => "NotReady",
@@ -120,4 +165,47 @@ fn address(node: &Node, type_: &str) -> String {
     let mut addresses = addresses.into_iter().flatten();
     let found = addresses.find(|a| a.type_ == type_);
     table::or_none(found.map(|a| a.address.clone()).unwrap_or_default())
+}
+
+fn validate_always(errors: &mut Errors, node: &Node) {
+    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref());
+    validate_taints(errors, &at("metadata.taints"), taints.unwrap_or_default());
+    let Some(status) = &node.status else { return };
+    for (field, list) in [
+        ("capacity", &status.capacity),
+        ("allocatable", &status.allocatable),
+    ] {
+        for (name, wire) in list.iter().flatten() {
+            let path = at("status").child(field).child(name);
+            resources::amount(errors, &path, name, wire);
+        }
+    }
+    let addresses = status.addresses.as_deref().unwrap_or_default();
+    for (index, address) in addresses.iter().enumerate() {
+        if addresses[..index].contains(address) {
+            let path = at("status.addresses").index(index);
+            errors.push(FieldError::duplicate(&path, json(address)));
+        }
+    }
+}
+
+fn validate_taints(errors: &mut Errors, path: &FieldPath, taints: &[Taint]) {
+    for (index, taint) in taints.iter().enumerate() {
+        let path = path.index(index);
+        let complaints = names::qualified_name(&taint.key);
+        rules::complain(errors, &path.child("key"), &taint.key, complaints);
+        let value = text(&taint.value);
+        let complaints = names::label_value(value);
+        if !complaints.is_empty() {
+            let detail = complaints.join(";");
+            errors.push(FieldError::invalid(&path.child("value"), value, detail));
+        }
+        rules::required_of(errors, &path.child("effect"), &taint.effect, TAINT_EFFECTS);
+        let same = |other: &Taint| other.key == taint.key && other.effect == taint.effect;
+        if taints[..index].iter().any(same) {
+            let mut error = FieldError::duplicate(&path, json(taint));
+            error.detail = "taints must be unique by key and effect pair".to_owned();
+            errors.push(error);
+        }
+    }
 }

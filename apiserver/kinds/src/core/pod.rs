@@ -1,12 +1,14 @@
 //! `Pod`.
 
 pub mod row;
+pub mod rules;
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pod_spec::{defaults, qos};
+use super::pod_spec::{defaults, qos, warnings};
 use crate::kind::{Column, Kind, Names};
 
 /// `v1 Pod`.
@@ -79,11 +81,17 @@ impl Kind for PodKind {
             ("spec.nodeName", of_spec(|s| &s.node_name)),
             ("spec.restartPolicy", of_spec(|s| &s.restart_policy)),
             ("spec.schedulerName", of_spec(|s| &s.scheduler_name)),
-            ("spec.serviceAccountName", of_spec(|s| &s.service_account_name)),
+            (
+                "spec.serviceAccountName",
+                of_spec(|s| &s.service_account_name),
+            ),
             ("spec.hostNetwork", host_network.to_string()),
             ("status.phase", of_status(|s| &s.phase)),
             ("status.podIP", of_status(|s| &s.pod_ip)),
-            ("status.nominatedNodeName", of_status(|s| &s.nominated_node_name)),
+            (
+                "status.nominatedNodeName",
+                of_status(|s| &s.nominated_node_name),
+            ),
         ]
     }
 
@@ -93,6 +101,23 @@ impl Kind for PodKind {
 
     fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
         row::cells(pod, now)
+    }
+
+    fn validate(pod: &Pod) -> Vec<FieldError> {
+        rules::create(pod)
+    }
+
+    fn validate_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
+        rules::update(new, old)
+    }
+
+    fn validate_status_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
+        rules::status(new, old)
+    }
+
+    fn warnings(pod: &Pod) -> Vec<String> {
+        let nothing = PodSpec::default();
+        warnings::of_spec("spec", pod.spec.as_ref().unwrap_or(&nothing))
     }
 }
 
@@ -109,7 +134,9 @@ fn default_status(status: &mut PodStatus) {
 }
 
 fn gated(spec: &PodSpec) -> bool {
-    spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty())
+    spec.scheduling_gates
+        .as_ref()
+        .is_some_and(|g| !g.is_empty())
 }
 
 fn gated_condition() -> PodCondition {

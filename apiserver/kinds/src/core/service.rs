@@ -1,8 +1,12 @@
 //! `Service`.
 
+pub mod rules;
+
+use corral_api::field::FieldError;
 use corral_api::int_or_string::IntOrString;
 use corral_api::k8s::api::core::v1::{
-    ClientIPConfig, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus, SessionAffinityConfig,
+    ClientIPConfig, LoadBalancerStatus, Service, ServicePort, ServiceSpec, ServiceStatus,
+    SessionAffinityConfig,
 };
 use jiff::Timestamp;
 use serde_json::Value;
@@ -31,6 +35,7 @@ impl Kind for ServiceKind {
         namespaced: true,
     };
     const STATUS: bool = true;
+    const NAME_RULE: fn(&str) -> Vec<String> = corral_api::names::dns1123_label;
 
     fn default(service: &mut Service) {
         let spec = service.spec.get_or_insert_default();
@@ -110,6 +115,18 @@ impl Kind for ServiceKind {
             table::labels(spec.selector.as_ref()).into(),
         ]
     }
+
+    fn validate(service: &Service) -> Vec<FieldError> {
+        rules::service(service)
+    }
+
+    fn validate_update(new: &Service, old: &Service) -> Vec<FieldError> {
+        rules::update(new, old)
+    }
+
+    fn warnings(service: &Service) -> Vec<String> {
+        rules::warnings(service)
+    }
 }
 
 fn is(spec: &ServiceSpec, service_type: &str) -> bool {
@@ -117,7 +134,9 @@ fn is(spec: &ServiceSpec, service_type: &str) -> bool {
 }
 
 fn needs_cluster_ip(spec: &ServiceSpec) -> bool {
-    ["ClusterIP", "NodePort", "LoadBalancer"].iter().any(|t| is(spec, t))
+    ["ClusterIP", "NodePort", "LoadBalancer"]
+        .iter()
+        .any(|t| is(spec, t))
 }
 
 fn needs_node_port(spec: &ServiceSpec) -> bool {
@@ -131,7 +150,10 @@ fn needs_health_check_port(spec: &ServiceSpec) -> bool {
 
 /// Whether traffic from outside the cluster can be meant for the Service.
 fn externally_accessible(spec: &ServiceSpec) -> bool {
-    let external_ips = spec.external_ips.as_ref().is_some_and(|ips| !ips.is_empty());
+    let external_ips = spec
+        .external_ips
+        .as_ref()
+        .is_some_and(|ips| !ips.is_empty());
     is(spec, "LoadBalancer") || is(spec, "NodePort") || (is(spec, "ClusterIP") && external_ips)
 }
 
@@ -181,7 +203,10 @@ fn drop_what_the_type_lost(new: &mut Service, old: &Service) {
         ports.map(|p| p.node_port.unwrap_or(0)).collect()
     };
     if needs_node_port(was) && !needs_node_port(spec) && node_ports(was) == node_ports(spec) {
-        spec.ports.iter_mut().flatten().for_each(|p| p.node_port = None);
+        spec.ports
+            .iter_mut()
+            .flatten()
+            .for_each(|p| p.node_port = None);
     }
     if needs_health_check_port(was)
         && !needs_health_check_port(spec)
@@ -224,7 +249,10 @@ fn external_addresses(spec: &ServiceSpec, status: Option<&ServiceStatus>) -> Str
         Some("ClusterIP" | "NodePort") => table::or_none(external.join(",")),
         Some("LoadBalancer") => {
             let balancer = status.and_then(|s| s.load_balancer.as_ref());
-            let ingress = balancer.and_then(|b| b.ingress.as_ref()).into_iter().flatten();
+            let ingress = balancer
+                .and_then(|b| b.ingress.as_ref())
+                .into_iter()
+                .flatten();
             let mut addresses: Vec<String> = ingress
                 .filter_map(|i| {
                     let ip = i.ip.as_ref().filter(|ip| !ip.is_empty());

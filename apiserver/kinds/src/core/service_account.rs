@@ -24,10 +24,7 @@ impl Kind for ServiceAccountKind {
     };
 
     fn columns() -> Vec<Column> {
-        vec![
-            Column::NAME,
-            Column::AGE,
-        ]
+        vec![Column::NAME, Column::AGE]
     }
 
     fn cells(account: &ServiceAccount, now: Timestamp) -> Vec<Value> {

@@ -1,8 +1,15 @@
 //! `Event`.
 
+use corral_api::field::FieldError;
+use corral_api::k8s::api::core::v1::ObjectReference;
 use corral_api::k8s::api::events::v1::Event;
+use jiff::Timestamp;
+use serde_json::Value;
 
-use crate::kind::{Kind, Names};
+use super::convert::{from_core_json, to_core, to_core_json};
+use crate::core::event::{row, rules};
+use crate::kind::{Column, Kind, Names};
+use crate::rules::{Errors, text};
 
 /// `events.k8s.io/v1 Event`.
 pub struct EventKind;
@@ -20,4 +27,52 @@ impl Kind for EventKind {
         categories: &[],
         namespaced: true,
     };
+    const CONVERTS: bool = true;
+
+    fn to_stored(value: Value) -> Value {
+        to_core_json(value)
+    }
+
+    fn from_stored(value: Value) -> Value {
+        from_core_json(value)
+    }
+
+    fn validate(event: &Event) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        rules::strict_create(&mut errors, &to_core(event.clone()));
+        errors
+    }
+
+    fn validate_update(new: &Event, old: &Event) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        rules::strict_update(&mut errors, &to_core(new.clone()), &to_core(old.clone()));
+        errors
+    }
+
+    fn selectable_fields(event: &Event) -> Vec<(&'static str, String)> {
+        let nothing = ObjectReference::default();
+        let object = event.regarding.as_ref().unwrap_or(&nothing);
+        [
+            ("regarding.kind", text(&object.kind)),
+            ("regarding.namespace", text(&object.namespace)),
+            ("regarding.name", text(&object.name)),
+            ("regarding.uid", text(&object.uid)),
+            ("regarding.apiVersion", text(&object.api_version)),
+            ("regarding.resourceVersion", text(&object.resource_version)),
+            ("regarding.fieldPath", text(&object.field_path)),
+            ("reason", text(&event.reason)),
+            ("reportingController", text(&event.reporting_controller)),
+            ("type", text(&event.type_)),
+        ]
+        .map(|(field, value)| (field, value.to_owned()))
+        .into()
+    }
+
+    fn columns() -> Vec<Column> {
+        row::columns()
+    }
+
+    fn cells(event: &Event, now: Timestamp) -> Vec<Value> {
+        row::cells(&to_core(event.clone()), now)
+    }
 }

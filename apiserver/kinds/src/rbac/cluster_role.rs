@@ -1,8 +1,12 @@
 //! `ClusterRole`.
 
-use crate::kind::{Kind, Names};
+use corral_api::field::FieldError;
 use corral_api::k8s::api::rbac::v1::ClusterRole;
 use corral_api::names;
+
+use super::policy_rule;
+use crate::kind::{Kind, Names};
+use crate::rules::{self, Errors, at};
 
 /// `rbac.authorization.k8s.io/v1 ClusterRole`.
 pub struct ClusterRoleKind;
@@ -21,4 +25,27 @@ impl Kind for ClusterRoleKind {
         namespaced: false,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+
+    fn validate(role: &ClusterRole) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        for (index, rule) in role.rules.iter().flatten().enumerate() {
+            policy_rule::validate(&mut errors, &at("rules").index(index), rule, false);
+        }
+        if let Some(aggregation) = &role.aggregation_rule {
+            let path = at("aggregationRule.clusterRoleSelectors");
+            let selectors = aggregation
+                .cluster_role_selectors
+                .as_deref()
+                .unwrap_or_default();
+            if selectors.is_empty() {
+                let detail =
+                    "at least one clusterRoleSelector required if aggregationRule is non-nil";
+                errors.push(FieldError::required(&path, detail));
+            }
+            for (index, selector) in selectors.iter().enumerate() {
+                rules::label_selector(&mut errors, &path.index(index), selector);
+            }
+        }
+        errors
+    }
 }

@@ -1,11 +1,14 @@
 //! `ClusterRoleBinding`.
+
+use corral_api::field::FieldError;
+use corral_api::k8s::api::rbac::v1::ClusterRoleBinding;
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::subjects;
 use crate::kind::{Column, Kind, Names};
-use corral_api::k8s::api::rbac::v1::ClusterRoleBinding;
-use corral_api::names;
+use crate::rules::{Errors, at, json};
 
 /// `rbac.authorization.k8s.io/v1 ClusterRoleBinding`.
 pub struct ClusterRoleBindingKind;
@@ -36,5 +39,30 @@ impl Kind for ClusterRoleBindingKind {
             binding.subjects.as_deref(),
             now,
         )
+    }
+
+    fn default(binding: &mut ClusterRoleBinding) {
+        subjects::default(&mut binding.role_ref, binding.subjects.as_mut());
+    }
+
+    fn validate(binding: &ClusterRoleBinding) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        subjects::validate_role(&mut errors, &binding.role_ref, &["ClusterRole"]);
+        let given = binding.subjects.as_deref().unwrap_or_default();
+        subjects::validate(&mut errors, given, false);
+        errors
+    }
+
+    fn validate_update(new: &ClusterRoleBinding, old: &ClusterRoleBinding) -> Vec<FieldError> {
+        let mut errors = Self::validate(new);
+        if new.role_ref != old.role_ref {
+            let value = json(&new.role_ref);
+            errors.push(FieldError::invalid(
+                &at("roleRef"),
+                value,
+                "cannot change roleRef",
+            ));
+        }
+        errors
     }
 }

@@ -1,8 +1,12 @@
 //! `Role`.
 
-use crate::kind::{Kind, Names};
+use corral_api::field::FieldError;
 use corral_api::k8s::api::rbac::v1::Role;
 use corral_api::names;
+
+use super::policy_rule;
+use crate::kind::{Kind, Names};
+use crate::rules::{Errors, at};
 
 /// `rbac.authorization.k8s.io/v1 Role`.
 pub struct RoleKind;
@@ -21,4 +25,12 @@ impl Kind for RoleKind {
         namespaced: true,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+
+    fn validate(role: &Role) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        for (index, rule) in role.rules.iter().flatten().enumerate() {
+            policy_rule::validate(&mut errors, &at("rules").index(index), rule, true);
+        }
+        errors
+    }
 }

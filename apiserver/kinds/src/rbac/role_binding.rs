@@ -1,11 +1,14 @@
 //! `RoleBinding`.
+
+use corral_api::field::FieldError;
+use corral_api::k8s::api::rbac::v1::RoleBinding;
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::subjects;
 use crate::kind::{Column, Kind, Names};
-use corral_api::k8s::api::rbac::v1::RoleBinding;
-use corral_api::names;
+use crate::rules::{Errors, at, json};
 
 /// `rbac.authorization.k8s.io/v1 RoleBinding`.
 pub struct RoleBindingKind;
@@ -36,5 +39,30 @@ impl Kind for RoleBindingKind {
             binding.subjects.as_deref(),
             now,
         )
+    }
+
+    fn default(binding: &mut RoleBinding) {
+        subjects::default(&mut binding.role_ref, binding.subjects.as_mut());
+    }
+
+    fn validate(binding: &RoleBinding) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        subjects::validate_role(&mut errors, &binding.role_ref, &["Role", "ClusterRole"]);
+        let given = binding.subjects.as_deref().unwrap_or_default();
+        subjects::validate(&mut errors, given, true);
+        errors
+    }
+
+    fn validate_update(new: &RoleBinding, old: &RoleBinding) -> Vec<FieldError> {
+        let mut errors = Self::validate(new);
+        if new.role_ref != old.role_ref {
+            let value = json(&new.role_ref);
+            errors.push(FieldError::invalid(
+                &at("roleRef"),
+                value,
+                "cannot change roleRef",
+            ));
+        }
+        errors
     }
 }

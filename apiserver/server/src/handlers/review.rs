@@ -57,6 +57,7 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
             created(call, &review)
         }
         "selfsubjectrulesreviews" => rules(call),
+        "bindings" => super::subresource::bind_by_collection(call).await,
         _ => Err(Status::no_such_path()),
     }
 }

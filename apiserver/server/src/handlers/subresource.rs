@@ -171,11 +171,25 @@ async fn finalize(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     object_answer(call, resource, 200, written.json)
 }
 
+/// Gives a pod to a node; the body names the pod.
+pub(super) async fn bind_by_collection(call: &Call) -> Result<Answer, Status> {
+    let body = call.decoded_kind("", "v1", "Binding")?.value;
+    let name = body["metadata"]["name"].as_str().unwrap_or("").to_owned();
+    if name.is_empty() {
+        return Err(Status::bad_request("metadata.name must name the pod"));
+    }
+    let pods = call.shared.api.core("pods").clone();
+    bind_to(call, &pods, &name, &body).await
+}
+
 /// Gives a pod to a node.
 async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let cx = call.write_context()?;
-    let name = &call.info.name;
     let body = call.decoded_kind("", "v1", "Binding")?.value;
+    bind_to(call, resource, &call.info.name, &body).await
+}
+
+async fn bind_to(call: &Call, resource: &Resource, name: &str, body: &Value) -> Result<Answer, Status> {
+    let cx = call.write_context()?;
     let target = &body["target"];
     let node = target["name"].as_str().unwrap_or("").to_owned();
     if node.is_empty() {

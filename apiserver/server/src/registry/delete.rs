@@ -120,7 +120,7 @@ impl Resource {
                     let bytes = canonical(marked);
                     let update = Operation::Update {
                         key: key.clone(),
-                        value: bytes.clone(),
+                        value: self.stored(&bytes)?,
                         expected: live.revision,
                     };
                     (Some(bytes), vec![update])

@@ -23,7 +23,7 @@ const DEFAULT: [&str; 14] = [
 ];
 
 /// Every capability of Linux, in the kernel's order.
-const ALL: [&str; 41] = [
+pub const ALL: [&str; 41] = [
     "CHOWN",
     "DAC_OVERRIDE",
     "DAC_READ_SEARCH",

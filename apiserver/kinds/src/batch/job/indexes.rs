@@ -27,12 +27,16 @@ pub fn parse(text: &str, completions: i32) -> Result<Ranges, String> {
             None => (number(part)?, number(part)?),
         };
         if part.contains('-') && first >= last {
-            return Err(format!("non-increasing order, previous: {first}, current: {last}"));
+            return Err(format!(
+                "non-increasing order, previous: {first}, current: {last}"
+            ));
         }
         if let Some((_, previous)) = ranges.last()
             && *previous >= first
         {
-            return Err(format!("non-increasing order, previous: {previous}, current: {first}"));
+            return Err(format!(
+                "non-increasing order, previous: {previous}, current: {first}"
+            ));
         }
         ranges.push((first, last));
     }
@@ -52,7 +56,10 @@ mod tests {
     fn indexes_ascend_and_stay_below_the_completions() {
         assert_eq!(parse("1,3-5", 6).map(|r| count(&r)), Ok(4));
         assert_eq!(parse("6", 6), Err("too large index: \"6\"".to_owned()));
-        assert_eq!(parse("3,2", 6), Err("non-increasing order, previous: 3, current: 2".to_owned()));
+        assert_eq!(
+            parse("3,2", 6),
+            Err("non-increasing order, previous: 3, current: 2".to_owned())
+        );
         assert!(parse("a", 6).is_err());
     }
 }

@@ -11,7 +11,8 @@ use corral_api::names;
 use corral_api::selector::LabelSelector;
 
 use super::{
-    CONTROLLER_UID_LABEL, JOB_NAME_LABEL, LEGACY_CONTROLLER_UID_LABEL, LEGACY_JOB_NAME_LABEL, indexes,
+    CONTROLLER_UID_LABEL, JOB_NAME_LABEL, LEGACY_CONTROLLER_UID_LABEL, LEGACY_JOB_NAME_LABEL,
+    indexes,
 };
 use crate::core::pod_spec::validation;
 use crate::rules::{self, Errors, Seen, at, invalid_unshown, json, text};
@@ -42,7 +43,11 @@ pub fn job(job: &Job) -> Errors {
         None => errors.push(FieldError::required(&path.child("selector"), "")),
         Some(selector) => rules::label_selector(&mut errors, &path.child("selector"), selector),
     }
-    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    let labels = spec
+        .template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.as_ref());
     if let Ok(selector) = LabelSelector::from_object(spec.selector.as_ref())
         && !selector.matches_opt(labels)
     {
@@ -62,14 +67,22 @@ pub fn job(job: &Job) -> Errors {
 }
 
 fn generated_selector(errors: &mut Errors, job: &Job, spec: &JobSpec) {
-    let Some(selector) = spec.selector.as_ref().filter(|_| spec.manual_selector != Some(true)) else {
+    let Some(selector) = spec
+        .selector
+        .as_ref()
+        .filter(|_| spec.manual_selector != Some(true))
+    else {
         return;
     };
     let (name, uid) = (text(&job.metadata.name), text(&job.metadata.uid));
     if uid.is_empty() {
         errors.push(FieldError::required(&at("metadata.uid"), ""));
     }
-    let labels = spec.template.metadata.as_ref().and_then(|m| m.labels.as_ref());
+    let labels = spec
+        .template
+        .metadata
+        .as_ref()
+        .and_then(|m| m.labels.as_ref());
     let expected = [
         (LEGACY_CONTROLLER_UID_LABEL, uid),
         (LEGACY_JOB_NAME_LABEL, name),
@@ -81,16 +94,25 @@ fn generated_selector(errors: &mut Errors, job: &Job, spec: &JobSpec) {
         let detail = format!("must be '{value}'");
         match labels.and_then(|l| l.get(label)) {
             None => errors.push(FieldError::required(&path, detail)),
-            Some(given) if given != value => errors.push(FieldError::invalid(&path, json(&labels), detail)),
+            Some(given) if given != value => {
+                errors.push(FieldError::invalid(&path, json(&labels), detail))
+            }
             Some(_) => {}
         }
     }
-    let expected = expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into_iter().collect();
+    let expected = expected
+        .map(|(k, v)| (k.to_owned(), v.to_owned()))
+        .into_iter()
+        .collect();
     if let Ok(parsed) = LabelSelector::from_object(Some(selector))
         && !parsed.matches(&expected)
     {
         let detail = "`selector` not auto-generated";
-        errors.push(FieldError::invalid(&at("spec.selector"), json(selector), detail));
+        errors.push(FieldError::invalid(
+            &at("spec.selector"),
+            json(selector),
+            detail,
+        ));
     }
 }
 
@@ -101,21 +123,35 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
         ("completions", spec.completions.map(i64::from)),
         ("activeDeadlineSeconds", spec.active_deadline_seconds),
         ("backoffLimit", spec.backoff_limit.map(i64::from)),
-        ("ttlSecondsAfterFinished", spec.ttl_seconds_after_finished.map(i64::from)),
-        ("backoffLimitPerIndex", spec.backoff_limit_per_index.map(i64::from)),
+        (
+            "ttlSecondsAfterFinished",
+            spec.ttl_seconds_after_finished.map(i64::from),
+        ),
+        (
+            "backoffLimitPerIndex",
+            spec.backoff_limit_per_index.map(i64::from),
+        ),
         ("maxFailedIndexes", spec.max_failed_indexes.map(i64::from)),
     ] {
         rules::nonnegative_opt(errors, &path.child(field), n);
     }
     if spec.max_failed_indexes.is_some() && spec.backoff_limit_per_index.is_none() {
         let path = path.child("backoffLimitPerIndex");
-        errors.push(FieldError::required(&path, "when maxFailedIndexes is specified"));
+        errors.push(FieldError::required(
+            &path,
+            "when maxFailedIndexes is specified",
+        ));
     }
     if let Some(manager) = &spec.managed_by {
         managed_by(errors, &path.child("managedBy"), manager);
     }
     if let Some(mode) = &spec.completion_mode {
-        rules::supported(errors, &path.child("completionMode"), mode, &["NonIndexed", "Indexed"]);
+        rules::supported(
+            errors,
+            &path.child("completionMode"),
+            mode,
+            &["NonIndexed", "Indexed"],
+        );
     }
     if is_indexed(spec) {
         indexed(errors, path, spec);
@@ -125,7 +161,11 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
     if let Some(policy) = &spec.pod_failure_policy {
         let path = path.child("podFailurePolicy.rules");
         if policy.rules.len() > POLICY_RULES_MAX {
-            errors.push(FieldError::too_many(&path, policy.rules.len(), POLICY_RULES_MAX));
+            errors.push(FieldError::too_many(
+                &path,
+                policy.rules.len(),
+                POLICY_RULES_MAX,
+            ));
         }
         for (index, rule) in policy.rules.iter().enumerate() {
             failure_rule(errors, &path.index(index), rule, spec);
@@ -148,7 +188,10 @@ fn managed_by(errors: &mut Errors, path: &FieldPath, manager: &str) {
         errors.push(FieldError::required(path, ""));
         return;
     }
-    match manager.split_once('/').filter(|(host, rest)| !host.is_empty() && !rest.is_empty()) {
+    match manager
+        .split_once('/')
+        .filter(|(host, rest)| !host.is_empty() && !rest.is_empty())
+    {
         None => {
             let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
             errors.push(FieldError::invalid(path, manager, detail));
@@ -173,23 +216,55 @@ fn indexed(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
         return;
     };
     let when = " when completion mode is Indexed";
-    at_most(errors, "parallelism", spec.parallelism, INDEXED_PARALLELISM_MAX, when);
+    at_most(
+        errors,
+        "parallelism",
+        spec.parallelism,
+        INDEXED_PARALLELISM_MAX,
+        when,
+    );
     if let Some(n) = spec.max_failed_indexes.filter(|n| *n > completions) {
         let detail = "must be less than or equal to completions";
-        errors.push(FieldError::invalid(&path.child("maxFailedIndexes"), n, detail));
+        errors.push(FieldError::invalid(
+            &path.child("maxFailedIndexes"),
+            n,
+            detail,
+        ));
     }
-    at_most(errors, "maxFailedIndexes", spec.max_failed_indexes, FAILED_INDEXES_MAX, "");
+    at_most(
+        errors,
+        "maxFailedIndexes",
+        spec.max_failed_indexes,
+        FAILED_INDEXES_MAX,
+        "",
+    );
     if completions > COMPLETIONS_SOFT_MAX && spec.backoff_limit_per_index.is_some() {
         if spec.max_failed_indexes.is_none() {
-            let detail = format!("must be specified when completions is above {COMPLETIONS_SOFT_MAX}");
-            errors.push(FieldError::required(&path.child("maxFailedIndexes"), detail));
+            let detail =
+                format!("must be specified when completions is above {COMPLETIONS_SOFT_MAX}");
+            errors.push(FieldError::required(
+                &path.child("maxFailedIndexes"),
+                detail,
+            ));
         }
         let when = format!(
             " when completions are above {COMPLETIONS_SOFT_MAX} and used with backoff limit per index"
         );
-        at_most(errors, "parallelism", spec.parallelism, HIGH_COMPLETIONS_PARALLELISM_MAX, &when);
+        at_most(
+            errors,
+            "parallelism",
+            spec.parallelism,
+            HIGH_COMPLETIONS_PARALLELISM_MAX,
+            &when,
+        );
         let max = HIGH_COMPLETIONS_FAILED_INDEXES_MAX;
-        at_most(errors, "maxFailedIndexes", spec.max_failed_indexes, max, &when);
+        at_most(
+            errors,
+            "maxFailedIndexes",
+            spec.max_failed_indexes,
+            max,
+            &when,
+        );
     }
 }
 
@@ -220,7 +295,12 @@ fn restart_policy(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
     }
 }
 
-fn failure_rule(errors: &mut Errors, path: &FieldPath, rule: &PodFailurePolicyRule, spec: &JobSpec) {
+fn failure_rule(
+    errors: &mut Errors,
+    path: &FieldPath,
+    rule: &PodFailurePolicyRule,
+    spec: &JobSpec,
+) {
     let action_path = path.child("action");
     match rule.action.as_str() {
         "" => {
@@ -242,14 +322,23 @@ fn failure_rule(errors: &mut Errors, path: &FieldPath, rule: &PodFailurePolicyRu
     let patterns = rule.on_pod_conditions.as_deref().unwrap_or_default();
     let patterns_path = path.child("onPodConditions");
     if patterns.len() > POLICY_RULES_MAX {
-        errors.push(FieldError::too_many(&patterns_path, patterns.len(), POLICY_RULES_MAX));
+        errors.push(FieldError::too_many(
+            &patterns_path,
+            patterns.len(),
+            POLICY_RULES_MAX,
+        ));
     }
     for (index, pattern) in patterns.iter().enumerate() {
         let path = patterns_path.index(index);
         let complaints = names::qualified_name(&pattern.type_);
         rules::complain(errors, &path.child("type"), &pattern.type_, complaints);
         let allowed = ["False", "True", "Unknown"];
-        rules::required_of(errors, &path.child("status"), text(&pattern.status), &allowed);
+        rules::required_of(
+            errors,
+            &path.child("status"),
+            text(&pattern.status),
+            &allowed,
+        );
     }
     let detail = match (rule.on_exit_codes.is_some(), patterns.is_empty()) {
         (true, false) => "specifying both OnExitCodes and OnPodConditions is not supported",
@@ -265,15 +354,26 @@ fn exit_codes(
     codes: &PodFailurePolicyOnExitCodesRequirement,
     spec: &JobSpec,
 ) {
-    rules::required_of(errors, &path.child("operator"), &codes.operator, &["In", "NotIn"]);
+    rules::required_of(
+        errors,
+        &path.child("operator"),
+        &codes.operator,
+        &["In", "NotIn"],
+    );
     if let Some(name) = &codes.container_name {
         let pods = spec.template.spec.as_ref();
-        let mut containers = pods
-            .into_iter()
-            .flat_map(|p| p.containers.iter().chain(p.init_containers.iter().flatten()));
+        let mut containers = pods.into_iter().flat_map(|p| {
+            p.containers
+                .iter()
+                .chain(p.init_containers.iter().flatten())
+        });
         if !containers.any(|c| c.name == *name) {
             let detail = "must be one of the container or initContainer names in the pod template";
-            errors.push(FieldError::invalid(&path.child("containerName"), name.as_str(), detail));
+            errors.push(FieldError::invalid(
+                &path.child("containerName"),
+                name.as_str(),
+                detail,
+            ));
         }
     }
     let path = path.child("values");
@@ -281,7 +381,11 @@ fn exit_codes(
         let detail = "at least one value is required";
         errors.push(FieldError::invalid(&path, json(&codes.values), detail));
     } else if codes.values.len() > EXIT_CODES_MAX {
-        errors.push(FieldError::too_many(&path, codes.values.len(), EXIT_CODES_MAX));
+        errors.push(FieldError::too_many(
+            &path,
+            codes.values.len(),
+            EXIT_CODES_MAX,
+        ));
     }
     let mut seen = BTreeSet::new();
     for (index, code) in codes.values.iter().enumerate() {
@@ -294,12 +398,18 @@ fn exit_codes(
         }
     }
     if !codes.values.is_sorted() {
-        errors.push(FieldError::invalid(&path, json(&codes.values), "must be ordered"));
+        errors.push(FieldError::invalid(
+            &path,
+            json(&codes.values),
+            "must be ordered",
+        ));
     }
 }
 
 fn success_policy(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
-    let Some(policy) = &spec.success_policy else { return };
+    let Some(policy) = &spec.success_policy else {
+        return;
+    };
     if !is_indexed(spec) {
         let detail = "requires indexed completion mode";
         errors.push(FieldError::invalid(path, json(policy), detail));
@@ -311,7 +421,11 @@ fn success_policy(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
         errors.push(FieldError::required(&path, detail));
     }
     if policy.rules.len() > POLICY_RULES_MAX {
-        errors.push(FieldError::too_many(&path, policy.rules.len(), POLICY_RULES_MAX));
+        errors.push(FieldError::too_many(
+            &path,
+            policy.rules.len(),
+            POLICY_RULES_MAX,
+        ));
     }
     let completions = spec.completions.unwrap_or(0);
     for (index, rule) in policy.rules.iter().enumerate() {
@@ -338,11 +452,15 @@ fn success_rule(errors: &mut Errors, path: &FieldPath, rule: &SuccessPolicyRule,
             }
         }
     }
-    let Some(count) = rule.succeeded_count else { return };
+    let Some(count) = rule.succeeded_count else {
+        return;
+    };
     let path = path.child("succeededCount");
     rules::nonnegative(errors, &path, count);
     if count > completions {
-        let detail = format!("must be less than or equal to {completions} (the number of specified completions)");
+        let detail = format!(
+            "must be less than or equal to {completions} (the number of specified completions)"
+        );
         errors.push(FieldError::invalid(&path, count, detail));
     }
     if let Some(n) = n_indexes.filter(|n| count > *n) {
@@ -356,16 +474,35 @@ fn success_rule(errors: &mut Errors, path: &FieldPath, rule: &SuccessPolicyRule,
 /// What may not change of a Job.
 pub fn update(new: &Job, old: &Job) -> Errors {
     let mut errors = job(new);
-    let (Some(spec), Some(was)) = (&new.spec, &old.spec) else { return errors };
+    let (Some(spec), Some(was)) = (&new.spec, &old.spec) else {
+        return errors;
+    };
     let path = at("spec");
     let completions = path.child("completions");
     if !is_indexed(spec) {
-        rules::immutable(&mut errors, &completions, &spec.completions, &was.completions);
-    } else if spec.completions != was.completions && spec.completions.is_some() && spec.completions != spec.parallelism {
+        rules::immutable(
+            &mut errors,
+            &completions,
+            &spec.completions,
+            &was.completions,
+        );
+    } else if spec.completions != was.completions
+        && spec.completions.is_some()
+        && spec.completions != spec.parallelism
+    {
         let detail = "can only be modified in tandem with spec.parallelism";
-        errors.push(FieldError::invalid(&completions, json(&spec.completions), detail));
+        errors.push(FieldError::invalid(
+            &completions,
+            json(&spec.completions),
+            detail,
+        ));
     }
-    rules::immutable(&mut errors, &path.child("selector"), &spec.selector, &was.selector);
+    rules::immutable(
+        &mut errors,
+        &path.child("selector"),
+        &spec.selector,
+        &was.selector,
+    );
     template_update(&mut errors, &path.child("template"), spec, old);
     macro_rules! fixed {
         ($($field:ident $name:literal),*) => {$(
@@ -389,9 +526,8 @@ fn template_update(errors: &mut Errors, path: &FieldPath, spec: &JobSpec, old: &
         let mut conditions = s.conditions.iter().flatten();
         conditions.any(|c| c.type_ == "Suspended" && c.status == "True")
     };
-    let stopped = status.is_none_or(|s| {
-        s.active.unwrap_or(0) == 0 && (s.start_time.is_none() || condition(s))
-    });
+    let stopped = status
+        .is_none_or(|s| s.active.unwrap_or(0) == 0 && (s.start_time.is_none() || condition(s)));
     let mut expected = was.template.clone();
     if suspended && stopped {
         allow_placement(&mut expected, &spec.template);
@@ -406,20 +542,34 @@ fn allow_placement(expected: &mut PodTemplateSpec, new: &PodTemplateSpec) {
         expected.labels.clone_from(&meta.labels);
         expected.annotations.clone_from(&meta.annotations);
     }
-    let (Some(expected), Some(new)) = (&mut expected.spec, &new.spec) else { return };
+    let (Some(expected), Some(new)) = (&mut expected.spec, &new.spec) else {
+        return;
+    };
     expected.node_selector.clone_from(&new.node_selector);
     expected.tolerations.clone_from(&new.tolerations);
     expected.scheduling_gates.clone_from(&new.scheduling_gates);
     let node_affinity = new.affinity.as_ref().and_then(|a| a.node_affinity.clone());
     let mut affinity = expected.affinity.clone().unwrap_or_default();
     affinity.node_affinity = node_affinity;
-    expected.affinity = Some(affinity).filter(|a| *a != Affinity::default() || new.affinity.is_some());
+    expected.affinity =
+        Some(affinity).filter(|a| *a != Affinity::default() || new.affinity.is_some());
 }
 
 fn allow_resources(expected: &mut PodTemplateSpec, new: &PodTemplateSpec) {
-    let (Some(expected), Some(new)) = (&mut expected.spec, &new.spec) else { return };
-    let containers = expected.init_containers.iter_mut().flatten().chain(&mut expected.containers);
-    let given: Vec<_> = new.init_containers.iter().flatten().chain(&new.containers).collect();
+    let (Some(expected), Some(new)) = (&mut expected.spec, &new.spec) else {
+        return;
+    };
+    let containers = expected
+        .init_containers
+        .iter_mut()
+        .flatten()
+        .chain(&mut expected.containers);
+    let given: Vec<_> = new
+        .init_containers
+        .iter()
+        .flatten()
+        .chain(&new.containers)
+        .collect();
     for container in containers {
         if let Some(given) = given.iter().find(|c| c.name == container.name) {
             container.resources.clone_from(&given.resources);

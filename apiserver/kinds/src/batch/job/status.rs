@@ -49,7 +49,11 @@ fn counts(errors: &mut Errors, status: &JobStatus) {
     }
     if let Some(uncounted) = &status.uncounted_terminated_pods {
         let path = path.child("uncountedTerminatedPods");
-        job_rules::uids(errors, &path.child("succeeded"), uncounted.succeeded.as_ref());
+        job_rules::uids(
+            errors,
+            &path.child("succeeded"),
+            uncounted.succeeded.as_ref(),
+        );
         job_rules::uids(errors, &path.child("failed"), uncounted.failed.as_ref());
     }
 }
@@ -57,7 +61,10 @@ fn counts(errors: &mut Errors, status: &JobStatus) {
 fn conditions(errors: &mut Errors, status: &JobStatus, was: &JobStatus) {
     let path = at("status.conditions");
     for (both, detail) in [
-        (["Complete", "Failed"], "cannot set Complete=True and Failed=true conditions"),
+        (
+            ["Complete", "Failed"],
+            "cannot set Complete=True and Failed=true conditions",
+        ),
         (
             ["Complete", "FailureTarget"],
             "cannot set Complete=True and FailureTarget=true conditions",
@@ -82,7 +89,8 @@ fn conditions(errors: &mut Errors, status: &JobStatus, was: &JobStatus) {
         errors.push(invalid_unshown(&path, detail));
     }
     if becomes("Complete") && !is(status, "SuccessCriteriaMet") {
-        let detail = "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
+        let detail =
+            "cannot set Complete=True condition without the SuccessCriteriaMet=true condition";
         errors.push(invalid_unshown(&path, detail));
     }
     for condition in ["Failed", "Complete", "FailureTarget"] {
@@ -138,7 +146,10 @@ fn times(errors: &mut Errors, job: &Job, status: &JobStatus, was: &JobStatus) {
 
 fn finished(errors: &mut Errors, status: &JobStatus) {
     let path = at("status");
-    for (field, n) in [("active", status.active), ("terminating", status.terminating)] {
+    for (field, n) in [
+        ("active", status.active),
+        ("terminating", status.terminating),
+    ] {
         if let Some(n) = n.filter(|n| *n > 0) {
             let detail = format!("{field}>0 is invalid for finished job");
             errors.push(FieldError::invalid(&path.child(field), n, detail));
@@ -146,7 +157,10 @@ fn finished(errors: &mut Errors, status: &JobStatus) {
     }
     if let Some(uncounted) = &status.uncounted_terminated_pods {
         let lists = [&uncounted.failed, &uncounted.succeeded];
-        if lists.iter().any(|l| l.as_ref().is_some_and(|l| !l.is_empty())) {
+        if lists
+            .iter()
+            .any(|l| l.as_ref().is_some_and(|l| !l.is_empty()))
+        {
             let path = path.child("uncountedTerminatedPods");
             let detail = "must be empty for finished job";
             errors.push(FieldError::invalid(&path, json(uncounted), detail));
@@ -167,9 +181,15 @@ fn completed_indexes(errors: &mut Errors, job: &Job, status: &JobStatus) {
         && spec.backoff_limit_per_index.is_none()
     {
         let detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
-        errors.push(FieldError::invalid(&path.child("failedIndexes"), failed.as_str(), detail));
+        errors.push(FieldError::invalid(
+            &path.child("failedIndexes"),
+            failed.as_str(),
+            detail,
+        ));
     }
-    let Some(completions) = spec.completions else { return };
+    let Some(completions) = spec.completions else {
+        return;
+    };
     for (field, given) in [
         ("completedIndexes", completed),
         ("failedIndexes", rules::text(&status.failed_indexes)),
@@ -195,6 +215,10 @@ fn history(errors: &mut Errors, job: &Job, status: &JobStatus, was: &JobStatus) 
     let (succeeded, before) = (status.succeeded.unwrap_or(0), was.succeeded.unwrap_or(0));
     if succeeded < before && !shrinks {
         let detail = "cannot decrease the succeeded counter";
-        errors.push(FieldError::invalid(&path.child("succeeded"), succeeded, detail));
+        errors.push(FieldError::invalid(
+            &path.child("succeeded"),
+            succeeded,
+            detail,
+        ));
     }
 }

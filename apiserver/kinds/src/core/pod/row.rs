@@ -16,7 +16,10 @@ pub fn columns() -> Vec<Column> {
         Column::NAME,
         Column::text("Ready", "Containers that are ready, of how many."),
         Column::text("Status", "What the pod is doing, in one word."),
-        Column::text("Restarts", "How often its containers were restarted, and when last."),
+        Column::text(
+            "Restarts",
+            "How often its containers were restarted, and when last.",
+        ),
         Column::AGE,
         Column::text("IP", "The pod's address.").wide(),
         Column::text("Node", "The node that runs it.").wide(),
@@ -258,14 +261,16 @@ mod tests {
 
     #[test]
     fn a_pod_says_what_it_is_doing() {
-        let running = json!({"name": "a", "ready": true, "restartCount": 0, "state": {"running": {}}});
+        let running =
+            json!({"name": "a", "ready": true, "restartCount": 0, "state": {"running": {}}});
         let crashed = json!({
             "name": "a", "ready": false, "restartCount": 3, "state": {"waiting": {"reason": "CrashLoopBackOff"}},
             "lastState": {"terminated": {"exitCode": 1, "finishedAt": "2026-01-01T00:05:00Z"}},
         });
         let init_waits = json!({"name": "i", "state": {"waiting": {"reason": "PodInitializing"}}});
         let init_failed = json!({"name": "i", "state": {"terminated": {"exitCode": 2}}});
-        let init_done = json!({"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
+        let init_done =
+            json!({"name": "i", "state": {"terminated": {"exitCode": 0, "reason": "Completed"}}});
         for (status, expected) in [
             (json!({"phase": "Pending"}), "web | 0/1 | Pending | 0 | 10m"),
             (
@@ -292,7 +297,10 @@ mod tests {
         ] {
             let row = row(pod(status));
             assert!(row.starts_with(expected), "{row}");
-            assert!(row.ends_with("| <none> | <none> | <none> | <none>"), "{row}");
+            assert!(
+                row.ends_with("| <none> | <none> | <none> | <none>"),
+                "{row}"
+            );
         }
     }
 

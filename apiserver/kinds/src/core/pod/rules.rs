@@ -9,7 +9,7 @@ use corral_api::k8s::api::core::v1::{
 use corral_api::names;
 use serde_json::Value;
 
-use crate::core::pod_spec::validation::{self, Owner, containers, scheduling};
+use crate::core::pod_spec::validation::{self, Owner, containers};
 use crate::rules::{self, Errors, at, json};
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
@@ -40,10 +40,16 @@ fn always(errors: &mut Errors, pod: &Pod) {
 
 fn tokens_without_account(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
-        let sources = volume.projected.iter().flat_map(|p| p.sources.iter().flatten());
+        let sources = volume
+            .projected
+            .iter()
+            .flat_map(|p| p.sources.iter().flatten());
         for (source_index, source) in sources.enumerate() {
             if source.service_account_token.is_some() {
-                let path = path.index(index).child("projected.sources").index(source_index);
+                let path = path
+                    .index(index)
+                    .child("projected.sources")
+                    .index(source_index);
                 errors.push(FieldError::forbidden(
                     &path.child("serviceAccountToken"),
                     "must not be specified when serviceAccountName is not set",
@@ -59,11 +65,18 @@ pub fn create(pod: &Pod) -> Errors {
     always(&mut errors, pod);
     let path = at("spec");
     let spec = spec_of(pod);
-    if spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
+    if spec
+        .ephemeral_containers
+        .as_ref()
+        .is_some_and(|c| !c.is_empty())
+    {
         let path = path.child("ephemeralContainers");
         errors.push(FieldError::forbidden(&path, "cannot be set on create"));
     }
-    let gated = spec.scheduling_gates.as_ref().is_some_and(|g| !g.is_empty());
+    let gated = spec
+        .scheduling_gates
+        .as_ref()
+        .is_some_and(|g| !g.is_empty());
     if gated && !rules::text(&spec.node_name).is_empty() {
         let detail = "cannot be set until all schedulingGates have been cleared";
         errors.push(FieldError::forbidden(&path.child("nodeName"), detail));
@@ -79,12 +92,22 @@ pub fn update(new: &Pod, old: &Pod) -> Errors {
     let (spec, was) = (spec_of(new), spec_of(old));
     let init = spec.init_containers.as_deref().unwrap_or_default();
     let was_init = was.init_containers.as_deref().unwrap_or_default();
-    let same_containers = same_number(&mut errors, &path.child("containers"), &spec.containers, &was.containers)
-        && same_number(&mut errors, &path.child("initContainers"), init, was_init);
+    let same_containers =
+        same_number(
+            &mut errors,
+            &path.child("containers"),
+            &spec.containers,
+            &was.containers,
+        ) && same_number(&mut errors, &path.child("initContainers"), init, was_init);
     if !same_containers {
         return errors;
     }
-    deadline(&mut errors, &path.child("activeDeadlineSeconds"), &spec, &was);
+    deadline(
+        &mut errors,
+        &path.child("activeDeadlineSeconds"),
+        &spec,
+        &was,
+    );
     only_added_tolerations(&mut errors, &path.child("tolerations"), &spec, &was);
     only_removed_gates(&mut errors, &path.child("schedulingGates"), &spec, &was);
     let reverted = without_allowed_changes(&mut errors, &path, &spec, &was);
@@ -95,7 +118,12 @@ pub fn update(new: &Pod, old: &Pod) -> Errors {
     errors
 }
 
-fn same_number(errors: &mut Errors, path: &FieldPath, new: &[Container], old: &[Container]) -> bool {
+fn same_number(
+    errors: &mut Errors,
+    path: &FieldPath,
+    new: &[Container],
+    old: &[Container],
+) -> bool {
     if new.len() != old.len() {
         let detail = "pod updates may not add or remove containers";
         errors.push(FieldError::forbidden(path, detail));
@@ -125,7 +153,10 @@ fn only_added_tolerations(errors: &mut Errors, path: &FieldPath, spec: &PodSpec,
     for old in was.tolerations.iter().flatten() {
         let kept = |t: &Toleration| {
             let seconds = t.toleration_seconds;
-            *t == Toleration { toleration_seconds: seconds, ..old.clone() }
+            *t == Toleration {
+                toleration_seconds: seconds,
+                ..old.clone()
+            }
         };
         if !new.iter().any(kept) {
             let detail = "existing toleration can not be modified except its tolerationSeconds";
@@ -136,15 +167,31 @@ fn only_added_tolerations(errors: &mut Errors, path: &FieldPath, spec: &PodSpec,
 
 fn only_removed_gates(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, was: &PodSpec) {
     for (index, gate) in spec.scheduling_gates.iter().flatten().enumerate() {
-        if !was.scheduling_gates.iter().flatten().any(|g| g.name == gate.name) {
-            let detail = format!("only deletion is allowed, but found new scheduling gate '{}'", gate.name);
-            errors.push(FieldError::forbidden(&path.index(index).child("name"), detail));
+        if !was
+            .scheduling_gates
+            .iter()
+            .flatten()
+            .any(|g| g.name == gate.name)
+        {
+            let detail = format!(
+                "only deletion is allowed, but found new scheduling gate '{}'",
+                gate.name
+            );
+            errors.push(FieldError::forbidden(
+                &path.index(index).child("name"),
+                detail,
+            ));
         }
     }
 }
 
 /// The new spec with everything set back that an update may change.
-fn without_allowed_changes(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, was: &PodSpec) -> PodSpec {
+fn without_allowed_changes(
+    errors: &mut Errors,
+    path: &FieldPath,
+    spec: &PodSpec,
+    was: &PodSpec,
+) -> PodSpec {
     let mut spec = spec.clone();
     let init = spec.init_containers.iter_mut().flatten();
     for (container, old) in init.zip(was.init_containers.iter().flatten()) {
@@ -171,20 +218,30 @@ fn without_allowed_changes(errors: &mut Errors, path: &FieldPath, spec: &PodSpec
 fn narrowed_placement(errors: &mut Errors, path: &FieldPath, spec: &mut PodSpec, was: &PodSpec) {
     let nothing = BTreeMap::new();
     let selector = spec.node_selector.as_ref().unwrap_or(&nothing);
-    let lost = was.node_selector.iter().flatten().any(|(k, v)| selector.get(k) != Some(v));
+    let lost = was
+        .node_selector
+        .iter()
+        .flatten()
+        .any(|(k, v)| selector.get(k) != Some(v));
     if lost {
         let path = path.child("nodeSelector");
         let detail = "only additions to spec.nodeSelector are allowed (no mutations or deletions)";
         errors.push(FieldError::invalid(&path, json(selector), detail));
     }
     spec.node_selector.clone_from(&was.node_selector);
-    let node_affinity = |s: &PodSpec| -> Option<NodeAffinity> { s.affinity.as_ref()?.node_affinity.clone() };
+    let node_affinity =
+        |s: &PodSpec| -> Option<NodeAffinity> { s.affinity.as_ref()?.node_affinity.clone() };
     let (new, old) = (node_affinity(spec), node_affinity(was));
     let required = |a: &Option<NodeAffinity>| {
-        a.as_ref().and_then(|a| a.required_during_scheduling_ignored_during_execution.clone())
+        a.as_ref().and_then(|a| {
+            a.required_during_scheduling_ignored_during_execution
+                .clone()
+        })
     };
     if let Some(old) = required(&old) {
-        let terms = required(&new).map(|n| n.node_selector_terms).unwrap_or_default();
+        let terms = required(&new)
+            .map(|n| n.node_selector_terms)
+            .unwrap_or_default();
         let path = path.child("affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms");
         if terms.len() != old.node_selector_terms.len() {
             let detail = "no additions/deletions to non-empty NodeSelectorTerms list are allowed";
@@ -192,7 +249,10 @@ fn narrowed_placement(errors: &mut Errors, path: &FieldPath, spec: &mut PodSpec,
         }
         for (index, (term, old)) in terms.iter().zip(&old.node_selector_terms).enumerate() {
             let keeps = |new: &Option<Vec<_>>, old: &Option<Vec<_>>| {
-                let (new, old) = (new.as_deref().unwrap_or_default(), old.as_deref().unwrap_or_default());
+                let (new, old) = (
+                    new.as_deref().unwrap_or_default(),
+                    old.as_deref().unwrap_or_default(),
+                );
                 new.starts_with(old)
             };
             let kept = keeps(&term.match_expressions, &old.match_expressions)
@@ -213,7 +273,10 @@ fn set_node_affinity(spec: &mut PodSpec, node_affinity: Option<NodeAffinity>) {
     match (&mut spec.affinity, node_affinity) {
         (Some(affinity), kept) => affinity.node_affinity = kept,
         (None, Some(kept)) => {
-            spec.affinity = Some(Affinity { node_affinity: Some(kept), ..Affinity::default() });
+            spec.affinity = Some(Affinity {
+                node_affinity: Some(kept),
+                ..Affinity::default()
+            });
         }
         (None, None) => {}
     }
@@ -223,7 +286,10 @@ fn set_node_affinity(spec: &mut PodSpec, node_affinity: Option<NodeAffinity>) {
 fn changes(new: &PodSpec, old: &PodSpec) -> String {
     let (new, old) = (json(new), json(old));
     let nothing = serde_json::Map::new();
-    let (new, old) = (new.as_object().unwrap_or(&nothing), old.as_object().unwrap_or(&nothing));
+    let (new, old) = (
+        new.as_object().unwrap_or(&nothing),
+        old.as_object().unwrap_or(&nothing),
+    );
     let keys: std::collections::BTreeSet<&String> = new.keys().chain(old.keys()).collect();
     let shown = |value: Option<&Value>| -> String {
         let text = value.unwrap_or(&Value::Null).to_string();
@@ -232,7 +298,13 @@ fn changes(new: &PodSpec, old: &PodSpec) -> String {
     let lines: Vec<String> = keys
         .into_iter()
         .filter(|key| new.get(*key) != old.get(*key))
-        .map(|key| format!("  {key}: {} -> {}", shown(old.get(key)), shown(new.get(key))))
+        .map(|key| {
+            format!(
+                "  {key}: {} -> {}",
+                shown(old.get(key)),
+                shown(new.get(key))
+            )
+        })
         .collect();
     lines.join("\n")
 }
@@ -245,7 +317,10 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
     let status = new.status.as_ref().unwrap_or(&nothing);
     let was = old.status.as_ref().unwrap_or(&nothing);
     for (index, condition) in status.conditions.iter().flatten().enumerate() {
-        if !matches!(condition.type_.as_str(), "PodScheduled" | "Ready" | "Initialized") {
+        if !matches!(
+            condition.type_.as_str(),
+            "PodScheduled" | "Ready" | "Initialized"
+        ) {
             let path = path.child("conditions").index(index).child("Type");
             let complaints = names::qualified_name(&condition.type_);
             rules::complain(&mut errors, &path, &condition.type_, complaints);
@@ -254,13 +329,29 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
     let nominated = rules::text(&status.nominated_node_name);
     if !nominated.is_empty() && status.nominated_node_name != was.nominated_node_name {
         let path = path.child("nominatedNodeName");
-        rules::complain(&mut errors, &path, nominated, names::dns1123_subdomain(nominated));
+        rules::complain(
+            &mut errors,
+            &path,
+            nominated,
+            names::dns1123_subdomain(nominated),
+        );
     }
     if was.qos_class.is_some() && status.qos_class.is_some() {
-        rules::immutable(&mut errors, &path.child("qosClass"), &status.qos_class, &was.qos_class);
+        rules::immutable(
+            &mut errors,
+            &path.child("qosClass"),
+            &status.qos_class,
+            &was.qos_class,
+        );
     }
     let spec = spec_of(old);
-    transitions(&mut errors, &path.child("containerStatuses"), &spec, status.container_statuses.as_deref(), was.container_statuses.as_deref());
+    transitions(
+        &mut errors,
+        &path.child("containerStatuses"),
+        &spec,
+        status.container_statuses.as_deref(),
+        was.container_statuses.as_deref(),
+    );
     for (index, ip) in status.pod_ips.iter().flatten().enumerate() {
         rules::ip(&mut errors, &path.child("podIPs").index(index), &ip.ip);
     }
@@ -268,7 +359,11 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
         let path = path.child("hostIPs").index(index);
         if index == 0 && status.host_ip.as_ref() != Some(&ip.ip) {
             let detail = "must be equal to `hostIP`";
-            errors.push(FieldError::invalid(&path.child("ip"), ip.ip.as_str(), detail));
+            errors.push(FieldError::invalid(
+                &path.child("ip"),
+                ip.ip.as_str(),
+                detail,
+            ));
         }
         rules::ip(&mut errors, &path, &ip.ip);
     }
@@ -276,7 +371,13 @@ pub fn status(new: &Pod, old: &Pod) -> Errors {
 }
 
 /// A container that ended for good stays so.
-fn transitions(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, new: Option<&[ContainerStatus]>, old: Option<&[ContainerStatus]>) {
+fn transitions(
+    errors: &mut Errors,
+    path: &FieldPath,
+    spec: &PodSpec,
+    new: Option<&[ContainerStatus]>,
+    old: Option<&[ContainerStatus]>,
+) {
     let restarts_all = spec
         .containers
         .iter()
@@ -289,12 +390,20 @@ fn transitions(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, new: Optio
         Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
     };
     for (index, was) in old.unwrap_or_default().iter().enumerate() {
-        let Some(exit_code) = ended(was) else { continue };
-        let again = new.unwrap_or_default().iter().any(|s| s.name == was.name && ended(s).is_none());
+        let Some(exit_code) = ended(was) else {
+            continue;
+        };
+        let again = new
+            .unwrap_or_default()
+            .iter()
+            .any(|s| s.name == was.name && ended(s).is_none());
         let container = spec.containers.iter().find(|c| c.name == was.name);
         if again && !may_restart(spec, container, exit_code) {
             let detail = "may not be transitioned to non-terminated state";
-            errors.push(FieldError::forbidden(&path.index(index).child("state"), detail));
+            errors.push(FieldError::forbidden(
+                &path.index(index).child("state"),
+                detail,
+            ));
         }
     }
 }
@@ -317,11 +426,6 @@ fn may_restart(spec: &PodSpec, container: Option<&Container>, exit_code: i32) ->
         }
 }
 
-/// Rules of tolerations, for those that have no pod.
-pub(crate) fn tolerations(errors: &mut Errors, path: &FieldPath, tolerations: &[Toleration]) {
-    scheduling::tolerations(errors, path, tolerations);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -331,7 +435,8 @@ mod tests {
     use serde_json::json;
 
     fn pod(spec: Value) -> Pod {
-        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec})).expect("a pod");
+        let mut pod: Pod = serde_json::from_value(json!({"metadata": {"name": "p"}, "spec": spec}))
+            .expect("a pod");
         PodKind::default(&mut pod);
         pod
     }
@@ -340,30 +445,47 @@ mod tests {
     fn an_update_may_change_the_image_and_little_else() {
         let old = pod(json!({"containers": [{"name": "a", "image": "x:1"}]}));
         let none: Vec<String> = Vec::new();
-        let image = pod(json!({"containers": [{"name": "a", "image": "x:2"}], "activeDeadlineSeconds": 5,
-            "tolerations": [{"operator": "Exists"}]}));
+        let image = pod(
+            json!({"containers": [{"name": "a", "image": "x:2"}], "activeDeadlineSeconds": 5,
+            "tolerations": [{"operator": "Exists"}]}),
+        );
         assert_eq!(texts(&update(&image, &old)), none);
         let other = pod(json!({"containers": [{"name": "a", "image": "x:1"}], "hostname": "h"}));
         let found = texts(&update(&other, &old));
         assert_eq!(found.len(), 1);
         assert!(found[0].starts_with("spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,"));
-        assert!(found[0].ends_with("hostname: null -> \"h\""), "{}", found[0]);
-        let more = pod(json!({"containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "x:1"}]}));
-        assert_eq!(texts(&update(&more, &old)), ["spec.containers: Forbidden: pod updates may not add or remove containers"]);
+        assert!(
+            found[0].ends_with("hostname: null -> \"h\""),
+            "{}",
+            found[0]
+        );
+        let more = pod(
+            json!({"containers": [{"name": "a", "image": "x:1"}, {"name": "b", "image": "x:1"}]}),
+        );
+        assert_eq!(
+            texts(&update(&more, &old)),
+            ["spec.containers: Forbidden: pod updates may not add or remove containers"]
+        );
     }
 
     #[test]
     fn a_container_that_ended_for_good_does_not_run_again() {
         let with = |state: Value| {
-            let mut pod = pod(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "x"}]}));
-            pod.status = serde_json::from_value(json!({"containerStatuses": [{"name": "a", "state": state}]})).expect("a status");
+            let mut pod =
+                pod(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "x"}]}));
+            pod.status = serde_json::from_value(
+                json!({"containerStatuses": [{"name": "a", "state": state}]}),
+            )
+            .expect("a status");
             pod
         };
         let old = with(json!({"terminated": {"exitCode": 1}}));
         let new = with(json!({"running": {}}));
         assert_eq!(
             texts(&status(&new, &old)),
-            ["status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"]
+            [
+                "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
+            ]
         );
     }
 }

@@ -50,7 +50,11 @@ pub fn spec(spec: &mut PodSpec) {
 
 /// The old name of `serviceAccountName` always has the same value.
 pub fn service_account_alias(spec: &mut PodSpec) {
-    if spec.service_account_name.as_ref().is_none_or(String::is_empty) {
+    if spec
+        .service_account_name
+        .as_ref()
+        .is_none_or(String::is_empty)
+    {
         spec.service_account_name = spec.service_account.clone().filter(|n| !n.is_empty());
     }
     spec.service_account = spec.service_account_name.clone();
@@ -78,10 +82,14 @@ pub fn pod_only(spec: &mut PodSpec) {
 }
 
 fn requests_from_limits(resources: &mut ResourceRequirements) {
-    let Some(limits) = &resources.limits else { return };
+    let Some(limits) = &resources.limits else {
+        return;
+    };
     let requests = resources.requests.get_or_insert_default();
     for (name, limit) in limits {
-        requests.entry(name.clone()).or_insert_with(|| limit.clone());
+        requests
+            .entry(name.clone())
+            .or_insert_with(|| limit.clone());
     }
     if requests.is_empty() {
         resources.requests = None;
@@ -94,8 +102,12 @@ fn pod_level_requests(spec: &mut PodSpec) {
         .into_iter()
         .filter_map(|name| Some((name.to_owned(), containers_request(spec, name)?)))
         .collect();
-    let Some(resources) = &mut spec.resources else { return };
-    let Some(limits) = resources.limits.clone().filter(|l| !l.is_empty()) else { return };
+    let Some(resources) = &mut spec.resources else {
+        return;
+    };
+    let Some(limits) = resources.limits.clone().filter(|l| !l.is_empty()) else {
+        return;
+    };
     let requests = resources.requests.get_or_insert_default();
     for (name, total) in totals {
         requests.entry(name).or_insert_with(|| total.to_wire());
@@ -210,7 +222,9 @@ fn default_lifecycle(lifecycle: &mut Lifecycle) {
 }
 
 fn env(variable: &mut EnvVar) {
-    let Some(from) = &mut variable.value_from else { return };
+    let Some(from) = &mut variable.value_from else {
+        return;
+    };
     if let Some(field) = &mut from.field_ref {
         field_ref(field);
     }
@@ -249,7 +263,9 @@ fn volume(volume: &mut Volume) {
         fill::absent(&mut downward.default_mode, VOLUME_FILE_MODE);
         for file in downward.items.iter_mut().flatten() {
             file.field_ref.iter_mut().for_each(field_ref);
-            file.resource_field_ref.iter_mut().for_each(resource_field_ref);
+            file.resource_field_ref
+                .iter_mut()
+                .for_each(resource_field_ref);
         }
     }
     if let Some(projected) = &mut volume.projected {
@@ -274,7 +290,9 @@ fn projection(projection: &mut VolumeProjection) {
     let items = projection.downward_api.iter_mut();
     for file in items.flat_map(|d| d.items.iter_mut().flatten()) {
         file.field_ref.iter_mut().for_each(field_ref);
-        file.resource_field_ref.iter_mut().for_each(resource_field_ref);
+        file.resource_field_ref
+            .iter_mut()
+            .for_each(resource_field_ref);
     }
 }
 
@@ -339,7 +357,10 @@ mod tests {
         }], "volumes": [{"name": "v"}, {"name": "c", "configMap": {"name": "c"}}]}));
         let container = &spec["containers"][0];
         assert_eq!(container["resources"]["requests"], json!({"cpu": "1"}));
-        assert_eq!(container["ports"][0], json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"}));
+        assert_eq!(
+            container["ports"][0],
+            json!({"containerPort": 80, "hostPort": 80, "protocol": "TCP"})
+        );
         assert_eq!(container["livenessProbe"]["httpGet"]["scheme"], "HTTP");
         assert_eq!(container["livenessProbe"]["failureThreshold"], 3);
         assert_eq!(spec["volumes"][0], json!({"name": "v", "emptyDir": {}}));

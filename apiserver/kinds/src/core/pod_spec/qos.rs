@@ -32,15 +32,17 @@ pub fn class(spec: &PodSpec) -> &'static str {
     let (mut requests, mut limits) = (Totals::new(), Totals::new());
     let mut all_limited = true;
     let mut take = |resources: Option<&ResourceRequirements>| {
-        add(&mut requests, &positive(resources.and_then(|r| r.requests.as_ref())));
+        add(
+            &mut requests,
+            &positive(resources.and_then(|r| r.requests.as_ref())),
+        );
         let limited = positive(resources.and_then(|r| r.limits.as_ref()));
         all_limited &= limited.len() == COUNTED.len();
         add(&mut limits, &limited);
     };
-    let pod_level = spec
-        .resources
-        .as_ref()
-        .filter(|r| !positive(r.requests.as_ref()).is_empty() || !positive(r.limits.as_ref()).is_empty());
+    let pod_level = spec.resources.as_ref().filter(|r| {
+        !positive(r.requests.as_ref()).is_empty() || !positive(r.limits.as_ref()).is_empty()
+    });
     match pod_level {
         Some(resources) => take(Some(resources)),
         None => spec
@@ -54,8 +56,14 @@ pub fn class(spec: &PodSpec) -> &'static str {
     }
     let guaranteed = all_limited
         && requests.len() == limits.len()
-        && requests.iter().all(|(name, quantity)| limits.get(name) == Some(quantity));
-    if guaranteed { "Guaranteed" } else { "Burstable" }
+        && requests
+            .iter()
+            .all(|(name, quantity)| limits.get(name) == Some(quantity));
+    if guaranteed {
+        "Guaranteed"
+    } else {
+        "Burstable"
+    }
 }
 
 #[cfg(test)]
@@ -71,9 +79,18 @@ mod tests {
     fn the_class_follows_requests_and_limits() {
         let both = serde_json::json!({"cpu": "1", "memory": "1Gi"});
         assert_eq!(class_of(serde_json::json!({})), "BestEffort");
-        assert_eq!(class_of(serde_json::json!({"requests": {"cpu": "1"}})), "Burstable");
-        assert_eq!(class_of(serde_json::json!({"requests": both, "limits": both})), "Guaranteed");
+        assert_eq!(
+            class_of(serde_json::json!({"requests": {"cpu": "1"}})),
+            "Burstable"
+        );
+        assert_eq!(
+            class_of(serde_json::json!({"requests": both, "limits": both})),
+            "Guaranteed"
+        );
         let less = serde_json::json!({"cpu": "500m", "memory": "1Gi"});
-        assert_eq!(class_of(serde_json::json!({"requests": less, "limits": both})), "Burstable");
+        assert_eq!(
+            class_of(serde_json::json!({"requests": less, "limits": both})),
+            "Burstable"
+        );
     }
 }

@@ -10,6 +10,8 @@ pub(crate) mod scheduling;
 mod security;
 mod volumes;
 
+pub(crate) use volumes::source_fields as volume_sources;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::{PodSpec, PodTemplateSpec};
 use corral_api::names;
@@ -32,7 +34,11 @@ pub(crate) enum Owner {
 pub(crate) fn template(errors: &mut Errors, path: &FieldPath, template: &PodTemplateSpec) {
     // Kubernetes names these without `metadata`.
     let meta = template.metadata.as_ref();
-    rules::labels(errors, &path.child("labels"), meta.and_then(|m| m.labels.as_ref()));
+    rules::labels(
+        errors,
+        &path.child("labels"),
+        meta.and_then(|m| m.labels.as_ref()),
+    );
     rules::annotations(
         errors,
         &path.child("annotations"),
@@ -42,7 +48,11 @@ pub(crate) fn template(errors: &mut Errors, path: &FieldPath, template: &PodTemp
     let pod_spec = template.spec.as_ref().unwrap_or(&nothing);
     let path = path.child("spec");
     spec(errors, &path, pod_spec, Owner::Template);
-    if pod_spec.ephemeral_containers.as_ref().is_some_and(|c| !c.is_empty()) {
+    if pod_spec
+        .ephemeral_containers
+        .as_ref()
+        .is_some_and(|c| !c.is_empty())
+    {
         errors.push(FieldError::forbidden(
             &path.child("ephemeralContainers"),
             "ephemeral containers not allowed in pod template",
@@ -66,7 +76,11 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner:
     let policies = ["Always", "OnFailure", "Never"];
     rules::required_of(errors, &path.child("restartPolicy"), policy, &policies);
     network::dns_policy(errors, &path.child("dnsPolicy"), spec);
-    rules::labels(errors, &path.child("nodeSelector"), spec.node_selector.as_ref());
+    rules::labels(
+        errors,
+        &path.child("nodeSelector"),
+        spec.node_selector.as_ref(),
+    );
     security::pod(errors, &path.child("securityContext"), spec);
     if let Some(affinity) = &spec.affinity {
         scheduling::affinity(errors, &path.child("affinity"), affinity);
@@ -112,12 +126,24 @@ type NameRule = fn(&str) -> Vec<String>;
 
 fn simple_names(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
     let named: [(&str, &Option<String>, NameRule); 6] = [
-        ("serviceAccountName", &spec.service_account_name, names::dns1123_subdomain),
+        (
+            "serviceAccountName",
+            &spec.service_account_name,
+            names::dns1123_subdomain,
+        ),
         ("nodeName", &spec.node_name, names::dns1123_subdomain),
         ("hostname", &spec.hostname, names::dns1123_label),
         ("subdomain", &spec.subdomain, names::dns1123_label),
-        ("priorityClassName", &spec.priority_class_name, names::dns1123_subdomain),
-        ("runtimeClassName", &spec.runtime_class_name, names::dns1123_subdomain),
+        (
+            "priorityClassName",
+            &spec.priority_class_name,
+            names::dns1123_subdomain,
+        ),
+        (
+            "runtimeClassName",
+            &spec.runtime_class_name,
+            names::dns1123_subdomain,
+        ),
     ];
     for (field, value, rule) in named {
         let value = text(value);

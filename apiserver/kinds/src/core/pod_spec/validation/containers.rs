@@ -83,7 +83,11 @@ fn common(
         text(&container.termination_message_policy),
         &["File", "FallbackToLogsOnError"],
     );
-    container_ports(errors, &path.child("ports"), container.ports.as_deref().unwrap_or_default());
+    container_ports(
+        errors,
+        &path.child("ports"),
+        container.ports.as_deref().unwrap_or_default(),
+    );
     env::variables(errors, &path.child("env"), container, volumes);
     env::sources(errors, &path.child("envFrom"), container);
     volumes::mounts(errors, &path.child("volumeMounts"), container, volumes);
@@ -135,8 +139,14 @@ fn host_port_conflicts(errors: &mut Errors, path: &FieldPath, containers: &[Cont
     for (index, container) in containers.iter().enumerate() {
         let path = path.index(index).child("ports");
         for (index, port) in container.ports.iter().flatten().enumerate() {
-            let Some(host_port) = port.host_port.filter(|p| *p != 0) else { continue };
-            let claim = format!("{}/{}/{host_port}", text(&port.protocol), text(&port.host_ip));
+            let Some(host_port) = port.host_port.filter(|p| *p != 0) else {
+                continue;
+            };
+            let claim = format!(
+                "{}/{}/{host_port}",
+                text(&port.protocol),
+                text(&port.host_ip)
+            );
             if taken.contains(&claim) {
                 let path = path.index(index).child("hostPort");
                 errors.push(FieldError::duplicate(&path, claim));
@@ -159,15 +169,23 @@ fn resize_policy(
         rules::required_of(errors, path, &policy.resource_name, &["cpu", "memory"]);
         let allowed = ["NotRequired", "RestartContainer"];
         rules::required_of(errors, path, &policy.restart_policy, &allowed);
-        if spec.restart_policy.as_deref() == Some("Never") && policy.restart_policy != "NotRequired" {
+        if spec.restart_policy.as_deref() == Some("Never") && policy.restart_policy != "NotRequired"
+        {
             let detail = "must be 'NotRequired' when pod `restartPolicy` is 'Never'";
-            errors.push(FieldError::invalid(path, policy.restart_policy.as_str(), detail));
+            errors.push(FieldError::invalid(
+                path,
+                policy.restart_policy.as_str(),
+                detail,
+            ));
         }
     }
 }
 
 fn restart_policy(errors: &mut Errors, path: &FieldPath, container: &Container) {
-    let restart_rules = container.restart_policy_rules.as_deref().unwrap_or_default();
+    let restart_rules = container
+        .restart_policy_rules
+        .as_deref()
+        .unwrap_or_default();
     match &container.restart_policy {
         Some(policy) => {
             let allowed = ["Always", "Never", "OnFailure"];
@@ -181,7 +199,11 @@ fn restart_policy(errors: &mut Errors, path: &FieldPath, container: &Container) 
     }
     let path = path.child("restartPolicyRules");
     if restart_rules.len() > RESTART_RULES_MAX {
-        errors.push(FieldError::too_many(&path, restart_rules.len(), RESTART_RULES_MAX));
+        errors.push(FieldError::too_many(
+            &path,
+            restart_rules.len(),
+            RESTART_RULES_MAX,
+        ));
     }
     for (index, rule) in restart_rules.iter().enumerate() {
         restart_rule(errors, &path.index(index), rule);
@@ -196,10 +218,19 @@ fn restart_rule(errors: &mut Errors, path: &FieldPath, rule: &ContainerRestartRu
         errors.push(FieldError::required(&path, "must be specified"));
         return;
     };
-    rules::supported(errors, &path.child("operator"), &codes.operator, &["In", "NotIn"]);
+    rules::supported(
+        errors,
+        &path.child("operator"),
+        &codes.operator,
+        &["In", "NotIn"],
+    );
     let n_values = codes.values.as_ref().map_or(0, Vec::len);
     if n_values > EXIT_CODES_MAX {
-        errors.push(FieldError::too_many(&path.child("values"), n_values, EXIT_CODES_MAX));
+        errors.push(FieldError::too_many(
+            &path.child("values"),
+            n_values,
+            EXIT_CODES_MAX,
+        ));
     }
 }
 
@@ -217,9 +248,16 @@ fn plain_init(errors: &mut Errors, path: &FieldPath, container: &Container) {
     }
     for (index, policy) in container.resize_policy.iter().flatten().enumerate() {
         if policy.restart_policy == "RestartContainer" {
-            let path = path.child("resizePolicy").index(index).child("restartPolicy");
+            let path = path
+                .child("resizePolicy")
+                .index(index)
+                .child("restartPolicy");
             let detail = "must not be set to 'RestartContainer' for non-sidecar initContainers";
-            errors.push(FieldError::invalid(&path, json(&policy.restart_policy), detail));
+            errors.push(FieldError::invalid(
+                &path,
+                json(&policy.restart_policy),
+                detail,
+            ));
         }
     }
 }

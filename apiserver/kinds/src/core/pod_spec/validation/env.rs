@@ -118,7 +118,12 @@ fn value_from(
         } else {
             rules::unreserved_path(errors, &path.child("path"), &file.path);
         }
-        file_volume(errors, &path.child("volumeName"), &file.volume_name, volumes);
+        file_volume(
+            errors,
+            &path.child("volumeName"),
+            &file.volume_name,
+            volumes,
+        );
     }
     let detail = if n_sources == 0 {
         "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"

@@ -41,7 +41,9 @@ pub(super) fn dns_policy(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) 
 /// `dnsConfig`.
 pub(super) fn dns_config(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
     let config = spec.dns_config.as_ref();
-    let servers = config.and_then(|c| c.nameservers.as_deref()).unwrap_or_default();
+    let servers = config
+        .and_then(|c| c.nameservers.as_deref())
+        .unwrap_or_default();
     if spec.dns_policy.as_deref() == Some("None") {
         if config.is_none() {
             let detail = "must provide `dnsConfig` when `dnsPolicy` is None";
@@ -108,7 +110,9 @@ pub(super) fn host_aliases(errors: &mut Errors, path: &FieldPath, spec: &PodSpec
 
 /// `hostnameOverride`.
 pub(super) fn hostname_override(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
-    let Some(name) = &spec.hostname_override else { return };
+    let Some(name) = &spec.hostname_override else {
+        return;
+    };
     for (given, field) in [
         (spec.set_hostname_as_fqdn, "setHostnameAsFQDN"),
         (spec.host_network, "hostNetwork"),

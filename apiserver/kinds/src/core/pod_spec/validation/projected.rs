@@ -117,7 +117,11 @@ struct Taken(BTreeSet<String>);
 impl Taken {
     fn path(&mut self, errors: &mut Errors, at: &FieldPath, shown: &str, path: &str) {
         if !path.is_empty() && !self.0.insert(path.to_owned()) {
-            errors.push(FieldError::invalid(at, shown, "conflicting duplicate paths"));
+            errors.push(FieldError::invalid(
+                at,
+                shown,
+                "conflicting duplicate paths",
+            ));
         }
     }
 

@@ -72,7 +72,11 @@ pub(crate) fn container(
 }
 
 /// Requests and limits of a pod as a whole.
-pub(super) fn pod_level(errors: &mut Errors, path: &FieldPath, requirements: &ResourceRequirements) {
+pub(super) fn pod_level(
+    errors: &mut Errors,
+    path: &FieldPath,
+    requirements: &ResourceRequirements,
+) {
     if requirements.claims.is_some() {
         let detail = "claims may not be set for Resources at pod-level";
         errors.push(FieldError::forbidden(&path.child("claims"), detail));
@@ -91,14 +95,20 @@ pub(crate) fn overhead(errors: &mut Errors, path: &FieldPath, overhead: &BTreeMa
 
 /// An amount of a resource: not negative, and whole where there are no parts of one.
 pub(crate) fn amount(errors: &mut Errors, path: &FieldPath, name: &str, wire: &Wire) {
-    let Ok(quantity) = Quantity::from_wire(wire) else { return };
+    let Ok(quantity) = Quantity::from_wire(wire) else {
+        return;
+    };
     if quantity.is_negative() {
         let detail = "must be greater than or equal to 0";
         errors.push(FieldError::invalid(path, quantity.to_string(), detail));
     }
     let whole = matches!(name, "pods" | "services" | "secrets" | "configmaps") || is_extended(name);
     if whole && quantity.milli_value() % 1000 != 0 {
-        errors.push(FieldError::invalid(path, quantity.to_string(), "must be an integer"));
+        errors.push(FieldError::invalid(
+            path,
+            quantity.to_string(),
+            "must be an integer",
+        ));
     }
 }
 
@@ -125,15 +135,21 @@ fn all(errors: &mut Errors, path: &FieldPath, given: &ResourceRequirements, name
     }
     let lists = [&given.limits, &given.requests];
     let has = |test: fn(&str) -> bool| {
-        lists.iter().any(|l| l.iter().flatten().any(|(name, _)| test(name)))
+        lists
+            .iter()
+            .any(|l| l.iter().flatten().any(|(name, _)| test(name)))
     };
     if has(|n| n.starts_with(HUGE_PAGES)) && !has(|n| matches!(n, "cpu" | "memory")) {
-        errors.push(FieldError::forbidden(path, "HugePages require cpu or memory"));
+        errors.push(FieldError::forbidden(
+            path,
+            "HugePages require cpu or memory",
+        ));
     }
 }
 
 fn within(errors: &mut Errors, path: &FieldPath, name: &str, request: &Wire, limit: &Wire) {
-    let (Ok(request), Ok(limit)) = (Quantity::from_wire(request), Quantity::from_wire(limit)) else {
+    let (Ok(request), Ok(limit)) = (Quantity::from_wire(request), Quantity::from_wire(limit))
+    else {
         return;
     };
     let relation = if request != limit && !can_overcommit(name) {

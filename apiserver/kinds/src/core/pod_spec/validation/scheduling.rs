@@ -66,7 +66,9 @@ pub(super) fn affinity(errors: &mut Errors, path: &FieldPath, affinity: &Affinit
         if let Some(required) = &node.required_during_scheduling_ignored_during_execution {
             node_selector(errors, &path.child(REQUIRED), required);
         }
-        let preferred = node.preferred_during_scheduling_ignored_during_execution.iter();
+        let preferred = node
+            .preferred_during_scheduling_ignored_during_execution
+            .iter();
         for (index, term) in preferred.flatten().enumerate() {
             let path = path.child(PREFERRED).index(index);
             weight(errors, &path, term.weight);
@@ -77,16 +79,20 @@ pub(super) fn affinity(errors: &mut Errors, path: &FieldPath, affinity: &Affinit
         pod_terms(
             errors,
             &path.child("podAffinity"),
-            pod.required_during_scheduling_ignored_during_execution.as_deref(),
-            pod.preferred_during_scheduling_ignored_during_execution.as_deref(),
+            pod.required_during_scheduling_ignored_during_execution
+                .as_deref(),
+            pod.preferred_during_scheduling_ignored_during_execution
+                .as_deref(),
         );
     }
     if let Some(pod) = &affinity.pod_anti_affinity {
         pod_terms(
             errors,
             &path.child("podAntiAffinity"),
-            pod.required_during_scheduling_ignored_during_execution.as_deref(),
-            pod.preferred_during_scheduling_ignored_during_execution.as_deref(),
+            pod.required_during_scheduling_ignored_during_execution
+                .as_deref(),
+            pod.preferred_during_scheduling_ignored_during_execution
+                .as_deref(),
         );
     }
 }
@@ -94,7 +100,11 @@ pub(super) fn affinity(errors: &mut Errors, path: &FieldPath, affinity: &Affinit
 fn weight(errors: &mut Errors, path: &FieldPath, weight: i32) {
     if !(1..=100).contains(&weight) {
         let path = path.child("weight");
-        errors.push(FieldError::invalid(&path, weight, "must be in the range 1-100"));
+        errors.push(FieldError::invalid(
+            &path,
+            weight,
+            "must be in the range 1-100",
+        ));
     }
 }
 
@@ -161,11 +171,7 @@ fn label_requirement(
     }
 }
 
-fn field_requirement(
-    errors: &mut Errors,
-    path: &FieldPath,
-    requirement: &NodeSelectorRequirement,
-) {
+fn field_requirement(errors: &mut Errors, path: &FieldPath, requirement: &NodeSelectorRequirement) {
     let values = requirement.values.as_deref().unwrap_or_default();
     match requirement.operator.as_str() {
         "In" | "NotIn" if values.len() != 1 => errors.push(FieldError::required(
@@ -203,7 +209,11 @@ fn pod_terms(
     for (index, term) in preferred.unwrap_or_default().iter().enumerate() {
         let path = path.child(PREFERRED).index(index);
         weight(errors, &path, term.weight);
-        pod_term(errors, &path.child("podAffinityTerm"), &term.pod_affinity_term);
+        pod_term(
+            errors,
+            &path.child("podAffinityTerm"),
+            &term.pod_affinity_term,
+        );
     }
 }
 
@@ -229,7 +239,10 @@ fn pod_term(errors: &mut Errors, path: &FieldPath, term: &PodAffinityTerm) {
 /// `readinessGates` and `schedulingGates`.
 pub(super) fn gates(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
     for (index, gate) in spec.readiness_gates.iter().flatten().enumerate() {
-        let path = path.child("readinessGates").index(index).child("conditionType");
+        let path = path
+            .child("readinessGates")
+            .index(index)
+            .child("conditionType");
         let type_ = &gate.condition_type;
         rules::complain(errors, &path, type_, names::qualified_name(type_));
     }
@@ -243,7 +256,10 @@ pub(super) fn gates(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
 
 /// `topologySpreadConstraints`.
 pub(super) fn spread(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
-    let constraints = spec.topology_spread_constraints.as_deref().unwrap_or_default();
+    let constraints = spec
+        .topology_spread_constraints
+        .as_deref()
+        .unwrap_or_default();
     for (index, constraint) in constraints.iter().enumerate() {
         let path = path.index(index);
         spread_constraint(errors, &path, constraint);
@@ -253,7 +269,10 @@ pub(super) fn spread(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
         };
         if constraints[index + 1..].iter().find(same).is_some() {
             let path = path.child("{topologyKey, whenUnsatisfiable}");
-            let pair = format!("{{{}, {}}}", constraint.topology_key, constraint.when_unsatisfiable);
+            let pair = format!(
+                "{{{}, {}}}",
+                constraint.topology_key, constraint.when_unsatisfiable
+            );
             errors.push(FieldError::duplicate(&path, pair));
         }
     }
@@ -278,7 +297,11 @@ fn spread_constraint(errors: &mut Errors, path: &FieldPath, constraint: &Topolog
     if let Some(domains) = constraint.min_domains {
         let path = path.child("minDomains");
         if domains <= 0 {
-            errors.push(FieldError::invalid(&path, domains, "must be greater than zero"));
+            errors.push(FieldError::invalid(
+                &path,
+                domains,
+                "must be greater than zero",
+            ));
         }
         if constraint.when_unsatisfiable != "DoNotSchedule" {
             let detail = "can only use minDomains if whenUnsatisfiable=DoNotSchedule, not ";
@@ -294,7 +317,11 @@ fn spread_constraint(errors: &mut Errors, path: &FieldPath, constraint: &Topolog
             rules::supported(errors, &path.child(field), policy, &["Honor", "Ignore"]);
         }
     }
-    if let Some(keys) = constraint.match_label_keys.as_ref().filter(|k| !k.is_empty()) {
+    if let Some(keys) = constraint
+        .match_label_keys
+        .as_ref()
+        .filter(|k| !k.is_empty())
+    {
         let path = path.child("matchLabelKeys");
         if constraint.label_selector.is_none() {
             let detail = "must not be specified when labelSelector is not set";

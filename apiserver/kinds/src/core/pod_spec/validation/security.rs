@@ -29,7 +29,9 @@ pub(super) fn pod(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
         let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
         errors.push(FieldError::invalid(&path, true, detail));
     }
-    let Some(context) = &spec.security_context else { return };
+    let Some(context) = &spec.security_context else {
+        return;
+    };
     id(errors, &path.child("fsGroup"), context.fs_group);
     id(errors, &path.child("runAsUser"), context.run_as_user);
     id(errors, &path.child("runAsGroup"), context.run_as_group);
@@ -189,7 +191,10 @@ pub(super) fn container(
             let detail = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true";
             errors.push(FieldError::invalid(path, json(context), detail));
         }
-        let added = context.capabilities.iter().flat_map(|c| c.add.iter().flatten());
+        let added = context
+            .capabilities
+            .iter()
+            .flat_map(|c| c.add.iter().flatten());
         if added.into_iter().any(|c| c == "CAP_SYS_ADMIN") {
             let detail = "cannot set `allowPrivilegeEscalation` to false and `capabilities.Add` CAP_SYS_ADMIN";
             errors.push(FieldError::invalid(path, json(context), detail));

@@ -44,7 +44,9 @@ fn a_usual_pod_is_right() {
 fn a_pod_needs_containers_with_names_and_images() {
     assert_eq!(problems(json!({})), ["spec.containers: Required value"]);
     assert_eq!(
-        problems(json!({"containers": [{"name": "A"}, {"name": "b", "image": "x"}, {"name": "b", "image": "x"}]})),
+        problems(
+            json!({"containers": [{"name": "A"}, {"name": "b", "image": "x"}, {"name": "b", "image": "x"}]})
+        ),
         [
             "spec.containers[0].name: Invalid value: \"A\": a lowercase RFC 1123 label must consist of lower case alphanumeric \
              characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used \
@@ -102,7 +104,8 @@ fn scheduling_and_security_are_checked() {
     let mut spec = with_container(json!({
         "securityContext": {"privileged": true, "allowPrivilegeEscalation": false, "runAsUser": -1},
     }));
-    spec["tolerations"] = json!([{"operator": "Equal"}, {"key": "k", "operator": "Exists", "value": "v"}]);
+    spec["tolerations"] =
+        json!([{"operator": "Equal"}, {"key": "k", "operator": "Exists", "value": "v"}]);
     spec["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {"nodeSelectorTerms": [
         {"matchExpressions": [{"key": "a", "operator": "In"}]}]}}});
     spec["restartPolicy"] = "Sometimes".into();

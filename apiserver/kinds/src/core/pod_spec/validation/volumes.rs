@@ -36,11 +36,7 @@ pub(super) fn file_mode(errors: &mut Errors, path: &FieldPath, mode: Option<i32>
 }
 
 /// All volumes; those that are right can be mounted.
-pub(super) fn volumes<'a>(
-    errors: &mut Errors,
-    path: &FieldPath,
-    spec: &'a PodSpec,
-) -> Volumes<'a> {
+pub(super) fn volumes<'a>(errors: &mut Errors, path: &FieldPath, spec: &'a PodSpec) -> Volumes<'a> {
     let mut right = Volumes::new();
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         let path = path.index(index);
@@ -70,13 +66,19 @@ pub(crate) fn source_fields(volume: &Volume) -> Vec<&'static str> {
         ("hostPath", volume.host_path.is_some()),
         ("gitRepo", volume.git_repo.is_some()),
         ("gcePersistentDisk", volume.gce_persistent_disk.is_some()),
-        ("awsElasticBlockStore", volume.aws_elastic_block_store.is_some()),
+        (
+            "awsElasticBlockStore",
+            volume.aws_elastic_block_store.is_some(),
+        ),
         ("secret", volume.secret.is_some()),
         ("nfs", volume.nfs.is_some()),
         ("iscsi", volume.iscsi.is_some()),
         ("glusterfs", volume.glusterfs.is_some()),
         ("flocker", volume.flocker.is_some()),
-        ("persistentVolumeClaim", volume.persistent_volume_claim.is_some()),
+        (
+            "persistentVolumeClaim",
+            volume.persistent_volume_claim.is_some(),
+        ),
         ("rbd", volume.rbd.is_some()),
         ("cinder", volume.cinder.is_some()),
         ("cephFS", volume.cephfs.is_some()),
@@ -87,7 +89,10 @@ pub(crate) fn source_fields(volume: &Volume) -> Vec<&'static str> {
         ("configMap", volume.config_map.is_some()),
         ("azureFile", volume.azure_file.is_some()),
         ("vsphereVolume", volume.vsphere_volume.is_some()),
-        ("photonPersistentDisk", volume.photon_persistent_disk.is_some()),
+        (
+            "photonPersistentDisk",
+            volume.photon_persistent_disk.is_some(),
+        ),
         ("portworxVolume", volume.portworx_volume.is_some()),
         ("azureDisk", volume.azure_disk.is_some()),
         ("storageos", volume.storageos.is_some()),
@@ -125,20 +130,26 @@ fn source_rules(errors: &mut Errors, path: &FieldPath, field: &str, volume: &Vol
             keys_to_paths(errors, &path.child("items"), secret.items.as_deref());
         }
         "configMap" => {
-            let Some(map) = &volume.config_map else { return };
+            let Some(map) = &volume.config_map else {
+                return;
+            };
             required(errors, &path.child("name"), &map.name);
             file_mode(errors, &path.child("defaultMode"), map.default_mode);
             keys_to_paths(errors, &path.child("items"), map.items.as_deref());
         }
         "downwardAPI" => {
-            let Some(downward) = &volume.downward_api else { return };
+            let Some(downward) = &volume.downward_api else {
+                return;
+            };
             file_mode(errors, &path.child("defaultMode"), downward.default_mode);
             for file in downward.items.iter().flatten() {
                 projected::downward_file(errors, path, file);
             }
         }
         "projected" => {
-            let Some(source) = &volume.projected else { return };
+            let Some(source) = &volume.projected else {
+                return;
+            };
             projected::volume(errors, path, source);
         }
         "persistentVolumeClaim" => {
@@ -152,7 +163,10 @@ fn source_rules(errors: &mut Errors, path: &FieldPath, field: &str, volume: &Vol
             required(errors, &path.child("driver"), driver);
         }
         "ephemeral" => {
-            let template = volume.ephemeral.as_ref().and_then(|e| e.volume_claim_template.as_ref());
+            let template = volume
+                .ephemeral
+                .as_ref()
+                .and_then(|e| e.volume_claim_template.as_ref());
             if template.is_none() {
                 let path = path.child("volumeClaimTemplate");
                 errors.push(FieldError::required(&path, ""));
@@ -177,7 +191,10 @@ fn required(errors: &mut Errors, path: &FieldPath, value: &str) {
 }
 
 fn empty_dir(errors: &mut Errors, path: &FieldPath, volume: &Volume) {
-    let limit = volume.empty_dir.as_ref().and_then(|e| e.size_limit.as_ref());
+    let limit = volume
+        .empty_dir
+        .as_ref()
+        .and_then(|e| e.size_limit.as_ref());
     let negative = |q: Quantity| q.is_negative();
     if limit.is_some_and(|wire| Quantity::from_wire(wire).is_ok_and(negative)) {
         let detail = "SizeLimit field must be a valid resource quantity";
@@ -186,7 +203,9 @@ fn empty_dir(errors: &mut Errors, path: &FieldPath, volume: &Volume) {
 }
 
 fn host_path(errors: &mut Errors, path: &FieldPath, volume: &Volume) {
-    let Some(source) = &volume.host_path else { return };
+    let Some(source) = &volume.host_path else {
+        return;
+    };
     if source.path.is_empty() {
         errors.push(FieldError::required(&path.child("path"), ""));
         return;
@@ -203,7 +222,11 @@ fn nfs(errors: &mut Errors, path: &FieldPath, volume: &Volume) {
     required(errors, &path.child("path"), &nfs.path);
     if !nfs.path.starts_with('/') {
         let detail = "must be an absolute path";
-        errors.push(FieldError::invalid(&path.child("path"), nfs.path.as_str(), detail));
+        errors.push(FieldError::invalid(
+            &path.child("path"),
+            nfs.path.as_str(),
+            detail,
+        ));
     }
 }
 
@@ -249,7 +272,11 @@ pub(super) fn mounts(
         }
         if devices.iter().any(|d| d.device_path == mount_path) {
             let detail = "must not already exist as a path in volumeDevices";
-            errors.push(FieldError::invalid(&path.child("mountPath"), mount_path, detail));
+            errors.push(FieldError::invalid(
+                &path.child("mountPath"),
+                mount_path,
+                detail,
+            ));
         }
         sub_path(errors, list, &path, mount);
         propagation(errors, &list.child("mountPropagation"), mount, container);
@@ -272,13 +299,10 @@ fn sub_path(errors: &mut Errors, list: &FieldPath, path: &FieldPath, mount: &Vol
     }
 }
 
-fn propagation(
-    errors: &mut Errors,
-    path: &FieldPath,
-    mount: &VolumeMount,
-    container: &Container,
-) {
-    let Some(propagation) = &mount.mount_propagation else { return };
+fn propagation(errors: &mut Errors, path: &FieldPath, mount: &VolumeMount, container: &Container) {
+    let Some(propagation) = &mount.mount_propagation else {
+        return;
+    };
     let allowed = ["Bidirectional", "HostToContainer", "None"];
     rules::supported(errors, path, propagation, &allowed);
     let context = container.security_context.as_ref();
