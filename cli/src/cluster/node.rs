@@ -117,6 +117,7 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
     let listener = TcpListener::bind("0.0.0.0:0")
         .await
         .context("cannot listen for the node's API")?;
+    let server_port = listener.local_addr()?.port();
     let agent = Agent::new(AgentConfig {
         node_name: args.name()?,
         data_dir,
@@ -125,12 +126,13 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         shim_command: shim_command()?,
         network,
         addresses,
-        server_port: listener.local_addr()?.port(),
+        server_port,
         insecure_registries: args.insecure_registries.clone(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
     })?;
-    //SERVE
-    let _ = (identity, ca);
+    let tls = corral_nodelet::server::tls::server_config(&identity.certificate, &identity.key, &ca)?;
+    let server = corral_nodelet::server::Server::new(agent.shared(), stop.clone());
+    tasks.spawn(server.run(listener, tls));
     tasks.spawn(agent.run(stop));
     Ok(())
 }
