@@ -5,6 +5,7 @@ pub mod control_plane;
 pub mod down;
 pub mod join;
 pub mod node;
+pub mod ranges;
 pub mod server;
 pub mod signals;
 pub mod token;

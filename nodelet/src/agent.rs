@@ -79,13 +79,24 @@ pub struct Views {
 impl Views {
     /// All pods.
     pub fn all(&self) -> Vec<PodView> {
-        let map = self.map.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let map = self
+            .map
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         map.values().map(|view| view.borrow().clone()).collect()
     }
 
     /// The pod of that name; a changing view.
-    pub fn find(&self, namespace: &str, name: &str, wanted_uid: Option<&str>) -> Option<watch::Receiver<PodView>> {
-        let map = self.map.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+    pub fn find(
+        &self,
+        namespace: &str,
+        name: &str,
+        wanted_uid: Option<&str>,
+    ) -> Option<watch::Receiver<PodView>> {
+        let map = self
+            .map
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let fits = |view: &&watch::Receiver<PodView>| {
             let pod = view.borrow().pod.clone();
             pod.metadata.namespace.as_deref() == Some(namespace)
@@ -96,11 +107,17 @@ impl Views {
     }
 
     fn insert(&self, uid: String, view: watch::Receiver<PodView>) {
-        self.map.write().unwrap_or_else(std::sync::PoisonError::into_inner).insert(uid, view);
+        self.map
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(uid, view);
     }
 
     fn remove(&self, uid: &str) {
-        self.map.write().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.map
+            .write()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(uid);
     }
 }
 
@@ -137,7 +154,8 @@ impl Agent {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);
         // Pods' directories hold secrets; nobody but root has business there.
         std::fs::set_permissions(&pods_dir, private).map_err(Error::Data)?;
-        let images = Images::open(&data_dir.join("images"), insecure_registries).map_err(Error::Images)?;
+        let images =
+            Images::open(&data_dir.join("images"), insecure_registries).map_err(Error::Images)?;
         let cgroups = Cgroups::new(&cluster_id);
         let runtime: Arc<dyn ContainerRuntime> = Arc::new(ShimRuntime::new(ShimConfig {
             command: shim_command,
@@ -164,7 +182,15 @@ impl Agent {
             addresses,
             services: services_receiver,
         });
-        Ok(Self { node, views: Views::default(), workers: HashMap::new(), services, sender, server_port, labels })
+        Ok(Self {
+            node,
+            views: Views::default(),
+            workers: HashMap::new(),
+            services,
+            sender,
+            server_port,
+            labels,
+        })
     }
 
     /// What the node's API serves from.
@@ -180,11 +206,15 @@ impl Agent {
         let mut pods = follow::follow::<Pod>(node.client.clone(), Some(selector), shutdown.clone());
         let mut services = follow::follow::<Service>(node.client.clone(), None, shutdown.clone());
         let own = format!("metadata.name={}", node.name);
-        let mut objects = follow::follow::<NodeObject>(node.client.clone(), Some(own), shutdown.clone());
+        let mut objects =
+            follow::follow::<NodeObject>(node.client.clone(), Some(own), shutdown.clone());
         let (wake_status, status_wakes) = watch::channel(());
         let registration = tokio::spawn(registration::run(
             node.clone(),
-            registration::Settings { server_port: self.server_port, labels: self.labels.clone() },
+            registration::Settings {
+                server_port: self.server_port,
+                labels: self.labels.clone(),
+            },
             status_wakes,
             shutdown.clone(),
         ));
@@ -218,8 +248,14 @@ impl Agent {
 
     /// Starts a worker for every pod that is on disk.
     fn start_kept(&mut self, shutdown: &CancellationToken) {
-        for entry in std::fs::read_dir(&self.node.pods_dir).into_iter().flatten().flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
+        for entry in std::fs::read_dir(&self.node.pods_dir)
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
             let pod: Option<Pod> = read(&worker::pod_path(&self.node, &name));
             let state: Option<State> = read(&worker::state_path(&self.node, &name));
             match (pod, state) {
@@ -277,7 +313,10 @@ impl Agent {
             handle.pod.send_replace(Some(pod));
             return;
         }
-        let phase = pod.status.as_ref().and_then(|status| status.phase.as_deref());
+        let phase = pod
+            .status
+            .as_ref()
+            .and_then(|status| status.phase.as_deref());
         let over = matches!(phase, Some("Succeeded" | "Failed"));
         if over && pod.metadata.deletion_timestamp.is_none() {
             // It ran and ended here before this data directory existed; running it again would be wrong.
@@ -314,11 +353,17 @@ pub async fn stop_all(
     let data_dir = data_dir.canonicalize().map_err(Error::Data)?;
     let pods_dir = data_dir.join("pods");
     let cgroups = Cgroups::new(cluster_id);
-    let config = ShimConfig { command: shim_command, pods_dir: pods_dir.clone(), cgroups: cgroups.clone() };
+    let config = ShimConfig {
+        command: shim_command,
+        pods_dir: pods_dir.clone(),
+        cgroups: cgroups.clone(),
+    };
     let runtime = ShimRuntime::new(config);
     let mut count = 0;
     for entry in std::fs::read_dir(&pods_dir).into_iter().flatten().flatten() {
-        let Ok(uid) = entry.file_name().into_string() else { continue };
+        let Ok(uid) = entry.file_name().into_string() else {
+            continue;
+        };
         if let Err(error) = runtime.remove_sandbox(&uid).await {
             tracing::warn!(pod = uid, %error, "a sandbox was not removed");
         }

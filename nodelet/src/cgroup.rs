@@ -56,7 +56,9 @@ pub struct Cgroups {
 impl Cgroups {
     /// The cgroups of the cluster (or data directory) that `id` names.
     pub fn new(id: &str) -> Self {
-        Self { root: format!("/corral-{id}") }
+        Self {
+            root: format!("/corral-{id}"),
+        }
     }
 
     /// The path of a pod.
@@ -146,12 +148,20 @@ impl Cgroups {
 
 /// CPU shares for a request in thousandths of a CPU.
 pub fn shares(milli_cpu: i64) -> u64 {
-    u64::try_from(milli_cpu).unwrap_or(0).saturating_mul(1024).div_euclid(1000).clamp(CPU_SHARES_MIN, 262_144)
+    u64::try_from(milli_cpu)
+        .unwrap_or(0)
+        .saturating_mul(1024)
+        .div_euclid(1000)
+        .clamp(CPU_SHARES_MIN, 262_144)
 }
 
 /// CPU quota per period for a limit in thousandths of a CPU; the kernel takes no less than a millisecond.
 pub fn quota(milli_cpu: i64) -> u64 {
-    (u64::try_from(milli_cpu).unwrap_or(0).saturating_mul(CPU_PERIOD) / 1000).max(1000)
+    (u64::try_from(milli_cpu)
+        .unwrap_or(0)
+        .saturating_mul(CPU_PERIOD)
+        / 1000)
+        .max(1000)
 }
 
 /// The v2 weight (1…10000) that stands for v1 shares (2…262144).
@@ -168,7 +178,13 @@ fn apply(hierarchy: Hierarchy, path: &str, limits: &Limits) -> io::Result<()> {
             if let Some(shares) = limits.cpu_shares {
                 write("cpu", "cpu.shares", shares.to_string())?;
             }
-            write("cpu", "cpu.cfs_quota_us", limits.cpu_quota.map_or("-1".into(), |quota| quota.to_string()))?;
+            write(
+                "cpu",
+                "cpu.cfs_quota_us",
+                limits
+                    .cpu_quota
+                    .map_or("-1".into(), |quota| quota.to_string()),
+            )?;
             if let Some(memory) = limits.memory {
                 write("memory", "memory.limit_in_bytes", memory.to_string())?;
             }
@@ -218,7 +234,10 @@ fn remove_tree(directory: &PathBuf) -> io::Result<()> {
 }
 
 fn number(path: PathBuf) -> u64 {
-    std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok()).unwrap_or(0)
+    std::fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or(0)
 }
 
 fn text(path: PathBuf) -> String {
@@ -228,7 +247,11 @@ fn text(path: PathBuf) -> String {
 fn usage_v1(path: &str) -> Usage {
     let at = |controller| directory(Hierarchy::V1, controller, path);
     let memory_bytes = number(at("memory").join("memory.usage_in_bytes"));
-    let inactive = field(&text(at("memory").join("memory.stat")), "total_inactive_file").unwrap_or(0);
+    let inactive = field(
+        &text(at("memory").join("memory.stat")),
+        "total_inactive_file",
+    )
+    .unwrap_or(0);
     Usage {
         cpu_nanoseconds: number(at("cpuacct").join("cpuacct.usage")),
         memory_bytes,
@@ -242,7 +265,9 @@ fn usage_v2(path: &str) -> Usage {
     let memory_bytes = number(at.join("memory.current"));
     let inactive = field(&text(at.join("memory.stat")), "inactive_file").unwrap_or(0);
     Usage {
-        cpu_nanoseconds: field(&text(at.join("cpu.stat")), "usage_usec").unwrap_or(0).saturating_mul(1000),
+        cpu_nanoseconds: field(&text(at.join("cpu.stat")), "usage_usec")
+            .unwrap_or(0)
+            .saturating_mul(1000),
         memory_bytes,
         working_set_bytes: memory_bytes.saturating_sub(inactive),
         n_pids: number(at.join("pids.current")),

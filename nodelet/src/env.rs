@@ -35,29 +35,55 @@ pub async fn resolve(
     facts: &Facts,
 ) -> Result<Vec<(String, String)>, Error> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-    let enable_links = pod.spec.as_ref().and_then(|spec| spec.enable_service_links).unwrap_or(true);
+    let enable_links = pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.enable_service_links)
+        .unwrap_or(true);
     let services = service_variables(services, &namespace, enable_links);
     let mut list: Vec<(String, String)> = services.into_iter().collect();
     for source in container.env_from.iter().flatten() {
         let prefix = source.prefix.clone().unwrap_or_default();
         let found = if let Some(reference) = &source.config_map_ref {
-            objects.config_map_text(&namespace, &reference.name, reference.optional.unwrap_or(false)).await?
+            objects
+                .config_map_text(
+                    &namespace,
+                    &reference.name,
+                    reference.optional.unwrap_or(false),
+                )
+                .await?
         } else if let Some(reference) = &source.secret_ref {
-            objects.secret_text(&namespace, &reference.name, reference.optional.unwrap_or(false)).await?
+            objects
+                .secret_text(
+                    &namespace,
+                    &reference.name,
+                    reference.optional.unwrap_or(false),
+                )
+                .await?
         } else {
             BTreeMap::new()
         };
-        list.extend(found.into_iter().map(|(key, value)| (format!("{prefix}{key}"), value)));
+        list.extend(
+            found
+                .into_iter()
+                .map(|(key, value)| (format!("{prefix}{key}"), value)),
+        );
     }
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
-            (_, Some(source)) => match referenced(objects, &namespace, pod, container, source, facts).await? {
-                Some(value) => value,
-                None => continue,
-            },
+            (_, Some(source)) => {
+                match referenced(objects, &namespace, pod, container, source, facts).await? {
+                    Some(value) => value,
+                    None => continue,
+                }
+            }
             (value, None) => {
-                let lookup =
-                    |name: &str| list.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
+                let lookup = |name: &str| {
+                    list.iter()
+                        .rev()
+                        .find(|(key, _)| key == name)
+                        .map(|(_, value)| value.clone())
+                };
                 expand(value.as_deref().unwrap_or(""), lookup)
             }
         };
@@ -82,11 +108,21 @@ async fn referenced(
     }
     let (kind, name, key, optional, found) = if let Some(reference) = &source.config_map_key_ref {
         let optional = reference.optional.unwrap_or(false);
-        let found = objects.config_map_text(namespace, &reference.name, optional).await?;
-        ("ConfigMap", &reference.name, &reference.key, optional, found)
+        let found = objects
+            .config_map_text(namespace, &reference.name, optional)
+            .await?;
+        (
+            "ConfigMap",
+            &reference.name,
+            &reference.key,
+            optional,
+            found,
+        )
     } else if let Some(reference) = &source.secret_key_ref {
         let optional = reference.optional.unwrap_or(false);
-        let found = objects.secret_text(namespace, &reference.name, optional).await?;
+        let found = objects
+            .secret_text(namespace, &reference.name, optional)
+            .await?;
         ("Secret", &reference.name, &reference.key, optional, found)
     } else {
         return Err(Error::Unsupported("this kind of valueFrom"));
@@ -94,7 +130,12 @@ async fn referenced(
     match found.get(key) {
         Some(value) => Ok(Some(value.clone())),
         None if optional => Ok(None),
-        None => Err(Error::NoKey { kind, key: key.clone(), namespace: namespace.to_owned(), name: name.clone() }),
+        None => Err(Error::NoKey {
+            kind,
+            key: key.clone(),
+            namespace: namespace.to_owned(),
+            name: name.clone(),
+        }),
     }
 }
 
@@ -110,7 +151,10 @@ pub fn field_value(pod: &Pod, field: &ObjectFieldSelector, facts: &Facts) -> Res
             "metadata.annotations" => &metadata.annotations,
             _ => return Err(Error::Unsupported("this fieldPath")),
         };
-        return Ok(map.as_ref().and_then(|map| map.get(key).cloned()).unwrap_or_default());
+        return Ok(map
+            .as_ref()
+            .and_then(|map| map.get(key).cloned())
+            .unwrap_or_default());
     }
     Ok(match path {
         "metadata.name" => text(&metadata.name),
@@ -119,7 +163,9 @@ pub fn field_value(pod: &Pod, field: &ObjectFieldSelector, facts: &Facts) -> Res
         "metadata.labels" => formatted(metadata.labels.as_ref()),
         "metadata.annotations" => formatted(metadata.annotations.as_ref()),
         "spec.nodeName" => facts.node_name.clone(),
-        "spec.serviceAccountName" => spec.map(|spec| text(&spec.service_account_name)).unwrap_or_default(),
+        "spec.serviceAccountName" => spec
+            .map(|spec| text(&spec.service_account_name))
+            .unwrap_or_default(),
         "status.hostIP" => facts.host_ips.first().cloned().unwrap_or_default(),
         "status.hostIPs" => facts.host_ips.join(","),
         "status.podIP" => facts.pod_ips.first().cloned().unwrap_or_default(),
@@ -136,8 +182,13 @@ fn subscript(path: &str) -> Option<(&str, &str)> {
 
 /// A map as the downward API writes it: one `key="value"` per line, sorted.
 fn formatted(map: Option<&BTreeMap<String, String>>) -> String {
-    let line = |(key, value): (&String, &String)| format!("{key}={}", corral_api::field::go_quote(value));
-    map.into_iter().flatten().map(line).collect::<Vec<_>>().join("\n")
+    let line =
+        |(key, value): (&String, &String)| format!("{key}={}", corral_api::field::go_quote(value));
+    map.into_iter()
+        .flatten()
+        .map(line)
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// A request or limit of a container as a number in units of the divisor.
@@ -147,12 +198,20 @@ pub fn resource_value(
     field: &ResourceFieldSelector,
     facts: &Facts,
 ) -> Result<String, Error> {
-    let named = field.container_name.as_ref().filter(|name| !name.is_empty());
+    let named = field
+        .container_name
+        .as_ref()
+        .filter(|name| !name.is_empty());
     let container = match (named, pod.spec.as_ref()) {
-        (Some(name), Some(spec)) => crate::pod::find(spec, name).ok_or(Error::Unsupported("this containerName"))?,
+        (Some(name), Some(spec)) => {
+            crate::pod::find(spec, name).ok_or(Error::Unsupported("this containerName"))?
+        }
         _ => own,
     };
-    let (side, name) = field.resource.split_once('.').ok_or(Error::Unsupported("this resource field"))?;
+    let (side, name) = field
+        .resource
+        .split_once('.')
+        .ok_or(Error::Unsupported("this resource field"))?;
     let value = match side {
         "limits" => limit(container, name),
         "requests" => request(container, name),
@@ -166,24 +225,43 @@ pub fn resource_value(
     let divided = |amount: i64, unit: i64| (amount + unit.max(1) - 1) / unit.max(1);
     Ok(if name == "cpu" {
         // Without a limit a container may use what the node has.
-        let fallback = if side == "limits" { facts.allocatable_milli_cpu } else { 0 };
+        let fallback = if side == "limits" {
+            facts.allocatable_milli_cpu
+        } else {
+            0
+        };
         let milli = value.map_or(fallback, Quantity::milli_value);
         divided(milli, divisor.map_or(1000, Quantity::milli_value)).to_string()
     } else {
-        let fallback = if side == "limits" && name == "memory" { facts.allocatable_memory } else { 0 };
-        divided(value.map_or(fallback, Quantity::value), divisor.map_or(1, Quantity::value)).to_string()
+        let fallback = if side == "limits" && name == "memory" {
+            facts.allocatable_memory
+        } else {
+            0
+        };
+        divided(
+            value.map_or(fallback, Quantity::value),
+            divisor.map_or(1, Quantity::value),
+        )
+        .to_string()
     })
 }
 
 /// The variables that announce Services: those of the pod's namespace, and always the API server's.
-fn service_variables(services: &[Service], namespace: &str, links: bool) -> BTreeMap<String, String> {
+fn service_variables(
+    services: &[Service],
+    namespace: &str,
+    links: bool,
+) -> BTreeMap<String, String> {
     let mut variables = BTreeMap::new();
-    let belongs = |service: &Service, space: &str| service.metadata.namespace.as_deref() == Some(space);
+    let belongs =
+        |service: &Service, space: &str| service.metadata.namespace.as_deref() == Some(space);
     let master = |service: &Service| {
         belongs(service, "default") && service.metadata.name.as_deref() == Some("kubernetes")
     };
     let chosen = services.iter().filter(|service| master(service)).chain(
-        services.iter().filter(|service| links && belongs(service, namespace)),
+        services
+            .iter()
+            .filter(|service| links && belongs(service, namespace)),
     );
     for service in chosen {
         announce(service, &mut variables);
@@ -201,7 +279,8 @@ fn announce(service: &Service, variables: &mut BTreeMap<String, String>) {
     let upper = |text: &str| text.to_uppercase().replace(['-', '.'], "_");
     let prefix = upper(&name);
     let ports = spec.ports.clone().unwrap_or_default();
-    let mut set = |suffix: String, value: String| variables.insert(format!("{prefix}_{suffix}"), value);
+    let mut set =
+        |suffix: String, value: String| variables.insert(format!("{prefix}_{suffix}"), value);
     set("SERVICE_HOST".into(), ip.clone());
     for (index, port) in ports.iter().enumerate() {
         let number = port.port;
@@ -211,11 +290,17 @@ fn announce(service: &Service, variables: &mut BTreeMap<String, String>) {
             set("PORT".into(), format!("{protocol}://{ip}:{number}"));
         }
         if let Some(port_name) = &port.name {
-            set(format!("SERVICE_PORT_{}", upper(port_name)), number.to_string());
+            set(
+                format!("SERVICE_PORT_{}", upper(port_name)),
+                number.to_string(),
+            );
         }
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
         let base = format!("PORT_{number}_{protocol}");
-        set(base.clone(), format!("{}://{ip}:{number}", protocol.to_lowercase()));
+        set(
+            base.clone(),
+            format!("{}://{ip}:{number}", protocol.to_lowercase()),
+        );
         set(format!("{base}_PROTO"), protocol.to_lowercase());
         set(format!("{base}_PORT"), number.to_string());
         set(format!("{base}_ADDR"), ip.clone());
@@ -241,10 +326,15 @@ mod tests {
 
     #[test]
     fn fields_of_the_pod_are_text() {
-        let pod: Pod = serde_saphyr::from_str("{metadata: {name: p, labels: {a: 'x\"y'}}, spec: {containers: []}}")
-            .expect("a pod");
+        let pod: Pod = serde_saphyr::from_str(
+            "{metadata: {name: p, labels: {a: 'x\"y'}}, spec: {containers: []}}",
+        )
+        .expect("a pod");
         let value = |path: &str| {
-            let field = ObjectFieldSelector { field_path: path.into(), ..Default::default() };
+            let field = ObjectFieldSelector {
+                field_path: path.into(),
+                ..Default::default()
+            };
             field_value(&pod, &field, &Facts::default())
         };
         assert_eq!(value("metadata.labels['a']").expect("known"), "x\"y");

@@ -24,16 +24,36 @@ impl Events {
     /// A recorder and the task that sends what is recorded.
     pub fn new(client: Client, node: &str) -> (Self, impl Future<Output = ()> + use<>) {
         let (queue, receiver) = mpsc::channel(QUEUE_MAX);
-        (Self { queue, node: node.to_owned() }, send(client, receiver))
+        (
+            Self {
+                queue,
+                node: node.to_owned(),
+            },
+            send(client, receiver),
+        )
     }
 
     /// Records something about a pod or one of its containers.
-    pub fn record(&self, pod: &Pod, container: Option<&str>, warning: bool, reason: &str, message: &str) {
+    pub fn record(
+        &self,
+        pod: &Pod,
+        container: Option<&str>,
+        warning: bool,
+        reason: &str,
+        message: &str,
+    ) {
         let now = Time(Timestamp::now());
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let name = pod.metadata.name.clone().unwrap_or_default();
-        let init = pod.spec.iter().flat_map(|spec| spec.init_containers.iter().flatten());
-        let kind = if init.clone().any(|c| Some(c.name.as_str()) == container) { "initContainers" } else { "containers" };
+        let init = pod
+            .spec
+            .iter()
+            .flat_map(|spec| spec.init_containers.iter().flatten());
+        let kind = if init.clone().any(|c| Some(c.name.as_str()) == container) {
+            "initContainers"
+        } else {
+            "containers"
+        };
         let mut event = Event {
             involved_object: ObjectReference {
                 api_version: Some("v1".into()),
@@ -48,7 +68,10 @@ impl Events {
             reason: Some(reason.to_owned()),
             // The API refuses longer messages.
             message: Some(message.chars().take(1000).collect()),
-            source: Some(EventSource { component: Some("kubelet".into()), host: Some(self.node.clone()) }),
+            source: Some(EventSource {
+                component: Some("kubelet".into()),
+                host: Some(self.node.clone()),
+            }),
             reporting_component: Some("kubelet".into()),
             reporting_instance: Some(self.node.clone()),
             first_timestamp: Some(now.clone()),
@@ -66,8 +89,15 @@ impl Events {
 
 async fn send(client: Client, mut receiver: mpsc::Receiver<Event>) {
     // What was sent before, so that a container that crashes for days is one event with a count.
-    let mut known: std::collections::HashMap<(Option<String>, Option<String>, Option<String>, Option<String>), Event> =
-        std::collections::HashMap::new();
+    let mut known: std::collections::HashMap<
+        (
+            Option<String>,
+            Option<String>,
+            Option<String>,
+            Option<String>,
+        ),
+        Event,
+    > = std::collections::HashMap::new();
     while let Some(mut event) = receiver.recv().await {
         let key = (
             event.involved_object.uid.clone(),
@@ -82,7 +112,11 @@ async fn send(client: Client, mut receiver: mpsc::Receiver<Event>) {
             let name = earlier.metadata.name.clone().unwrap_or_default();
             let patch = serde_json::json!({"count": count, "lastTimestamp": event.last_timestamp});
             let patch = kube::api::Patch::Merge(patch);
-            if api.patch(&name, &kube::api::PatchParams::default(), &patch).await.is_ok() {
+            if api
+                .patch(&name, &kube::api::PatchParams::default(), &patch)
+                .await
+                .is_ok()
+            {
                 event.count = Some(count);
                 event.metadata.name = Some(name);
                 known.insert(key, event);

@@ -28,10 +28,13 @@ pub fn hosts(pod: &Pod, addresses: &[String], resolver: &Resolver) -> String {
             text.push_str(&format!("{address}\t{names}\n"));
         }
         let host = hostname(pod).unwrap_or_default();
-        let full = spec.subdomain.filter(|subdomain| !subdomain.is_empty()).map(|subdomain| {
-            let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-            format!("{host}.{subdomain}.{namespace}.svc.{}", resolver.domain)
-        });
+        let full = spec
+            .subdomain
+            .filter(|subdomain| !subdomain.is_empty())
+            .map(|subdomain| {
+                let namespace = pod.metadata.namespace.clone().unwrap_or_default();
+                format!("{host}.{subdomain}.{namespace}.svc.{}", resolver.domain)
+            });
         for address in addresses {
             match &full {
                 Some(full) => text.push_str(&format!("{address}\t{full}\t{host}\n")),
@@ -55,7 +58,9 @@ pub fn resolv(pod: &Pod, spec: &PodSpec, resolver: &Resolver) -> String {
     let (mut servers, mut searches, mut options) = match spec.dns_policy.as_deref() {
         Some("None") => (Vec::new(), Vec::new(), Vec::new()),
         Some("ClusterFirstWithHostNet") if cluster => cluster_first(pod, resolver, &own),
-        Some("ClusterFirst") | None if cluster && !host_network => cluster_first(pod, resolver, &own),
+        Some("ClusterFirst") | None if cluster && !host_network => {
+            cluster_first(pod, resolver, &own)
+        }
         _ => parse(&own),
     };
     if let Some(config) = &spec.dns_config {
@@ -64,7 +69,12 @@ pub fn resolv(pod: &Pod, spec: &PodSpec, resolver: &Resolver) -> String {
         for option in config.options.iter().flatten() {
             let name = option.name.clone().unwrap_or_default();
             options.retain(|known: &String| known.split(':').next() != Some(name.as_str()));
-            options.push(option.value.as_ref().map_or_else(|| name.clone(), |value| format!("{name}:{value}")));
+            options.push(
+                option
+                    .value
+                    .as_ref()
+                    .map_or_else(|| name.clone(), |value| format!("{name}:{value}")),
+            );
         }
     }
     let mut seen = std::collections::HashSet::new();
@@ -88,10 +98,17 @@ type Parts = (Vec<String>, Vec<String>, Vec<String>);
 fn cluster_first(pod: &Pod, resolver: &Resolver, own: &str) -> Parts {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let domain = &resolver.domain;
-    let mut searches =
-        vec![format!("{namespace}.svc.{domain}"), format!("svc.{domain}"), domain.clone()];
+    let mut searches = vec![
+        format!("{namespace}.svc.{domain}"),
+        format!("svc.{domain}"),
+        domain.clone(),
+    ];
     searches.extend(parse(own).1);
-    let servers = resolver.nameservers.iter().map(ToString::to_string).collect();
+    let servers = resolver
+        .nameservers
+        .iter()
+        .map(ToString::to_string)
+        .collect();
     (servers, searches, vec!["ndots:5".to_owned()])
 }
 
@@ -120,9 +137,18 @@ mod tests {
              options: [{name: ndots, value: '2'}]}}}",
         )
         .expect("a pod");
-        let resolver = Resolver { nameservers: vec![[10, 0, 0, 10].into()], domain: "cluster.local".into() };
+        let resolver = Resolver {
+            nameservers: vec![[10, 0, 0, 10].into()],
+            domain: "cluster.local".into(),
+        };
         let text = resolv(&pod, pod.spec.as_ref().expect("spec"), &resolver);
-        assert!(text.starts_with("search a.svc.cluster.local svc.cluster.local cluster.local"), "{text}");
-        assert!(text.contains("nameserver 10.0.0.10\n") && text.ends_with("options ndots:2\n"), "{text}");
+        assert!(
+            text.starts_with("search a.svc.cluster.local svc.cluster.local cluster.local"),
+            "{text}"
+        );
+        assert!(
+            text.contains("nameserver 10.0.0.10\n") && text.ends_with("options ndots:2\n"),
+            "{text}"
+        );
     }
 }

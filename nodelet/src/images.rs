@@ -48,7 +48,9 @@ impl PullPolicy {
             Some("Always") => Self::Always,
             Some("Never") => Self::Never,
             Some("IfNotPresent") => Self::IfNotPresent,
-            _ if Reference::parse(image).is_ok_and(|reference| reference.is_latest()) => Self::Always,
+            _ if Reference::parse(image).is_ok_and(|reference| reference.is_latest()) => {
+                Self::Always
+            }
             _ => Self::IfNotPresent,
         }
     }
@@ -139,7 +141,9 @@ pub struct Credential {
 
 impl std::fmt::Debug for Credential {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Credential").field("registry", &self.registry).finish_non_exhaustive()
+        f.debug_struct("Credential")
+            .field("registry", &self.registry)
+            .finish_non_exhaustive()
     }
 }
 
@@ -154,7 +158,10 @@ impl Images {
     /// Opens the store below `directory`. Registries in `insecure` are spoken to without TLS, as are loopback ones.
     pub fn open(directory: &std::path::Path, insecure: Vec<String>) -> Result<Self, Error> {
         let store = Arc::new(Store::open(directory)?);
-        Ok(Self { puller: Arc::new(pull::Puller::new(store.clone(), insecure)), store })
+        Ok(Self {
+            puller: Arc::new(pull::Puller::new(store.clone(), insecure)),
+            store,
+        })
     }
 
     /// The store behind, for listing, importing and removing.
@@ -163,7 +170,12 @@ impl Images {
     }
 
     /// Gives an image that is ready to be run, pulling it if the policy says so.
-    pub async fn ensure(&self, name: &str, policy: PullPolicy, credentials: &[Credential]) -> Result<Image, Error> {
+    pub async fn ensure(
+        &self,
+        name: &str,
+        policy: PullPolicy,
+        credentials: &[Credential],
+    ) -> Result<Image, Error> {
         if name == HOST {
             return Ok(host());
         }
@@ -172,12 +184,19 @@ impl Images {
         match (policy, present) {
             (PullPolicy::Never | PullPolicy::IfNotPresent, Some(image)) => Ok(image),
             (PullPolicy::Never, None) => Err(Error::Never(name.to_owned())),
-            (PullPolicy::Always | PullPolicy::IfNotPresent, _) => self.puller.pull(&reference, credentials).await,
+            (PullPolicy::Always | PullPolicy::IfNotPresent, _) => {
+                self.puller.pull(&reference, credentials).await
+            }
         }
     }
 }
 
 /// The image that stands for the machine itself.
 fn host() -> Image {
-    Image { name: HOST.into(), id: HOST_ID.into(), config: ImageConfig::default(), layers: None }
+    Image {
+        name: HOST.into(),
+        id: HOST_ID.into(),
+        config: ImageConfig::default(),
+        layers: None,
+    }
 }

@@ -18,6 +18,7 @@
 
 pub mod agent;
 pub mod cgroup;
+pub mod dns;
 pub mod env;
 pub mod events;
 pub mod files;

@@ -47,7 +47,14 @@ impl LogReader {
     /// Opens the log of a container instance, rotated files included.
     pub fn open(path: &Path, options: Options) -> Self {
         let left = options.limit_bytes;
-        Self { path: path.to_owned(), options, file: None, pending: Vec::new(), left, in_line: false }
+        Self {
+            path: path.to_owned(),
+            options,
+            file: None,
+            pending: Vec::new(),
+            left,
+            in_line: false,
+        }
     }
 
     /// What is there now: everything that the options ask for.
@@ -86,7 +93,11 @@ impl LogReader {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
             Err(error) => return Err(error),
         }
-        let bytes = if tail.is_some() { lines.into_iter().flatten().collect() } else { whole };
+        let bytes = if tail.is_some() {
+            lines.into_iter().flatten().collect()
+        } else {
+            whole
+        };
         Ok(self.limited(bytes))
     }
 
@@ -119,7 +130,9 @@ impl LogReader {
 
     fn was_rotated(&self) -> bool {
         use std::os::unix::fs::MetadataExt;
-        let inode = |metadata: std::io::Result<std::fs::Metadata>| metadata.map(|metadata| metadata.ino()).ok();
+        let inode = |metadata: std::io::Result<std::fs::Metadata>| {
+            metadata.map(|metadata| metadata.ino()).ok()
+        };
         match (&self.file, inode(std::fs::metadata(&self.path))) {
             (None, Some(_)) => true,
             (Some(file), Some(now)) => inode(file.get_ref().metadata()) != Some(now),
@@ -135,7 +148,11 @@ impl LogReader {
         bytes
     }
 
-    fn entries(&mut self, file: &mut impl BufRead, mut emit: impl FnMut(Vec<u8>)) -> std::io::Result<()> {
+    fn entries(
+        &mut self,
+        file: &mut impl BufRead,
+        mut emit: impl FnMut(Vec<u8>),
+    ) -> std::io::Result<()> {
         loop {
             let n = file.read_until(b'\n', &mut self.pending)?;
             if n == 0 || !self.pending.ends_with(b"\n") {
@@ -151,8 +168,14 @@ impl LogReader {
     /// An entry as a reader sees it, if it is wanted.
     fn render(&mut self, entry: &[u8]) -> Option<Vec<u8>> {
         let mut parts = entry.splitn(4, |byte| *byte == b' ');
-        let (time, stream, tag, text) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        if self.options.stream.as_ref().is_some_and(|wanted| wanted.as_bytes() != stream) {
+        let (time, stream, tag, text) =
+            (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+        if self
+            .options
+            .stream
+            .as_ref()
+            .is_some_and(|wanted| wanted.as_bytes() != stream)
+        {
             return None;
         }
         if let Some(since) = self.options.since {
@@ -167,7 +190,11 @@ impl LogReader {
             line.push(b' ');
         }
         let partial = tag == b"P";
-        line.extend_from_slice(if partial { text.strip_suffix(b"\n").unwrap_or(text) } else { text });
+        line.extend_from_slice(if partial {
+            text.strip_suffix(b"\n").unwrap_or(text)
+        } else {
+            text
+        });
         self.in_line = partial;
         Some(line)
     }
@@ -185,7 +212,9 @@ fn rotated(path: &Path) -> Vec<PathBuf> {
 
 /// The end of a log as text, for a termination message.
 pub fn tail_text(path: &Path, bytes_max: usize) -> String {
-    let Ok(mut file) = std::fs::File::open(path) else { return String::new() };
+    let Ok(mut file) = std::fs::File::open(path) else {
+        return String::new();
+    };
     let length = file.metadata().map_or(0, |metadata| metadata.len());
     // Entries carry some forty bytes of their own each, so lines of ten bytes still fill the message.
     let window = 8 * bytes_max as u64;
@@ -194,7 +223,9 @@ pub fn tail_text(path: &Path, bytes_max: usize) -> String {
     let _ = file.take(window).read_to_end(&mut bytes);
     let mut reader = LogReader::open(path, Options::default());
     let mut text = Vec::new();
-    let _ = reader.entries(&mut BufReader::new(bytes.as_slice()), |line| text.extend_from_slice(&line));
+    let _ = reader.entries(&mut BufReader::new(bytes.as_slice()), |line| {
+        text.extend_from_slice(&line)
+    });
     let cut = text.len().saturating_sub(bytes_max);
     String::from_utf8_lossy(&text[cut..]).into_owned()
 }
@@ -204,7 +235,8 @@ mod tests {
     use super::*;
 
     fn log(name: &str, text: &str) -> PathBuf {
-        let path = std::env::temp_dir().join(format!("corral-logs-{name}-{}.log", uuid::Uuid::new_v4()));
+        let path =
+            std::env::temp_dir().join(format!("corral-logs-{name}-{}.log", uuid::Uuid::new_v4()));
         std::fs::write(&path, text).expect("written");
         path
     }
@@ -222,13 +254,57 @@ mod tests {
     fn options_choose_and_decorate_lines() {
         let path = log("options", TEXT);
         assert_eq!(read(&path, Options::default()), "one\ntwo\nthree\n");
-        assert_eq!(read(&path, Options { tail: Some(1), ..Options::default() }), "three\n");
+        assert_eq!(
+            read(
+                &path,
+                Options {
+                    tail: Some(1),
+                    ..Options::default()
+                }
+            ),
+            "three\n"
+        );
         let since = Some("2026-01-02T03:04:06Z".parse().expect("a time"));
-        assert_eq!(read(&path, Options { since, ..Options::default() }), "two\nthree\n");
-        assert_eq!(read(&path, Options { limit_bytes: Some(5), ..Options::default() }), "one\nt");
-        assert_eq!(read(&path, Options { stream: Some("stderr".into()), ..Options::default() }), "two\n");
-        let stamped = read(&path, Options { timestamps: true, ..Options::default() });
-        assert!(stamped.starts_with("2026-01-02T03:04:05.000000000Z one\n2026-01-02T03:04:06.000000000Z two\n"));
+        assert_eq!(
+            read(
+                &path,
+                Options {
+                    since,
+                    ..Options::default()
+                }
+            ),
+            "two\nthree\n"
+        );
+        assert_eq!(
+            read(
+                &path,
+                Options {
+                    limit_bytes: Some(5),
+                    ..Options::default()
+                }
+            ),
+            "one\nt"
+        );
+        assert_eq!(
+            read(
+                &path,
+                Options {
+                    stream: Some("stderr".into()),
+                    ..Options::default()
+                }
+            ),
+            "two\n"
+        );
+        let stamped = read(
+            &path,
+            Options {
+                timestamps: true,
+                ..Options::default()
+            },
+        );
+        assert!(stamped.starts_with(
+            "2026-01-02T03:04:05.000000000Z one\n2026-01-02T03:04:06.000000000Z two\n"
+        ));
         assert_eq!(tail_text(&path, 32), "one\ntwo\nthree\n");
         std::fs::remove_file(path).expect("removed");
     }

@@ -15,12 +15,19 @@ const DEVICE_DEPTH_MAX: usize = 4;
 /// What this machine has; the disk is the one that holds `directory`.
 pub fn capacity(directory: &Path) -> Capacity {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-    let memory = std::fs::read_to_string("/proc/meminfo").ok().and_then(|text| {
-        let line = text.lines().find_map(|line| line.strip_prefix("MemTotal:"))?.trim().to_owned();
-        line.trim_end_matches(" kB").trim().parse::<i64>().ok()
+    let memory = std::fs::read_to_string("/proc/meminfo")
+        .ok()
+        .and_then(|text| {
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemTotal:"))?
+                .trim()
+                .to_owned();
+            line.trim_end_matches(" kB").trim().parse::<i64>().ok()
+        });
+    let disk = nix::sys::statvfs::statvfs(directory).map(|stat| {
+        i64::try_from(stat.blocks().saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX)
     });
-    let disk = nix::sys::statvfs::statvfs(directory)
-        .map(|stat| i64::try_from(stat.blocks().saturating_mul(stat.fragment_size())).unwrap_or(i64::MAX));
     Capacity {
         milli_cpu: i64::try_from(cpus).unwrap_or(1) * 1000,
         memory: memory.unwrap_or(0) * 1024,
@@ -41,7 +48,11 @@ pub fn memory_available() -> i64 {
     std::fs::read_to_string("/proc/meminfo")
         .ok()
         .and_then(|text| {
-            let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"))?.trim().to_owned();
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix("MemAvailable:"))?
+                .trim()
+                .to_owned();
             line.trim_end_matches(" kB").trim().parse::<i64>().ok()
         })
         .unwrap_or(0)
@@ -50,7 +61,10 @@ pub fn memory_available() -> i64 {
 
 /// The first line of a file, or nothing.
 pub fn line(path: &str) -> String {
-    std::fs::read_to_string(path).ok().and_then(|text| text.lines().next().map(str::to_owned)).unwrap_or_default()
+    std::fs::read_to_string(path)
+        .ok()
+        .and_then(|text| text.lines().next().map(str::to_owned))
+        .unwrap_or_default()
 }
 
 /// The kernel's release.
@@ -61,8 +75,13 @@ pub fn kernel() -> String {
 /// The operating system's name for people.
 pub fn os_image() -> String {
     let text = std::fs::read_to_string("/etc/os-release").unwrap_or_default();
-    let name = text.lines().find_map(|line| line.strip_prefix("PRETTY_NAME="));
-    name.map_or_else(|| "Linux".to_owned(), |name| name.trim_matches('"').to_owned())
+    let name = text
+        .lines()
+        .find_map(|line| line.strip_prefix("PRETTY_NAME="));
+    name.map_or_else(
+        || "Linux".to_owned(),
+        |name| name.trim_matches('"').to_owned(),
+    )
 }
 
 /// The device nodes that a privileged container sees.
@@ -74,13 +93,29 @@ pub fn devices() -> Vec<DeviceNode> {
 
 fn collect(directory: &Path, depth: usize, found: &mut Vec<DeviceNode>) {
     // These are file systems of their own, which a container gets fresh; the rest the runtime makes itself.
-    let own = ["pts", "shm", "mqueue", "hugepages", "fd", "console", "ptmx", "null", "zero", "full", "tty", "random", "urandom"];
+    let own = [
+        "pts",
+        "shm",
+        "mqueue",
+        "hugepages",
+        "fd",
+        "console",
+        "ptmx",
+        "null",
+        "zero",
+        "full",
+        "tty",
+        "random",
+        "urandom",
+    ];
     for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
         let name = entry.file_name();
         if depth == 0 && name.to_str().is_some_and(|name| own.contains(&name)) {
             continue;
         }
-        let Ok(metadata) = std::fs::symlink_metadata(entry.path()) else { continue };
+        let Ok(metadata) = std::fs::symlink_metadata(entry.path()) else {
+            continue;
+        };
         let kind = metadata.file_type();
         if kind.is_dir() && depth < DEVICE_DEPTH_MAX {
             collect(&entry.path(), depth + 1, found);

@@ -1,9 +1,30 @@
-//! The edge to the pod network: what a pod's worker needs from it, and a stand-in without any network.
+//! The pod network: a bridge per node, services as one nftables table, routes between nodes, cluster DNS.
+//!
+//! This file is the edge: what a pod's worker needs, and a stand-in without any network. Behind it, in reading order:
+//! [`node_network`] (the real one, put together), [`addresses`], [`bridge`] and [`links`] (netlink), [`services`]
+//! (what should hold, pure), [`nft`] (making it hold), [`conntrack`], [`routes`] (other nodes).
+
+pub mod addresses;
+pub mod bridge;
+pub mod conntrack;
+pub mod links;
+pub mod names;
+pub mod nft;
+pub mod node_network;
+pub mod range;
+pub mod routes;
+pub mod services;
+#[cfg(test)]
+mod tests;
 
 use std::net::IpAddr;
 use std::path::Path;
 
 use async_trait::async_trait;
+
+pub use names::Names;
+pub use node_network::{NodeNetwork, NodeNetworkConfig, teardown};
+pub use range::Range;
 
 /// Who a pod is, for the network.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -63,7 +84,12 @@ pub trait PodNetwork: Send + Sync + 'static {
     /// Connects the network namespace at `netns`.
     async fn attach(&self, pod: &PodIdentity, netns: &Path) -> Result<PodAddresses, Error>;
     /// Tells that a pod with these addresses was attached before this process started.
-    async fn adopt(&self, pod: &PodIdentity, netns: &Path, addresses: &PodAddresses) -> Result<(), Error>;
+    async fn adopt(
+        &self,
+        pod: &PodIdentity,
+        netns: &Path,
+        addresses: &PodAddresses,
+    ) -> Result<(), Error>;
     /// Disconnects a pod; one that is not attached is no error.
     async fn detach(&self, pod: &PodIdentity) -> Result<(), Error>;
     /// How pods resolve names.
@@ -80,7 +106,12 @@ impl PodNetwork for NoNetwork {
         Ok(PodAddresses(vec![IpAddr::from([127, 0, 0, 1])]))
     }
 
-    async fn adopt(&self, _pod: &PodIdentity, _netns: &Path, _addresses: &PodAddresses) -> Result<(), Error> {
+    async fn adopt(
+        &self,
+        _pod: &PodIdentity,
+        _netns: &Path,
+        _addresses: &PodAddresses,
+    ) -> Result<(), Error> {
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use corral_api::k8s::api::authentication::v1::{BoundObjectReference, TokenRequest, TokenRequestSpec};
+use corral_api::k8s::api::authentication::v1::{
+    BoundObjectReference, TokenRequest, TokenRequestSpec,
+};
 use corral_api::k8s::api::core::v1::{ConfigMap, Pod, Secret, ServiceAccount};
 use kube::api::PostParams;
 use kube::{Api, Client};
@@ -80,13 +82,23 @@ impl Objects {
     }
 
     /// A ConfigMap; `None` when it is optional and absent.
-    pub async fn config_map(&self, namespace: &str, name: &str, optional: bool) -> Result<Option<ConfigMap>, Error> {
+    pub async fn config_map(
+        &self,
+        namespace: &str,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<ConfigMap>, Error> {
         let api: Api<ConfigMap> = Api::namespaced(self.client.clone(), namespace);
         present(api.get_opt(name).await, "configmap", name, optional)
     }
 
     /// A Secret; `None` when it is optional and absent.
-    pub async fn secret(&self, namespace: &str, name: &str, optional: bool) -> Result<Option<Secret>, Error> {
+    pub async fn secret(
+        &self,
+        namespace: &str,
+        name: &str,
+        optional: bool,
+    ) -> Result<Option<Secret>, Error> {
         let api: Api<Secret> = Api::namespaced(self.client.clone(), namespace);
         present(api.get_opt(name).await, "secret", name, optional)
     }
@@ -111,17 +123,32 @@ impl Objects {
     ) -> Result<BTreeMap<String, String>, Error> {
         let found = self.secret(namespace, name, optional).await?;
         let data = found.and_then(|object| object.data).unwrap_or_default();
-        Ok(data.into_iter().map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned())).collect())
+        Ok(data
+            .into_iter()
+            .map(|(key, value)| (key, String::from_utf8_lossy(&value.0).into_owned()))
+            .collect())
     }
 
     /// A token of the pod's service account, bound to the pod.
-    pub async fn token(&self, pod: &Pod, audience: Option<&str>, seconds: i64) -> Result<Token, Error> {
+    pub async fn token(
+        &self,
+        pod: &Pod,
+        audience: Option<&str>,
+        seconds: i64,
+    ) -> Result<Token, Error> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let account = pod.spec.as_ref().and_then(|spec| spec.service_account_name.clone());
+        let account = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.service_account_name.clone());
         let account = account.unwrap_or_else(|| "default".to_owned());
         let request = TokenRequest {
             spec: Some(TokenRequestSpec {
-                audiences: Some(audience.map(|audience| vec![audience.to_owned()]).unwrap_or_default()),
+                audiences: Some(
+                    audience
+                        .map(|audience| vec![audience.to_owned()])
+                        .unwrap_or_default(),
+                ),
                 expiration_seconds: Some(seconds),
                 bound_object_ref: Some(BoundObjectReference {
                     api_version: Some("v1".into()),
@@ -137,15 +164,22 @@ impl Objects {
             .create_subresource("token", &account, &PostParams::default(), &request)
             .await
             .map_err(|error| Error::Api(error.to_string()))?;
-        let status = answer.status.and_then(|status| Some((status.token?, status.expiration_timestamp?.0)));
-        let (token, expires_at) = status.ok_or_else(|| Error::Api("the token request has no token".into()))?;
+        let status = answer
+            .status
+            .and_then(|status| Some((status.token?, status.expiration_timestamp?.0)));
+        let (token, expires_at) =
+            status.ok_or_else(|| Error::Api("the token request has no token".into()))?;
         Ok(Token { token, expires_at })
     }
 
     /// The credentials that a pod may pull with. Secrets that do not exist are passed over: the image may be public.
     pub async fn pull_credentials(&self, pod: &Pod) -> Vec<Credential> {
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-        let references = pod.spec.as_ref().and_then(|spec| spec.image_pull_secrets.clone()).unwrap_or_default();
+        let references = pod
+            .spec
+            .as_ref()
+            .and_then(|spec| spec.image_pull_secrets.clone())
+            .unwrap_or_default();
         let mut credentials = Vec::new();
         for reference in references {
             if let Ok(Some(secret)) = self.secret(&namespace, &reference.name, true).await {
@@ -165,7 +199,10 @@ fn present<K>(
     match result {
         Ok(Some(object)) => Ok(Some(object)),
         Ok(None) if optional => Ok(None),
-        Ok(None) => Err(Error::NotFound { kind, name: name.to_owned() }),
+        Ok(None) => Err(Error::NotFound {
+            kind,
+            name: name.to_owned(),
+        }),
         Err(error) => Err(Error::Api(error.to_string())),
     }
 }
@@ -174,12 +211,22 @@ fn present<K>(
 fn docker_config(secret: &Secret) -> Vec<Credential> {
     use base64::Engine;
     let data = secret.data.clone().unwrap_or_default();
-    let parsed = |key: &str| -> Option<serde_json::Value> { serde_json::from_slice(&data.get(key)?.0).ok() };
-    let entries = parsed(".dockerconfigjson").map(|config| config["auths"].clone()).or_else(|| parsed(".dockercfg"));
-    let entries = entries.and_then(|entries| entries.as_object().cloned()).unwrap_or_default();
+    let parsed =
+        |key: &str| -> Option<serde_json::Value> { serde_json::from_slice(&data.get(key)?.0).ok() };
+    let entries = parsed(".dockerconfigjson")
+        .map(|config| config["auths"].clone())
+        .or_else(|| parsed(".dockercfg"));
+    let entries = entries
+        .and_then(|entries| entries.as_object().cloned())
+        .unwrap_or_default();
     let decode = |text: &str| {
-        let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
-        let (user, password) = String::from_utf8(bytes).ok()?.split_once(':').map(|(u, p)| (u.to_owned(), p.to_owned()))?;
+        let bytes = base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .ok()?;
+        let (user, password) = String::from_utf8(bytes)
+            .ok()?
+            .split_once(':')
+            .map(|(u, p)| (u.to_owned(), p.to_owned()))?;
         Some((user, password))
     };
     entries
@@ -188,7 +235,11 @@ fn docker_config(secret: &Secret) -> Vec<Credential> {
             let text = |name: &str| entry[name].as_str().map(str::to_owned);
             let plain = text("username").zip(text("password"));
             let (username, password) = plain.or_else(|| decode(entry["auth"].as_str()?))?;
-            Some(Credential { registry, username, password })
+            Some(Credential {
+                registry,
+                username,
+                password,
+            })
         })
         .collect()
 }
@@ -207,7 +258,13 @@ mod tests {
         }))
         .expect("a secret");
         let credentials = docker_config(&secret);
-        assert_eq!((credentials[0].username.as_str(), credentials[0].password.as_str()), ("u", "p:q"));
+        assert_eq!(
+            (
+                credentials[0].username.as_str(),
+                credentials[0].password.as_str()
+            ),
+            ("u", "p:q")
+        );
         assert_eq!(credentials[1].registry, "s.example");
     }
 }

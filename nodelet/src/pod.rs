@@ -355,8 +355,21 @@ impl State {
             .init_containers
             .iter()
             .flatten()
-            .map(|container| (container, if is_sidecar(container) { Role::Sidecar } else { Role::Init }))
-            .chain(spec.containers.iter().map(|container| (container, Role::Main)))
+            .map(|container| {
+                (
+                    container,
+                    if is_sidecar(container) {
+                        Role::Sidecar
+                    } else {
+                        Role::Init
+                    },
+                )
+            })
+            .chain(
+                spec.containers
+                    .iter()
+                    .map(|container| (container, Role::Main)),
+            )
             .map(|(container, role)| ContainerState::new(container, role))
             .collect();
         Self {
@@ -372,11 +385,15 @@ impl State {
 
     /// The container called `name`.
     pub fn container(&self, name: &str) -> Option<&ContainerState> {
-        self.containers.iter().find(|container| container.name == name)
+        self.containers
+            .iter()
+            .find(|container| container.name == name)
     }
 
     fn container_mut(&mut self, name: &str) -> Option<&mut ContainerState> {
-        self.containers.iter_mut().find(|container| container.name == name)
+        self.containers
+            .iter_mut()
+            .find(|container| container.name == name)
     }
 
     /// Takes an event in and says what to do about it.
@@ -424,10 +441,13 @@ impl ContainerState {
 
     fn end(&mut self, ended: Ended) {
         // An instance that is not the present one was reported before, or belongs to a life before this state.
-        if !matches!(&self.phase, Phase::Running { id, .. } if *id == ended.id) && self.phase != Phase::Starting {
+        if !matches!(&self.phase, Phase::Running { id, .. } if *id == ended.id)
+            && self.phase != Phase::Starting
+        {
             return;
         }
-        self.crash.ran(ended.finished_at.duration_since(ended.started_at));
+        self.crash
+            .ran(ended.finished_at.duration_since(ended.started_at));
         self.phase = Phase::Ended(ended);
         self.started = false;
         self.ready = false;
@@ -442,32 +462,56 @@ pub fn is_sidecar(container: &Container) -> bool {
 
 /// The container called `name` in a pod's specification, and whether it is an init container.
 pub fn find<'a>(spec: &'a PodSpec, name: &str) -> Option<&'a Container> {
-    spec.init_containers.iter().flatten().chain(&spec.containers).find(|container| container.name == name)
+    spec.init_containers
+        .iter()
+        .flatten()
+        .chain(&spec.containers)
+        .find(|container| container.name == name)
 }
 
-fn take(state: &mut State, spec: &PodSpec, event: Event, now: Timestamp, effects: &mut Vec<Effect>) {
+fn take(
+    state: &mut State,
+    spec: &PodSpec,
+    event: Event,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     match event {
         Event::Tick => {}
         Event::SandboxReady(addresses) => state.sandbox = Sandbox::Ready(addresses),
         Event::SandboxFailed(message) => sandbox_failed(state, message, now, effects),
         Event::SandboxLost => sandbox_lost(state, now),
-        Event::Started { name, id, image, image_id, at } => {
+        Event::Started {
+            name,
+            id,
+            image,
+            image_id,
+            at,
+        } => {
             let grace = container_grace(spec);
             if let Some(container) = state.container_mut(&name) {
                 container.phase = Phase::Running { id, started_at: at };
                 (container.image, container.image_id) = (image, image_id);
                 container.create = Backoff::default();
-                let probed = find(spec, &name).map(|c| (c.startup_probe.is_some(), c.readiness_probe.is_some()));
+                let probed = find(spec, &name)
+                    .map(|c| (c.startup_probe.is_some(), c.readiness_probe.is_some()));
                 let (startup, readiness) = probed.unwrap_or((false, false));
                 container.started = !startup;
                 container.ready = !startup && !readiness;
                 if container.stop.is_some() {
-                    container.stop = Some(Stop { deadline: now + grace, stage: StopStage::Requested });
+                    container.stop = Some(Stop {
+                        deadline: now + grace,
+                        stage: StopStage::Requested,
+                    });
                 }
                 effects.push(record("Started", "Container started".to_owned(), &name));
             }
         }
-        Event::CreateFailed { name, reason, message } => create_failed(state, &name, reason, message, now, effects),
+        Event::CreateFailed {
+            name,
+            reason,
+            message,
+        } => create_failed(state, &name, reason, message, now, effects),
         Event::StartFailed { name, id, message } => {
             if let Some(container) = state.container_mut(&name) {
                 effects.push(warn("Failed", format!("Error: {message}"), &name));
@@ -493,7 +537,9 @@ fn take(state: &mut State, spec: &PodSpec, event: Event, now: Timestamp, effects
             stop_one(state, &name, now + container_grace(spec));
         }
         Event::PreStopDone { name } => {
-            let stop = state.container_mut(&name).and_then(|container| container.stop.as_mut());
+            let stop = state
+                .container_mut(&name)
+                .and_then(|container| container.stop.as_mut());
             if let Some(stop) = stop.filter(|stop| stop.stage == StopStage::PreStop) {
                 // `advance` sends the signal: the hook is what it waited for.
                 stop.stage = StopStage::Requested;
@@ -501,14 +547,21 @@ fn take(state: &mut State, spec: &PodSpec, event: Event, now: Timestamp, effects
                 if let Some(container) = state.container_mut(&name)
                     && let Some(id) = container.running().map(str::to_owned)
                 {
-                    effects.push(Effect::Terminate { name: name.clone(), id });
+                    effects.push(Effect::Terminate {
+                        name: name.clone(),
+                        id,
+                    });
                     if let Some(stop) = &mut container.stop {
                         stop.stage = StopStage::Terminated;
                     }
                 }
             }
         }
-        Event::Probe { name, kind, success } => probed(state, spec, &name, kind, success, now, effects),
+        Event::Probe {
+            name,
+            kind,
+            success,
+        } => probed(state, spec, &name, kind, success, now, effects),
         Event::TornDown => {
             state.sandbox = Sandbox::Absent;
             state.teardown = Teardown::Done;
@@ -534,7 +587,11 @@ fn sandbox_failed(state: &mut State, message: String, now: Timestamp, effects: &
         container: None,
     });
     let retry_at = now + backoff::sandbox_delay(failures);
-    state.sandbox = Sandbox::Failed { message, retry_at, failures };
+    state.sandbox = Sandbox::Failed {
+        message,
+        retry_at,
+        failures,
+    };
 }
 
 fn sandbox_lost(state: &mut State, now: Timestamp) {
@@ -568,7 +625,9 @@ fn create_failed(
     now: Timestamp,
     effects: &mut Vec<Effect>,
 ) {
-    let Some(container) = state.container_mut(name) else { return };
+    let Some(container) = state.container_mut(name) else {
+        return;
+    };
     let delay = if reason == "CreateContainerConfigError" {
         // Somebody is likely about to create the missing object; pulls, in contrast, cost others something.
         backoff::CONFIG_RETRY
@@ -576,8 +635,15 @@ fn create_failed(
         container.create.next_delay()
     };
     effects.push(warn("Failed", format!("Error: {reason}: {message}"), name));
-    let problem = Problem { reason, message, at: now, retry_at: now + delay };
-    container.phase = Phase::Waiting { problem: Some(problem) };
+    let problem = Problem {
+        reason,
+        message,
+        at: now,
+        retry_at: now + delay,
+    };
+    container.phase = Phase::Waiting {
+        problem: Some(problem),
+    };
 }
 
 fn probed(
@@ -590,18 +656,29 @@ fn probed(
     effects: &mut Vec<Effect>,
 ) {
     let definition = find(spec, name);
-    let Some(container) = state.container_mut(name).filter(|container| container.running().is_some()) else { return };
+    let Some(container) = state
+        .container_mut(name)
+        .filter(|container| container.running().is_some())
+    else {
+        return;
+    };
     match (kind, success) {
         (ProbeKind::Readiness, success) => container.ready = success && container.started,
         (ProbeKind::Startup, true) => {
             container.started = true;
-            container.ready |= definition.is_some_and(|definition| definition.readiness_probe.is_none());
+            container.ready |=
+                definition.is_some_and(|definition| definition.readiness_probe.is_none());
         }
         (ProbeKind::Liveness, true) => {}
         (ProbeKind::Startup | ProbeKind::Liveness, false) => {
             let (word, probe) = match kind {
-                ProbeKind::Startup => ("startup", definition.and_then(|d| d.startup_probe.as_ref())),
-                _ => ("liveness", definition.and_then(|d| d.liveness_probe.as_ref())),
+                ProbeKind::Startup => {
+                    ("startup", definition.and_then(|d| d.startup_probe.as_ref()))
+                }
+                _ => (
+                    "liveness",
+                    definition.and_then(|d| d.liveness_probe.as_ref()),
+                ),
             };
             let own = probe.and_then(|probe| probe.termination_grace_period_seconds);
             let grace = own.map_or_else(|| container_grace(spec), seconds);
@@ -622,15 +699,29 @@ fn stop_one(state: &mut State, name: &str, deadline: Timestamp) {
         && container.stop.is_none()
         && container.running().is_some()
     {
-        container.stop = Some(Stop { deadline, stage: StopStage::Requested });
+        container.stop = Some(Stop {
+            deadline,
+            stage: StopStage::Requested,
+        });
     }
 }
 
-fn begin_ending(state: &mut State, deadline: Timestamp, now: Timestamp, failure: Option<(String, String)>) {
+fn begin_ending(
+    state: &mut State,
+    deadline: Timestamp,
+    now: Timestamp,
+    failure: Option<(String, String)>,
+) {
     match &mut state.ending {
         // A later request may only shorten the grace.
         Some(ending) => ending.deadline = ending.deadline.min(deadline),
-        None => state.ending = Some(Ending { since: now, deadline, failure }),
+        None => {
+            state.ending = Some(Ending {
+                since: now,
+                deadline,
+                failure,
+            })
+        }
     }
 }
 
@@ -644,11 +735,21 @@ fn container_grace(spec: &PodSpec) -> jiff::SignedDuration {
 }
 
 fn record(reason: &'static str, message: String, container: &str) -> Effect {
-    Effect::Record { warning: false, reason, message, container: Some(container.to_owned()) }
+    Effect::Record {
+        warning: false,
+        reason,
+        message,
+        container: Some(container.to_owned()),
+    }
 }
 
 fn warn(reason: &'static str, message: String, container: &str) -> Effect {
-    Effect::Record { warning: true, reason, message, container: Some(container.to_owned()) }
+    Effect::Record {
+        warning: true,
+        reason,
+        message,
+        container: Some(container.to_owned()),
+    }
 }
 
 #[cfg(test)]

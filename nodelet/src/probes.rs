@@ -49,13 +49,25 @@ impl Target {
         complain: impl Fn(String),
     ) {
         let seconds = |value: Option<i32>, fallback: u64| {
-            Duration::from_secs(value.and_then(|value| u64::try_from(value).ok()).filter(|v| *v > 0).unwrap_or(fallback))
+            Duration::from_secs(
+                value
+                    .and_then(|value| u64::try_from(value).ok())
+                    .filter(|v| *v > 0)
+                    .unwrap_or(fallback),
+            )
         };
-        let count = |value: Option<i32>, fallback: i32| value.filter(|value| *value > 0).unwrap_or(fallback);
-        let (timeout, period) = (seconds(probe.timeout_seconds, 1), seconds(probe.period_seconds, 10));
+        let count = |value: Option<i32>, fallback: i32| {
+            value.filter(|value| *value > 0).unwrap_or(fallback)
+        };
+        let (timeout, period) = (
+            seconds(probe.timeout_seconds, 1),
+            seconds(probe.period_seconds, 10),
+        );
         let success_threshold = count(probe.success_threshold, 1);
         let failure_threshold = count(probe.failure_threshold, 3);
-        let delay = Duration::from_secs(u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0));
+        let delay = Duration::from_secs(
+            u64::try_from(probe.initial_delay_seconds.unwrap_or(0)).unwrap_or(0),
+        );
         let mut ticks = tokio::time::interval_at(tokio::time::Instant::now() + delay, period);
         let (mut good, mut bad, mut said) = (0, 0, None);
         loop {
@@ -64,7 +76,8 @@ impl Target {
                 () = cancel.cancelled() => return,
             }
             let outcome = tokio::time::timeout(timeout, self.attempt(&probe, timeout)).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(format!("probe timed out after {}s", timeout.as_secs())));
+            let outcome = outcome
+                .unwrap_or_else(|_| Err(format!("probe timed out after {}s", timeout.as_secs())));
             if cancel.is_cancelled() {
                 return;
             }
@@ -88,7 +101,15 @@ impl Target {
             if said != Some(verdict) || !verdict {
                 said = Some(verdict);
                 let name = self.container.name.clone();
-                if reports.send(Event::Probe { name, kind, success: verdict }).await.is_err() {
+                if reports
+                    .send(Event::Probe {
+                        name,
+                        kind,
+                        success: verdict,
+                    })
+                    .await
+                    .is_err()
+                {
                     return;
                 }
             }
@@ -119,7 +140,10 @@ impl Target {
         } else if let Some(http) = &handler.http_get {
             self.http(http, HOOK_HTTP_TIMEOUT).await
         } else if let Some(sleep) = &handler.sleep {
-            tokio::time::sleep(Duration::from_secs(u64::try_from(sleep.seconds).unwrap_or(0))).await;
+            tokio::time::sleep(Duration::from_secs(
+                u64::try_from(sleep.seconds).unwrap_or(0),
+            ))
+            .await;
             Ok(())
         } else if let Some(tcp) = &handler.tcp_socket {
             self.tcp(tcp).await
@@ -135,7 +159,11 @@ impl Target {
             kill_on_drop: true,
             ..ExecSpec::default()
         };
-        let session = self.runtime.exec(&self.uid, &self.id, &spec).await.map_err(|error| error.to_string())?;
+        let session = self
+            .runtime
+            .exec(&self.uid, &self.id, &spec)
+            .await
+            .map_err(|error| error.to_string())?;
         let mut output = Vec::new();
         if let Some(stdout) = session.stdout {
             let reader = crate::streams::reader(stdout).map_err(|error| error.to_string())?;
@@ -173,9 +201,14 @@ impl Target {
             Some(host) => host.to_owned(),
             None => self.address.ok_or("the pod has no address")?.to_string(),
         };
-        let shown = if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") };
+        let shown = if host.contains(':') {
+            format!("[{host}]:{port}")
+        } else {
+            format!("{host}:{port}")
+        };
         let stream = TcpStream::connect((host.as_str(), port)).await;
-        let stream = stream.map_err(|error| format!("dial tcp {shown}: connect: {}", reason(&error)))?;
+        let stream =
+            stream.map_err(|error| format!("dial tcp {shown}: connect: {}", reason(&error)))?;
         Ok((stream, shown))
     }
 
@@ -185,8 +218,16 @@ impl Target {
     }
 
     async fn http(&self, action: &HTTPGetAction, timeout: Duration) -> Result<(), String> {
-        let path = action.path.clone().filter(|path| !path.is_empty()).unwrap_or_else(|| "/".into());
-        let path = if path.starts_with('/') { path } else { format!("/{path}") };
+        let path = action
+            .path
+            .clone()
+            .filter(|path| !path.is_empty())
+            .unwrap_or_else(|| "/".into());
+        let path = if path.starts_with('/') {
+            path
+        } else {
+            format!("/{path}")
+        };
         let port = self.port(&action.port)?;
         let https = action.scheme.as_deref() == Some("HTTPS");
         let scheme = if https { "https" } else { "http" };
@@ -194,20 +235,27 @@ impl Target {
             let (stream, shown) = self.connect(action.host.as_deref(), port).await?;
             let request = http_request(action, &path, &shown);
             let status = if https {
-                let stream = crate::server::tls::connect_unverified(stream).await.map_err(|error| error.to_string())?;
+                let stream = crate::server::tls::connect_unverified(stream)
+                    .await
+                    .map_err(|error| error.to_string())?;
                 exchange(stream, &request).await
             } else {
                 exchange(stream, &request).await
             };
-            let status = status.map_err(|error| format!("Get \"{scheme}://{shown}{path}\": {error}"))?;
+            let status =
+                status.map_err(|error| format!("Get \"{scheme}://{shown}{path}\": {error}"))?;
             match status {
                 200..=399 => Ok(()),
                 status => Err(format!("HTTP probe failed with statuscode: {status}")),
             }
         };
-        tokio::time::timeout(timeout, attempt).await.unwrap_or_else(|_| {
-            Err(format!("Get \"{scheme}://:{port}{path}\": context deadline exceeded"))
-        })
+        tokio::time::timeout(timeout, attempt)
+            .await
+            .unwrap_or_else(|_| {
+                Err(format!(
+                    "Get \"{scheme}://:{port}{path}\": context deadline exceeded"
+                ))
+            })
     }
 
     /// The gRPC health protocol: one unary call over HTTP/2 with a message of one optional string.
@@ -227,7 +275,11 @@ fn reason(error: &std::io::Error) -> String {
 
 fn http_request(action: &HTTPGetAction, path: &str, host: &str) -> String {
     let headers = action.http_headers.clone().unwrap_or_default();
-    let given = |name: &str| headers.iter().find(|header| header.name.eq_ignore_ascii_case(name));
+    let given = |name: &str| {
+        headers
+            .iter()
+            .find(|header| header.name.eq_ignore_ascii_case(name))
+    };
     let mut request = format!("GET {path} HTTP/1.1\r\nConnection: close\r\n");
     let mut add = |name: &str, value: &str| request.push_str(&format!("{name}: {value}\r\n"));
     add("Host", given("Host").map_or(host, |header| &header.value));
@@ -237,7 +289,10 @@ fn http_request(action: &HTTPGetAction, path: &str, host: &str) -> String {
     if given("Accept").is_none() {
         add("Accept", "*/*");
     }
-    for header in headers.iter().filter(|header| !header.name.eq_ignore_ascii_case("Host")) {
+    for header in headers
+        .iter()
+        .filter(|header| !header.name.eq_ignore_ascii_case("Host"))
+    {
         // A line break would smuggle a header in; validation refuses it, and so does this.
         if !header.value.contains(['\r', '\n']) && !header.name.contains(['\r', '\n', ':']) {
             add(&header.name, &header.value);
@@ -262,7 +317,9 @@ async fn exchange(
         }
     }
     let line = String::from_utf8_lossy(&answer);
-    let status = line.strip_prefix("HTTP/").and_then(|line| line.split(' ').nth(1)?.get(..3)?.parse().ok());
+    let status = line
+        .strip_prefix("HTTP/")
+        .and_then(|line| line.split(' ').nth(1)?.get(..3)?.parse().ok());
     status.ok_or_else(|| std::io::Error::other("malformed HTTP response"))
 }
 
@@ -280,7 +337,9 @@ async fn grpc_check(stream: TcpStream, authority: &str, service: &str) -> Result
     let mut message = Vec::new();
     if !service.is_empty() {
         message.push(0x0a);
-        message.push(u8::try_from(service.len()).map_err(|_| "the service's name is too long".to_owned())?);
+        message.push(
+            u8::try_from(service.len()).map_err(|_| "the service's name is too long".to_owned())?,
+        );
         message.extend_from_slice(service.as_bytes());
     }
     let mut frame = vec![0];
@@ -291,8 +350,16 @@ async fn grpc_check(stream: TcpStream, authority: &str, service: &str) -> Result
         .header("te", "trailers")
         .body(Full::new(bytes::Bytes::from(frame)))
         .map_err(|error| failed(&error))?;
-    let answer = sender.send_request(request).await.map_err(|error| failed(&error))?;
-    let body = answer.into_body().collect().await.map_err(|error| failed(&error))?.to_bytes();
+    let answer = sender
+        .send_request(request)
+        .await
+        .map_err(|error| failed(&error))?;
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .map_err(|error| failed(&error))?
+        .to_bytes();
     driver.abort();
     // A five-byte prefix, then field 1 (status) as a varint: 1 means SERVING.
     match body.get(5..) {

@@ -151,5 +151,12 @@ pub trait ContainerRuntime: Send + Sync + 'static {
     /// Joins a container's streams.
     async fn attach(&self, uid: &str, id: &str, streams: &ExecSpec) -> Result<Session, Error>;
     /// Sets a terminal's size: that of an exec'd process or the container's own.
-    async fn resize(&self, uid: &str, id: &str, pid: Option<i32>, columns: u16, rows: u16) -> Result<(), Error>;
+    async fn resize(
+        &self,
+        uid: &str,
+        id: &str,
+        pid: Option<i32>,
+        columns: u16,
+        rows: u16,
+    ) -> Result<(), Error>;
 }

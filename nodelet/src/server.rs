@@ -71,7 +71,10 @@ pub struct Refusal {
 
 impl Refusal {
     pub(crate) fn new(code: StatusCode, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self {
+            code,
+            message: message.into(),
+        }
     }
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
@@ -79,14 +82,21 @@ impl Refusal {
     }
 
     pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
-        Self::new(StatusCode::INTERNAL_SERVER_ERROR, crate::worker::chain(error))
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            crate::worker::chain(error),
+        )
     }
 }
 
 impl Server {
     /// Serves what `Agent::shared` gives.
     pub fn new((node, views): (Arc<Node>, Views), shutdown: CancellationToken) -> Self {
-        Self { node, views, shutdown }
+        Self {
+            node,
+            views,
+            shutdown,
+        }
     }
 
     /// Accepts connections until shutdown.
@@ -94,7 +104,11 @@ impl Server {
         let acceptor = TlsAcceptor::from(tls);
         let permits = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let permit = permits.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let permit = permits
+                .clone()
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             let stream = tokio::select! {
                 accepted = listener.accept() => match accepted {
                     Ok((stream, _)) => stream,
@@ -137,7 +151,10 @@ impl Server {
     async fn answer(&self, request: Request<Incoming>, allowed: bool) -> Answer {
         let outcome = match allowed {
             true => self.route(request).await,
-            false => Err(Refusal::new(StatusCode::FORBIDDEN, "only the API server may ask this node")),
+            false => Err(Refusal::new(
+                StatusCode::FORBIDDEN,
+                "only the API server may ask this node",
+            )),
         };
         outcome.unwrap_or_else(|refusal| text(refusal.code, refusal.message))
     }
@@ -161,7 +178,9 @@ impl Server {
             ["attach", namespace, pod, container] => {
                 exec::attach(self, &mut request, namespace, pod, container, &query).await
             }
-            ["portForward", namespace, pod] => port_forward::serve(self, &mut request, namespace, pod, &query),
+            ["portForward", namespace, pod] => {
+                port_forward::serve(self, &mut request, namespace, pod, &query)
+            }
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, "404 page not found")),
         }
     }
@@ -175,7 +194,12 @@ impl Server {
 
 /// The container called `name`.
 pub(crate) fn container<'a>(view: &'a PodView, name: &str) -> Result<&'a ContainerState, Refusal> {
-    let missing = || Refusal::new(StatusCode::NOT_FOUND, format!("container not found ({name:?})"));
+    let missing = || {
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            format!("container not found ({name:?})"),
+        )
+    };
     view.state.container(name).ok_or_else(missing)
 }
 
@@ -193,13 +217,20 @@ impl Query {
                 return Err(Refusal::bad_request("the query has too many parameters"));
             }
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            parameters.entry(decode(key)).or_default().push(decode(value));
+            parameters
+                .entry(decode(key))
+                .or_default()
+                .push(decode(value));
         }
         Ok(Self { parameters })
     }
 
     pub(crate) fn get(&self, name: &str) -> Option<&str> {
-        self.parameters.get(name)?.first().map(String::as_str).filter(|value| !value.is_empty())
+        self.parameters
+            .get(name)?
+            .first()
+            .map(String::as_str)
+            .filter(|value| !value.is_empty())
     }
 
     pub(crate) fn all(&self, name: &str) -> Vec<String> {
@@ -208,7 +239,9 @@ impl Query {
 
     /// Whether one of the names is set: streams have other names at a node than at the API server.
     pub(crate) fn on(&self, names: &[&str]) -> bool {
-        names.iter().any(|name| matches!(self.get(name), Some("1" | "true")))
+        names
+            .iter()
+            .any(|name| matches!(self.get(name), Some("1" | "true")))
     }
 }
 
@@ -217,7 +250,9 @@ fn decode(text: &str) -> String {
     let mut out = Vec::with_capacity(bytes.len());
     let mut at = 0;
     while at < bytes.len() {
-        let escaped = text.get(at + 1..at + 3).and_then(|hex| u8::from_str_radix(hex, 16).ok());
+        let escaped = text
+            .get(at + 1..at + 3)
+            .and_then(|hex| u8::from_str_radix(hex, 16).ok());
         match (bytes[at], escaped) {
             (b'%', Some(byte)) => {
                 out.push(byte);
@@ -241,7 +276,9 @@ pub(crate) fn typed(code: StatusCode, media_type: &'static str, body: Bytes) -> 
     let mut answer = Response::new(Full::new(body).boxed_unsync());
     *answer.status_mut() = code;
     let value = http::HeaderValue::from_static(media_type);
-    answer.headers_mut().insert(http::header::CONTENT_TYPE, value);
+    answer
+        .headers_mut()
+        .insert(http::header::CONTENT_TYPE, value);
     answer
 }
 
@@ -251,7 +288,9 @@ mod tests {
 
     #[test]
     fn queries_are_decoded_and_may_repeat() {
-        let query = Query::parse("command=sh&command=-c&command=echo%20%2B+x&input=1&tty=true&empty=").expect("short");
+        let query =
+            Query::parse("command=sh&command=-c&command=echo%20%2B+x&input=1&tty=true&empty=")
+                .expect("short");
         assert_eq!(query.all("command"), ["sh", "-c", "echo + x"]);
         assert!(query.on(&["stdin", "input"]) && query.on(&["tty"]) && !query.on(&["error"]));
         assert_eq!(query.get("empty"), None);

@@ -53,7 +53,13 @@ impl Volumes {
         Ok(paths)
     }
 
-    async fn make(&self, path: &Path, pod: &Pod, volume: &Volume, facts: &Facts) -> Result<(), Error> {
+    async fn make(
+        &self,
+        path: &Path,
+        pod: &Pod,
+        volume: &Volume,
+        facts: &Facts,
+    ) -> Result<(), Error> {
         std::fs::create_dir_all(path).map_err(Error::io("make a volume"))?;
         let group = fs_group(pod);
         if let Some(source) = &volume.empty_dir {
@@ -70,12 +76,18 @@ impl Volumes {
     }
 
     /// Renders again what may have changed; returns when a token has to be renewed.
-    pub async fn refresh(&self, pod_dir: &Path, pod: &Pod, facts: &Facts) -> Result<Option<Timestamp>, Error> {
+    pub async fn refresh(
+        &self,
+        pod_dir: &Path,
+        pod: &Pod,
+        facts: &Facts,
+    ) -> Result<Option<Timestamp>, Error> {
         let mut renew_at: Option<Timestamp> = None;
         for volume in volumes(pod).filter(|volume| render::is_rendered(volume)) {
             let path = pod_dir.join("volumes").join(&volume.name);
             let content = render::content(&self.objects, pod, volume, facts).await?;
-            atomic::write(&path, &content.files, fs_group(pod)).map_err(Error::io("write a volume"))?;
+            atomic::write(&path, &content.files, fs_group(pod))
+                .map_err(Error::io("write a volume"))?;
             renew_at = [renew_at, content.renew_at].into_iter().flatten().min();
         }
         Ok(renew_at)
@@ -120,7 +132,9 @@ pub fn unmount_below(directory: &Path) -> std::io::Result<()> {
 }
 
 fn volumes(pod: &Pod) -> impl Iterator<Item = &Volume> {
-    pod.spec.iter().flat_map(|spec| spec.volumes.iter().flatten())
+    pod.spec
+        .iter()
+        .flat_map(|spec| spec.volumes.iter().flatten())
 }
 
 fn fs_group(pod: &Pod) -> Option<u32> {
@@ -132,7 +146,10 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> 
     match source.medium.as_deref() {
         None | Some("") => {}
         Some("Memory") => {
-            let limit = source.size_limit.as_ref().and_then(|limit| Quantity::from_wire(limit).ok());
+            let limit = source
+                .size_limit
+                .as_ref()
+                .and_then(|limit| Quantity::from_wire(limit).ok());
             on_tmpfs(path, limit.map(Quantity::value).filter(|bytes| *bytes > 0))?;
         }
         Some(_) => return Err(Error::Unsupported("this emptyDir medium")),
@@ -140,23 +157,34 @@ fn empty_dir(path: &Path, source: &EmptyDirVolumeSource, group: Option<u32>) -> 
     // Any user of the pod may write; with a group, what is made inside belongs to it.
     let mode = if group.is_some() { 0o2777 } else { 0o777 };
     std::os::unix::fs::chown(path, None, group).map_err(Error::io("give a volume its group"))?;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).map_err(Error::io("open a volume to all"))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+        .map_err(Error::io("open a volume to all"))
 }
 
 fn on_tmpfs(path: &Path, size: Option<i64>) -> Result<(), Error> {
     if is_mount_point(path) {
         return Ok(());
     }
-    let options = size.map_or_else(|| "mode=755".to_owned(), |bytes| format!("mode=755,size={bytes}"));
+    let options = size.map_or_else(
+        || "mode=755".to_owned(),
+        |bytes| format!("mode=755,size={bytes}"),
+    );
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV;
-    mount(Some("tmpfs"), path, Some("tmpfs"), flags, Some(options.as_str()))
-        .map_err(|error| Error::io("mount a tmpfs")(error.into()))
+    mount(
+        Some("tmpfs"),
+        path,
+        Some("tmpfs"),
+        flags,
+        Some(options.as_str()),
+    )
+    .map_err(|error| Error::io("mount a tmpfs")(error.into()))
 }
 
 fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
-    path.parent().is_some_and(|parent| device(parent) != device(path))
+    path.parent()
+        .is_some_and(|parent| device(parent) != device(path))
 }
 
 fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, Error> {
@@ -167,15 +195,22 @@ fn host_path(source: &HostPathVolumeSource) -> Result<PathBuf, Error> {
             std::fs::create_dir_all(path)?;
             return std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755));
         }
-        std::fs::OpenOptions::new().create_new(true).write(true).open(path).map(drop)
+        std::fs::OpenOptions::new()
+            .create_new(true)
+            .write(true)
+            .open(path)
+            .map(drop)
     };
     let exists = path.exists();
     if !exists && matches!(kind, "DirectoryOrCreate" | "FileOrCreate" | "") {
         // Without a type nothing is checked, and a container runtime makes what is missing a directory.
-        make(&path, kind != "FileOrCreate").map_err(Error::io(format!("make {}", path.display())))?;
+        make(&path, kind != "FileOrCreate")
+            .map_err(Error::io(format!("make {}", path.display())))?;
     }
     let refuse = |what: &str| Err(Error::HostPath(format!("{} is not {what}", path.display())));
-    let Ok(found) = std::fs::metadata(&path) else { return refuse("there") };
+    let Ok(found) = std::fs::metadata(&path) else {
+        return refuse("there");
+    };
     let found = found.file_type();
     match kind {
         "Directory" | "DirectoryOrCreate" if !found.is_dir() => refuse("a directory"),

@@ -24,7 +24,10 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{Node, uid};
-use crate::pod::{ContainerState, Effect, Ended, Event, Phase, ProbeKind, Sandbox, State, StopStage, Teardown, find};
+use crate::pod::{
+    ContainerState, Effect, Ended, Event, Phase, ProbeKind, Sandbox, State, StopStage, Teardown,
+    find,
+};
 use crate::probes::Target;
 use crate::runtime::SandboxState;
 use crate::volumes;
@@ -73,10 +76,18 @@ pub struct Worker {
 }
 
 /// Starts a worker for a pod, from what an earlier process left of it or from nothing.
-pub fn spawn(node: Arc<Node>, pod: Arc<Pod>, kept: Option<State>, stop: CancellationToken) -> Handle {
+pub fn spawn(
+    node: Arc<Node>,
+    pod: Arc<Pod>,
+    kept: Option<State>,
+    stop: CancellationToken,
+) -> Handle {
     let (pod_sender, updates) = watch::channel(Some(pod.clone()));
     let state = kept.unwrap_or_else(|| State::new(&pod, Timestamp::now()));
-    let (view, view_receiver) = watch::channel(PodView { pod: pod.clone(), state: Arc::new(state.clone()) });
+    let (view, view_receiver) = watch::channel(PodView {
+        pod: pod.clone(),
+        state: Arc::new(state.clone()),
+    });
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
     let worker = Worker {
         node,
@@ -92,7 +103,11 @@ pub fn spawn(node: Arc<Node>, pod: Arc<Pod>, kept: Option<State>, stop: Cancella
         gone: false,
     };
     let task = tokio::spawn(worker.run(stop));
-    Handle { pod: pod_sender, view: view_receiver, task }
+    Handle {
+        pod: pod_sender,
+        view: view_receiver,
+        task,
+    }
 }
 
 /// Where a worker keeps its state.
@@ -112,8 +127,11 @@ impl Worker {
             tracing::error!(pod = uid, %error, "cannot make the pod's directory");
         }
         self.keep_pod();
-        let publisher =
-            tokio::spawn(publish::run(self.node.clone(), self.view.subscribe(), self.updates.clone()));
+        let publisher = tokio::spawn(publish::run(
+            self.node.clone(),
+            self.view.subscribe(),
+            self.updates.clone(),
+        ));
         self.adopt().await;
         self.step(Event::Tick);
         let mut refresh = tokio::time::interval(VOLUME_REFRESH);
@@ -178,10 +196,18 @@ impl Worker {
         }
         if let Sandbox::Creating(failures) = self.state.sandbox {
             let retry_at = Timestamp::now();
-            self.state.sandbox = Sandbox::Failed { message: "interrupted".into(), retry_at, failures };
+            self.state.sandbox = Sandbox::Failed {
+                message: "interrupted".into(),
+                retry_at,
+                failures,
+            };
         }
         for container in &mut self.state.containers {
-            if let Some(stop) = container.stop.as_mut().filter(|stop| stop.stage < StopStage::Killed) {
+            if let Some(stop) = container
+                .stop
+                .as_mut()
+                .filter(|stop| stop.stage < StopStage::Killed)
+            {
                 stop.stage = StopStage::Requested;
             }
         }
@@ -200,9 +226,15 @@ impl Worker {
                 continue;
             }
             let id = format!("{}-{}", container.name, container.attempt.saturating_sub(1));
-            let found = known.iter().find(|found| found.id == id).and_then(|found| found.started_at.clone());
+            let found = known
+                .iter()
+                .find(|found| found.id == id)
+                .and_then(|found| found.started_at.clone());
             container.phase = match found {
-                Some(at) => Phase::Running { id, started_at: time(&at) },
+                Some(at) => Phase::Running {
+                    id,
+                    started_at: time(&at),
+                },
                 None => Phase::Waiting { problem: None },
             };
         }
@@ -257,7 +289,11 @@ impl Worker {
             SandboxState::Alive(containers) => {
                 for found in containers {
                     let Some(exit) = &found.exit else { continue };
-                    let name = self.state.containers.iter().find(|known| known.running() == Some(found.id.as_str()));
+                    let name = self
+                        .state
+                        .containers
+                        .iter()
+                        .find(|known| known.running() == Some(found.id.as_str()));
                     if let Some(name) = name.map(|known| known.name.clone()) {
                         let ended = self.ended(&name, &found.id, exit);
                         self.step(Event::Ended { name, ended });
@@ -269,12 +305,15 @@ impl Worker {
 
     fn ended(&self, name: &str, id: &str, exit: &ExitRecord) -> Ended {
         let reason = match exit {
-            ExitRecord { oom_killed: true, .. } => "OOMKilled",
+            ExitRecord {
+                oom_killed: true, ..
+            } => "OOMKilled",
             ExitRecord { code: 0, .. } => "Completed",
             _ => "Error",
         };
         let spec = self.pod.spec.clone().unwrap_or_default();
-        let message = find(&spec, name).map(|container| self.termination_message(container, id, exit.code));
+        let message =
+            find(&spec, name).map(|container| self.termination_message(container, id, exit.code));
         Ended {
             id: id.to_owned(),
             code: exit.code,
@@ -294,10 +333,17 @@ impl Worker {
             let cut = &written[..written.len().min(TERMINATION_MESSAGE_MAX)];
             return String::from_utf8_lossy(cut).into_owned();
         }
-        let fall_back = container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
-        let attempt = id.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0);
+        let fall_back =
+            container.termination_message_policy.as_deref() == Some("FallbackToLogsOnError");
+        let attempt = id
+            .rsplit_once('-')
+            .and_then(|(_, number)| number.parse().ok())
+            .unwrap_or(0);
         match fall_back && code != 0 {
-            true => crate::logs::tail_text(&self.node.log_path(&uid, &container.name, attempt), TERMINATION_MESSAGE_MAX),
+            true => crate::logs::tail_text(
+                &self.node.log_path(&uid, &container.name, attempt),
+                TERMINATION_MESSAGE_MAX,
+            ),
             false => String::new(),
         }
     }
@@ -314,7 +360,10 @@ impl Worker {
             self.perform(effect);
         }
         self.reconcile_probes();
-        self.view.send_replace(PodView { pod: self.pod.clone(), state: Arc::new(self.state.clone()) });
+        self.view.send_replace(PodView {
+            pod: self.pod.clone(),
+            state: Arc::new(self.state.clone()),
+        });
     }
 
     fn perform(&mut self, effect: Effect) {
@@ -322,9 +371,13 @@ impl Worker {
         let (node, pod, reports) = (self.node.clone(), self.pod.clone(), self.reports.clone());
         let addresses = self.addresses();
         match effect {
-            Effect::CreateSandbox => self.report(async move { Some(sandbox::create(&node, &pod).await) }),
+            Effect::CreateSandbox => {
+                self.report(async move { Some(sandbox::create(&node, &pod).await) })
+            }
             Effect::Start { name, id } => {
-                self.tasks.spawn(async move { start::start(&node, &pod, &name, &id, &addresses, &reports).await });
+                self.tasks.spawn(async move {
+                    start::start(&node, &pod, &name, &id, &addresses, &reports).await
+                });
             }
             Effect::PreStop { name, id, deadline } => {
                 let target = self.target(&name, &id);
@@ -352,8 +405,15 @@ impl Worker {
                 publish::delete(&node, &pod).await;
                 None
             }),
-            Effect::Record { warning, reason, message, container } => {
-                self.node.events.record(&self.pod, container.as_deref(), warning, reason, &message);
+            Effect::Record {
+                warning,
+                reason,
+                message,
+                container,
+            } => {
+                self.node
+                    .events
+                    .record(&self.pod, container.as_deref(), warning, reason, &message);
             }
         }
     }
@@ -383,7 +443,10 @@ impl Worker {
         let spec = self.pod.spec.clone().unwrap_or_default();
         let mut wanted = Vec::new();
         for container in &self.state.containers {
-            let (Some(id), Some(definition)) = (container.running(), find(&spec, &container.name)) else { continue };
+            let (Some(id), Some(definition)) = (container.running(), find(&spec, &container.name))
+            else {
+                continue;
+            };
             wanted.extend(self.wanted_probes(container, definition, id));
         }
         self.probes.retain(|key, cancel| {
@@ -401,9 +464,14 @@ impl Worker {
             self.probes.insert(key.clone(), cancel.clone());
             let (name, id, kind) = key;
             let target = self.target(&name, &id);
-            let (reports, events, pod) = (self.reports.clone(), self.node.events.clone(), self.pod.clone());
+            let (reports, events, pod) = (
+                self.reports.clone(),
+                self.node.events.clone(),
+                self.pod.clone(),
+            );
             self.tasks.spawn(async move {
-                let complain = |message: String| events.record(&pod, Some(&name), true, "Unhealthy", &message);
+                let complain =
+                    |message: String| events.record(&pod, Some(&name), true, "Unhealthy", &message);
                 target.run(kind, probe, cancel, reports, complain).await;
             });
         }
@@ -415,7 +483,10 @@ impl Worker {
         container: &ContainerState,
         definition: &Container,
         id: &str,
-    ) -> Vec<((String, String, ProbeKind), corral_api::k8s::api::core::v1::Probe)> {
+    ) -> Vec<(
+        (String, String, ProbeKind),
+        corral_api::k8s::api::core::v1::Probe,
+    )> {
         let mut wanted = Vec::new();
         let mut want = |kind, probe: &Option<corral_api::k8s::api::core::v1::Probe>| {
             if let Some(probe) = probe {
@@ -437,14 +508,19 @@ impl Worker {
     }
 
     fn refresh_volumes(&mut self) {
-        let running = matches!(self.state.sandbox, Sandbox::Ready(_)) && self.state.teardown == Teardown::No;
+        let running =
+            matches!(self.state.sandbox, Sandbox::Ready(_)) && self.state.teardown == Teardown::No;
         if !running || !volumes::has_rendered(&self.pod) {
             return;
         }
         let (node, pod, addresses) = (self.node.clone(), self.pod.clone(), self.addresses());
         self.report(async move {
             let directory = node.pod_dir(&uid(&pod));
-            if let Err(error) = node.volumes.refresh(&directory, &pod, &node.facts(&addresses)).await {
+            if let Err(error) = node
+                .volumes
+                .refresh(&directory, &pod, &node.facts(&addresses))
+                .await
+            {
                 tracing::debug!(pod = uid(&pod), %error, "volumes were not refreshed");
             }
             None
@@ -456,7 +532,8 @@ impl Worker {
 fn keep<T: serde::Serialize>(path: &std::path::Path, value: &T) {
     let bytes = serde_json::to_vec(value).expect("API objects and states serialise");
     let temporary = path.with_extension("tmp");
-    let written = std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
+    let written =
+        std::fs::write(&temporary, bytes).and_then(|()| std::fs::rename(&temporary, path));
     if let Err(error) = written {
         tracing::error!(path = %path.display(), %error, "a pod's state was not kept");
     }

@@ -2,11 +2,12 @@
 
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use corral_nodelet::network::NoNetwork;
+use corral_nodelet::network::node_network::{NodeNetwork, NodeNetworkConfig};
+use corral_nodelet::network::range::Range;
+use corral_nodelet::network::{bridge, routes};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::task::TaskTracker;
 
@@ -28,6 +29,9 @@ pub struct AgentArgs {
     /// Where pods, images and logs live.
     #[arg(long, default_value = "/var/lib/corral-agent", value_name = "DIR")]
     data_dir: PathBuf,
+    /// Addresses of Services, as the server has them.
+    #[arg(long, default_value = "10.96.0.0/16", value_name = "NETWORK")]
+    service_range: Range,
     #[command(flatten)]
     node: NodeArgs,
     /// What is logged, in the syntax of tracing's filters.
@@ -44,6 +48,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         server,
         token_file,
         data_dir,
+        service_range,
         node,
         log,
         log_format,
@@ -60,16 +65,32 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let client = client(&server, &name, &joined, &data_dir).await?;
     let address = joined.address;
     let tasks = TaskTracker::new();
+    let cluster_id = node::cluster_id(&data_dir)?;
+    let pod_range = node::claim_range(&client, &name, None).await?;
+    let network = NodeNetwork::start(NodeNetworkConfig {
+        cluster_id: cluster_id.clone(),
+        directory: data_dir.join("node").join("network"),
+        client: client.clone(),
+        node_name: name.clone(),
+        pod_range,
+        service_range,
+        domain: node::DOMAIN.to_owned(),
+        vxlan_port: node::VXLAN_PORT,
+        mtu: bridge::MTU - routes::OVERHEAD,
+        shutdown: stop.clone(),
+    })
+    .await
+    .context("cannot set up the network")?;
     node::start(
         NodeConfig {
             args: node,
-            cluster_id: node::cluster_id(&data_dir)?,
+            cluster_id,
             data_dir: data_dir.join("node"),
             client,
             addresses: vec![address],
             identity: joined.identity,
             ca: joined.ca,
-            network: Arc::new(NoNetwork),
+            network,
             stop: stop.clone(),
         },
         &tasks,

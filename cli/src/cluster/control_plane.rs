@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use corral_nodelet::network::range::Range;
 use corral_controllers::ClientFactory;
 use corral_runtime::{CacheFactory, Metrics, Tasks};
 use corral_server::authn::User;
@@ -25,6 +26,9 @@ use crate::logging::{self, LogFormat};
 /// The client whose watches all components of this process share.
 const SHARED_CACHES: &str = "shared-caches";
 
+/// The addresses of Services unless somebody says otherwise.
+const DEFAULT_SERVICES: &str = "10.96.0.0/16";
+
 /// What every control plane can be told.
 #[derive(Debug, Clone, Args)]
 pub struct ControlPlaneArgs {
@@ -40,9 +44,12 @@ pub struct ControlPlaneArgs {
     /// Another name or address that clients use for the API.
     #[arg(long = "tls-san", value_name = "NAME")]
     pub tls_san: Vec<String>,
-    /// Addresses of Services.
-    #[arg(long, default_value = "10.96.0.0/16", value_name = "NETWORK")]
-    pub service_range: AddressRange,
+    /// Addresses of Services (default: 10.96.0.0/16; `corral up` takes another where that is in use).
+    #[arg(long, value_name = "NETWORK")]
+    pub service_range: Option<AddressRange>,
+    /// Addresses of all pods (default: 10.244.0.0/16; `corral up` takes another where that is in use).
+    #[arg(long, value_name = "NETWORK")]
+    pub pod_range: Option<Range>,
     /// etcd to use instead of the embedded store.
     #[arg(long, value_delimiter = ',', value_name = "URL")]
     pub etcd_endpoints: Vec<String>,
@@ -64,6 +71,16 @@ pub struct ControlPlaneArgs {
     /// The shape of log lines.
     #[arg(long, value_enum, default_value = "text")]
     pub log_format: LogFormat,
+}
+
+impl ControlPlaneArgs {
+    /// The addresses of Services.
+    pub fn service_range(&self) -> anyhow::Result<AddressRange> {
+        match self.service_range {
+            Some(range) => Ok(range),
+            None => DEFAULT_SERVICES.parse().map_err(anyhow::Error::msg),
+        }
+    }
 }
 
 /// A control plane that runs.
@@ -94,7 +111,7 @@ impl ControlPlane {
             advertise: args.advertise,
             names: args.tls_san.clone(),
             pki: args.data_dir.join("pki"),
-            service_range: args.service_range,
+            service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,
             registry: registry.clone(),

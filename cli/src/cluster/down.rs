@@ -8,7 +8,7 @@ use clap::Args;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use super::{node, up};
+use super::{node, ranges, up};
 
 /// How long the cluster's process may take to end.
 const STOP_MAX: Duration = Duration::from_secs(30);
@@ -52,6 +52,9 @@ pub async fn run(args: DownArgs) -> anyhow::Result<()> {
         let n_pods =
             corral_nodelet::agent::stop_all(&node_dir, &cluster_id, node::shim_command()?).await?;
         println!("stopped {n_pods} pods");
+        corral_nodelet::network::node_network::teardown(&cluster_id).await.context("cannot remove the network")?;
+        ranges::forget(&cluster_id);
+        println!("removed the network");
     }
     Ok(())
 }

@@ -4,10 +4,13 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
+use corral_api::k8s::api::core::v1::{Node, NodeSpec};
 use corral_nodelet::network::PodNetwork;
+use corral_nodelet::network::range::Range;
 use corral_nodelet::{Agent, AgentConfig};
 use corral_server::pki::Identity;
 use sha2::{Digest, Sha256};
@@ -77,6 +80,45 @@ pub fn shim_command() -> anyhow::Result<Vec<String>> {
         program.to_string_lossy().into_owned(),
         "shim".to_owned(),
     ])
+}
+
+/// Length of the prefix of one node's pods: 254 addresses, above what a node runs.
+pub const POD_RANGE_PREFIX: u8 = 24;
+/// The cluster's domain.
+pub const DOMAIN: &str = "cluster.local";
+/// The port of the VXLAN between nodes that share no link, as Linux and others use it.
+pub const VXLAN_PORT: u16 = 8472;
+/// How long a node waits for its addresses.
+const RANGE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often it looks.
+const RANGE_LOOK_PERIOD: Duration = Duration::from_millis(200);
+
+/// The addresses of a node's pods: those that its Node has, `wanted` for a new Node, or what it is given.
+pub async fn claim_range(client: &kube::Client, name: &str, wanted: Option<Range>) -> anyhow::Result<Range> {
+    let nodes: kube::Api<Node> = kube::Api::all(client.clone());
+    if nodes.get_opt(name).await?.is_none() {
+        let mut node = Node::default();
+        node.metadata.name = Some(name.to_owned());
+        node.metadata.labels = Some([("kubernetes.io/hostname".to_owned(), name.to_owned())].into());
+        node.spec = Some(NodeSpec {
+            pod_cidr: wanted.map(|range| range.to_string()),
+            pod_cidrs: wanted.map(|range| vec![range.to_string()]),
+            ..Default::default()
+        });
+        nodes.create(&kube::api::PostParams::default(), &node).await.context("cannot register the node")?;
+    }
+    let given = async {
+        loop {
+            let node = nodes.get(name).await?;
+            if let Some(text) = node.spec.and_then(|spec| spec.pod_cidr).filter(|text| !text.is_empty()) {
+                return text.parse().with_context(|| format!("the node's podCIDR {text}"));
+            }
+            tokio::time::sleep(RANGE_LOOK_PERIOD).await;
+        }
+    };
+    tokio::time::timeout(RANGE_WAIT_MAX, given)
+        .await
+        .context("the node is given no addresses; does the control plane run its controllers?")?
 }
 
 /// Everything that a node is started with.

@@ -2,5 +2,8 @@
 
 mod api;
 mod apply;
+mod kubectl;
 mod lifecycle;
+mod streams;
+mod verbs;
 mod workloads;

@@ -35,7 +35,11 @@ pub enum Change<K> {
 }
 
 /// Follows all objects of a kind that a field selector chooses.
-pub fn follow<K>(client: Client, selector: Option<String>, shutdown: CancellationToken) -> mpsc::Receiver<Change<K>>
+pub fn follow<K>(
+    client: Client,
+    selector: Option<String>,
+    shutdown: CancellationToken,
+) -> mpsc::Receiver<Change<K>>
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug + Send + 'static,
 {
@@ -47,7 +51,9 @@ where
             loop {
                 match run(&api, selector.as_deref(), &sender, &mut delay).await {
                     Ok(()) => return,
-                    Err(error) => tracing::debug!(kind = %K::kind(&()), %error, "a watch ended; starting over"),
+                    Err(error) => {
+                        tracing::debug!(kind = %K::kind(&()), %error, "a watch ended; starting over")
+                    }
                 }
                 tokio::time::sleep(delay).await;
                 delay = (delay * 2).min(RETRY_MAX);
@@ -65,7 +71,12 @@ where
 pub fn take<K: Resource<DynamicType = ()>>(map: &mut HashMap<String, K>, change: Change<K>) {
     let key = |object: &K| object.meta().uid.clone().unwrap_or_default();
     match change {
-        Change::Listed(objects) => *map = objects.into_iter().map(|object| (key(&object), object)).collect(),
+        Change::Listed(objects) => {
+            *map = objects
+                .into_iter()
+                .map(|object| (key(&object), object))
+                .collect()
+        }
         Change::Applied(object) => drop(map.insert(key(&object), object)),
         Change::Deleted(object) => drop(map.remove(&key(&object))),
     }
@@ -81,14 +92,21 @@ async fn run<K>(
 where
     K: Resource<DynamicType = ()> + Clone + DeserializeOwned + Debug,
 {
-    let mut parameters = ListParams { field_selector: selector.map(str::to_owned), ..ListParams::default() };
+    let mut parameters = ListParams {
+        field_selector: selector.map(str::to_owned),
+        ..ListParams::default()
+    };
     parameters.limit = Some(PAGE);
     let mut objects = Vec::new();
     let mut version;
     loop {
         let page = api.list(&parameters).await?;
         version = page.metadata.resource_version.clone().unwrap_or_default();
-        parameters.continue_token = page.metadata.continue_.clone().filter(|token| !token.is_empty());
+        parameters.continue_token = page
+            .metadata
+            .continue_
+            .clone()
+            .filter(|token| !token.is_empty());
         objects.extend(page.items);
         if parameters.continue_token.is_none() {
             break;
@@ -98,7 +116,11 @@ where
         return Ok(());
     }
     *delay = RETRY_FIRST;
-    let watch = WatchParams { field_selector: selector.map(str::to_owned), bookmarks: true, ..WatchParams::default() };
+    let watch = WatchParams {
+        field_selector: selector.map(str::to_owned),
+        bookmarks: true,
+        ..WatchParams::default()
+    };
     loop {
         let mut events = api.watch(&watch, &version).await?.boxed();
         while let Some(event) = events.try_next().await? {

@@ -44,7 +44,10 @@ pub async fn run(node: Arc<Node>, shutdown: CancellationToken) {
 async fn renew(client: &Client, name: &str) -> Result<(), kube::Error> {
     let api: Api<Lease> = Api::namespaced(client.clone(), "kube-node-lease");
     let patch = json!({"spec": {"renewTime": MicroTime(Timestamp::now()), "holderIdentity": name}});
-    match api.patch(name, &PatchParams::default(), &Patch::Merge(patch)).await {
+    match api
+        .patch(name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
+    {
         Ok(_) => return Ok(()),
         Err(kube::Error::Api(refusal)) if refusal.code == 404 => {}
         Err(error) => return Err(error),

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_api::k8s::api::core::v1::{
-    ContainerImage, DaemonEndpoint, Node as NodeObject, NodeAddress, NodeCondition, NodeDaemonEndpoints, NodeSpec,
-    NodeStatus, NodeSystemInfo,
+    ContainerImage, DaemonEndpoint, Node as NodeObject, NodeAddress, NodeCondition,
+    NodeDaemonEndpoints, NodeSpec, NodeStatus, NodeSystemInfo,
 };
 use corral_api::quantity::Quantity;
 use corral_api::time::{Time, truncate_to_seconds};
@@ -50,12 +50,26 @@ pub struct Settings {
 }
 
 /// Keeps the Node object until shutdown; `wakes` asks for a look at once.
-pub async fn run(node: Arc<Node>, settings: Settings, mut wakes: watch::Receiver<()>, shutdown: CancellationToken) {
+pub async fn run(
+    node: Arc<Node>,
+    settings: Settings,
+    mut wakes: watch::Receiver<()>,
+    shutdown: CancellationToken,
+) {
     let api: Api<NodeObject> = Api::all(node.client.clone());
     let mut written: Option<(NodeStatus, tokio::time::Instant)> = None;
     loop {
-        let due = written.as_ref().is_none_or(|(_, at)| at.elapsed() >= REPORT);
-        let outcome = keep(&api, &node, &settings, written.as_ref().map(|(status, _)| status), due).await;
+        let due = written
+            .as_ref()
+            .is_none_or(|(_, at)| at.elapsed() >= REPORT);
+        let outcome = keep(
+            &api,
+            &node,
+            &settings,
+            written.as_ref().map(|(status, _)| status),
+            due,
+        )
+        .await;
         let wait = match outcome {
             Ok(Some(status)) => {
                 written = Some((status, tokio::time::Instant::now()));
@@ -95,13 +109,20 @@ async fn keep(
     }
     let found = match api.get_opt(&node.name).await? {
         Some(found) => found,
-        None => api.create(&PostParams::default(), &object(node, settings)).await?,
+        None => {
+            api.create(&PostParams::default(), &object(node, settings))
+                .await?
+        }
     };
     let wanted = labels(node, settings);
     let have = found.metadata.labels.clone().unwrap_or_default();
-    if wanted.iter().any(|(key, value)| have.get(key) != Some(value)) {
+    if wanted
+        .iter()
+        .any(|(key, value)| have.get(key) != Some(value))
+    {
         let patch = json!({"metadata": {"labels": wanted}});
-        api.patch(&node.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+        api.patch(&node.name, &PatchParams::default(), &Patch::Merge(patch))
+            .await?;
     }
     let mut status = status;
     if before.is_none() {
@@ -111,7 +132,8 @@ async fn keep(
     let mut body = serde_json::to_value(&status).unwrap_or_default();
     body["conditions"] = merged_conditions(&status, found.status.as_ref());
     let patch = json!({"status": body});
-    api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(patch)).await?;
+    api.patch_status(&node.name, &PatchParams::default(), &Patch::Merge(patch))
+        .await?;
     Ok(Some(status))
 }
 
@@ -127,9 +149,13 @@ fn same(before: &NodeStatus, now: &NodeStatus) -> bool {
 }
 
 fn keep_transitions(status: &mut NodeStatus, old: Option<&NodeStatus>) {
-    let old = old.and_then(|old| old.conditions.clone()).unwrap_or_default();
+    let old = old
+        .and_then(|old| old.conditions.clone())
+        .unwrap_or_default();
     for condition in status.conditions.iter_mut().flatten() {
-        let earlier = old.iter().find(|old| old.type_ == condition.type_ && old.status == condition.status);
+        let earlier = old
+            .iter()
+            .find(|old| old.type_ == condition.type_ && old.status == condition.status);
         if let Some(earlier) = earlier {
             condition.last_transition_time = earlier.last_transition_time.clone();
         }
@@ -139,8 +165,12 @@ fn keep_transitions(status: &mut NodeStatus, old: Option<&NodeStatus>) {
 /// Our conditions and those of others.
 fn merged_conditions(status: &NodeStatus, old: Option<&NodeStatus>) -> serde_json::Value {
     let ours = status.conditions.clone().unwrap_or_default();
-    let foreign = old.and_then(|old| old.conditions.clone()).unwrap_or_default();
-    let foreign = foreign.into_iter().filter(|old| !ours.iter().any(|our| our.type_ == old.type_));
+    let foreign = old
+        .and_then(|old| old.conditions.clone())
+        .unwrap_or_default();
+    let foreign = foreign
+        .into_iter()
+        .filter(|old| !ours.iter().any(|our| our.type_ == old.type_));
     json!(foreign.chain(ours.clone()).collect::<Vec<_>>())
 }
 
@@ -160,13 +190,21 @@ fn labels(node: &Node, settings: &Settings) -> BTreeMap<String, String> {
 }
 
 fn object(node: &Node, settings: &Settings) -> NodeObject {
-    let mut object = NodeObject { spec: Some(NodeSpec::default()), ..NodeObject::default() };
+    let mut object = NodeObject {
+        spec: Some(NodeSpec::default()),
+        ..NodeObject::default()
+    };
     object.metadata.name = Some(node.name.clone());
     object.metadata.labels = Some(labels(node, settings));
     object
 }
 
-fn status(node: &Node, settings: &Settings, before: Option<&NodeStatus>, now: Timestamp) -> NodeStatus {
+fn status(
+    node: &Node,
+    settings: &Settings,
+    before: Option<&NodeStatus>,
+    now: Timestamp,
+) -> NodeStatus {
     let capacity = &node.capacity;
     let resources: BTreeMap<_, _> = [
         ("cpu", Quantity::millis(capacity.milli_cpu)),
@@ -179,9 +217,15 @@ fn status(node: &Node, settings: &Settings, before: Option<&NodeStatus>, now: Ti
     .into_iter()
     .map(|(name, quantity)| (name.to_owned(), quantity.to_wire()))
     .collect();
-    let address = |kind: &str, address: String| NodeAddress { type_: kind.to_owned(), address };
-    let mut addresses: Vec<NodeAddress> =
-        node.addresses.iter().map(|ip| address("InternalIP", ip.to_string())).collect();
+    let address = |kind: &str, address: String| NodeAddress {
+        type_: kind.to_owned(),
+        address,
+    };
+    let mut addresses: Vec<NodeAddress> = node
+        .addresses
+        .iter()
+        .map(|ip| address("InternalIP", ip.to_string()))
+        .collect();
     addresses.push(address("Hostname", node.name.clone()));
     NodeStatus {
         capacity: Some(resources.clone()),
@@ -189,7 +233,9 @@ fn status(node: &Node, settings: &Settings, before: Option<&NodeStatus>, now: Ti
         addresses: Some(addresses),
         conditions: Some(conditions(node, before, now)),
         daemon_endpoints: Some(NodeDaemonEndpoints {
-            kubelet_endpoint: Some(DaemonEndpoint { port: i32::from(settings.server_port) }),
+            kubelet_endpoint: Some(DaemonEndpoint {
+                port: i32::from(settings.server_port),
+            }),
         }),
         node_info: Some(info()),
         images: Some(images(node)),
@@ -201,21 +247,63 @@ fn conditions(node: &Node, before: Option<&NodeStatus>, now: Timestamp) -> Vec<N
     let memory = machine::memory_available() < MEMORY_FREE_MIN;
     let disk = machine::disk_free(&node.data_dir) < DISK_FREE_MIN;
     let list = [
-        ("MemoryPressure", memory, "KubeletHasInsufficientMemory", "KubeletHasSufficientMemory", "memory available"),
-        ("DiskPressure", disk, "KubeletHasDiskPressure", "KubeletHasNoDiskPressure", "disk space available"),
-        ("PIDPressure", false, "KubeletHasInsufficientPID", "KubeletHasSufficientPID", "PID available"),
+        (
+            "MemoryPressure",
+            memory,
+            "KubeletHasInsufficientMemory",
+            "KubeletHasSufficientMemory",
+            "memory available",
+        ),
+        (
+            "DiskPressure",
+            disk,
+            "KubeletHasDiskPressure",
+            "KubeletHasNoDiskPressure",
+            "disk space available",
+        ),
+        (
+            "PIDPressure",
+            false,
+            "KubeletHasInsufficientPID",
+            "KubeletHasSufficientPID",
+            "PID available",
+        ),
     ];
-    let pressure = list.into_iter().map(|(kind, bad, bad_reason, good_reason, what)| {
-        let message = if bad { format!("the node has insufficient {what}") } else { format!("kubelet has sufficient {what}") };
-        (kind, bad, if bad { bad_reason } else { good_reason }, message)
-    });
-    let ready = ("Ready", true, "KubeletReady", "kubelet is posting ready status".to_owned());
+    let pressure = list
+        .into_iter()
+        .map(|(kind, bad, bad_reason, good_reason, what)| {
+            let message = if bad {
+                format!("the node has insufficient {what}")
+            } else {
+                format!("kubelet has sufficient {what}")
+            };
+            (
+                kind,
+                bad,
+                if bad { bad_reason } else { good_reason },
+                message,
+            )
+        });
+    let ready = (
+        "Ready",
+        true,
+        "KubeletReady",
+        "kubelet is posting ready status".to_owned(),
+    );
     pressure
         .chain([ready])
         .map(|(kind, status, reason, message)| {
             let status = if status { "True" } else { "False" };
-            let old = before.and_then(|before| before.conditions.as_ref()?.iter().find(|old| old.type_ == kind));
-            let since = old.filter(|old| old.status == status).and_then(|old| old.last_transition_time.clone());
+            let old = before.and_then(|before| {
+                before
+                    .conditions
+                    .as_ref()?
+                    .iter()
+                    .find(|old| old.type_ == kind)
+            });
+            let since = old
+                .filter(|old| old.status == status)
+                .and_then(|old| old.last_transition_time.clone());
             NodeCondition {
                 type_: kind.to_owned(),
                 status: status.to_owned(),
@@ -250,7 +338,10 @@ fn images(node: &Node) -> Vec<ContainerImage> {
         .store()
         .list()
         .into_iter()
-        .map(|image| ContainerImage { names: Some(image.names), size_bytes: i64::try_from(image.size).ok() })
+        .map(|image| ContainerImage {
+            names: Some(image.names),
+            size_bytes: i64::try_from(image.size).ok(),
+        })
         .collect();
     images.sort_by_key(|image| std::cmp::Reverse(image.size_bytes));
     images.truncate(IMAGES_MAX);

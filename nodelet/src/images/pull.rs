@@ -40,16 +40,30 @@ pub struct Puller {
 
 impl Puller {
     pub(super) fn new(store: Arc<Store>, insecure: Vec<String>) -> Self {
-        Self { store, insecure, pulls: Semaphore::new(PULLS_MAX) }
+        Self {
+            store,
+            insecure,
+            pulls: Semaphore::new(PULLS_MAX),
+        }
     }
 
     /// Pulls an image, trying each credential that fits its registry.
-    pub async fn pull(&self, reference: &Reference, credentials: &[Credential]) -> Result<Image, Error> {
-        let _permit = self.pulls.acquire().await.expect("the semaphore is never closed");
+    pub async fn pull(
+        &self,
+        reference: &Reference,
+        credentials: &[Credential],
+    ) -> Result<Image, Error> {
+        let _permit = self
+            .pulls
+            .acquire()
+            .await
+            .expect("the semaphore is never closed");
         let mut fitting: Vec<RegistryAuth> = credentials
             .iter()
             .filter(|credential| fits(credential, reference))
-            .map(|credential| RegistryAuth::Basic(credential.username.clone(), credential.password.clone()))
+            .map(|credential| {
+                RegistryAuth::Basic(credential.username.clone(), credential.password.clone())
+            })
             .collect();
         if fitting.is_empty() {
             fitting.push(RegistryAuth::Anonymous);
@@ -66,7 +80,11 @@ impl Puller {
 
     fn client(&self, reference: &Reference) -> oci_client::Client {
         let plain = is_loopback(&reference.registry) || self.insecure.contains(&reference.registry);
-        let protocol = if plain { ClientProtocol::Http } else { ClientProtocol::Https };
+        let protocol = if plain {
+            ClientProtocol::Http
+        } else {
+            ClientProtocol::Https
+        };
         oci_client::Client::new(ClientConfig {
             protocol,
             connect_timeout: Some(std::time::Duration::from_secs(30)),
@@ -94,18 +112,24 @@ impl Puller {
             ),
         };
         let fetch = async |name: oci_client::Reference| {
-            let (bytes, claimed) =
-                client.pull_manifest_raw(&name, auth, &MEDIA_TYPES).await.map_err(|error| failed(&error))?;
+            let (bytes, claimed) = client
+                .pull_manifest_raw(&name, auth, &MEDIA_TYPES)
+                .await
+                .map_err(|error| failed(&error))?;
             let expected = name.digest().map_or(claimed, str::to_owned);
             match digest(&bytes) == expected {
                 true => Ok((bytes, expected)),
-                false => Err(Error::Digest { what: "manifest".into(), expected }),
+                false => Err(Error::Digest {
+                    what: "manifest".into(),
+                    expected,
+                }),
             }
         };
         let (mut bytes, mut manifest_digest) = fetch(remote(None)).await?;
         let mut manifest = parse(&bytes)?;
         if manifest["manifests"].is_array() {
-            let chosen = choose(&manifest).ok_or_else(|| failed(&"no match for platform in manifest: not found"))?;
+            let chosen = choose(&manifest)
+                .ok_or_else(|| failed(&"no match for platform in manifest: not found"))?;
             (bytes, manifest_digest) = fetch(remote(Some(&chosen))).await?;
             manifest = parse(&bytes)?;
         }
@@ -116,9 +140,15 @@ impl Puller {
         let config_digest = manifest["config"]["digest"].as_str().ok_or_else(missing)?;
         let mut config = Vec::new();
         let name = remote(None);
-        client.pull_blob(&name, config_digest, &mut config).await.map_err(|error| failed(&error))?;
+        client
+            .pull_blob(&name, config_digest, &mut config)
+            .await
+            .map_err(|error| failed(&error))?;
         if digest(&config) != config_digest {
-            return Err(Error::Digest { what: "configuration".into(), expected: config_digest.to_owned() });
+            return Err(Error::Digest {
+                what: "configuration".into(),
+                expected: config_digest.to_owned(),
+            });
         }
         let mut record = record(Some(manifest_digest), config_digest, &config)?;
         let layers: Vec<String> = manifest["layers"]
@@ -140,7 +170,9 @@ impl Puller {
 
     /// The image under this name already has that manifest.
     fn same(&self, reference: &Reference, manifest: &str) -> Option<Image> {
-        self.store.find(reference).filter(|image| image.id.ends_with(manifest))
+        self.store
+            .find(reference)
+            .filter(|image| image.id.ends_with(manifest))
     }
 
     async fn layer(
@@ -153,13 +185,24 @@ impl Puller {
         if let Some(present) = self.store.has_layer(&digest) {
             return Ok(present);
         }
-        let failed = |why: String| Error::Pull { name: reference.to_string(), why };
-        let mut stream =
-            client.pull_blob_stream(name, digest.as_str()).await.map_err(|error| failed(error.to_string()))?;
+        let failed = |why: String| Error::Pull {
+            name: reference.to_string(),
+            why,
+        };
+        let mut stream = client
+            .pull_blob_stream(name, digest.as_str())
+            .await
+            .map_err(|error| failed(error.to_string()))?;
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let store = self.store.clone();
         let unpacking = tokio::task::spawn_blocking(move || {
-            store.add_layer(&digest, ChunkReader { receiver, current: Bytes::new() })
+            store.add_layer(
+                &digest,
+                ChunkReader {
+                    receiver,
+                    current: Bytes::new(),
+                },
+            )
         });
         while let Some(chunk) = stream.stream.next().await {
             let broken = chunk.is_err();
@@ -198,14 +241,27 @@ impl Read for ChunkReader {
 fn is_loopback(registry: &str) -> bool {
     let host = registry.rsplit_once(':').map_or(registry, |(host, _)| host);
     host == "localhost"
-        || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+        || host
+            .trim_matches(['[', ']'])
+            .parse::<std::net::IpAddr>()
+            .is_ok_and(|address| address.is_loopback())
 }
 
 /// Whether a credential is for this image's registry; Docker Hub goes by several names.
 fn fits(credential: &Credential, reference: &Reference) -> bool {
-    let wanted = credential.registry.trim_start_matches("https://").trim_start_matches("http://");
-    let wanted = wanted.trim_end_matches('/').trim_end_matches("/v1").trim_end_matches("/v2");
+    let wanted = credential
+        .registry
+        .trim_start_matches("https://")
+        .trim_start_matches("http://");
+    let wanted = wanted
+        .trim_end_matches('/')
+        .trim_end_matches("/v1")
+        .trim_end_matches("/v2");
     let (host, path) = wanted.split_once('/').unwrap_or((wanted, ""));
-    let host = if host == "index.docker.io" || host == "registry-1.docker.io" { "docker.io" } else { host };
+    let host = if host == "index.docker.io" || host == "registry-1.docker.io" {
+        "docker.io"
+    } else {
+        host
+    };
     host == reference.registry && (path.is_empty() || reference.repository.starts_with(path))
 }

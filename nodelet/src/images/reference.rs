@@ -18,14 +18,23 @@ pub struct Reference {
 impl Reference {
     /// Reads a name; `nginx` means `docker.io/library/nginx:latest`.
     pub fn parse(name: &str) -> Result<Self, Error> {
-        let fail = |why| Error::Name { name: name.to_owned(), why };
+        let fail = |why| Error::Name {
+            name: name.to_owned(),
+            why,
+        };
         let (rest, digest) = match name.split_once('@') {
             Some((rest, digest)) => (rest, Some(digest)),
             None => (name, None),
         };
         if let Some(digest) = digest {
-            let hex = digest.strip_prefix("sha256:").ok_or_else(|| fail("the digest is not sha256"))?;
-            if hex.len() != 64 || !hex.bytes().all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase()) {
+            let hex = digest
+                .strip_prefix("sha256:")
+                .ok_or_else(|| fail("the digest is not sha256"))?;
+            if hex.len() != 64
+                || !hex
+                    .bytes()
+                    .all(|byte| byte.is_ascii_hexdigit() && !byte.is_ascii_uppercase())
+            {
                 return Err(fail("the digest is malformed"));
             }
         }
@@ -38,16 +47,26 @@ impl Reference {
             return Err(fail("the tag is malformed"));
         }
         let (registry, repository) = match path.split_once('/') {
-            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => (host.to_owned(), path.to_owned()),
+            Some((host, path)) if host.contains(['.', ':']) || host == "localhost" => {
+                (host.to_owned(), path.to_owned())
+            }
             Some(_) => ("docker.io".to_owned(), path.to_owned()),
             None => ("docker.io".to_owned(), format!("library/{path}")),
         };
-        let valid = valid_host(&registry) && !path.is_empty() && repository.split('/').all(valid_component);
+        let valid =
+            valid_host(&registry) && !path.is_empty() && repository.split('/').all(valid_component);
         if !valid {
             return Err(fail("invalid reference format"));
         }
-        let tag = tag.map(str::to_owned).or_else(|| digest.is_none().then(|| "latest".to_owned()));
-        Ok(Self { registry, repository, tag, digest: digest.map(str::to_owned) })
+        let tag = tag
+            .map(str::to_owned)
+            .or_else(|| digest.is_none().then(|| "latest".to_owned()));
+        Ok(Self {
+            registry,
+            repository,
+            tag,
+            digest: digest.map(str::to_owned),
+        })
     }
 
     /// The tag is `latest` and nothing pins the content.
@@ -76,20 +95,34 @@ impl std::fmt::Display for Reference {
 
 fn valid_host(host: &str) -> bool {
     let edges = host.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[');
-    edges && host.bytes().all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
+    edges
+        && host
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b".-:[]".contains(&byte))
 }
 
 fn valid_tag(tag: &str) -> bool {
-    let first = tag.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
-    first && tag.len() <= 128 && tag.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
+    let first = tag
+        .bytes()
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+    first
+        && tag.len() <= 128
+        && tag
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || b"_.-".contains(&byte))
 }
 
 fn valid_component(component: &str) -> bool {
-    let edge = |byte: Option<u8>| byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit());
+    let edge = |byte: Option<u8>| {
+        byte.is_some_and(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit())
+    };
     let mut bytes = component.bytes();
     edge(component.bytes().next())
         && edge(component.bytes().next_back())
-        && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte))
+        && bytes.all(|byte| {
+            byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte)
+        })
 }
 
 #[cfg(test)]
@@ -114,7 +147,9 @@ mod tests {
 
     #[test]
     fn malformed_names_are_refused() {
-        for name in ["", "UPPER", "a//b", "a:", "a:-x", "a@md5:00", "a b", "../x", "a/../b"] {
+        for name in [
+            "", "UPPER", "a//b", "a:", "a:-x", "a@md5:00", "a b", "../x", "a/../b",
+        ] {
             assert!(Reference::parse(name).is_err(), "{name:?}");
         }
     }

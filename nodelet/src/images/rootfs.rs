@@ -17,7 +17,9 @@ use super::{Error, Image};
 const SCRATCH_OPTIONS: &str = "size=4m,mode=755";
 
 /// File systems on real disks that are part of the machine's root as people see it.
-const REAL: [&str; 8] = ["ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "erofs", "squashfs"];
+const REAL: [&str; 8] = [
+    "ext2", "ext3", "ext4", "xfs", "btrfs", "f2fs", "erofs", "squashfs",
+];
 
 /// Mounts the root file system of a container in `directory` (its bundle) and returns where.
 pub fn mount_root(layers_dir: &Path, image: &Image, directory: &Path) -> Result<PathBuf, Error> {
@@ -30,11 +32,18 @@ pub fn mount_root(layers_dir: &Path, image: &Image, directory: &Path) -> Result<
         std::fs::create_dir_all(path).map_err(Error::io("make a container's directory"))?;
     }
     if image.layers.is_none() {
-        mount(Some("tmpfs"), &upper_base, Some("tmpfs"), MsFlags::empty(), Some(SCRATCH_OPTIONS))
-            .map_err(|error| Error::io("mount a tmpfs")(error.into()))?;
+        mount(
+            Some("tmpfs"),
+            &upper_base,
+            Some("tmpfs"),
+            MsFlags::empty(),
+            Some(SCRATCH_OPTIONS),
+        )
+        .map_err(|error| Error::io("mount a tmpfs")(error.into()))?;
     }
     for name in ["upper", "work"] {
-        std::fs::create_dir_all(upper_base.join(name)).map_err(Error::io("make a container's directory"))?;
+        std::fs::create_dir_all(upper_base.join(name))
+            .map_err(Error::io("make a container's directory"))?;
     }
     let (from, lower) = match &image.layers {
         Some(layers) => {
@@ -44,7 +53,11 @@ pub fn mount_root(layers_dir: &Path, image: &Image, directory: &Path) -> Result<
         None => (PathBuf::from("/"), "/".to_owned()),
     };
     let (upper, work) = (upper_base.join("upper"), upper_base.join("work"));
-    let options = format!("lowerdir={lower},upperdir={},workdir={}", upper.display(), work.display());
+    let options = format!(
+        "lowerdir={lower},upperdir={},workdir={}",
+        upper.display(),
+        work.display()
+    );
     let mounted = in_directory(from, root.clone(), options);
     if let Err(error) = mounted {
         unmount_root(directory);
@@ -59,16 +72,27 @@ fn in_directory(from: PathBuf, root: PathBuf, options: String) -> std::io::Resul
     let work = move || -> std::io::Result<()> {
         unshare(CloneFlags::CLONE_FS)?;
         nix::unistd::chdir(&from)?;
-        mount(Some("overlay"), &root, Some("overlay"), MsFlags::empty(), Some(options.as_str()))?;
+        mount(
+            Some("overlay"),
+            &root,
+            Some("overlay"),
+            MsFlags::empty(),
+            Some(options.as_str()),
+        )?;
         Ok(())
     };
-    std::thread::spawn(work).join().unwrap_or_else(|_| Err(std::io::Error::other("the mounting thread failed")))
+    std::thread::spawn(work)
+        .join()
+        .unwrap_or_else(|_| Err(std::io::Error::other("the mounting thread failed")))
 }
 
 /// Undoes [`mount_root`]; what is not mounted is no error.
 pub fn unmount_root(directory: &Path) {
     for name in ["rootfs", "scratch"] {
-        let _ = umount2(&directory.join(name), MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW);
+        let _ = umount2(
+            &directory.join(name),
+            MntFlags::MNT_DETACH | MntFlags::UMOUNT_NOFOLLOW,
+        );
     }
 }
 
@@ -85,7 +109,11 @@ pub fn host_mounts(mountinfo: &str, hidden: &Path) -> Vec<Value> {
             }));
         }
     }
-    let scratch = [("/tmp", "mode=1777"), ("/run", "mode=755"), ("/var/tmp", "mode=1777")];
+    let scratch = [
+        ("/tmp", "mode=1777"),
+        ("/run", "mode=755"),
+        ("/var/tmp", "mode=1777"),
+    ];
     for (destination, mode) in scratch {
         list.push(json!({
             "destination": destination, "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "nodev", mode],
@@ -102,7 +130,9 @@ pub fn host_mounts(mountinfo: &str, hidden: &Path) -> Vec<Value> {
 
 /// Below a directory that gets a fresh file system anyway.
 fn covered(point: &str) -> bool {
-    ["/tmp", "/run", "/var/tmp", "/dev"].iter().any(|path| Path::new(point).starts_with(path))
+    ["/tmp", "/run", "/var/tmp", "/dev"]
+        .iter()
+        .any(|path| Path::new(point).starts_with(path))
 }
 
 /// Mount point and file system type of a line of mountinfo.
@@ -128,7 +158,10 @@ mod tests {
                     4 1 0:5 / /sys/fs/cgroup rw - tmpfs tmpfs rw\n\
                     5 1 0:6 / /x rw - overlay overlay rw\n";
         let mounts = host_mounts(info, Path::new("/data/corral"));
-        let points: Vec<&str> = mounts.iter().filter_map(|mount| mount["destination"].as_str()).collect();
+        let points: Vec<&str> = mounts
+            .iter()
+            .filter_map(|mount| mount["destination"].as_str())
+            .collect();
         assert_eq!(points, ["/usr", "/tmp", "/run", "/var/tmp", "/data/corral"]);
     }
 }

@@ -59,11 +59,17 @@ impl Store {
     /// Opens or makes the store in `directory`.
     pub fn open(directory: &Path) -> Result<Self, Error> {
         for part in ["blobs/sha256", "layers", "tmp"] {
-            std::fs::create_dir_all(directory.join(part)).map_err(Error::io("make the image store"))?;
+            std::fs::create_dir_all(directory.join(part))
+                .map_err(Error::io("make the image store"))?;
         }
         // Left by a process that died in the middle of an unpacking.
-        for entry in std::fs::read_dir(directory.join("tmp")).into_iter().flatten().flatten() {
-            let _ = std::fs::remove_dir_all(entry.path()).or_else(|_| std::fs::remove_file(entry.path()));
+        for entry in std::fs::read_dir(directory.join("tmp"))
+            .into_iter()
+            .flatten()
+            .flatten()
+        {
+            let _ = std::fs::remove_dir_all(entry.path())
+                .or_else(|_| std::fs::remove_file(entry.path()));
         }
         Self::attach(directory)
     }
@@ -71,9 +77,12 @@ impl Store {
     /// Opens the store beside a process that has it open, such as the agent.
     pub fn attach(directory: &Path) -> Result<Self, Error> {
         for part in ["blobs/sha256", "layers", "tmp"] {
-            std::fs::create_dir_all(directory.join(part)).map_err(Error::io("make the image store"))?;
+            std::fs::create_dir_all(directory.join(part))
+                .map_err(Error::io("make the image store"))?;
         }
-        let store = Self { directory: directory.to_owned() };
+        let store = Self {
+            directory: directory.to_owned(),
+        };
         store.lock()?;
         Ok(store)
     }
@@ -81,7 +90,11 @@ impl Store {
     /// Takes the index for oneself. Short: never held while something is unpacked or across an await.
     fn lock(&self) -> Result<Index, Error> {
         let path = self.directory.join("index.lock");
-        let file = File::options().create(true).truncate(false).write(true).open(path);
+        let file = File::options()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .open(path);
         let file = file.map_err(Error::io("open the lock of the image index"))?;
         let lock = Flock::lock(file, FlockArg::LockExclusive)
             .map_err(|(_, error)| Error::io("lock the image index")(error.into()))?;
@@ -101,12 +114,18 @@ impl Store {
 
     /// A path for something unfinished.
     pub fn temporary(&self) -> PathBuf {
-        self.directory.join("tmp").join(uuid::Uuid::new_v4().to_string())
+        self.directory
+            .join("tmp")
+            .join(uuid::Uuid::new_v4().to_string())
     }
 
     /// The image of that name, if it is here.
     pub fn find(&self, reference: &Reference) -> Option<Image> {
-        let index = self.lock().map_err(|error| tracing::error!(%error, "the image index cannot be read")).ok()?.names;
+        let index = self
+            .lock()
+            .map_err(|error| tracing::error!(%error, "the image index cannot be read"))
+            .ok()?
+            .names;
         let record = match &reference.digest {
             Some(digest) => index.values().find(|record| {
                 record.manifest.as_deref() == Some(digest) || record.config == *digest
@@ -129,16 +148,21 @@ impl Store {
     /// All images.
     pub fn list(&self) -> Vec<Listed> {
         let mut by_id: BTreeMap<String, Listed> = BTreeMap::new();
-        let names = self.lock().map(|index| index.names).unwrap_or_else(|error| {
-            tracing::error!(%error, "the image index cannot be read");
-            BTreeMap::new()
-        });
-        for (name, record) in &names {
-            let listed = by_id.entry(record.config.clone()).or_insert_with(|| Listed {
-                names: Vec::new(),
-                id: record.config.clone(),
-                size: record.size,
+        let names = self
+            .lock()
+            .map(|index| index.names)
+            .unwrap_or_else(|error| {
+                tracing::error!(%error, "the image index cannot be read");
+                BTreeMap::new()
             });
+        for (name, record) in &names {
+            let listed = by_id
+                .entry(record.config.clone())
+                .or_insert_with(|| Listed {
+                    names: Vec::new(),
+                    id: record.config.clone(),
+                    size: record.size,
+                });
             listed.names.push(name.clone());
         }
         by_id.into_values().collect()
@@ -155,10 +179,19 @@ impl Store {
     /// Removes layers that no image names and no container uses, and all blobs; returns what was freed in layers.
     pub fn collect(&self, in_use: &BTreeSet<String>) -> Result<usize, Error> {
         let index = self.lock()?;
-        let named: BTreeSet<&String> = index.names.values().flat_map(|record| &record.layers).collect();
+        let named: BTreeSet<&String> = index
+            .names
+            .values()
+            .flat_map(|record| &record.layers)
+            .collect();
         let mut removed = 0;
-        for entry in std::fs::read_dir(self.layers_dir()).map_err(Error::io("list layers"))?.flatten() {
-            let Ok(name) = entry.file_name().into_string() else { continue };
+        for entry in std::fs::read_dir(self.layers_dir())
+            .map_err(Error::io("list layers"))?
+            .flatten()
+        {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
             if !named.contains(&name) && !in_use.contains(&name) {
                 std::fs::remove_dir_all(entry.path()).map_err(Error::io("remove a layer"))?;
                 removed += 1;
@@ -208,7 +241,8 @@ impl Store {
         let text = serde_json::to_vec_pretty(index).expect("plain data serialises");
         let temporary = self.temporary();
         std::fs::write(&temporary, text).map_err(Error::io("write the image index"))?;
-        std::fs::rename(&temporary, self.directory.join("index.json")).map_err(Error::io("write the image index"))
+        std::fs::rename(&temporary, self.directory.join("index.json"))
+            .map_err(Error::io("write the image index"))
     }
 }
 
@@ -217,14 +251,20 @@ fn image(name: &str, reference: &Reference, record: &Record) -> Image {
         Some(manifest) => format!("{}@{manifest}", reference.base()),
         None => record.config.clone(),
     };
-    Image { name: name.to_owned(), id, config: record.run.clone(), layers: Some(record.layers.clone()) }
+    Image {
+        name: name.to_owned(),
+        id,
+        config: record.run.clone(),
+        layers: Some(record.layers.clone()),
+    }
 }
 
 /// A directory name short enough that the options of an overlay of a hundred layers fit in one page.
 fn layer_name(digest: &str) -> Result<String, Error> {
     let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64);
     let hex = hex.filter(|hex| hex.bytes().all(|byte| byte.is_ascii_hexdigit()));
-    hex.map(|hex| hex[..24].to_owned()).ok_or_else(|| Error::Invalid(format!("{digest:?} is not a digest")))
+    hex.map(|hex| hex[..24].to_owned())
+        .ok_or_else(|| Error::Invalid(format!("{digest:?} is not a digest")))
 }
 
 fn directory_size(directory: &Path) -> u64 {
@@ -256,17 +296,24 @@ pub struct Hashing<R> {
 impl<R: Read> Hashing<R> {
     /// Wraps a reader.
     pub fn new(inner: R) -> Self {
-        Self { inner, hash: Sha256::new() }
+        Self {
+            inner,
+            hash: Sha256::new(),
+        }
     }
 
     /// Reads what is left and compares.
     pub fn verify(mut self, expected: &str, what: &str) -> Result<(), Error> {
-        std::io::copy(&mut self, &mut std::io::sink()).map_err(Error::io(format!("read a {what}")))?;
+        std::io::copy(&mut self, &mut std::io::sink())
+            .map_err(Error::io(format!("read a {what}")))?;
         let found = format!("sha256:{}", hex(&self.hash.finalize()));
         if found == expected {
             Ok(())
         } else {
-            Err(Error::Digest { what: what.to_owned(), expected: expected.to_owned() })
+            Err(Error::Digest {
+                what: what.to_owned(),
+                expected: expected.to_owned(),
+            })
         }
     }
 }
@@ -281,13 +328,23 @@ impl<R: Read> Read for Hashing<R> {
 
 /// The parts of an image configuration that matter, from its JSON.
 pub fn run_config(config: &[u8]) -> Result<ImageConfig, Error> {
-    let config: serde_json::Value =
-        serde_json::from_slice(config).map_err(|error| Error::Invalid(format!("configuration: {error}")))?;
+    let config: serde_json::Value = serde_json::from_slice(config)
+        .map_err(|error| Error::Invalid(format!("configuration: {error}")))?;
     let inner = &config["config"];
     let list = |name: &str| -> Vec<String> {
-        inner[name].as_array().into_iter().flatten().filter_map(|v| v.as_str().map(str::to_owned)).collect()
+        inner[name]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect()
     };
-    let text = |name: &str| inner[name].as_str().filter(|text| !text.is_empty()).map(str::to_owned);
+    let text = |name: &str| {
+        inner[name]
+            .as_str()
+            .filter(|text| !text.is_empty())
+            .map(str::to_owned)
+    };
     Ok(ImageConfig {
         entrypoint: list("Entrypoint"),
         command: list("Cmd"),

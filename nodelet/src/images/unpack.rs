@@ -54,10 +54,17 @@ fn invalid(error: std::io::Error) -> Error {
 /// Sees through gzip and zstd by their first bytes.
 pub fn decompress<'a>(reader: impl Read + 'a) -> Result<Box<dyn Read + 'a>, Error> {
     let mut reader = BufReader::with_capacity(64 << 10, reader);
-    let magic: Vec<u8> = std::io::BufRead::fill_buf(&mut reader).map_err(invalid)?.iter().take(4).copied().collect();
+    let magic: Vec<u8> = std::io::BufRead::fill_buf(&mut reader)
+        .map_err(invalid)?
+        .iter()
+        .take(4)
+        .copied()
+        .collect();
     Ok(match magic.as_slice() {
         [0x1f, 0x8b, ..] => Box::new(flate2::bufread::MultiGzDecoder::new(reader)),
-        [0x28, 0xb5, 0x2f, 0xfd] => Box::new(zstd::stream::read::Decoder::with_buffer(reader).map_err(invalid)?),
+        [0x28, 0xb5, 0x2f, 0xfd] => {
+            Box::new(zstd::stream::read::Decoder::with_buffer(reader).map_err(invalid)?)
+        }
         _ => Box::new(reader),
     })
 }
@@ -100,7 +107,12 @@ fn place(
     finish(entry, kind, &full, directories).map_err(io)
 }
 
-fn create(entry: &mut Entry<'_, impl Read>, kind: EntryType, target: &Path, full: &Path) -> Result<(), Error> {
+fn create(
+    entry: &mut Entry<'_, impl Read>,
+    kind: EntryType,
+    target: &Path,
+    full: &Path,
+) -> Result<(), Error> {
     let io = || Error::io("unpack");
     match kind {
         EntryType::Directory => match std::fs::create_dir(full) {
@@ -117,15 +129,20 @@ fn create(entry: &mut Entry<'_, impl Read>, kind: EntryType, target: &Path, full
         }
         EntryType::Link => {
             let link = link_name(entry)?;
-            let relative = clean(&link).ok_or_else(|| Error::Invalid(format!("a hard link to {link:?}")))?;
+            let relative =
+                clean(&link).ok_or_else(|| Error::Invalid(format!("a hard link to {link:?}")))?;
             let parent = enter(target, relative.parent().unwrap_or(Path::new("")))?;
             let source = parent.join(relative.file_name().unwrap_or_default());
             std::fs::hard_link(source, full).map_err(io())
         }
         EntryType::Char | EntryType::Block | EntryType::Fifo => {
             let header = entry.header();
-            let number = |value: std::io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0).into();
-            let device = nix::sys::stat::makedev(number(header.device_major()), number(header.device_minor()));
+            let number =
+                |value: std::io::Result<Option<u32>>| value.ok().flatten().unwrap_or(0).into();
+            let device = nix::sys::stat::makedev(
+                number(header.device_major()),
+                number(header.device_minor()),
+            );
             let kind = match kind {
                 EntryType::Char => SFlag::S_IFCHR,
                 EntryType::Block => SFlag::S_IFBLK,
@@ -140,7 +157,8 @@ fn create(entry: &mut Entry<'_, impl Read>, kind: EntryType, target: &Path, full
 
 fn link_name(entry: &Entry<'_, impl Read>) -> Result<PathBuf, Error> {
     let name = entry.link_name().map_err(invalid)?;
-    name.map(std::borrow::Cow::into_owned).ok_or_else(|| Error::Invalid("a link to nothing".into()))
+    name.map(std::borrow::Cow::into_owned)
+        .ok_or_else(|| Error::Invalid("a link to nothing".into()))
 }
 
 fn finish(
@@ -151,16 +169,29 @@ fn finish(
 ) -> std::io::Result<()> {
     let (uid, gid, mode, time) = {
         let header = entry.header();
-        (header.uid()?, header.gid()?, header.mode()?, header.mtime().unwrap_or(0))
+        (
+            header.uid()?,
+            header.gid()?,
+            header.mode()?,
+            header.mtime().unwrap_or(0),
+        )
     };
-    let id = |value: u64| u32::try_from(value).map_err(|_| std::io::Error::other("an owner's number is too large"));
+    let id = |value: u64| {
+        u32::try_from(value).map_err(|_| std::io::Error::other("an owner's number is too large"))
+    };
     lchown(full, Some(id(uid)?), Some(id(gid)?))?;
     if kind != EntryType::Symlink {
         // After the owner, because changing that clears set-user-id bits.
         std::fs::set_permissions(full, std::fs::Permissions::from_mode(mode & 0o7777))?;
     }
     for attribute in entry.pax_extensions()?.into_iter().flatten().flatten() {
-        let Some(name) = attribute.key().ok().and_then(|key| key.strip_prefix("SCHILY.xattr.")) else { continue };
+        let Some(name) = attribute
+            .key()
+            .ok()
+            .and_then(|key| key.strip_prefix("SCHILY.xattr."))
+        else {
+            continue;
+        };
         // Attributes that steer overlayfs are ours to write, not the image's.
         if name.starts_with("trusted.") {
             continue;
@@ -180,7 +211,13 @@ fn set_time(path: &Path, seconds: u64) {
     let time = nix::sys::time::TimeSpec::new(i64::try_from(seconds).unwrap_or(0), 0);
     let at = nix::fcntl::AT_FDCWD;
     // A wrong time is not worth failing for.
-    let _ = nix::sys::stat::utimensat(at, path, &time, &time, nix::sys::stat::UtimensatFlags::NoFollowSymlink);
+    let _ = nix::sys::stat::utimensat(
+        at,
+        path,
+        &time,
+        &time,
+        nix::sys::stat::UtimensatFlags::NoFollowSymlink,
+    );
 }
 
 /// Makes a path relative; `None` when it would leave the directory.
@@ -203,7 +240,9 @@ fn enter(target: &Path, relative: &Path) -> Result<PathBuf, Error> {
         path.push(component);
         match std::fs::symlink_metadata(&path) {
             Ok(metadata) if metadata.is_dir() => continue,
-            Ok(_) => std::fs::remove_file(&path).map_err(Error::io("replace a file by a directory"))?,
+            Ok(_) => {
+                std::fs::remove_file(&path).map_err(Error::io("replace a file by a directory"))?
+            }
             Err(_) => {}
         }
         std::fs::create_dir(&path).map_err(Error::io("make a directory"))?;

@@ -4,15 +4,21 @@ use corral_api::k8s::api::core::v1::{Pod, PodSpec};
 use jiff::Timestamp;
 
 use super::{
-    ContainerState, Effect, Ended, Phase, Role, Sandbox, State, Stop, StopStage, Teardown, begin_ending, find, record,
-    seconds,
+    ContainerState, Effect, Ended, Phase, Role, Sandbox, State, Stop, StopStage, Teardown,
+    begin_ending, find, record, seconds,
 };
 
 /// After this time a pull that failed is shown as waiting for its next attempt.
 const SHOW_BACKOFF_AFTER: jiff::SignedDuration = jiff::SignedDuration::from_secs(2);
 
 /// Decides the next effects and when to look again.
-pub fn advance(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp, effects: &mut Vec<Effect>) {
+pub fn advance(
+    state: &mut State,
+    pod: &Pod,
+    spec: &PodSpec,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     state.wake = None;
     notice_deletion(state, pod, spec, now);
     notice_deadline(state, spec, now);
@@ -27,7 +33,9 @@ pub fn advance(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp, eff
             state.sandbox = Sandbox::Creating(0);
             effects.push(Effect::CreateSandbox);
         }
-        Sandbox::Failed { retry_at, failures, .. } if *retry_at <= now => {
+        Sandbox::Failed {
+            retry_at, failures, ..
+        } if *retry_at <= now => {
             state.sandbox = Sandbox::Creating(*failures);
             effects.push(Effect::CreateSandbox);
         }
@@ -41,8 +49,14 @@ pub fn advance(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp, eff
 }
 
 fn notice_deletion(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp) {
-    let Some(deletion) = &pod.metadata.deletion_timestamp else { return };
-    let grace = pod.metadata.deletion_grace_period_seconds.or(spec.termination_grace_period_seconds).unwrap_or(30);
+    let Some(deletion) = &pod.metadata.deletion_timestamp else {
+        return;
+    };
+    let grace = pod
+        .metadata
+        .deletion_grace_period_seconds
+        .or(spec.termination_grace_period_seconds)
+        .unwrap_or(30);
     // The API's deletion timestamp already contains the grace period. Where clocks differ, or the agent was away, the
     // containers still get no more than the grace from now.
     let deadline = (now + seconds(grace)).min(deletion.0.max(now));
@@ -50,7 +64,9 @@ fn notice_deletion(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp)
 }
 
 fn notice_deadline(state: &mut State, spec: &PodSpec, now: Timestamp) {
-    let Some(limit) = spec.active_deadline_seconds else { return };
+    let Some(limit) = spec.active_deadline_seconds else {
+        return;
+    };
     if state.ending.is_some() || outcome(state, spec).is_some() {
         return;
     }
@@ -60,7 +76,12 @@ fn notice_deadline(state: &mut State, spec: &PodSpec, now: Timestamp) {
     }
     let message = "Pod was active on the node longer than the specified deadline";
     let grace = seconds(spec.termination_grace_period_seconds.unwrap_or(30));
-    begin_ending(state, now + grace, now, Some(("DeadlineExceeded".into(), message.into())));
+    begin_ending(
+        state,
+        now + grace,
+        now,
+        Some(("DeadlineExceeded".into(), message.into())),
+    );
 }
 
 fn wake(state: &mut State, at: Timestamp) {
@@ -72,7 +93,8 @@ pub fn restarts(spec: &PodSpec, container: &ContainerState, ended: &Ended) -> bo
     if container.role == Role::Sidecar {
         return true;
     }
-    let own = find(spec, &container.name).and_then(|definition| definition.restart_policy.as_deref());
+    let own =
+        find(spec, &container.name).and_then(|definition| definition.restart_policy.as_deref());
     match (container.role, own.or(spec.restart_policy.as_deref())) {
         (Role::Init, Some("Never")) => false,
         (Role::Init, _) => ended.code != 0,
@@ -88,12 +110,19 @@ pub fn outcome(state: &State, spec: &PodSpec) -> Option<bool> {
         Phase::Ended(ended) if !restarts(spec, container, ended) => Some(ended.code == 0),
         _ => None,
     };
-    let mut init = state.containers.iter().filter(|container| container.role == Role::Init);
+    let mut init = state
+        .containers
+        .iter()
+        .filter(|container| container.role == Role::Init);
     if init.any(|container| finished(container) == Some(false)) {
         return Some(false);
     }
-    let main = state.containers.iter().filter(|container| container.role == Role::Main);
-    main.map(finished).try_fold(true, |good, result| result.map(|this| good && this))
+    let main = state
+        .containers
+        .iter()
+        .filter(|container| container.role == Role::Main);
+    main.map(finished)
+        .try_fold(true, |good, result| result.map(|this| good && this))
 }
 
 /// Starts what should run; stops what was asked to stop.
@@ -108,7 +137,9 @@ fn run(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Vec<Effe
             (Role::Init, _) => false,
             (Role::Sidecar, Phase::Running { .. }) => container.started,
             // A sidecar that has to be restarted holds up only what has not started yet.
-            (Role::Sidecar, _) => state.containers[index + 1..].iter().any(|later| later.attempt > 0),
+            (Role::Sidecar, _) => state.containers[index + 1..]
+                .iter()
+                .any(|later| later.attempt > 0),
             (Role::Main, _) => true,
         };
         if !passed {
@@ -117,16 +148,27 @@ fn run(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Vec<Effe
     }
 }
 
-fn consider_start(state: &mut State, spec: &PodSpec, index: usize, now: Timestamp, effects: &mut Vec<Effect>) {
+fn consider_start(
+    state: &mut State,
+    spec: &PodSpec,
+    index: usize,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     let container = &mut state.containers[index];
     let at = match &mut container.phase {
         Phase::Waiting { problem: None } => now,
-        Phase::Waiting { problem: Some(problem) } => {
+        Phase::Waiting {
+            problem: Some(problem),
+        } => {
             let shown_at = problem.at + SHOW_BACKOFF_AFTER;
             if problem.reason == "ErrImagePull" && problem.retry_at > now {
                 if shown_at <= now {
                     problem.reason = "ImagePullBackOff".into();
-                    problem.message = format!("Back-off pulling image {:?}: {}", container.image, problem.message);
+                    problem.message = format!(
+                        "Back-off pulling image {:?}: {}",
+                        container.image, problem.message
+                    );
                 } else {
                     return wake(state, shown_at);
                 }
@@ -153,15 +195,22 @@ fn consider_start(state: &mut State, spec: &PodSpec, index: usize, now: Timestam
     let id = format!("{}-{}", container.name, container.attempt);
     container.attempt += 1;
     container.phase = Phase::Starting;
-    effects.push(Effect::Start { name: container.name.clone(), id });
+    effects.push(Effect::Start {
+        name: container.name.clone(),
+        id,
+    });
 }
 
 /// Drives every container that is being stopped through hook, signal and kill.
 fn proceed_stops(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Vec<Effect>) {
     let mut wakes = Vec::new();
     for container in &mut state.containers {
-        let Some(id) = container.running().map(str::to_owned) else { continue };
-        let Some(stop) = &mut container.stop else { continue };
+        let Some(id) = container.running().map(str::to_owned) else {
+            continue;
+        };
+        let Some(stop) = &mut container.stop else {
+            continue;
+        };
         let name = container.name.clone();
         if stop.deadline <= now {
             if stop.stage < StopStage::Killed {
@@ -175,7 +224,11 @@ fn proceed_stops(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mu
             let hook = find(spec, &name).and_then(|c| c.lifecycle.as_ref()?.pre_stop.as_ref());
             if hook.is_some() {
                 stop.stage = StopStage::PreStop;
-                effects.push(Effect::PreStop { name, id, deadline: stop.deadline });
+                effects.push(Effect::PreStop {
+                    name,
+                    id,
+                    deadline: stop.deadline,
+                });
             } else {
                 stop.stage = StopStage::Terminated;
                 effects.push(Effect::Terminate { name, id });
@@ -194,8 +247,11 @@ fn wind_down(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Ve
         // The pod is over by itself and only sidecars are left.
         None => now + seconds(spec.termination_grace_period_seconds.unwrap_or(30)),
     };
-    let first_ones_idle =
-        state.containers.iter().filter(|container| container.role != Role::Sidecar).all(ContainerState::idle);
+    let first_ones_idle = state
+        .containers
+        .iter()
+        .filter(|container| container.role != Role::Sidecar)
+        .all(ContainerState::idle);
     let mut may_stop = true;
     for container in state.containers.iter_mut().rev() {
         match container.role {
@@ -209,13 +265,21 @@ fn wind_down(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Ve
         match &mut container.stop {
             Some(stop) => stop.deadline = stop.deadline.min(deadline),
             None => {
-                container.stop = Some(Stop { deadline, stage: StopStage::Requested });
-                effects.push(record("Killing", format!("Stopping container {}", container.name), &container.name));
+                container.stop = Some(Stop {
+                    deadline,
+                    stage: StopStage::Requested,
+                });
+                effects.push(record(
+                    "Killing",
+                    format!("Stopping container {}", container.name),
+                    &container.name,
+                ));
             }
         }
     }
     proceed_stops(state, spec, now, effects);
-    let busy = matches!(state.sandbox, Sandbox::Creating(_)) || !state.containers.iter().all(ContainerState::idle);
+    let busy = matches!(state.sandbox, Sandbox::Creating(_))
+        || !state.containers.iter().all(ContainerState::idle);
     if !busy {
         state.teardown = Teardown::Running;
         effects.push(Effect::Teardown);

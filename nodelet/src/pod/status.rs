@@ -1,8 +1,8 @@
 //! What the API shows of a pod: phase, conditions and container statuses, in Kubernetes' words.
 
 use corral_api::k8s::api::core::v1::{
-    ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated, ContainerStateWaiting,
-    ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
+    ContainerState as WireState, ContainerStateRunning, ContainerStateTerminated,
+    ContainerStateWaiting, ContainerStatus, HostIP, Pod, PodCondition, PodIP, PodSpec, PodStatus,
 };
 use corral_api::time::Time;
 use jiff::Timestamp;
@@ -12,35 +12,59 @@ use super::{ContainerState, Ended, Phase, Role, Sandbox, State};
 use crate::runtime::spec::resources::qos;
 
 /// The conditions that the node owns; others on the object are kept as they are.
-pub const OWNED: [&str; 4] = ["PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady"];
+pub const OWNED: [&str; 4] = [
+    "PodReadyToStartContainers",
+    "Initialized",
+    "Ready",
+    "ContainersReady",
+];
 
 /// The status of a pod. `pod` supplies what others wrote: foreign conditions, the scheduler's above all.
 pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> PodStatus {
     let spec = pod.spec.clone().unwrap_or_default();
     let old = pod.status.clone().unwrap_or_default();
     let phase = phase(state, &spec);
-    let failure = state.ending.as_ref().and_then(|ending| ending.failure.clone());
+    let failure = state
+        .ending
+        .as_ref()
+        .and_then(|ending| ending.failure.clone());
     let mut conditions: Vec<PodCondition> = owned_conditions(state, pod, &spec)
         .into_iter()
         .map(|mut condition| {
-            let since = state.conditions.get(&condition.type_).map_or(now, |(_, at)| *at);
+            let since = state
+                .conditions
+                .get(&condition.type_)
+                .map_or(now, |(_, at)| *at);
             condition.last_transition_time = Some(seconds(since));
             condition.observed_generation = pod.metadata.generation;
             condition
         })
         .collect();
     let foreign = old.conditions.unwrap_or_default();
-    conditions.extend(foreign.into_iter().filter(|condition| !OWNED.contains(&condition.type_.as_str())));
+    conditions.extend(
+        foreign
+            .into_iter()
+            .filter(|condition| !OWNED.contains(&condition.type_.as_str())),
+    );
     let host_network = spec.host_network.unwrap_or(false);
     let addresses = match &state.sandbox {
         _ if host_network => host_ips.to_vec(),
         Sandbox::Ready(addresses) => addresses.clone(),
-        _ => old.pod_ips.iter().flatten().map(|ip| ip.ip.clone()).collect(),
+        _ => old
+            .pod_ips
+            .iter()
+            .flatten()
+            .map(|ip| ip.ip.clone())
+            .collect(),
     };
-    let (init, main): (Vec<_>, Vec<_>) =
-        state.containers.iter().partition(|container| container.role != Role::Main);
+    let (init, main): (Vec<_>, Vec<_>) = state
+        .containers
+        .iter()
+        .partition(|container| container.role != Role::Main);
     let statuses = |list: Vec<&ContainerState>| -> Vec<ContainerStatus> {
-        list.into_iter().map(|container| container_status(state, container, pod, &spec, now)).collect()
+        list.into_iter()
+            .map(|container| container_status(state, container, pod, &spec, now))
+            .collect()
     };
     let init = statuses(init);
     PodStatus {
@@ -49,9 +73,15 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
         message: failure.map(|(_, message)| message),
         conditions: Some(conditions),
         host_ip: host_ips.first().cloned(),
-        host_ips: Some(host_ips.iter().map(|ip| HostIP { ip: ip.clone() }).collect()),
+        host_ips: Some(
+            host_ips
+                .iter()
+                .map(|ip| HostIP { ip: ip.clone() })
+                .collect(),
+        ),
         pod_ip: addresses.first().cloned(),
-        pod_ips: Some(addresses.into_iter().map(|ip| PodIP { ip }).collect()).filter(|ips: &Vec<_>| !ips.is_empty()),
+        pod_ips: Some(addresses.into_iter().map(|ip| PodIP { ip }).collect())
+            .filter(|ips: &Vec<_>| !ips.is_empty()),
         start_time: Some(seconds(state.start_time)),
         init_container_statuses: Some(init).filter(|list| !list.is_empty()),
         container_statuses: Some(statuses(main)),
@@ -63,12 +93,25 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
 
 /// The pod's phase.
 pub fn phase(state: &State, spec: &PodSpec) -> &'static str {
-    let main = || state.containers.iter().filter(|container| container.role == Role::Main);
+    let main = || {
+        state
+            .containers
+            .iter()
+            .filter(|container| container.role == Role::Main)
+    };
     let making = matches!(state.sandbox, Sandbox::Creating(_));
     if state.ending.is_some() && state.containers.iter().all(ContainerState::idle) && !making {
-        let failed = state.ending.as_ref().is_some_and(|ending| ending.failure.is_some());
-        let good = main().all(|container| matches!(&container.phase, Phase::Ended(ended) if ended.code == 0));
-        return if good && !failed { "Succeeded" } else { "Failed" };
+        let failed = state
+            .ending
+            .as_ref()
+            .is_some_and(|ending| ending.failure.is_some());
+        let good = main()
+            .all(|container| matches!(&container.phase, Phase::Ended(ended) if ended.code == 0));
+        return if good && !failed {
+            "Succeeded"
+        } else {
+            "Failed"
+        };
     }
     match outcome(state, spec) {
         Some(true) => return "Succeeded",
@@ -79,7 +122,11 @@ pub fn phase(state: &State, spec: &PodSpec) -> &'static str {
         Phase::Waiting { .. } | Phase::Starting => container.last.is_none(),
         _ => false,
     };
-    if !initialized(state) || main().any(never_ran) { "Pending" } else { "Running" }
+    if !initialized(state) || main().any(never_ran) {
+        "Pending"
+    } else {
+        "Running"
+    }
 }
 
 fn initialized(state: &State) -> bool {
@@ -88,7 +135,11 @@ fn initialized(state: &State) -> bool {
 
 /// Init containers that hold the pod up.
 fn incomplete(state: &State) -> Vec<&str> {
-    if state.containers.iter().any(|container| container.role == Role::Main && container.attempt > 0) {
+    if state
+        .containers
+        .iter()
+        .any(|container| container.role == Role::Main && container.attempt > 0)
+    {
         return Vec::new();
     }
     state
@@ -107,16 +158,24 @@ fn incomplete(state: &State) -> Vec<&str> {
 /// Remembers when conditions changed; part of every step, so that times are those of the change.
 pub(super) fn note_transitions(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp) {
     for condition in owned_conditions(state, pod, spec) {
-        let known = state.conditions.get(&condition.type_).is_some_and(|(status, _)| *status == condition.status);
+        let known = state
+            .conditions
+            .get(&condition.type_)
+            .is_some_and(|(status, _)| *status == condition.status);
         if !known {
-            state.conditions.insert(condition.type_, (condition.status, now));
+            state
+                .conditions
+                .insert(condition.type_, (condition.status, now));
         }
     }
 }
 
 fn condition(kind: &str, good: bool, why: Option<(&str, String)>) -> PodCondition {
     let (reason, message) = why.map_or((None, None), |(reason, message)| {
-        (Some(reason.to_owned()), Some(message).filter(|message| !message.is_empty()))
+        (
+            Some(reason.to_owned()),
+            Some(message).filter(|message| !message.is_empty()),
+        )
     });
     PodCondition {
         type_: kind.to_owned(),
@@ -136,8 +195,15 @@ fn owned_conditions(state: &State, pod: &Pod, spec: &PodSpec) -> Vec<PodConditio
         "Succeeded" => condition("Initialized", true, Some(("PodCompleted", String::new()))),
         _ if incomplete.is_empty() => condition("Initialized", true, None),
         _ => {
-            let message = format!("containers with incomplete status: [{}]", incomplete.join(" "));
-            condition("Initialized", false, Some(("ContainersNotInitialized", message)))
+            let message = format!(
+                "containers with incomplete status: [{}]",
+                incomplete.join(" ")
+            );
+            condition(
+                "Initialized",
+                false,
+                Some(("ContainersNotInitialized", message)),
+            )
         }
     });
     let unready: Vec<&str> = state
@@ -150,7 +216,10 @@ fn owned_conditions(state: &State, pod: &Pod, spec: &PodSpec) -> Vec<PodConditio
         "Succeeded" => Some(("PodCompleted", String::new())),
         "Failed" => Some(("PodFailed", String::new())),
         _ if unready.is_empty() => None,
-        _ => Some(("ContainersNotReady", format!("containers with unready status: [{}]", unready.join(" ")))),
+        _ => Some((
+            "ContainersNotReady",
+            format!("containers with unready status: [{}]", unready.join(" ")),
+        )),
     };
     let gates = closed_gates(pod, spec);
     let ready = match (&why, gates.is_empty()) {
@@ -163,10 +232,17 @@ fn owned_conditions(state: &State, pod: &Pod, spec: &PodSpec) -> Vec<PodConditio
 }
 
 fn closed_gates(pod: &Pod, spec: &PodSpec) -> Vec<String> {
-    let conditions = pod.status.as_ref().and_then(|status| status.conditions.clone()).unwrap_or_default();
+    let conditions = pod
+        .status
+        .as_ref()
+        .and_then(|status| status.conditions.clone())
+        .unwrap_or_default();
     let mut closed = Vec::new();
     for gate in spec.readiness_gates.iter().flatten() {
-        match conditions.iter().find(|condition| condition.type_ == gate.condition_type) {
+        match conditions
+            .iter()
+            .find(|condition| condition.type_ == gate.condition_type)
+        {
             Some(condition) if condition.status == "True" => {}
             Some(_) => closed.push(format!(
                 "the status of pod readiness gate \"{0}\" is not \"True\", but False",
@@ -195,7 +271,10 @@ fn container_status(
 ) -> ContainerStatus {
     let uid = pod.metadata.uid.as_deref().unwrap_or("");
     let (current, last) = wire_state(state, container, pod, spec, now);
-    let shown = current.running.as_ref().map(|_| container.running().unwrap_or("").to_owned());
+    let shown = current
+        .running
+        .as_ref()
+        .map(|_| container.running().unwrap_or("").to_owned());
     let ended = |ended: &Ended| Some(ended.id.clone()).filter(|id| !id.is_empty());
     let id = shown.or_else(|| match &container.phase {
         Phase::Ended(end) => ended(end),
@@ -204,7 +283,9 @@ fn container_status(
     let completed_init = container.role == Role::Init
         && matches!(&container.phase, Phase::Ended(ended) if ended.code == 0);
     let image = match container.image.is_empty() {
-        true => super::find(spec, &container.name).and_then(|c| c.image.clone()).unwrap_or_default(),
+        true => super::find(spec, &container.name)
+            .and_then(|c| c.image.clone())
+            .unwrap_or_default(),
         false => container.image.clone(),
     };
     ContainerStatus {
@@ -236,8 +317,16 @@ fn wire_state(
     let last = container.last.as_ref().map(|ended| terminated(ended, pod));
     match &container.phase {
         Phase::Running { started_at, .. } => {
-            let running = ContainerStateRunning { started_at: Some(seconds(*started_at)) };
-            (WireState { running: Some(running), ..WireState::default() }, last)
+            let running = ContainerStateRunning {
+                started_at: Some(seconds(*started_at)),
+            };
+            (
+                WireState {
+                    running: Some(running),
+                    ..WireState::default()
+                },
+                last,
+            )
         }
         Phase::Ended(ended) => {
             let shown = terminated(ended, pod);
@@ -257,20 +346,42 @@ fn wire_state(
             );
             (waiting("CrashLoopBackOff", Some(message)), Some(shown))
         }
-        Phase::Waiting { problem: Some(problem) } => {
-            (waiting(&problem.reason, Some(problem.message.clone())), last)
-        }
+        Phase::Waiting {
+            problem: Some(problem),
+        } => (
+            waiting(&problem.reason, Some(problem.message.clone())),
+            last,
+        ),
         Phase::Waiting { problem: None } | Phase::Starting => {
             // With init containers in the pod, everything that has not come to its turn waits for initialisation.
-            let initializing = state.containers.iter().any(|other| other.role != Role::Main);
-            (waiting(if initializing { "PodInitializing" } else { "ContainerCreating" }, None), last)
+            let initializing = state
+                .containers
+                .iter()
+                .any(|other| other.role != Role::Main);
+            (
+                waiting(
+                    if initializing {
+                        "PodInitializing"
+                    } else {
+                        "ContainerCreating"
+                    },
+                    None,
+                ),
+                last,
+            )
         }
     }
 }
 
 fn waiting(reason: &str, message: Option<String>) -> WireState {
-    let waiting = ContainerStateWaiting { reason: Some(reason.to_owned()), message };
-    WireState { waiting: Some(waiting), ..WireState::default() }
+    let waiting = ContainerStateWaiting {
+        reason: Some(reason.to_owned()),
+        message,
+    };
+    WireState {
+        waiting: Some(waiting),
+        ..WireState::default()
+    }
 }
 
 fn terminated(ended: &Ended, pod: &Pod) -> WireState {
@@ -285,7 +396,10 @@ fn terminated(ended: &Ended, pod: &Pod) -> WireState {
         // Kubernetes reports the signal only through the exit code.
         signal: None,
     };
-    WireState { terminated: Some(terminated), ..WireState::default() }
+    WireState {
+        terminated: Some(terminated),
+        ..WireState::default()
+    }
 }
 
 /// `10s`, `1m20s`, `5m0s`, as Kubernetes prints durations.

@@ -13,7 +13,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use corral_shim::cgroup;
 use corral_shim::protocol::{
-    Attach, ErrorKind, Exec, ExitRecord, Kill, LogTarget, Request, Resize, Response, SOCKET, Start, body_len, encode,
+    Attach, ErrorKind, Exec, ExitRecord, Kill, LogTarget, Request, Resize, Response, SOCKET, Start,
+    body_len, encode,
 };
 use corral_shim::sandbox::{SANDBOX_FILE, Sandbox, namespace_path, release};
 use nix::sys::signal::Signal;
@@ -101,14 +102,23 @@ impl ShimRuntime {
                 }
                 Ok(())
             }
-            None => Err(Error::Refused { kind: ErrorKind::Other, message: said.trim().to_owned() }),
+            None => Err(Error::Refused {
+                kind: ErrorKind::Other,
+                message: said.trim().to_owned(),
+            }),
         }
     }
 
     /// The OCI process of an exec: the container's own with another command.
-    fn exec_process(&self, uid: &str, id: &str, exec: &ExecSpec) -> Result<serde_json::Value, Error> {
+    fn exec_process(
+        &self,
+        uid: &str,
+        id: &str,
+        exec: &ExecSpec,
+    ) -> Result<serde_json::Value, Error> {
         let path = self.bundle(uid, id).join("config.json");
-        let text = std::fs::read(&path).map_err(Error::system("read the container's specification"))?;
+        let text =
+            std::fs::read(&path).map_err(Error::system("read the container's specification"))?;
         let mut spec: serde_json::Value = serde_json::from_slice(&text)
             .map_err(|error| Error::system("parse the container's specification")(error.into()))?;
         let mut process = spec["process"].take();
@@ -117,7 +127,13 @@ impl ShimRuntime {
         Ok(process)
     }
 
-    async fn session(&self, uid: &str, request: Request, streams: &ExecSpec, exec: bool) -> Result<Session, Error> {
+    async fn session(
+        &self,
+        uid: &str,
+        request: Request,
+        streams: &ExecSpec,
+        exec: bool,
+    ) -> Result<Session, Error> {
         let mut pipes = Pipes::default();
         if !(exec && streams.terminal) {
             pipes.open(streams.stdin, streams.stdout, streams.stderr)?;
@@ -197,7 +213,8 @@ impl ContainerRuntime for ShimRuntime {
             sysctls: spec.sysctls.clone(),
         };
         let text = serde_json::to_vec(&sandbox).expect("plain data serialises");
-        std::fs::write(directory.join(SANDBOX_FILE), text).map_err(Error::system("write sandbox.json"))?;
+        std::fs::write(directory.join(SANDBOX_FILE), text)
+            .map_err(Error::system("write sandbox.json"))?;
         self.spawn(&directory).await
     }
 
@@ -274,7 +291,8 @@ impl ContainerRuntime for ShimRuntime {
 
     async fn start(&self, uid: &str, container: &ContainerSpec) -> Result<String, Error> {
         let bundle = self.bundle(uid, &container.id);
-        std::fs::create_dir_all(&bundle).map_err(Error::system("make the container's directory"))?;
+        std::fs::create_dir_all(&bundle)
+            .map_err(Error::system("make the container's directory"))?;
         let mut oci = container.oci.clone();
         fit::to_libcontainer(&mut oci);
         fit::to_machine(&mut oci, &fit::Allowance::read());
@@ -303,17 +321,30 @@ impl ContainerRuntime for ShimRuntime {
     }
 
     async fn signal(&self, uid: &str, id: &str, signal: i32, all: bool) -> Result<(), Error> {
-        self.ask(uid, &Request::Kill(Kill { id: id.to_owned(), signal, all })).await.map(|_| ())
+        self.ask(
+            uid,
+            &Request::Kill(Kill {
+                id: id.to_owned(),
+                signal,
+                all,
+            }),
+        )
+        .await
+        .map(|_| ())
     }
 
     async fn remove(&self, uid: &str, id: &str) -> Result<(), Error> {
         let mut watch = self.watch(uid).await?;
         let ended = watch.wait_for(|state| match state {
             SandboxState::Lost => true,
-            SandboxState::Alive(list) => list.iter().all(|found| found.id != id || found.exit.is_some()),
+            SandboxState::Alive(list) => list
+                .iter()
+                .all(|found| found.id != id || found.exit.is_some()),
         });
         let _ = tokio::time::timeout(KILL_TIMEOUT, ended).await;
-        self.ask(uid, &Request::Delete { id: id.to_owned() }).await.map(|_| ())
+        self.ask(uid, &Request::Delete { id: id.to_owned() })
+            .await
+            .map(|_| ())
     }
 
     async fn exec(&self, uid: &str, id: &str, exec: &ExecSpec) -> Result<Session, Error> {
@@ -336,12 +367,27 @@ impl ContainerRuntime for ShimRuntime {
             stderr: streams.stderr,
         });
         // The connection of an attached client must end with it, or the shim keeps its streams.
-        let streams = ExecSpec { kill_on_drop: true, ..streams.clone() };
+        let streams = ExecSpec {
+            kill_on_drop: true,
+            ..streams.clone()
+        };
         self.session(uid, request, &streams, false).await
     }
 
-    async fn resize(&self, uid: &str, id: &str, pid: Option<i32>, columns: u16, rows: u16) -> Result<(), Error> {
-        let resize = Resize { id: id.to_owned(), exec: pid, columns, rows };
+    async fn resize(
+        &self,
+        uid: &str,
+        id: &str,
+        pid: Option<i32>,
+        columns: u16,
+        rows: u16,
+    ) -> Result<(), Error> {
+        let resize = Resize {
+            id: id.to_owned(),
+            exec: pid,
+            columns,
+            rows,
+        };
         self.ask(uid, &Request::Resize(resize)).await.map(|_| ())
     }
 }
@@ -400,7 +446,9 @@ impl Connection {
         match UnixStream::connect(&address).await {
             Ok(stream) => Ok(Self { stream }),
             Err(error) => match error.kind() {
-                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => Err(Error::Lost),
+                std::io::ErrorKind::NotFound | std::io::ErrorKind::ConnectionRefused => {
+                    Err(Error::Lost)
+                }
                 _ => Err(Error::system("connect to a shim")(error)),
             },
         }
@@ -413,7 +461,9 @@ impl Connection {
         while !rest.is_empty() {
             let written = self
                 .stream
-                .async_io(Interest::WRITABLE, || send_once(self.stream.as_fd(), rest, &fds))
+                .async_io(Interest::WRITABLE, || {
+                    send_once(self.stream.as_fd(), rest, &fds)
+                })
                 .await
                 .map_err(|_| Error::Lost)?;
             fds.clear();
@@ -442,19 +492,32 @@ impl Connection {
         }
         let length = body_len(prefix).ok_or(Error::Lost)?;
         let mut body = vec![0; length];
-        self.stream.read_exact(&mut body).await.map_err(|_| Error::Lost)?;
+        self.stream
+            .read_exact(&mut body)
+            .await
+            .map_err(|_| Error::Lost)?;
         let response = serde_json::from_slice(&body)
             .map_err(|error| Error::system("understand a shim's answer")(error.into()))?;
         Ok((response, fds))
     }
 }
 
-fn send_once(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> std::io::Result<usize> {
+fn send_once(
+    socket: BorrowedFd<'_>,
+    bytes: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> std::io::Result<usize> {
     use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
     let raw: Vec<_> = fds.iter().map(AsRawFd::as_raw_fd).collect();
     let rights = [ControlMessage::ScmRights(&raw)];
     let control: &[ControlMessage<'_>] = if raw.is_empty() { &[] } else { &rights };
     let slices = [std::io::IoSlice::new(bytes)];
     let flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
-    Ok(sendmsg::<()>(socket.as_raw_fd(), &slices, control, flags, None)?)
+    Ok(sendmsg::<()>(
+        socket.as_raw_fd(),
+        &slices,
+        control,
+        flags,
+        None,
+    )?)
 }

@@ -10,7 +10,9 @@ pub mod user;
 
 use std::path::{Path, PathBuf};
 
-use corral_api::k8s::api::core::v1::{Container, Pod, PodSecurityContext, PodSpec, SecurityContext};
+use corral_api::k8s::api::core::v1::{
+    Container, Pod, PodSecurityContext, PodSpec, SecurityContext,
+};
 use serde_json::{Value, json};
 
 use super::seccomp;
@@ -35,7 +37,13 @@ const MASKED_PATHS: [&str; 11] = [
 ];
 
 /// Paths that a container may read only.
-const READONLY_PATHS: [&str; 5] = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"];
+const READONLY_PATHS: [&str; 5] = [
+    "/proc/bus",
+    "/proc/fs",
+    "/proc/irq",
+    "/proc/sys",
+    "/proc/sysrq-trigger",
+];
 
 /// What an image says about running it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
@@ -134,7 +142,9 @@ pub struct Input<'a> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Error {
     /// `runAsNonRoot` and the user is root.
-    #[error("container has runAsNonRoot and image will run as root (pod: {pod:?}, container: {container})")]
+    #[error(
+        "container has runAsNonRoot and image will run as root (pod: {pod:?}, container: {container})"
+    )]
     Root {
         /// Name of the pod.
         pod: String,
@@ -183,7 +193,11 @@ pub fn build(input: &Input<'_>) -> Result<Value, Error> {
     refuse_unsupported(spec, input.container, &context, &pod_context)?;
     let privileged = context.privileged.unwrap_or(false);
     let identity = user::identify(input, &context, &pod_context)?;
-    let filter = if privileged { None } else { filter(input, &context, &pod_context)? };
+    let filter = if privileged {
+        None
+    } else {
+        filter(input, &context, &pod_context)?
+    };
     let mut linux = json!({
         "cgroupsPath": input.cgroup,
         "namespaces": namespaces(spec, input.namespaces),
@@ -217,14 +231,24 @@ fn refuse_unsupported(
     if spec.host_users == Some(false) {
         return Err(Error::Unsupported("hostUsers: false"));
     }
-    if container.volume_devices.as_ref().is_some_and(|devices| !devices.is_empty()) {
+    if container
+        .volume_devices
+        .as_ref()
+        .is_some_and(|devices| !devices.is_empty())
+    {
         return Err(Error::Unsupported("volumeDevices"));
     }
     let mounts = container.volume_mounts.iter().flatten();
-    if mounts.clone().any(|mount| mount.mount_propagation.as_deref() == Some("Bidirectional")) {
+    if mounts
+        .clone()
+        .any(|mount| mount.mount_propagation.as_deref() == Some("Bidirectional"))
+    {
         return Err(Error::Unsupported("mountPropagation: Bidirectional"));
     }
-    let profile = context.app_armor_profile.as_ref().or(pod_context.app_armor_profile.as_ref());
+    let profile = context
+        .app_armor_profile
+        .as_ref()
+        .or(pod_context.app_armor_profile.as_ref());
     if profile.is_some_and(|profile| profile.type_ != "Unconfined") {
         return Err(Error::Unsupported("appArmorProfile"));
     }
@@ -238,8 +262,16 @@ fn process(
     identity: &Identity,
     privileged: bool,
 ) -> Result<Value, Error> {
-    let working_dir = input.container.working_dir.clone().filter(|dir| !dir.is_empty());
-    let image_dir = input.image.working_dir.clone().filter(|dir| !dir.is_empty());
+    let working_dir = input
+        .container
+        .working_dir
+        .clone()
+        .filter(|dir| !dir.is_empty());
+    let image_dir = input
+        .image
+        .working_dir
+        .clone()
+        .filter(|dir| !dir.is_empty());
     let mut process = json!({
         "terminal": input.container.tty.unwrap_or(false),
         "user": {"uid": identity.uid, "gid": identity.gid, "additionalGids": identity.groups},
@@ -261,22 +293,54 @@ fn process(
 
 /// Kubernetes' rule: `command` replaces the entrypoint and drops the image's arguments; `args` replaces arguments.
 fn command(input: &Input<'_>) -> Result<Vec<String>, Error> {
-    let lookup = |name: &str| input.env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let given = |list: &Option<Vec<String>>| -> Vec<String> {
-        list.iter().flatten().map(|text| expand::expand(text, lookup)).collect()
+    let lookup = |name: &str| {
+        input
+            .env
+            .iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
     };
-    let (program, arguments) = (given(&input.container.command), given(&input.container.args));
+    let given = |list: &Option<Vec<String>>| -> Vec<String> {
+        list.iter()
+            .flatten()
+            .map(|text| expand::expand(text, lookup))
+            .collect()
+    };
+    let (program, arguments) = (
+        given(&input.container.command),
+        given(&input.container.args),
+    );
     let line: Vec<String> = match (program.is_empty(), arguments.is_empty()) {
         (false, _) => program.into_iter().chain(arguments).collect(),
-        (true, false) => input.image.entrypoint.iter().cloned().chain(arguments).collect(),
-        (true, true) => input.image.entrypoint.iter().chain(&input.image.command).cloned().collect(),
+        (true, false) => input
+            .image
+            .entrypoint
+            .iter()
+            .cloned()
+            .chain(arguments)
+            .collect(),
+        (true, true) => input
+            .image
+            .entrypoint
+            .iter()
+            .chain(&input.image.command)
+            .cloned()
+            .collect(),
     };
-    if line.is_empty() { Err(Error::NoCommand) } else { Ok(line) }
+    if line.is_empty() {
+        Err(Error::NoCommand)
+    } else {
+        Ok(line)
+    }
 }
 
 fn environment(input: &Input<'_>, identity: &Identity) -> Vec<String> {
     let mut merged: Vec<(String, String)> = Vec::new();
-    let mut set = |name: &str, value: &str, replace: bool| match merged.iter_mut().find(|(key, _)| key == name) {
+    let mut set = |name: &str, value: &str, replace: bool| match merged
+        .iter_mut()
+        .find(|(key, _)| key == name)
+    {
         Some((_, old)) if replace => value.clone_into(old),
         Some(_) => {}
         None => merged.push((name.to_owned(), value.to_owned())),
@@ -296,7 +360,10 @@ fn environment(input: &Input<'_>, identity: &Identity) -> Vec<String> {
     if input.container.tty.unwrap_or(false) {
         set("TERM", "xterm", false);
     }
-    merged.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+    merged
+        .into_iter()
+        .map(|(name, value)| format!("{name}={value}"))
+        .collect()
 }
 
 /// The host name inside a pod: its own, or its name cut to what the kernel takes; the node's with host network.
@@ -305,7 +372,11 @@ pub fn hostname(pod: &Pod) -> Option<String> {
     if spec.host_network.unwrap_or(false) {
         return None;
     }
-    let name = spec.hostname.clone().filter(|name| !name.is_empty()).or_else(|| pod.metadata.name.clone())?;
+    let name = spec
+        .hostname
+        .clone()
+        .filter(|name| !name.is_empty())
+        .or_else(|| pod.metadata.name.clone())?;
     let cut = &name[..name.floor_char_boundary(63)];
     Some(cut.trim_end_matches(['-', '.']).to_owned())
 }
@@ -318,7 +389,11 @@ fn namespaces(spec: &PodSpec, paths: &Namespaces) -> Value {
             None => json!({"type": "pid"}),
         });
     }
-    for (kind, path) in [("network", &paths.network), ("ipc", &paths.ipc), ("uts", &paths.uts)] {
+    for (kind, path) in [
+        ("network", &paths.network),
+        ("ipc", &paths.ipc),
+        ("uts", &paths.uts),
+    ] {
         if let Some(path) = path {
             list.push(json!({"type": kind, "path": path}));
         }
@@ -331,7 +406,11 @@ fn filter(
     context: &SecurityContext,
     pod_context: &PodSecurityContext,
 ) -> Result<Option<Value>, Error> {
-    let Some(profile) = context.seccomp_profile.as_ref().or(pod_context.seccomp_profile.as_ref()) else {
+    let Some(profile) = context
+        .seccomp_profile
+        .as_ref()
+        .or(pod_context.seccomp_profile.as_ref())
+    else {
         return Ok(None);
     };
     match profile.type_.as_str() {
@@ -340,8 +419,12 @@ fn filter(
             Ok(Some(seccomp::runtime_default(&capabilities)))
         }
         "Localhost" => {
-            let text = input.localhost_profile.ok_or_else(|| Error::Seccomp("the file cannot be read".into()))?;
-            serde_json::from_str(text).map(Some).map_err(|error| Error::Seccomp(error.to_string()))
+            let text = input
+                .localhost_profile
+                .ok_or_else(|| Error::Seccomp("the file cannot be read".into()))?;
+            serde_json::from_str(text)
+                .map(Some)
+                .map_err(|error| Error::Seccomp(error.to_string()))
         }
         _ => Ok(None),
     }
@@ -355,15 +438,47 @@ fn device(node: &DeviceNode) -> Value {
 }
 
 fn mounts(input: &Input<'_>, privileged: bool) -> Vec<Value> {
-    let taken = |path: &str| input.mounts.iter().any(|mount| mount.destination.trim_end_matches('/') == path);
+    let taken = |path: &str| {
+        input
+            .mounts
+            .iter()
+            .any(|mount| mount.destination.trim_end_matches('/') == path)
+    };
     let sys = if privileged { "rw" } else { "ro" };
     let mut list: Vec<Value> = input.base_mounts.to_vec();
     let kernel = [
         ("/proc", "proc", "proc", vec!["nosuid", "noexec", "nodev"]),
-        ("/dev", "tmpfs", "tmpfs", vec!["nosuid", "strictatime", "mode=755", "size=65536k"]),
-        ("/dev/pts", "devpts", "devpts", vec!["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", "gid=5"]),
-        ("/dev/mqueue", "mqueue", "mqueue", vec!["nosuid", "noexec", "nodev"]),
-        ("/sys", "sysfs", "sysfs", vec!["nosuid", "noexec", "nodev", sys]),
+        (
+            "/dev",
+            "tmpfs",
+            "tmpfs",
+            vec!["nosuid", "strictatime", "mode=755", "size=65536k"],
+        ),
+        (
+            "/dev/pts",
+            "devpts",
+            "devpts",
+            vec![
+                "nosuid",
+                "noexec",
+                "newinstance",
+                "ptmxmode=0666",
+                "mode=0620",
+                "gid=5",
+            ],
+        ),
+        (
+            "/dev/mqueue",
+            "mqueue",
+            "mqueue",
+            vec!["nosuid", "noexec", "nodev"],
+        ),
+        (
+            "/sys",
+            "sysfs",
+            "sysfs",
+            vec!["nosuid", "noexec", "nodev", sys],
+        ),
     ];
     for (destination, kind, source, options) in kernel {
         if !taken(destination) {

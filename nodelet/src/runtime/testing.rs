@@ -21,7 +21,10 @@ impl FakeRuntime {
     /// Ends a container with an exit code.
     pub fn end(&self, uid: &str, id: &str, code: i32) {
         self.change(uid, |containers| {
-            for container in containers.iter_mut().filter(|container| container.id == id && container.exit.is_none()) {
+            for container in containers
+                .iter_mut()
+                .filter(|container| container.id == id && container.exit.is_none())
+            {
                 container.exit = Some(ExitRecord {
                     code,
                     signal: None,
@@ -35,17 +38,25 @@ impl FakeRuntime {
 
     /// The ids of running containers.
     pub fn running(&self, uid: &str) -> Vec<String> {
-        let sandboxes = self.sandboxes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sandboxes = self
+            .sandboxes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         match sandboxes.get(uid).map(|sender| sender.borrow().clone()) {
-            Some(SandboxState::Alive(list)) => {
-                list.into_iter().filter(|container| container.exit.is_none()).map(|container| container.id).collect()
-            }
+            Some(SandboxState::Alive(list)) => list
+                .into_iter()
+                .filter(|container| container.exit.is_none())
+                .map(|container| container.id)
+                .collect(),
             _ => Vec::new(),
         }
     }
 
     fn change(&self, uid: &str, change: impl FnOnce(&mut Vec<ContainerState>)) {
-        let sandboxes = self.sandboxes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sandboxes = self
+            .sandboxes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         if let Some(sender) = sandboxes.get(uid) {
             sender.send_modify(|state| {
                 if let SandboxState::Alive(containers) = state {
@@ -60,22 +71,37 @@ impl FakeRuntime {
 impl ContainerRuntime for FakeRuntime {
     async fn create_sandbox(&self, spec: &SandboxSpec) -> Result<(), Error> {
         let sender = watch::channel(SandboxState::Alive(Vec::new())).0;
-        self.sandboxes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(spec.uid.clone(), sender);
+        self.sandboxes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .insert(spec.uid.clone(), sender);
         Ok(())
     }
 
     async fn sandboxes(&self) -> Result<Vec<String>, Error> {
-        let sandboxes = self.sandboxes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let sandboxes = self
+            .sandboxes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         Ok(sandboxes.keys().cloned().collect())
     }
 
     async fn watch(&self, uid: &str) -> Result<watch::Receiver<SandboxState>, Error> {
-        let sandboxes = self.sandboxes.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-        sandboxes.get(uid).map(watch::Sender::subscribe).ok_or(Error::Lost)
+        let sandboxes = self
+            .sandboxes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        sandboxes
+            .get(uid)
+            .map(watch::Sender::subscribe)
+            .ok_or(Error::Lost)
     }
 
     async fn remove_sandbox(&self, uid: &str) -> Result<(), Error> {
-        self.sandboxes.lock().unwrap_or_else(std::sync::PoisonError::into_inner).remove(uid);
+        self.sandboxes
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+            .remove(uid);
         Ok(())
     }
 
@@ -102,7 +128,9 @@ impl ContainerRuntime for FakeRuntime {
     }
 
     async fn remove(&self, uid: &str, id: &str) -> Result<(), Error> {
-        self.change(uid, |containers| containers.retain(|container| container.id != id));
+        self.change(uid, |containers| {
+            containers.retain(|container| container.id != id)
+        });
         Ok(())
     }
 

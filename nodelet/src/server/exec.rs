@@ -55,9 +55,14 @@ pub(super) async fn exec(
     query: &Query,
 ) -> Result<Answer, Refusal> {
     let (uid, id) = running(server, namespace, pod, name)?;
-    let spec = ExecSpec { command: query.all("command"), ..streams_of(query) };
+    let spec = ExecSpec {
+        command: query.all("command"),
+        ..streams_of(query)
+    };
     if spec.command.is_empty() {
-        return Err(Refusal::bad_request("you must specify at least 1 command for the container"));
+        return Err(Refusal::bad_request(
+            "you must specify at least 1 command for the container",
+        ));
     }
     let handshake = handshake(request, &PROTOCOLS)?;
     let session = server.node.runtime.exec(&uid, &id, &spec).await;
@@ -65,12 +70,19 @@ pub(super) async fn exec(
     Ok(handshake.accept(move |incoming, outgoing| async move {
         match session {
             Ok(session) => {
-                let resizer = Resizer { server, uid, id, pid: session.pid };
+                let resizer = Resizer {
+                    server,
+                    uid,
+                    id,
+                    pid: session.pid,
+                };
                 serve(session, resizer, incoming, outgoing, true).await;
             }
             // The client has been promised a stream by now, so the failure is told on it.
             Err(error) => {
-                outgoing.channel(STATUS, failure(&error).to_string().as_bytes()).await;
+                outgoing
+                    .channel(STATUS, failure(&error).to_string().as_bytes())
+                    .await;
                 outgoing.close().await;
             }
         }
@@ -90,14 +102,30 @@ pub(super) async fn attach(
     let handshake = handshake(request, &PROTOCOLS)?;
     let attached = server.node.runtime.attach(&uid, &id, &spec).await;
     let session = attached.map_err(|error| Refusal::internal(&error))?;
-    let resizer = Resizer { server: server.clone(), uid, id, pid: None };
-    Ok(handshake.accept(move |incoming, outgoing| serve(session, resizer, incoming, outgoing, false)))
+    let resizer = Resizer {
+        server: server.clone(),
+        uid,
+        id,
+        pid: None,
+    };
+    Ok(handshake
+        .accept(move |incoming, outgoing| serve(session, resizer, incoming, outgoing, false)))
 }
 
-fn running(server: &Server, namespace: &str, pod: &str, name: &str) -> Result<(String, String), Refusal> {
+fn running(
+    server: &Server,
+    namespace: &str,
+    pod: &str,
+    name: &str,
+) -> Result<(String, String), Refusal> {
     let view = server.pod(namespace, pod)?;
     let found = container(&view, name)?;
-    let missing = || Refusal::new(StatusCode::NOT_FOUND, format!("unable to upgrade connection: container not found ({name:?})"));
+    let missing = || {
+        Refusal::new(
+            StatusCode::NOT_FOUND,
+            format!("unable to upgrade connection: container not found ({name:?})"),
+        )
+    };
     let id = found.running().ok_or_else(missing)?.to_owned();
     Ok((uid(&view.pod), id))
 }
@@ -116,8 +144,21 @@ fn streams_of(query: &Query) -> ExecSpec {
     }
 }
 
-async fn serve(session: Session, resizer: Resizer, incoming: Incomings, outgoing: Outgoing, tell_code: bool) {
-    let Session { stdin, stdout, stderr, terminal, exit, .. } = session;
+async fn serve(
+    session: Session,
+    resizer: Resizer,
+    incoming: Incomings,
+    outgoing: Outgoing,
+    tell_code: bool,
+) {
+    let Session {
+        stdin,
+        stdout,
+        stderr,
+        terminal,
+        exit,
+        ..
+    } = session;
     let (input, mut outputs) = match connect(stdin, stdout, stderr, terminal, &outgoing) {
         Ok(connected) => connected,
         Err(error) => {
@@ -140,7 +181,9 @@ async fn serve(session: Session, resizer: Resizer, incoming: Incomings, outgoing
             Ok(_) => success(),
             Err(_) => failure(&RuntimeError::Lost),
         };
-        outgoing.channel(STATUS, status.to_string().as_bytes()).await;
+        outgoing
+            .channel(STATUS, status.to_string().as_bytes())
+            .await;
         outgoing.close().await;
     }
     outputs.abort_all();
@@ -197,7 +240,9 @@ async fn copy_pipe(mut pipe: tokio::net::unix::pipe::Receiver, channel: u8, outg
 async fn copy_terminal(terminal: std::sync::Arc<AsyncFd<OwnedFd>>, outgoing: Outgoing) {
     let mut piece = vec![0; PIECE_LEN];
     loop {
-        let Ok(mut ready) = terminal.readable().await else { return };
+        let Ok(mut ready) = terminal.readable().await else {
+            return;
+        };
         match ready.try_io(|fd| nix::unistd::read(fd.get_ref(), &mut piece).map_err(Into::into)) {
             Ok(Ok(n)) if n > 0 => {
                 if !outgoing.channel(STDOUT, &piece[..n]).await {
@@ -221,7 +266,9 @@ async fn read(mut incoming: Incomings, mut input: Input, resizer: Resizer) {
             Message::Close(_) => return,
             _ => continue,
         };
-        let Some((channel, payload)) = bytes.split_first() else { continue };
+        let Some((channel, payload)) = bytes.split_first() else {
+            continue;
+        };
         match *channel {
             STDIN => {
                 if !write(&mut input, payload).await {
@@ -245,7 +292,9 @@ async fn write(input: &mut Input, bytes: &[u8]) -> bool {
 
 async fn write_terminal(terminal: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> bool {
     while !bytes.is_empty() {
-        let Ok(mut ready) = terminal.writable().await else { return false };
+        let Ok(mut ready) = terminal.writable().await else {
+            return false;
+        };
         match ready.try_io(|fd| nix::unistd::write(fd.get_ref(), bytes).map_err(Into::into)) {
             Ok(Ok(n)) => bytes = &bytes[n..],
             Ok(Err(_)) => return false,
@@ -263,9 +312,14 @@ impl Resizer {
             width: u16,
             height: u16,
         }
-        let Ok(size) = serde_json::from_slice::<Size>(payload) else { return };
+        let Ok(size) = serde_json::from_slice::<Size>(payload) else {
+            return;
+        };
         let runtime = &self.server.node.runtime;
-        if let Err(error) = runtime.resize(&self.uid, &self.id, self.pid, size.width, size.height).await {
+        if let Err(error) = runtime
+            .resize(&self.uid, &self.id, self.pid, size.width, size.height)
+            .await
+        {
             tracing::debug!(%error, "a terminal was not resized");
         }
     }
@@ -291,8 +345,16 @@ fn outcome(exit: &ExitRecord) -> serde_json::Value {
 fn failure(error: &RuntimeError) -> serde_json::Value {
     let message = crate::worker::chain(error);
     // A program that does not exist ends, for a shell, with 127; one that cannot be executed, with 126.
-    if let RuntimeError::Refused { kind: ErrorKind::NotExecutable, .. } = error {
-        let code = if message.contains("permission denied") { "126" } else { "127" };
+    if let RuntimeError::Refused {
+        kind: ErrorKind::NotExecutable,
+        ..
+    } = error
+    {
+        let code = if message.contains("permission denied") {
+            "126"
+        } else {
+            "127"
+        };
         return json!({
             "metadata": {}, "status": "Failure", "reason": "NonZeroExitCode",
             "message": format!("command terminated with non-zero exit code: {message}"),

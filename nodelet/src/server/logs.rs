@@ -31,33 +31,55 @@ pub(super) fn serve(
     let previous = query.on(&["previous"]);
     let id = instance(&view, found, previous)?;
     let options = options(query)?;
-    let attempt = id.rsplit_once('-').and_then(|(_, number)| number.parse().ok()).unwrap_or(0);
-    let path = server.node.log_path(&crate::node::uid(&view.pod), name, attempt);
+    let attempt = id
+        .rsplit_once('-')
+        .and_then(|(_, number)| number.parse().ok())
+        .unwrap_or(0);
+    let path = server
+        .node
+        .log_path(&crate::node::uid(&view.pod), name, attempt);
     let follow = options.follow && !previous;
     let reader = LogReader::open(&path, options);
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
-    let (server, namespace, pod, name) = (server.clone(), namespace.to_owned(), pod.to_owned(), name.to_owned());
+    let (server, namespace, pod, name) = (
+        server.clone(),
+        namespace.to_owned(),
+        pod.to_owned(),
+        name.to_owned(),
+    );
     tokio::spawn(async move {
         let running = move || {
             let view = server.pod(&namespace, &pod).ok();
-            let current = view.and_then(|view| view.state.container(&name).map(|found| found.running() == Some(id.as_str())));
+            let current = view.and_then(|view| {
+                view.state
+                    .container(&name)
+                    .map(|found| found.running() == Some(id.as_str()))
+            });
             current.unwrap_or(false) && !server.shutdown.is_cancelled()
         };
         copy(reader, follow, running, sender).await;
     });
     let frames = futures::stream::unfold(receiver, |mut receiver| async move {
-        receiver.recv().await.map(|piece: Bytes| (Ok(Frame::data(piece)), receiver))
+        receiver
+            .recv()
+            .await
+            .map(|piece: Bytes| (Ok(Frame::data(piece)), receiver))
     });
     let mut answer = Response::new(StreamBody::new(frames.boxed()).boxed_unsync());
-    answer
-        .headers_mut()
-        .insert(http::header::CONTENT_TYPE, http::HeaderValue::from_static("text/plain; charset=utf-8"));
+    answer.headers_mut().insert(
+        http::header::CONTENT_TYPE,
+        http::HeaderValue::from_static("text/plain; charset=utf-8"),
+    );
     Ok(answer)
 }
 
 /// The instance whose log is meant.
 fn instance(view: &PodView, found: &ContainerState, previous: bool) -> Result<String, Refusal> {
-    let last = found.last.as_ref().map(|ended| ended.id.clone()).filter(|id| !id.is_empty());
+    let last = found
+        .last
+        .as_ref()
+        .map(|ended| ended.id.clone())
+        .filter(|id| !id.is_empty());
     let pod = view.pod.metadata.name.clone().unwrap_or_default();
     if previous {
         // While a container waits for its restart, the instance before it has just ended.
@@ -65,18 +87,29 @@ fn instance(view: &PodView, found: &ContainerState, previous: bool) -> Result<St
             Phase::Ended(ended) if found.restarts == 0 && last.is_none() => Some(ended.id.clone()),
             _ => None,
         };
-        let message = format!("previous terminated container {:?} in pod {pod:?} not found", found.name);
+        let message = format!(
+            "previous terminated container {:?} in pod {pod:?} not found",
+            found.name
+        );
         return last.or(ended).ok_or_else(|| Refusal::bad_request(message));
     }
     match &found.phase {
         Phase::Running { id, .. } => Ok(id.clone()),
         Phase::Ended(ended) => Ok(ended.id.clone()),
         Phase::Waiting { problem } => last.ok_or_else(|| {
-            let why = problem.as_ref().map_or("ContainerCreating", |problem| problem.reason.as_str());
-            Refusal::bad_request(format!("container {:?} in pod {pod:?} is waiting to start: {why}", found.name))
+            let why = problem
+                .as_ref()
+                .map_or("ContainerCreating", |problem| problem.reason.as_str());
+            Refusal::bad_request(format!(
+                "container {:?} in pod {pod:?} is waiting to start: {why}",
+                found.name
+            ))
         }),
         Phase::Starting => last.ok_or_else(|| {
-            let message = format!("container {:?} in pod {pod:?} is waiting to start: ContainerCreating", found.name);
+            let message = format!(
+                "container {:?} in pod {pod:?} is waiting to start: ContainerCreating",
+                found.name
+            );
             Refusal::bad_request(message)
         }),
     }
@@ -94,11 +127,18 @@ fn options(query: &Query) -> Result<Options, Refusal> {
     };
     let since_time = match query.get("sinceTime") {
         None => None,
-        Some(text) => Some(text.parse().map_err(|_| Refusal::bad_request(format!("invalid sinceTime: {text:?}")))?),
+        Some(text) => Some(
+            text.parse()
+                .map_err(|_| Refusal::bad_request(format!("invalid sinceTime: {text:?}")))?,
+        ),
     };
-    let since = number("sinceSeconds")?.map(|seconds| Timestamp::now() - SignedDuration::from_secs(seconds));
+    let since = number("sinceSeconds")?
+        .map(|seconds| Timestamp::now() - SignedDuration::from_secs(seconds));
     let size = |number: Option<i64>| number.and_then(|number| usize::try_from(number).ok());
-    let stream = query.get("stream").map(str::to_lowercase).filter(|stream| stream != "all");
+    let stream = query
+        .get("stream")
+        .map(str::to_lowercase)
+        .filter(|stream| stream != "all");
     Ok(Options {
         tail: size(number("tailLines")?),
         since: since.or(since_time),
@@ -110,7 +150,12 @@ fn options(query: &Query) -> Result<Options, Refusal> {
 }
 
 /// Sends a log piece by piece, and what is added to it while `running`.
-async fn copy(mut reader: LogReader, follow: bool, running: impl Fn() -> bool, sender: mpsc::Sender<Bytes>) {
+async fn copy(
+    mut reader: LogReader,
+    follow: bool,
+    running: impl Fn() -> bool,
+    sender: mpsc::Sender<Bytes>,
+) {
     let mut first = true;
     let mut ended = false;
     loop {
@@ -119,7 +164,9 @@ async fn copy(mut reader: LogReader, follow: bool, running: impl Fn() -> bool, s
             let bytes = if first { reader.start() } else { reader.more() };
             (reader, bytes)
         });
-        let Ok((back, bytes)) = outcome.await else { return };
+        let Ok((back, bytes)) = outcome.await else {
+            return;
+        };
         reader = back;
         first = false;
         let mut bytes = match bytes {

@@ -47,19 +47,32 @@ pub(super) fn serve(
 ) -> Result<Answer, Refusal> {
     let view = server.pod(namespace, pod)?;
     if !matches!(view.state.sandbox, Sandbox::Ready(_)) {
-        return Err(Refusal::bad_request("unable to forward port because pod is not running"));
+        return Err(Refusal::bad_request(
+            "unable to forward port because pod is not running",
+        ));
     }
-    let host = view.pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false);
+    let host = view
+        .pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.host_network)
+        .unwrap_or(false);
     let netns = (!host).then(|| server.node.runtime.namespace(&uid(&view.pod), "net"));
     let handshake = handshake(request, &PROTOCOLS)?;
     if handshake.protocol == Some(TUNNEL) {
         return Ok(handshake.accept(move |incoming, outgoing| tunnel(incoming, outgoing, netns)));
     }
-    let ports: Result<Vec<u16>, _> =
-        query.all("ports").iter().flat_map(|list| list.split(',')).map(str::parse).collect();
+    let ports: Result<Vec<u16>, _> = query
+        .all("ports")
+        .iter()
+        .flat_map(|list| list.split(','))
+        .map(str::parse)
+        .collect();
     let ports = ports.map_err(|_| Refusal::bad_request("a port is not a number"))?;
     if ports.is_empty() || ports.len() > PORTS_MAX {
-        return Err(Refusal::bad_request("query parameter \"ports\" is required"));
+        return Err(Refusal::bad_request(
+            "query parameter \"ports\" is required",
+        ));
     }
     Ok(handshake.accept(move |incoming, outgoing| channels(incoming, outgoing, netns, ports)))
 }
@@ -67,10 +80,14 @@ pub(super) fn serve(
 /// Connects to a port of the pod. The thread that enters the namespace is used for nothing else.
 async fn connect(netns: Option<PathBuf>, port: u16) -> std::io::Result<TcpStream> {
     let (sender, receiver) = tokio::sync::oneshot::channel();
-    std::thread::Builder::new().name("port-forward".into()).spawn(move || {
-        let _ = sender.send(connect_blocking(netns, port));
-    })?;
-    let stream = receiver.await.map_err(|_| std::io::Error::other("the connecting thread died"))??;
+    std::thread::Builder::new()
+        .name("port-forward".into())
+        .spawn(move || {
+            let _ = sender.send(connect_blocking(netns, port));
+        })?;
+    let stream = receiver
+        .await
+        .map_err(|_| std::io::Error::other("the connecting thread died"))??;
     stream.set_nonblocking(true)?;
     TcpStream::from_std(stream)
 }
@@ -80,8 +97,10 @@ fn connect_blocking(netns: Option<PathBuf>, port: u16) -> std::io::Result<std::n
         let namespace = std::fs::File::open(path)?;
         nix::sched::setns(namespace, nix::sched::CloneFlags::CLONE_NEWNET)?;
     }
-    let loopback: [std::net::SocketAddr; 2] =
-        [([127, 0, 0, 1], port).into(), (std::net::Ipv6Addr::LOCALHOST, port).into()];
+    let loopback: [std::net::SocketAddr; 2] = [
+        ([127, 0, 0, 1], port).into(),
+        (std::net::Ipv6Addr::LOCALHOST, port).into(),
+    ];
     let stream = std::net::TcpStream::connect(&loopback[..])?;
     stream.set_nodelay(true)?;
     Ok(stream)
@@ -124,7 +143,9 @@ async fn tunnel(mut incoming: Incomings, outgoing: Outgoing, netns: Option<PathB
         };
         let bytes = match message {
             Some(Ok(Message::Binary(bytes))) => bytes,
-            Some(Ok(Message::Ping(_) | Message::Pong(_) | Message::Text(_) | Message::Frame(_))) => continue,
+            Some(Ok(
+                Message::Ping(_) | Message::Pong(_) | Message::Text(_) | Message::Frame(_),
+            )) => continue,
             Some(Ok(Message::Close(_)) | Err(_)) | None => break,
         };
         decoder.push(&bytes);
@@ -149,7 +170,9 @@ impl Tunnel {
     /// Handles a frame; false when the tunnel is over.
     async fn take(&mut self, frame: Frame) -> bool {
         match frame {
-            Frame::Open { stream, headers, .. } => self.open(stream, &headers).await,
+            Frame::Open {
+                stream, headers, ..
+            } => self.open(stream, &headers).await,
             Frame::Data { stream, bytes, fin } => {
                 if let Some(inlet) = self.inlets.get(&stream) {
                     // Waiting here is what slows a client down that sends faster than the pod reads.
@@ -176,7 +199,11 @@ impl Tunnel {
         let of = |name: &str| headers.get(name).cloned().unwrap_or_default();
         let request = of("requestid");
         let busy = self.inlets.len() + self.errors.len() >= STREAMS_MAX;
-        let reply = if busy { Encoder::reset(stream) } else { self.encoder.reply(stream) };
+        let reply = if busy {
+            Encoder::reset(stream)
+        } else {
+            self.encoder.reply(stream)
+        };
         if !self.outgoing.send(reply).await {
             return false;
         }
@@ -199,7 +226,9 @@ impl Tunnel {
             let outcome = forward(netns, port, pieces, &outgoing, pack).await;
             if let (Err(error), Some(error_stream)) = (&outcome, error_stream) {
                 let message = format!("error forwarding port {port} to pod: {error}");
-                outgoing.send(Encoder::data(error_stream, message.as_bytes(), false)).await;
+                outgoing
+                    .send(Encoder::data(error_stream, message.as_bytes(), false))
+                    .await;
             }
             outgoing.send(Encoder::data(stream, &[], true)).await;
             if let Some(error_stream) = error_stream {
@@ -247,7 +276,12 @@ async fn forward(
 }
 
 /// The older way: channel `2i` carries port `i`, channel `2i + 1` its errors; both begin with the port's number.
-async fn channels(mut incoming: Incomings, outgoing: Outgoing, netns: Option<PathBuf>, ports: Vec<u16>) {
+async fn channels(
+    mut incoming: Incomings,
+    outgoing: Outgoing,
+    netns: Option<PathBuf>,
+    ports: Vec<u16>,
+) {
     let mut inlets: Vec<Option<Inlet>> = Vec::new();
     let mut connections = JoinSet::new();
     for (index, port) in ports.into_iter().enumerate() {
@@ -279,8 +313,12 @@ async fn channels(mut incoming: Incomings, outgoing: Outgoing, netns: Option<Pat
         };
         match message {
             Some(Ok(Message::Binary(bytes))) => {
-                let Some(channel) = bytes.first() else { continue };
-                let inlet = inlets.get_mut(usize::from(*channel) / 2).filter(|_| channel % 2 == 0);
+                let Some(channel) = bytes.first() else {
+                    continue;
+                };
+                let inlet = inlets
+                    .get_mut(usize::from(*channel) / 2)
+                    .filter(|_| channel % 2 == 0);
                 if let Some(Some(inlet)) = inlet {
                     let _ = inlet.send(bytes.slice(1..)).await;
                 }

@@ -2,7 +2,9 @@
 
 use futures::stream::{SplitSink, SplitStream};
 use futures::{SinkExt, StreamExt};
-use http::header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE};
+use http::header::{
+    CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
+};
 use http::{HeaderValue, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
@@ -11,7 +13,9 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
-use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode};
+use tokio_tungstenite::tungstenite::protocol::{
+    CloseFrame, Role, WebSocketConfig, frame::coding::CloseCode,
+};
 use tokio_tungstenite::tungstenite::{Bytes, Message};
 
 use super::{Answer, Refusal};
@@ -44,10 +48,17 @@ pub(super) fn handshake(
     request: &mut Request<Incoming>,
     supported: &[&'static str],
 ) -> Result<Handshake, Refusal> {
-    let header = |name: http::HeaderName| request.headers().get(name).and_then(|value| value.to_str().ok());
+    let header = |name: http::HeaderName| {
+        request
+            .headers()
+            .get(name)
+            .and_then(|value| value.to_str().ok())
+    };
     let wants = header(UPGRADE).is_some_and(|value| value.eq_ignore_ascii_case("websocket"));
     let Some(key) = header(SEC_WEBSOCKET_KEY).filter(|_| wants) else {
-        return Err(Refusal::bad_request("unable to upgrade: only WebSocket connections are served"));
+        return Err(Refusal::bad_request(
+            "unable to upgrade: only WebSocket connections are served",
+        ));
     };
     let accept = derive_accept_key(key.as_bytes());
     let offered: Vec<String> = request
@@ -58,26 +69,39 @@ pub(super) fn handshake(
         .flat_map(|value| value.split(','))
         .map(|value| value.trim().to_owned())
         .collect();
-    let protocol = supported.iter().copied().find(|known| offered.iter().any(|offer| offer == known));
+    let protocol = supported
+        .iter()
+        .copied()
+        .find(|known| offered.iter().any(|offer| offer == known));
     if protocol.is_none() && !offered.is_empty() {
-        return Err(Refusal::bad_request(format!("unable to upgrade: none of the protocols {offered:?} is known")));
+        return Err(Refusal::bad_request(format!(
+            "unable to upgrade: none of the protocols {offered:?} is known"
+        )));
     }
     let mut answer = Response::new(Empty::new().boxed_unsync());
     *answer.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
     let headers = answer.headers_mut();
     headers.insert(CONNECTION, HeaderValue::from_static("Upgrade"));
     headers.insert(UPGRADE, HeaderValue::from_static("websocket"));
-    let accept = HeaderValue::from_str(&accept).map_err(|_| Refusal::bad_request("malformed key"))?;
+    let accept =
+        HeaderValue::from_str(&accept).map_err(|_| Refusal::bad_request("malformed key"))?;
     headers.insert(SEC_WEBSOCKET_ACCEPT, accept);
     if let Some(protocol) = protocol {
         headers.insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(protocol));
     }
-    Ok(Handshake { upgrade: hyper::upgrade::on(request), protocol, answer })
+    Ok(Handshake {
+        upgrade: hyper::upgrade::on(request),
+        protocol,
+        answer,
+    })
 }
 
 impl Handshake {
     /// Answers, and runs `work` with the two halves once the client has seen the answer.
-    pub(super) fn accept<F>(self, work: impl FnOnce(Incomings, Outgoing) -> F + Send + 'static) -> Answer
+    pub(super) fn accept<F>(
+        self,
+        work: impl FnOnce(Incomings, Outgoing) -> F + Send + 'static,
+    ) -> Answer
     where
         F: Future<Output = ()> + Send,
     {
@@ -87,8 +111,12 @@ impl Handshake {
             let config = WebSocketConfig::default()
                 .max_message_size(Some(MESSAGE_LEN_MAX))
                 .max_frame_size(Some(MESSAGE_LEN_MAX));
-            let socket =
-                WebSocketStream::from_raw_socket(TokioIo::new(upgraded), Role::Server, Some(config)).await;
+            let socket = WebSocketStream::from_raw_socket(
+                TokioIo::new(upgraded),
+                Role::Server,
+                Some(config),
+            )
+            .await;
             let (sink, incoming) = socket.split();
             let (queue, receiver) = mpsc::channel(MESSAGES_MAX);
             let writer = tokio::spawn(write(sink, receiver));
@@ -103,7 +131,10 @@ impl Handshake {
 impl Outgoing {
     /// Queues a binary message; false when the client is gone.
     pub(super) async fn send(&self, bytes: Vec<u8>) -> bool {
-        self.queue.send(Message::Binary(Bytes::from(bytes))).await.is_ok()
+        self.queue
+            .send(Message::Binary(Bytes::from(bytes)))
+            .await
+            .is_ok()
     }
 
     /// Queues a piece of a channel.
@@ -116,7 +147,10 @@ impl Outgoing {
 
     /// Says good-bye.
     pub(super) async fn close(&self) {
-        let frame = CloseFrame { code: CloseCode::Normal, reason: "".into() };
+        let frame = CloseFrame {
+            code: CloseCode::Normal,
+            reason: "".into(),
+        };
         let _ = self.queue.send(Message::Close(Some(frame))).await;
     }
 

@@ -68,7 +68,10 @@ pub struct Decoder {
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { buffer: Vec::new(), inflate: Decompress::new(true) }
+        Self {
+            buffer: Vec::new(),
+            inflate: Decompress::new(true),
+        }
     }
 }
 
@@ -80,8 +83,13 @@ impl Decoder {
 
     /// The next frame, if it is whole.
     pub fn next_frame(&mut self) -> Result<Option<Frame>, Malformed> {
-        let Some(head) = self.buffer.first_chunk::<8>() else { return Ok(None) };
-        let (first, flags) = (u32::from_be_bytes([head[0], head[1], head[2], head[3]]), head[4]);
+        let Some(head) = self.buffer.first_chunk::<8>() else {
+            return Ok(None);
+        };
+        let (first, flags) = (
+            u32::from_be_bytes([head[0], head[1], head[2], head[3]]),
+            head[4],
+        );
         let length = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
         if length > FRAME_LEN_MAX {
             return Err(Malformed("a frame is too long"));
@@ -91,7 +99,11 @@ impl Decoder {
         }
         let body: Vec<u8> = self.buffer.drain(..8 + length).skip(8).collect();
         if first >> 31 == 0 {
-            return Ok(Some(Frame::Data { stream: first, bytes: body, fin: flags & FIN != 0 }));
+            return Ok(Some(Frame::Data {
+                stream: first,
+                bytes: body,
+                fin: flags & FIN != 0,
+            }));
         }
         let (version, kind) = ((first >> 16) as u16 & 0x7fff, first as u16);
         if version != VERSION {
@@ -102,14 +114,22 @@ impl Decoder {
 
     fn control(&mut self, kind: u16, flags: u8, body: &[u8]) -> Result<Frame, Malformed> {
         let number = |at: usize| -> Result<u32, Malformed> {
-            let bytes = body.get(at..at + 4).and_then(|bytes| bytes.first_chunk::<4>());
-            bytes.map(|bytes| u32::from_be_bytes(*bytes)).ok_or(Malformed("a frame is too short"))
+            let bytes = body
+                .get(at..at + 4)
+                .and_then(|bytes| bytes.first_chunk::<4>());
+            bytes
+                .map(|bytes| u32::from_be_bytes(*bytes))
+                .ok_or(Malformed("a frame is too short"))
         };
         let stream = || number(0).map(|stream| stream & 0x7fff_ffff);
         Ok(match kind {
             SYN_STREAM => {
                 let block = body.get(10..).ok_or(Malformed("a frame is too short"))?;
-                Frame::Open { stream: stream()?, headers: self.headers(block)?, fin: flags & FIN != 0 }
+                Frame::Open {
+                    stream: stream()?,
+                    headers: self.headers(block)?,
+                    fin: flags & FIN != 0,
+                }
             }
             // Their header blocks have to pass through the context even though nobody reads them.
             SYN_REPLY | HEADERS => {
@@ -144,17 +164,23 @@ impl Decoder {
                 return Err(Malformed("the headers are too large"));
             }
             let before = (self.inflate.total_in(), plain.len());
-            match self.inflate.decompress_vec(rest, &mut plain, FlushDecompress::Sync) {
+            match self
+                .inflate
+                .decompress_vec(rest, &mut plain, FlushDecompress::Sync)
+            {
                 Ok(Status::StreamEnd) => return Ok(plain),
                 Ok(_) => {}
                 Err(error) if error.needs_dictionary().is_some() => {
-                    self.inflate.set_dictionary(&dictionary()).map_err(|_| Malformed("an unknown dictionary"))?;
+                    self.inflate
+                        .set_dictionary(&dictionary())
+                        .map_err(|_| Malformed("an unknown dictionary"))?;
                 }
                 Err(_) => return Err(Malformed("the headers cannot be unpacked")),
             }
             let read = usize::try_from(self.inflate.total_in() - before.0).unwrap_or(rest.len());
             rest = &rest[read.min(rest.len())..];
-            if read == 0 && plain.len() == before.1 && self.inflate.total_in() != 0 && before.0 != 0 {
+            if read == 0 && plain.len() == before.1 && self.inflate.total_in() != 0 && before.0 != 0
+            {
                 return Err(Malformed("the headers cannot be unpacked"));
             }
         }
@@ -163,14 +189,18 @@ impl Decoder {
 }
 
 fn take_number(rest: &mut &[u8]) -> Result<u32, Malformed> {
-    let (bytes, after) = rest.split_first_chunk::<4>().ok_or(Malformed("the headers are cut off"))?;
+    let (bytes, after) = rest
+        .split_first_chunk::<4>()
+        .ok_or(Malformed("the headers are cut off"))?;
     *rest = after;
     Ok(u32::from_be_bytes(*bytes))
 }
 
 fn take_text(rest: &mut &[u8]) -> Result<String, Malformed> {
     let length = take_number(rest)? as usize;
-    let (bytes, after) = rest.split_at_checked(length).ok_or(Malformed("the headers are cut off"))?;
+    let (bytes, after) = rest
+        .split_at_checked(length)
+        .ok_or(Malformed("the headers are cut off"))?;
     *rest = after;
     Ok(String::from_utf8_lossy(bytes).into_owned())
 }
@@ -194,7 +224,9 @@ impl Encoder {
     pub fn reply(&mut self, stream: u32) -> Vec<u8> {
         let mut block = Vec::with_capacity(256);
         // No headers: their number, zero, is all there is to pack.
-        let _ = self.deflate.compress_vec(&0_u32.to_be_bytes(), &mut block, FlushCompress::Sync);
+        let _ = self
+            .deflate
+            .compress_vec(&0_u32.to_be_bytes(), &mut block, FlushCompress::Sync);
         let mut body = stream.to_be_bytes().to_vec();
         body.extend_from_slice(&block);
         control(SYN_REPLY, &body)
@@ -278,13 +310,18 @@ mod tests {
     }
 
     fn open(deflate: &mut Compress, stream: u32, headers: &[(&str, &str)]) -> Vec<u8> {
-        let mut plain = u32::try_from(headers.len()).expect("few").to_be_bytes().to_vec();
+        let mut plain = u32::try_from(headers.len())
+            .expect("few")
+            .to_be_bytes()
+            .to_vec();
         for text in headers.iter().flat_map(|(name, value)| [name, value]) {
             plain.extend_from_slice(&u32::try_from(text.len()).expect("short").to_be_bytes());
             plain.extend_from_slice(text.as_bytes());
         }
         let mut block = Vec::with_capacity(1024);
-        deflate.compress_vec(&plain, &mut block, FlushCompress::Sync).expect("packs");
+        deflate
+            .compress_vec(&plain, &mut block, FlushCompress::Sync)
+            .expect("packs");
         let mut body = stream.to_be_bytes().to_vec();
         body.extend_from_slice(&[0; 6]);
         body.extend_from_slice(&block);
@@ -296,7 +333,11 @@ mod tests {
         let mut deflate = Compress::new(Compression::fast(), true);
         deflate.set_dictionary(&dictionary()).expect("fresh");
         let mut bytes = open(&mut deflate, 1, &[("streamtype", "error"), ("port", "80")]);
-        bytes.extend(open(&mut deflate, 3, &[("Streamtype", "data"), ("port", "80")]));
+        bytes.extend(open(
+            &mut deflate,
+            3,
+            &[("Streamtype", "data"), ("port", "80")],
+        ));
         bytes.extend(Encoder::data(3, b"hello", true));
         let mut decoder = Decoder::default();
         let mut frames = Vec::new();
@@ -304,9 +345,20 @@ mod tests {
             decoder.push(&[byte]);
             frames.extend(decoder.next_frame().expect("well-formed"));
         }
-        assert!(matches!(&frames[0], Frame::Open { stream: 1, headers, .. } if headers["streamtype"] == "error"));
-        assert!(matches!(&frames[1], Frame::Open { stream: 3, headers, .. } if headers["streamtype"] == "data"));
-        assert_eq!(frames[2], Frame::Data { stream: 3, bytes: b"hello".to_vec(), fin: true });
+        assert!(
+            matches!(&frames[0], Frame::Open { stream: 1, headers, .. } if headers["streamtype"] == "error")
+        );
+        assert!(
+            matches!(&frames[1], Frame::Open { stream: 3, headers, .. } if headers["streamtype"] == "data")
+        );
+        assert_eq!(
+            frames[2],
+            Frame::Data {
+                stream: 3,
+                bytes: b"hello".to_vec(),
+                fin: true
+            }
+        );
     }
 
     #[test]

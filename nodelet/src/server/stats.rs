@@ -35,7 +35,12 @@ pub(super) fn summary(server: &Server) -> Answer {
     let now = Timestamp::now().to_string();
     let capacity = server.node.capacity;
     let available = machine::memory_available();
-    let pods: Vec<Value> = server.views.all().iter().map(|view| pod_summary(server, view, &now)).collect();
+    let pods: Vec<Value> = server
+        .views
+        .all()
+        .iter()
+        .map(|view| pod_summary(server, view, &now))
+        .collect();
     let all = server.node.cgroups.usage_of_all();
     answer(&json!({
         "node": {
@@ -91,34 +96,68 @@ pub(super) fn metrics(server: &Server) -> Answer {
     let views = server.views.all();
     let running: usize = views
         .iter()
-        .map(|view| view.state.containers.iter().filter(|container| container.running().is_some()).count())
+        .map(|view| {
+            view.state
+                .containers
+                .iter()
+                .filter(|container| container.running().is_some())
+                .count()
+        })
         .sum();
     for (name, help, value) in [
-        ("corral_node_pods", "Pods that this node takes care of.", views.len()),
-        ("corral_node_containers_running", "Containers that run.", running),
+        (
+            "corral_node_pods",
+            "Pods that this node takes care of.",
+            views.len(),
+        ),
+        (
+            "corral_node_containers_running",
+            "Containers that run.",
+            running,
+        ),
     ] {
         // Writing to a string cannot fail.
-        let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}");
+        let _ = writeln!(
+            text,
+            "# HELP {name} {help}\n# TYPE {name} gauge\n{name} {value}"
+        );
     }
     let families = [
-        ("container_cpu_usage_seconds_total", "counter", "CPU time of a container."),
-        ("container_memory_working_set_bytes", "gauge", "Memory of a container without inactive file cache."),
+        (
+            "container_cpu_usage_seconds_total",
+            "counter",
+            "CPU time of a container.",
+        ),
+        (
+            "container_memory_working_set_bytes",
+            "gauge",
+            "Memory of a container without inactive file cache.",
+        ),
     ];
     for (index, (name, kind, help)) in families.into_iter().enumerate() {
         let _ = writeln!(text, "# HELP {name} {help}\n# TYPE {name} {kind}");
         for view in &views {
             let uid = uid(&view.pod);
             let label = |value: &Option<String>| value.clone().unwrap_or_default();
-            let (namespace, pod) = (label(&view.pod.metadata.namespace), label(&view.pod.metadata.name));
+            let (namespace, pod) = (
+                label(&view.pod.metadata.namespace),
+                label(&view.pod.metadata.name),
+            );
             for container in &view.state.containers {
-                let Some(id) = container.running() else { continue };
-                let usage = server.node.cgroups.usage(&server.node.cgroups.container(&uid, id));
+                let Some(id) = container.running() else {
+                    continue;
+                };
+                let usage = server
+                    .node
+                    .cgroups
+                    .usage(&server.node.cgroups.container(&uid, id));
                 let value = match index {
                     0 => usage.cpu_nanoseconds as f64 / 1e9,
                     _ => usage.working_set_bytes as f64,
                 };
                 let container = &container.name;
-                let labels = format!("namespace=\"{namespace}\",pod=\"{pod}\",container=\"{container}\"");
+                let labels =
+                    format!("namespace=\"{namespace}\",pod=\"{pod}\",container=\"{container}\"");
                 let _ = writeln!(text, "{name}{{{labels}}} {value}");
             }
         }
@@ -127,5 +166,9 @@ pub(super) fn metrics(server: &Server) -> Answer {
 }
 
 fn answer(value: &Value) -> Answer {
-    typed(StatusCode::OK, "application/json", Bytes::from(value.to_string()))
+    typed(
+        StatusCode::OK,
+        "application/json",
+        Bytes::from(value.to_string()),
+    )
 }

@@ -32,14 +32,17 @@ pub enum Error {
 /// A server's TLS: its certificate and key in PEM, and the CA that clients must come from.
 pub fn server_config(certificate: &str, key: &str, ca: &str) -> Result<Arc<ServerConfig>, Error> {
     let list = |pem: &str, what| -> Result<Vec<CertificateDer<'static>>, Error> {
-        CertificateDer::pem_slice_iter(pem.as_bytes()).collect::<Result<_, _>>().map_err(|_| Error::Pem(what))
+        CertificateDer::pem_slice_iter(pem.as_bytes())
+            .collect::<Result<_, _>>()
+            .map_err(|_| Error::Pem(what))
     };
     let mut roots = RootCertStore::empty();
     for certificate in list(ca, "CA")? {
         roots.add(certificate)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let verifier = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
+    let verifier =
+        WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
     let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Error::Pem("key"))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
@@ -51,9 +54,16 @@ pub fn server_config(certificate: &str, key: &str, ca: &str) -> Result<Arc<Serve
 
 /// Whether a client is the API server: the CA also signs users and nodes, who have no business here.
 pub(crate) fn is_api_server(certificates: Option<&[CertificateDer<'_>]>) -> bool {
-    let Some(first) = certificates.and_then(<[CertificateDer<'_>]>::first) else { return false };
-    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(first) else { return false };
-    certificate.subject().iter_common_name().any(|name| name.as_str() == Ok(API_SERVER))
+    let Some(first) = certificates.and_then(<[CertificateDer<'_>]>::first) else {
+        return false;
+    };
+    let Ok((_, certificate)) = x509_parser::parse_x509_certificate(first) else {
+        return false;
+    };
+    certificate
+        .subject()
+        .iter_common_name()
+        .any(|name| name.as_str() == Ok(API_SERVER))
 }
 
 /// Connects for an HTTPS probe, which asks whether somebody answers and not who.
@@ -66,7 +76,9 @@ pub async fn connect_unverified(stream: TcpStream) -> std::io::Result<TlsStream<
         .with_custom_certificate_verifier(Arc::new(Anybody))
         .with_no_client_auth();
     let name = ServerName::try_from("localhost").expect("a valid name");
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await
+    TlsConnector::from(Arc::new(config))
+        .connect(name, stream)
+        .await
 }
 
 /// Accepts every certificate.
@@ -104,6 +116,8 @@ impl ServerCertVerifier for Anybody {
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        rustls::crypto::aws_lc_rs::default_provider().signature_verification_algorithms.supported_schemes()
+        rustls::crypto::aws_lc_rs::default_provider()
+            .signature_verification_algorithms
+            .supported_schemes()
     }
 }

@@ -18,7 +18,11 @@ pub struct File {
 }
 
 /// Makes `directory` show exactly `files` (relative paths), unless it does already.
-pub fn write(directory: &Path, files: &BTreeMap<String, File>, group: Option<u32>) -> io::Result<()> {
+pub fn write(
+    directory: &Path,
+    files: &BTreeMap<String, File>,
+    group: Option<u32>,
+) -> io::Result<()> {
     for path in files.keys() {
         if !safe(path) {
             return Err(io::Error::other(format!("a file is called {path:?}")));
@@ -26,7 +30,10 @@ pub fn write(directory: &Path, files: &BTreeMap<String, File>, group: Option<u32
     }
     let data = directory.join("..data");
     let old = std::fs::read_link(&data).ok();
-    if old.as_ref().is_some_and(|old| same(&directory.join(old), files)) {
+    if old
+        .as_ref()
+        .is_some_and(|old| same(&directory.join(old), files))
+    {
         return Ok(());
     }
     let stamp = jiff::Timestamp::now().as_second();
@@ -48,7 +55,9 @@ pub fn write(directory: &Path, files: &BTreeMap<String, File>, group: Option<u32
 }
 
 fn safe(path: &str) -> bool {
-    let normal = Path::new(path).components().all(|component| matches!(component, Component::Normal(_)));
+    let normal = Path::new(path)
+        .components()
+        .all(|component| matches!(component, Component::Normal(_)));
     normal && !path.is_empty() && !path.starts_with("..")
 }
 
@@ -56,7 +65,9 @@ fn same(directory: &Path, files: &BTreeMap<String, File>) -> bool {
     let mut found = 0;
     count(directory, &mut found);
     found == files.len()
-        && files.iter().all(|(path, file)| std::fs::read(directory.join(path)).is_ok_and(|bytes| bytes == file.bytes))
+        && files.iter().all(|(path, file)| {
+            std::fs::read(directory.join(path)).is_ok_and(|bytes| bytes == file.bytes)
+        })
 }
 
 fn count(directory: &Path, found: &mut usize) {
@@ -76,8 +87,16 @@ fn make_directory(path: &Path, group: Option<u32>) -> io::Result<()> {
 
 fn place(target: &Path, path: &str, file: &File, group: Option<u32>) -> io::Result<()> {
     let full = target.join(path);
-    let parents: Vec<PathBuf> = Path::new(path).ancestors().skip(1).map(Path::to_owned).collect();
-    for parent in parents.into_iter().rev().filter(|parent| !parent.as_os_str().is_empty()) {
+    let parents: Vec<PathBuf> = Path::new(path)
+        .ancestors()
+        .skip(1)
+        .map(Path::to_owned)
+        .collect();
+    for parent in parents
+        .into_iter()
+        .rev()
+        .filter(|parent| !parent.as_os_str().is_empty())
+    {
         let parent = target.join(parent);
         if !parent.exists() {
             make_directory(&parent, group)?;
@@ -89,13 +108,20 @@ fn place(target: &Path, path: &str, file: &File, group: Option<u32>) -> io::Resu
     io::Write::write_all(&mut options.open(&full)?, &file.bytes)?;
     chown(&full, None, group)?;
     // The pod's group must be able to read what is its own.
-    let mode = if group.is_some() { file.mode | 0o440 } else { file.mode };
+    let mode = if group.is_some() {
+        file.mode | 0o440
+    } else {
+        file.mode
+    };
     std::fs::set_permissions(&full, std::fs::Permissions::from_mode(mode))
 }
 
 /// Makes the visible links, and removes those of files that are gone.
 fn show(directory: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
-    let wanted: BTreeSet<&str> = files.keys().filter_map(|path| path.split('/').next()).collect();
+    let wanted: BTreeSet<&str> = files
+        .keys()
+        .filter_map(|path| path.split('/').next())
+        .collect();
     for name in &wanted {
         let link = directory.join(name);
         if std::fs::symlink_metadata(&link).is_err() {
@@ -104,7 +130,9 @@ fn show(directory: &Path, files: &BTreeMap<String, File>) -> io::Result<()> {
     }
     for entry in std::fs::read_dir(directory)?.flatten() {
         let name = entry.file_name();
-        let stale = name.to_str().is_some_and(|name| !name.starts_with("..") && !wanted.contains(name));
+        let stale = name
+            .to_str()
+            .is_some_and(|name| !name.starts_with("..") && !wanted.contains(name));
         if stale && entry.file_type()?.is_symlink() {
             std::fs::remove_file(entry.path())?;
         }
@@ -117,21 +145,37 @@ mod tests {
     use super::*;
 
     fn files(list: &[(&str, &str)]) -> BTreeMap<String, File> {
-        let file = |text: &str| File { bytes: text.as_bytes().to_vec(), mode: 0o640 };
-        list.iter().map(|(path, text)| ((*path).to_owned(), file(text))).collect()
+        let file = |text: &str| File {
+            bytes: text.as_bytes().to_vec(),
+            mode: 0o640,
+        };
+        list.iter()
+            .map(|(path, text)| ((*path).to_owned(), file(text)))
+            .collect()
     }
 
     #[test]
     fn contents_are_swapped_and_stale_names_vanish() {
-        let directory = std::env::temp_dir().join(format!("corral-atomic-{}", uuid::Uuid::new_v4()));
+        let directory =
+            std::env::temp_dir().join(format!("corral-atomic-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&directory).expect("made");
         write(&directory, &files(&[("a", "1"), ("b/c", "2")]), None).expect("written");
         let first = std::fs::read_link(directory.join("..data")).expect("linked");
-        assert_eq!(std::fs::read_to_string(directory.join("b/c")).expect("readable"), "2");
+        assert_eq!(
+            std::fs::read_to_string(directory.join("b/c")).expect("readable"),
+            "2"
+        );
         write(&directory, &files(&[("a", "1"), ("b/c", "2")]), None).expect("written");
-        assert_eq!(std::fs::read_link(directory.join("..data")).expect("linked"), first, "nothing changed");
+        assert_eq!(
+            std::fs::read_link(directory.join("..data")).expect("linked"),
+            first,
+            "nothing changed"
+        );
         write(&directory, &files(&[("a", "9")]), None).expect("written");
-        assert_eq!(std::fs::read_to_string(directory.join("a")).expect("readable"), "9");
+        assert_eq!(
+            std::fs::read_to_string(directory.join("a")).expect("readable"),
+            "9"
+        );
         assert!(!directory.join("b").exists());
         assert!(!directory.join(first).exists());
         std::fs::remove_dir_all(directory).expect("removed");

@@ -27,11 +27,17 @@ pub fn resolve(
     let mut mounts = Vec::new();
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let Some(volume) = volumes.get(&mount.name) else {
-            return Err(Error::NotFound { kind: "volume", name: mount.name.clone() });
+            return Err(Error::NotFound {
+                kind: "volume",
+                name: mount.name.clone(),
+            });
         };
         let source = match sub_path(mount, env) {
             Some(path) => {
-                let place = pod_dir.join("subpaths").join(&container.name).join(index.to_string());
+                let place = pod_dir
+                    .join("subpaths")
+                    .join(&container.name)
+                    .join(index.to_string());
                 pin(volume, &path, &place)?;
                 place
             }
@@ -51,9 +57,20 @@ pub fn resolve(
 }
 
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
-    let lookup = |name: &str| env.iter().rev().find(|(key, _)| key == name).map(|(_, value)| value.clone());
-    let expanded = mount.sub_path_expr.as_ref().filter(|path| !path.is_empty()).map(|path| expand(path, lookup));
-    expanded.or_else(|| mount.sub_path.clone()).filter(|path| !path.is_empty())
+    let lookup = |name: &str| {
+        env.iter()
+            .rev()
+            .find(|(key, _)| key == name)
+            .map(|(_, value)| value.clone())
+    };
+    let expanded = mount
+        .sub_path_expr
+        .as_ref()
+        .filter(|path| !path.is_empty())
+        .map(|path| expand(path, lookup));
+    expanded
+        .or_else(|| mount.sub_path.clone())
+        .filter(|path| !path.is_empty())
 }
 
 /// Binds `path` below `volume` to `place`; missing directories are made.
@@ -79,11 +96,20 @@ fn pin(volume: &Path, path: &str, place: &Path) -> Result<(), Error> {
         let _ = std::fs::remove_dir(place);
         std::fs::File::create(place).map_err(Error::io("make a mount point"))?;
     }
-    mount(Some(&handle), place, None::<&str>, MsFlags::MS_BIND | MsFlags::MS_REC, None::<&str>).map_err(escaped)
+    mount(
+        Some(&handle),
+        place,
+        None::<&str>,
+        MsFlags::MS_BIND | MsFlags::MS_REC,
+        None::<&str>,
+    )
+    .map_err(escaped)
 }
 
 fn open(at: Option<&OwnedFd>, path: &Path, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
-    let how = OpenHow::new().flags(OFlag::O_PATH | OFlag::O_CLOEXEC).resolve(resolve);
+    let how = OpenHow::new()
+        .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)
+        .resolve(resolve);
     match at {
         Some(fd) => openat2(fd, path, how),
         None => openat2(AT_FDCWD, path, how),
@@ -91,7 +117,11 @@ fn open(at: Option<&OwnedFd>, path: &Path, resolve: ResolveFlag) -> nix::Result<
 }
 
 fn open_below(root: &OwnedFd, path: &Path) -> nix::Result<OwnedFd> {
-    open(Some(root), path, ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS)
+    open(
+        Some(root),
+        path,
+        ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS,
+    )
 }
 
 fn make_below(root: &OwnedFd, path: &Path) -> nix::Result<()> {

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use corral_api::k8s::api::core::v1::{DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection};
+use corral_api::k8s::api::core::v1::{
+    DownwardAPIVolumeFile, KeyToPath, Pod, Volume, VolumeProjection,
+};
 use jiff::{SignedDuration, Timestamp};
 
 use super::atomic::File;
@@ -33,25 +35,58 @@ pub fn is_rendered(volume: &Volume) -> bool {
 }
 
 /// Fetches and lays out a volume's files.
-pub async fn content(objects: &Objects, pod: &Pod, volume: &Volume, facts: &Facts) -> Result<Content, Error> {
+pub async fn content(
+    objects: &Objects,
+    pod: &Pod,
+    volume: &Volume,
+    facts: &Facts,
+) -> Result<Content, Error> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let mut content = Content::default();
     if let Some(source) = &volume.config_map {
         let mode = bits(source.default_mode);
         let optional = source.optional.unwrap_or(false);
         let data = config_map(objects, &namespace, &source.name, optional).await?;
-        select(&mut content.files, ("configmap", &source.name), data, source.items.as_deref(), mode, optional)?;
+        select(
+            &mut content.files,
+            ("configmap", &source.name),
+            data,
+            source.items.as_deref(),
+            mode,
+            optional,
+        )?;
     } else if let Some(source) = &volume.secret {
         let name = source.secret_name.clone().unwrap_or_default();
         let optional = source.optional.unwrap_or(false);
         let data = secret(objects, &namespace, &name, optional).await?;
         let mode = bits(source.default_mode);
-        select(&mut content.files, ("secret", &name), data, source.items.as_deref(), mode, optional)?;
+        select(
+            &mut content.files,
+            ("secret", &name),
+            data,
+            source.items.as_deref(),
+            mode,
+            optional,
+        )?;
     } else if let Some(source) = &volume.downward_api {
-        downward(&mut content.files, pod, source.items.as_deref(), bits(source.default_mode), facts)?;
+        downward(
+            &mut content.files,
+            pod,
+            source.items.as_deref(),
+            bits(source.default_mode),
+            facts,
+        )?;
     } else if let Some(source) = &volume.projected {
         for projection in source.sources.iter().flatten() {
-            project(objects, pod, projection, bits(source.default_mode), facts, &mut content).await?;
+            project(
+                objects,
+                pod,
+                projection,
+                bits(source.default_mode),
+                facts,
+                &mut content,
+            )
+            .await?;
         }
     }
     Ok(content)
@@ -69,22 +104,58 @@ async fn project(
     if let Some(source) = &projection.config_map {
         let optional = source.optional.unwrap_or(false);
         let data = config_map(objects, &namespace, &source.name, optional).await?;
-        select(&mut content.files, ("configmap", &source.name), data, source.items.as_deref(), mode, optional)
+        select(
+            &mut content.files,
+            ("configmap", &source.name),
+            data,
+            source.items.as_deref(),
+            mode,
+            optional,
+        )
     } else if let Some(source) = &projection.secret {
         let optional = source.optional.unwrap_or(false);
         let data = secret(objects, &namespace, &source.name, optional).await?;
-        select(&mut content.files, ("secret", &source.name), data, source.items.as_deref(), mode, optional)
+        select(
+            &mut content.files,
+            ("secret", &source.name),
+            data,
+            source.items.as_deref(),
+            mode,
+            optional,
+        )
     } else if let Some(source) = &projection.downward_api {
-        downward(&mut content.files, pod, source.items.as_deref(), mode, facts)
+        downward(
+            &mut content.files,
+            pod,
+            source.items.as_deref(),
+            mode,
+            facts,
+        )
     } else if let Some(source) = &projection.service_account_token {
         let seconds = source.expiration_seconds.unwrap_or(TOKEN_SECONDS);
-        let audience = source.audience.as_deref().filter(|audience| !audience.is_empty());
+        let audience = source
+            .audience
+            .as_deref()
+            .filter(|audience| !audience.is_empty());
         let token = objects.token(pod, audience, seconds).await?;
         // At four fifths of its life, so that a slow server does not let it lapse.
-        let life = token.expires_at.duration_since(Timestamp::now()).max(SignedDuration::ZERO);
+        let life = token
+            .expires_at
+            .duration_since(Timestamp::now())
+            .max(SignedDuration::ZERO);
         let renew_at = token.expires_at - life / 5;
-        content.renew_at = Some(content.renew_at.map_or(renew_at, |earlier| earlier.min(renew_at)));
-        content.files.insert(source.path.clone(), File { bytes: token.token.into_bytes(), mode });
+        content.renew_at = Some(
+            content
+                .renew_at
+                .map_or(renew_at, |earlier| earlier.min(renew_at)),
+        );
+        content.files.insert(
+            source.path.clone(),
+            File {
+                bytes: token.token.into_bytes(),
+                mode,
+            },
+        );
         Ok(())
     } else {
         Err(Error::Unsupported("this kind of projected volume"))
@@ -92,22 +163,46 @@ async fn project(
 }
 
 fn bits(mode: Option<i32>) -> u32 {
-    mode.and_then(|mode| u32::try_from(mode).ok()).unwrap_or(DEFAULT_MODE)
+    mode.and_then(|mode| u32::try_from(mode).ok())
+        .unwrap_or(DEFAULT_MODE)
 }
 
 type Data = BTreeMap<String, Vec<u8>>;
 
-async fn config_map(objects: &Objects, namespace: &str, name: &str, optional: bool) -> Result<Data, Error> {
-    let Some(object) = objects.config_map(namespace, name, optional).await? else { return Ok(Data::new()) };
-    let text = object.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
-    let binary = object.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0));
+async fn config_map(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    optional: bool,
+) -> Result<Data, Error> {
+    let Some(object) = objects.config_map(namespace, name, optional).await? else {
+        return Ok(Data::new());
+    };
+    let text = object
+        .data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, value.into_bytes()));
+    let binary = object
+        .binary_data
+        .unwrap_or_default()
+        .into_iter()
+        .map(|(key, value)| (key, value.0));
     Ok(text.chain(binary).collect())
 }
 
-async fn secret(objects: &Objects, namespace: &str, name: &str, optional: bool) -> Result<Data, Error> {
+async fn secret(
+    objects: &Objects,
+    namespace: &str,
+    name: &str,
+    optional: bool,
+) -> Result<Data, Error> {
     let found = objects.secret(namespace, name, optional).await?;
     let data = found.and_then(|object| object.data).unwrap_or_default();
-    Ok(data.into_iter().map(|(key, value)| (key, value.0)).collect())
+    Ok(data
+        .into_iter()
+        .map(|(key, value)| (key, value.0))
+        .collect())
 }
 
 fn select(
@@ -119,18 +214,30 @@ fn select(
     optional: bool,
 ) -> Result<(), Error> {
     let Some(items) = items.filter(|items| !items.is_empty()) else {
-        files.extend(data.into_iter().map(|(key, bytes)| (key, File { bytes, mode })));
+        files.extend(
+            data.into_iter()
+                .map(|(key, bytes)| (key, File { bytes, mode })),
+        );
         return Ok(());
     };
     for item in items {
         match data.get(&item.key) {
             Some(bytes) => {
                 let mode = item.mode.map_or(mode, |mode| bits(Some(mode)));
-                files.insert(item.path.clone(), File { bytes: bytes.clone(), mode });
+                files.insert(
+                    item.path.clone(),
+                    File {
+                        bytes: bytes.clone(),
+                        mode,
+                    },
+                );
             }
             None if optional => {}
             None => {
-                return Err(Error::NotFound { kind, name: format!("{name} (key {})", item.key) });
+                return Err(Error::NotFound {
+                    kind,
+                    name: format!("{name} (key {})", item.key),
+                });
             }
         }
     }
@@ -152,7 +259,13 @@ fn downward(
             (None, None) => continue,
         };
         let mode = item.mode.map_or(mode, |mode| bits(Some(mode)));
-        files.insert(item.path.clone(), File { bytes: text.into_bytes(), mode });
+        files.insert(
+            item.path.clone(),
+            File {
+                bytes: text.into_bytes(),
+                mode,
+            },
+        );
     }
     Ok(())
 }

@@ -21,13 +21,19 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
 /// Keeps the status of a pod's object what the machine says, until the object or the worker is gone.
-pub async fn run(node: Arc<Node>, mut view: watch::Receiver<PodView>, pods: watch::Receiver<Option<Arc<Pod>>>) {
+pub async fn run(
+    node: Arc<Node>,
+    mut view: watch::Receiver<PodView>,
+    pods: watch::Receiver<Option<Arc<Pod>>>,
+) {
     let host_ips = node.host_ips();
     let mut base: Option<Arc<Pod>> = None;
     let mut delay = RETRY_FIRST;
     loop {
         let state = view.borrow_and_update().state.clone();
-        let Some(watched) = pods.borrow().clone() else { return };
+        let Some(watched) = pods.borrow().clone() else {
+            return;
+        };
         let current = newer(base.take(), watched);
         let wanted = status(&state, &current, &host_ips, Timestamp::now());
         let outcome = match same(&wanted, current.status.as_ref()) {
@@ -59,7 +65,11 @@ pub async fn run(node: Arc<Node>, mut view: watch::Receiver<PodView>, pods: watc
 }
 
 fn version(pod: &Pod) -> u64 {
-    pod.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
+    pod.metadata
+        .resource_version
+        .as_deref()
+        .and_then(|version| version.parse().ok())
+        .unwrap_or(0)
 }
 
 fn newer(known: Option<Arc<Pod>>, watched: Arc<Pod>) -> Arc<Pod> {
@@ -86,7 +96,11 @@ fn same(wanted: &PodStatus, shown: Option<&PodStatus>) -> bool {
 fn contains_all(wanted: &serde_json::Value, shown: &serde_json::Value) -> bool {
     let empty = Vec::new();
     let shown = shown.as_array().unwrap_or(&empty);
-    wanted.as_array().unwrap_or(&empty).iter().all(|condition| shown.contains(condition))
+    wanted
+        .as_array()
+        .unwrap_or(&empty)
+        .iter()
+        .all(|condition| shown.contains(condition))
 }
 
 async fn write(node: &Node, pod: &Pod, status: &PodStatus) -> Result<Pod, kube::Error> {
@@ -104,7 +118,8 @@ async fn write(node: &Node, pod: &Pod, status: &PodStatus) -> Result<Pod, kube::
         "metadata": {"uid": pod.metadata.uid, "resourceVersion": pod.metadata.resource_version},
         "status": status,
     });
-    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch)).await
+    api.patch_status(&name, &PatchParams::default(), &Patch::Merge(patch))
+        .await
 }
 
 async fn fetch(node: &Node, pod: &Pod) -> Option<Arc<Pod>> {
@@ -120,7 +135,10 @@ pub(super) async fn delete(node: &Node, pod: &Pod) {
     let name = pod.metadata.name.clone().unwrap_or_default();
     let parameters = DeleteParams {
         grace_period_seconds: Some(0),
-        preconditions: Some(Preconditions { uid: pod.metadata.uid.clone(), resource_version: None }),
+        preconditions: Some(Preconditions {
+            uid: pod.metadata.uid.clone(),
+            resource_version: None,
+        }),
         ..DeleteParams::default()
     };
     let mut delay = RETRY_FIRST;
@@ -128,7 +146,9 @@ pub(super) async fn delete(node: &Node, pod: &Pod) {
         match api.delete(&name, &parameters).await {
             Ok(_) => return,
             Err(kube::Error::Api(refusal)) if matches!(refusal.code, 404 | 409) => return,
-            Err(error) => tracing::debug!(pod = uid(pod), %error, "a pod was not deleted; trying again"),
+            Err(error) => {
+                tracing::debug!(pod = uid(pod), %error, "a pod was not deleted; trying again")
+            }
         }
         tokio::time::sleep(delay).await;
         delay = (delay * 2).min(RETRY_MAX);

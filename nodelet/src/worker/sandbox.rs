@@ -30,16 +30,30 @@ async fn try_create(node: &Node, pod: &Pod) -> Result<Vec<String>, String> {
     let uid = uid(pod);
     let spec = pod.spec.clone().unwrap_or_default();
     // What an attempt before this left half made.
-    node.runtime.remove_sandbox(&uid).await.map_err(|error| chain(&error))?;
+    node.runtime
+        .remove_sandbox(&uid)
+        .await
+        .map_err(|error| chain(&error))?;
     let limits = pod_limits(&spec);
-    node.cgroups.prepare_pod(&uid, &limits).map_err(|error| format!("cannot make the pod's cgroup: {error}"))?;
+    node.cgroups
+        .prepare_pod(&uid, &limits)
+        .map_err(|error| format!("cannot make the pod's cgroup: {error}"))?;
     let directory = node.pod_dir(&uid);
     std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-    node.volumes.prepare(&directory, pod, &node.facts(&[])).await.map_err(|error| {
-        let message = chain(&error);
-        node.events.record(pod, None, true, "FailedMount", &format!("MountVolume.SetUp failed: {message}"));
-        message
-    })?;
+    node.volumes
+        .prepare(&directory, pod, &node.facts(&[]))
+        .await
+        .map_err(|error| {
+            let message = chain(&error);
+            node.events.record(
+                pod,
+                None,
+                true,
+                "FailedMount",
+                &format!("MountVolume.SetUp failed: {message}"),
+            );
+            message
+        })?;
     let host_network = spec.host_network.unwrap_or(false);
     let sandbox = SandboxSpec {
         uid: uid.clone(),
@@ -49,7 +63,10 @@ async fn try_create(node: &Node, pod: &Pod) -> Result<Vec<String>, String> {
         share_pids: spec.share_process_namespace.unwrap_or(false),
         sysctls: sysctls(&spec),
     };
-    node.runtime.create_sandbox(&sandbox).await.map_err(|error| chain(&error))?;
+    node.runtime
+        .create_sandbox(&sandbox)
+        .await
+        .map_err(|error| chain(&error))?;
     if !sandbox.host_ipc {
         make_shm(node, &uid)?;
     }
@@ -57,19 +74,32 @@ async fn try_create(node: &Node, pod: &Pod) -> Result<Vec<String>, String> {
         return Ok(node.host_ips());
     }
     let netns = node.runtime.namespace(&uid, "net");
-    let addresses = node.network.attach(&identity(pod), &netns).await.map_err(|error| chain(&error))?;
+    let addresses = node
+        .network
+        .attach(&identity(pod), &netns)
+        .await
+        .map_err(|error| chain(&error))?;
     let addresses: Vec<String> = addresses.0.iter().map(ToString::to_string).collect();
     // Volumes that tell the address can do so only now.
     if volumes::has_rendered(pod) {
         let facts = node.facts(&addresses);
-        node.volumes.refresh(&directory, pod, &facts).await.map_err(|error| chain(&error))?;
+        node.volumes
+            .refresh(&directory, pod, &facts)
+            .await
+            .map_err(|error| chain(&error))?;
     }
     Ok(addresses)
 }
 
 fn sysctls(spec: &PodSpec) -> std::collections::BTreeMap<String, String> {
-    let list = spec.security_context.as_ref().and_then(|context| context.sysctls.clone()).unwrap_or_default();
-    list.into_iter().map(|sysctl| (sysctl.name, sysctl.value)).collect()
+    let list = spec
+        .security_context
+        .as_ref()
+        .and_then(|context| context.sysctls.clone())
+        .unwrap_or_default();
+    list.into_iter()
+        .map(|sysctl| (sysctl.name, sysctl.value))
+        .collect()
 }
 
 /// Where a pod's shared memory is mounted.
@@ -82,16 +112,37 @@ fn make_shm(node: &Node, uid: &str) -> Result<(), String> {
     volumes::unmount_below(&path).map_err(|error| error.to_string())?;
     std::fs::create_dir_all(&path).map_err(|error| error.to_string())?;
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOEXEC;
-    mount(Some("shm"), &path, Some("tmpfs"), flags, Some(SHM_OPTIONS)).map_err(|error| error.to_string())
+    mount(Some("shm"), &path, Some("tmpfs"), flags, Some(SHM_OPTIONS))
+        .map_err(|error| error.to_string())
 }
 
 /// Tells the network of a pod that an earlier process attached.
-pub(super) async fn adopt(node: &Node, pod: &Pod, addresses: &[String]) -> Result<(), crate::network::Error> {
-    if pod.spec.as_ref().and_then(|spec| spec.host_network).unwrap_or(false) {
+pub(super) async fn adopt(
+    node: &Node,
+    pod: &Pod,
+    addresses: &[String],
+) -> Result<(), crate::network::Error> {
+    if pod
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.host_network)
+        .unwrap_or(false)
+    {
         return Ok(());
     }
-    let addresses = PodAddresses(addresses.iter().filter_map(|address| address.parse().ok()).collect());
-    node.network.adopt(&identity(pod), &node.runtime.namespace(&uid(pod), "net"), &addresses).await
+    let addresses = PodAddresses(
+        addresses
+            .iter()
+            .filter_map(|address| address.parse().ok())
+            .collect(),
+    );
+    node.network
+        .adopt(
+            &identity(pod),
+            &node.runtime.namespace(&uid(pod), "net"),
+            &addresses,
+        )
+        .await
 }
 
 /// Removes everything but the logs.
@@ -116,7 +167,11 @@ pub(crate) fn remove_files(node: &Node, uid: &str) {
 
 /// Unmounts and removes what a pod has on disk, except its logs, state and object.
 pub(crate) fn remove_on_disk(directory: &Path, cgroups: &Cgroups, uid: &str) {
-    for entry in std::fs::read_dir(directory.join("containers")).into_iter().flatten().flatten() {
+    for entry in std::fs::read_dir(directory.join("containers"))
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
         unmount_root(&entry.path());
         if let Err(error) = std::fs::remove_dir_all(entry.path()) {
             tracing::warn!(pod = uid, %error, "a container's directory was not removed");
@@ -138,7 +193,9 @@ fn identity(pod: &Pod) -> PodIdentity {
     let host_ports = ports.filter_map(|port| {
         Some(HostPort {
             host_ip: port.host_ip.as_deref().and_then(|ip| ip.parse().ok()),
-            host_port: u16::try_from(port.host_port?).ok().filter(|port| *port > 0)?,
+            host_port: u16::try_from(port.host_port?)
+                .ok()
+                .filter(|port| *port > 0)?,
             container_port: u16::try_from(port.container_port).ok()?,
             protocol: port.protocol.clone().unwrap_or_else(|| "TCP".into()),
         })

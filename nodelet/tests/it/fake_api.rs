@@ -30,7 +30,10 @@ struct Inner {
 
 impl FakeApi {
     pub fn new() -> Self {
-        Self { inner: Arc::default(), events: broadcast::channel(4096).0 }
+        Self {
+            inner: Arc::default(),
+            events: broadcast::channel(4096).0,
+        }
     }
 
     pub fn client(&self) -> kube::Client {
@@ -43,7 +46,12 @@ impl FakeApi {
     }
 
     pub fn get(&self, resource: &str, name: &str) -> Option<Value> {
-        self.inner.lock().expect("lock").objects.get(&(resource.into(), name.into())).cloned()
+        self.inner
+            .lock()
+            .expect("lock")
+            .objects
+            .get(&(resource.into(), name.into()))
+            .cloned()
     }
 
     pub fn put(&self, resource: &str, name: &str, mut object: Value) -> Value {
@@ -54,9 +62,15 @@ impl FakeApi {
             object["metadata"]["uid"] = json!(uuid::Uuid::new_v4().to_string());
         }
         let key = (resource.to_owned(), name.to_owned());
-        let kind = if inner.objects.contains_key(&key) { "MODIFIED" } else { "ADDED" };
+        let kind = if inner.objects.contains_key(&key) {
+            "MODIFIED"
+        } else {
+            "ADDED"
+        };
         inner.objects.insert(key, object.clone());
-        let _ = self.events.send((resource.to_owned(), json!({"type": kind, "object": object})));
+        let _ = self
+            .events
+            .send((resource.to_owned(), json!({"type": kind, "object": object})));
         object
     }
 
@@ -64,9 +78,14 @@ impl FakeApi {
         let mut inner = self.inner.lock().expect("lock");
         inner.version += 1;
         let version = inner.version.to_string();
-        let mut object = inner.objects.remove(&(resource.to_owned(), name.to_owned()))?;
+        let mut object = inner
+            .objects
+            .remove(&(resource.to_owned(), name.to_owned()))?;
         object["metadata"]["resourceVersion"] = json!(version);
-        let _ = self.events.send((resource.to_owned(), json!({"type": "DELETED", "object": object})));
+        let _ = self.events.send((
+            resource.to_owned(),
+            json!({"type": "DELETED", "object": object}),
+        ));
         Some(object)
     }
 
@@ -74,7 +93,12 @@ impl FakeApi {
         let path = request.uri().path().trim_matches('/').to_owned();
         let query = request.uri().query().unwrap_or("").to_owned();
         let method = request.method().clone();
-        let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+        let body = request
+            .into_body()
+            .collect()
+            .await
+            .map(|body| body.to_bytes())
+            .unwrap_or_default();
         let body: Value = serde_json::from_slice(&body).unwrap_or(Value::Null);
         let mut parts: Vec<&str> = path.split('/').collect();
         let skip = if parts[0] == "api" { 2 } else { 3 };
@@ -99,10 +123,17 @@ impl FakeApi {
 
     fn list(&self, resource: &str) -> Answer {
         let inner = self.inner.lock().expect("lock");
-        let items: Vec<&Value> =
-            inner.objects.iter().filter(|((kind, _), _)| kind == resource).map(|(_, object)| object).collect();
-        answer(200, &json!({"kind": "List", "apiVersion": "v1", "items": items,
-            "metadata": {"resourceVersion": inner.version.to_string()}}))
+        let items: Vec<&Value> = inner
+            .objects
+            .iter()
+            .filter(|((kind, _), _)| kind == resource)
+            .map(|(_, object)| object)
+            .collect();
+        answer(
+            200,
+            &json!({"kind": "List", "apiVersion": "v1", "items": items,
+            "metadata": {"resourceVersion": inner.version.to_string()}}),
+        )
     }
 
     fn watch(&self, resource: &str) -> Answer {
@@ -111,24 +142,38 @@ impl FakeApi {
         let receiver = self.events.subscribe();
         let now: Vec<Value> = {
             let inner = self.inner.lock().expect("lock");
-            inner.objects.iter().filter(|((kind, _), _)| *kind == wanted).map(|(_, o)| o.clone()).collect()
+            inner
+                .objects
+                .iter()
+                .filter(|((kind, _), _)| *kind == wanted)
+                .map(|(_, o)| o.clone())
+                .collect()
         };
-        let first = now.into_iter().map(|object| json!({"type": "ADDED", "object": object}));
+        let first = now
+            .into_iter()
+            .map(|object| json!({"type": "ADDED", "object": object}));
         let live = tokio_stream(receiver).filter_map(move |(resource, event)| {
             let event = (resource == wanted).then_some(event);
             async move { event }
         });
-        let frames = futures::stream::iter(first)
-            .chain(live)
-            .map(|event| Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(format!("{event}\n")))));
-        Response::new(BodyExt::boxed(SyncStream(StreamBody::new(Box::pin(frames)))))
+        let frames = futures::stream::iter(first).chain(live).map(|event| {
+            Ok::<_, Infallible>(http_body::Frame::data(Bytes::from(format!("{event}\n"))))
+        });
+        Response::new(BodyExt::boxed(SyncStream(StreamBody::new(Box::pin(
+            frames,
+        )))))
     }
 
     fn patch(&self, resource: &str, name: &str, patch: Value) -> Answer {
-        let Some(mut object) = self.get(resource, name) else { return found(None) };
+        let Some(mut object) = self.get(resource, name) else {
+            return found(None);
+        };
         let version = &patch["metadata"]["resourceVersion"];
         if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
-            return answer(409, &json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict"}));
+            return answer(
+                409,
+                &json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict"}),
+            );
         }
         merge(&mut object, &patch);
         found(Some(self.put(resource, name, object)))
@@ -154,7 +199,9 @@ impl<B: http_body::Body + Unpin> http_body::Body for SyncStream<B> {
     }
 }
 
-fn tokio_stream(receiver: broadcast::Receiver<(String, Value)>) -> impl futures::Stream<Item = (String, Value)> {
+fn tokio_stream(
+    receiver: broadcast::Receiver<(String, Value)>,
+) -> impl futures::Stream<Item = (String, Value)> {
     futures::stream::unfold(receiver, |mut receiver| async move {
         receiver.recv().await.ok().map(|item| (item, receiver))
     })
@@ -181,11 +228,18 @@ fn merge(target: &mut Value, patch: &Value) {
 fn found(object: Option<Value>) -> Answer {
     match object {
         Some(object) => answer(200, &object),
-        None => answer(404, &json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"})),
+        None => answer(
+            404,
+            &json!({"kind": "Status", "status": "Failure", "code": 404, "reason": "NotFound"}),
+        ),
     }
 }
 
 fn answer(code: u16, body: &Value) -> Answer {
     let body = Full::new(Bytes::from(body.to_string())).boxed();
-    Response::builder().status(code).header("content-type", "application/json").body(body).expect("a response")
+    Response::builder()
+        .status(code)
+        .header("content-type", "application/json")
+        .body(body)
+        .expect("a response")
 }

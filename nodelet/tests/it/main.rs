@@ -27,12 +27,20 @@ async fn a_pod_runs_to_its_end() {
     let spec = json!({"restartPolicy": "Never", "containers": [shell(
         "echo hello; hostname; echo last words > /dev/termination-log; touch /x 2>/dev/null || echo read-only; exit 4")]});
     scenario.create(pod("once", spec));
-    let pod = scenario.wait_for("once", |pod| pod["status"]["phase"] == "Failed").await;
+    let pod = scenario
+        .wait_for("once", |pod| pod["status"]["phase"] == "Failed")
+        .await;
     let ended = state(&pod, "terminated");
-    assert_eq!((&ended["exitCode"], &ended["reason"]), (&json!(4), &json!("Error")));
+    assert_eq!(
+        (&ended["exitCode"], &ended["reason"]),
+        (&json!(4), &json!("Error"))
+    );
     assert_eq!(ended["message"], "last words\n");
     let log = scenario.log("once", "c", 0);
-    assert!(log.contains("hello") && log.contains("F once\n") && log.contains("read-only"), "{log}");
+    assert!(
+        log.contains("hello") && log.contains("F once\n") && log.contains("read-only"),
+        "{log}"
+    );
     scenario.delete("once", 0);
     scenario.wait_gone("once").await;
     scenario.finish().await;
@@ -41,8 +49,16 @@ async fn a_pod_runs_to_its_end() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn environment_and_volumes_reach_the_container() {
     let scenario = Scenario::new("config").await;
-    scenario.put("configmaps", "cm", json!({"metadata": {"name": "cm"}, "data": {"k": "from config", "n": "7"}}));
-    scenario.put("secrets", "se", json!({"metadata": {"name": "se"}, "data": {"p": "c2VjcmV0"}}));
+    scenario.put(
+        "configmaps",
+        "cm",
+        json!({"metadata": {"name": "cm"}, "data": {"k": "from config", "n": "7"}}),
+    );
+    scenario.put(
+        "secrets",
+        "se",
+        json!({"metadata": {"name": "se"}, "data": {"p": "c2VjcmV0"}}),
+    );
     let mut container = shell(
         "echo $K-$IP-$LIMIT; cat /etc/cm/k /etc/se/p /etc/down/labels /etc/cm-sub; echo; echo x > /scratch/y && cat /scratch/y; \
          stat -c %a /etc/se/..data/p; id -u; id -G; ulimit -v; grep Seccomp: /proc/self/status; exec sleep 1000",
@@ -68,11 +84,16 @@ async fn environment_and_volumes_reach_the_container() {
     let mut object = pod("config", spec);
     object["metadata"]["labels"] = json!({"app": "a"});
     scenario.create(object);
-    scenario.wait_for("config", |pod| pod["status"]["phase"] == "Running").await;
+    scenario
+        .wait_for("config", |pod| pod["status"]["phase"] == "Running")
+        .await;
     let log = scenario.wait_for_log("config", "c", 0, "Seccomp:").await;
     assert!(log.contains("from config-127.0.0.1-67108864"), "{log}");
     assert!(log.contains("F from configsecretapp=\"a\"7\n"), "{log}");
-    assert!(log.contains("F x\n") && log.contains("F 440\n") && log.contains("F 1234\n"), "{log}");
+    assert!(
+        log.contains("F x\n") && log.contains("F 440\n") && log.contains("F 1234\n"),
+        "{log}"
+    );
     assert!(log.contains("555") && log.contains("Seccomp:\t2"), "{log}");
     scenario.delete("config", 1);
     scenario.wait_gone("config").await;
@@ -82,13 +103,23 @@ async fn environment_and_volumes_reach_the_container() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_new_agent_adopts_what_the_old_one_left() {
     let mut scenario = Scenario::new("adopt").await;
-    scenario.create(pod("stay", json!({"containers": [shell("echo up; exec sleep 1000")]})));
+    scenario.create(pod(
+        "stay",
+        json!({"containers": [shell("echo up; exec sleep 1000")]}),
+    ));
     let mut waiter = shell("echo up; while [ ! -e /sig/go ]; do sleep 0.05; done; exit 6");
     waiter["volumeMounts"] = json!([{"name": "v", "mountPath": "/sig"}]);
-    scenario.create(pod("end", json!({"restartPolicy": "Never",
-        "containers": [waiter], "volumes": [{"name": "v", "emptyDir": {}}]})));
-    let before = scenario.wait_for("stay", |pod| pod["status"]["phase"] == "Running").await;
-    scenario.wait_for("end", |pod| pod["status"]["phase"] == "Running").await;
+    scenario.create(pod(
+        "end",
+        json!({"restartPolicy": "Never",
+        "containers": [waiter], "volumes": [{"name": "v", "emptyDir": {}}]}),
+    ));
+    let before = scenario
+        .wait_for("stay", |pod| pod["status"]["phase"] == "Running")
+        .await;
+    scenario
+        .wait_for("end", |pod| pod["status"]["phase"] == "Running")
+        .await;
     scenario.stop_agent().await;
     assert_eq!(scenario.running_shims(), 2, "shims outlive the agent");
     let directory = scenario.pod_dir("end");
@@ -97,13 +128,27 @@ async fn a_new_agent_adopts_what_the_old_one_left() {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     scenario.start_agent().await;
-    let ended = scenario.wait_for("end", |pod| pod["status"]["phase"] == "Failed").await;
-    assert_eq!(state(&ended, "terminated")["exitCode"], 6, "the end of a container while no agent ran is known");
+    let ended = scenario
+        .wait_for("end", |pod| pod["status"]["phase"] == "Failed")
+        .await;
+    assert_eq!(
+        state(&ended, "terminated")["exitCode"],
+        6,
+        "the end of a container while no agent ran is known"
+    );
     // The agent has looked at everything once it acts on something new.
-    scenario.create(pod("new", json!({"containers": [shell("exec sleep 1000")]})));
-    scenario.wait_for("new", |pod| pod["status"]["phase"] == "Running").await;
+    scenario.create(pod(
+        "new",
+        json!({"containers": [shell("exec sleep 1000")]}),
+    ));
+    scenario
+        .wait_for("new", |pod| pod["status"]["phase"] == "Running")
+        .await;
     let after = scenario.get("stay").expect("there");
-    assert_eq!(before["status"]["containerStatuses"], after["status"]["containerStatuses"], "nothing was restarted");
+    assert_eq!(
+        before["status"]["containerStatuses"], after["status"]["containerStatuses"],
+        "nothing was restarted"
+    );
     for name in ["stay", "end", "new"] {
         scenario.delete(name, 0);
     }
@@ -116,16 +161,25 @@ async fn a_new_agent_adopts_what_the_old_one_left() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_is_restarted_and_a_killed_shim_is_noticed() {
     let scenario = Scenario::new("crash").await;
-    scenario.create(pod("crash", json!({"containers": [shell("echo up; exec sleep 1000")]})));
-    scenario.wait_for("crash", |pod| pod["status"]["phase"] == "Running").await;
+    scenario.create(pod(
+        "crash",
+        json!({"containers": [shell("echo up; exec sleep 1000")]}),
+    ));
+    scenario
+        .wait_for("crash", |pod| pod["status"]["phase"] == "Running")
+        .await;
     scenario.kill_shims();
     let pod = scenario
         .wait_for("crash", |pod| {
-            pod["status"]["containerStatuses"][0]["restartCount"] == 1 && !state(pod, "running").is_null()
+            pod["status"]["containerStatuses"][0]["restartCount"] == 1
+                && !state(pod, "running").is_null()
         })
         .await;
     let last = &pod["status"]["containerStatuses"][0]["lastState"]["terminated"];
-    assert_eq!((&last["exitCode"], &last["reason"]), (&json!(137), &json!("ContainerStatusUnknown")));
+    assert_eq!(
+        (&last["exitCode"], &last["reason"]),
+        (&json!(137), &json!("ContainerStatusUnknown"))
+    );
     scenario.delete("crash", 0);
     scenario.wait_gone("crash").await;
     scenario.finish().await;
@@ -134,16 +188,23 @@ async fn a_crash_is_restarted_and_a_killed_shim_is_noticed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn probes_and_hooks_and_grace_work_together() {
     let scenario = Scenario::new("probes").await;
-    let mut container = shell("trap 'echo asked; exit 0' TERM; echo up; while true; do sleep 0.05; done");
-    container["readinessProbe"] = json!({"exec": {"command": ["/bin/sh", "-c", "exit 0"]}, "periodSeconds": 1});
+    let mut container =
+        shell("trap 'echo asked; exit 0' TERM; echo up; while true; do sleep 0.05; done");
+    container["readinessProbe"] =
+        json!({"exec": {"command": ["/bin/sh", "-c", "exit 0"]}, "periodSeconds": 1});
     container["lifecycle"] = json!({
         "postStart": {"exec": {"command": ["/bin/sh", "-c", "echo started > /proc/1/fd/1"]}},
         "preStop": {"exec": {"command": ["/bin/sh", "-c", "echo stopping > /proc/1/fd/1"]}},
     });
     scenario.create(pod("probes", json!({"containers": [container]})));
     let ready = |pod: &Value| {
-        let conditions = pod["status"]["conditions"].as_array().cloned().unwrap_or_default();
-        conditions.iter().any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
+        let conditions = pod["status"]["conditions"]
+            .as_array()
+            .cloned()
+            .unwrap_or_default();
+        conditions
+            .iter()
+            .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
     };
     scenario.wait_for("probes", ready).await;
     let log_path = scenario.log_path("probes", "c", 0);
@@ -158,7 +219,10 @@ async fn probes_and_hooks_and_grace_work_together() {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
     scenario.wait_gone("probes").await;
-    let position = |text: &str| log.find(text).unwrap_or_else(|| panic!("{text:?} is missing in {log}"));
+    let position = |text: &str| {
+        log.find(text)
+            .unwrap_or_else(|| panic!("{text:?} is missing in {log}"))
+    };
     assert!(position("started") < position("stopping") && position("stopping") < position("asked"));
     scenario.finish().await;
 }
@@ -166,22 +230,49 @@ async fn probes_and_hooks_and_grace_work_together() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_cannot_start_says_why() {
     let scenario = Scenario::new("errors").await;
-    let with = |name: &str, container: Value| pod(name, json!({"restartPolicy": "Never", "containers": [container]}));
-    scenario.create(with("never", json!({"name": "c", "image": "none:1", "imagePullPolicy": "Never"})));
+    let with = |name: &str, container: Value| {
+        pod(
+            name,
+            json!({"restartPolicy": "Never", "containers": [container]}),
+        )
+    };
+    scenario.create(with(
+        "never",
+        json!({"name": "c", "image": "none:1", "imagePullPolicy": "Never"}),
+    ));
     scenario.create(with("name", json!({"name": "c", "image": "BAD//name"})));
-    scenario.create(with("program", json!({"name": "c", "image": "corral.dev/host", "command": ["no-such-thing"]})));
+    scenario.create(with(
+        "program",
+        json!({"name": "c", "image": "corral.dev/host", "command": ["no-such-thing"]}),
+    ));
     let mut config = shell("true");
     config["envFrom"] = json!([{"configMapRef": {"name": "absent"}}]);
     scenario.create(with("config", config));
-    for (name, reason) in
-        [("never", "ErrImageNeverPull"), ("name", "InvalidImageName"), ("config", "CreateContainerConfigError")]
-    {
-        let pod = scenario.wait_for(name, |pod| state(pod, "waiting")["reason"] == reason).await;
-        assert!(!state(&pod, "waiting")["message"].as_str().unwrap_or("").is_empty());
+    for (name, reason) in [
+        ("never", "ErrImageNeverPull"),
+        ("name", "InvalidImageName"),
+        ("config", "CreateContainerConfigError"),
+    ] {
+        let pod = scenario
+            .wait_for(name, |pod| state(pod, "waiting")["reason"] == reason)
+            .await;
+        assert!(
+            !state(&pod, "waiting")["message"]
+                .as_str()
+                .unwrap_or("")
+                .is_empty()
+        );
     }
-    let pod = scenario.wait_for("program", |pod| pod["status"]["phase"] == "Failed").await;
+    let pod = scenario
+        .wait_for("program", |pod| pod["status"]["phase"] == "Failed")
+        .await;
     assert_eq!(state(&pod, "terminated")["exitCode"], 128);
-    assert!(state(&pod, "terminated")["message"].as_str().expect("text").contains("executable file not found"));
+    assert!(
+        state(&pod, "terminated")["message"]
+            .as_str()
+            .expect("text")
+            .contains("executable file not found")
+    );
     for name in ["never", "name", "program", "config"] {
         scenario.delete(name, 0);
     }

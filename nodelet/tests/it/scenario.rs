@@ -26,10 +26,18 @@ pub struct Scenario {
 
 impl Scenario {
     pub async fn new(name: &str) -> Self {
-        let _ = tracing_subscriber::fmt().with_env_filter(tracing_subscriber::EnvFilter::from_default_env()).try_init();
+        let _ = tracing_subscriber::fmt()
+            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .try_init();
         let directory = tempfile::tempdir().expect("temporary directory");
         let cluster = format!("nodetest-{}-{name}", std::process::id());
-        let mut scenario = Self { api: FakeApi::new(), directory, cluster, agent: None, shared: None };
+        let mut scenario = Self {
+            api: FakeApi::new(),
+            directory,
+            cluster,
+            agent: None,
+            shared: None,
+        };
         scenario.start_agent().await;
         scenario
     }
@@ -65,13 +73,18 @@ impl Scenario {
     pub async fn stop_agent(&mut self) {
         if let Some((task, shutdown)) = self.agent.take() {
             shutdown.cancel();
-            tokio::time::timeout(PATIENCE, task).await.expect("the agent stops").expect("without a panic");
+            tokio::time::timeout(PATIENCE, task)
+                .await
+                .expect("the agent stops")
+                .expect("without a panic");
         }
     }
 
     pub async fn finish(mut self) {
         self.stop_agent().await;
-        corral_nodelet::agent::stop_all(self.directory.path(), &self.cluster, Self::shim()).await.expect("cleaned up");
+        corral_nodelet::agent::stop_all(self.directory.path(), &self.cluster, Self::shim())
+            .await
+            .expect("cleaned up");
         let info = std::fs::read_to_string("/proc/self/mountinfo").expect("mounts");
         let mine = self.directory.path().to_string_lossy().into_owned();
         assert!(!info.contains(&mine), "mounts are left behind: {info}");
@@ -108,7 +121,10 @@ impl Scenario {
             if wanted(&pod) {
                 return pod;
             }
-            assert!(tokio::time::Instant::now() < deadline, "{name} is not what it should be: {pod:#}");
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{name} is not what it should be: {pod:#}"
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -118,26 +134,42 @@ impl Scenario {
     }
 
     pub fn pod_dir(&self, name: &str) -> PathBuf {
-        let uid = self.get(name).expect("there")["metadata"]["uid"].as_str().expect("a uid").to_owned();
+        let uid = self.get(name).expect("there")["metadata"]["uid"]
+            .as_str()
+            .expect("a uid")
+            .to_owned();
         self.directory.path().join("pods").join(uid)
     }
 
     pub fn log_path(&self, name: &str, container: &str, attempt: u32) -> PathBuf {
-        self.pod_dir(name).join("logs").join(container).join(format!("{attempt}.log"))
+        self.pod_dir(name)
+            .join("logs")
+            .join(container)
+            .join(format!("{attempt}.log"))
     }
 
     pub fn log(&self, name: &str, container: &str, attempt: u32) -> String {
         std::fs::read_to_string(self.log_path(name, container, attempt)).unwrap_or_default()
     }
 
-    pub async fn wait_for_log(&self, name: &str, container: &str, attempt: u32, text: &str) -> String {
+    pub async fn wait_for_log(
+        &self,
+        name: &str,
+        container: &str,
+        attempt: u32,
+        text: &str,
+    ) -> String {
         let deadline = tokio::time::Instant::now() + PATIENCE;
         loop {
             let log = self.log(name, container, attempt);
             if log.contains(text) {
                 return log;
             }
-            assert!(tokio::time::Instant::now() < deadline, "{text:?} never appears: {log} {:#?}", self.get(name));
+            assert!(
+                tokio::time::Instant::now() < deadline,
+                "{text:?} never appears: {log} {:#?}",
+                self.get(name)
+            );
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
@@ -163,7 +195,31 @@ impl Scenario {
 
     pub fn kill_shims(&self) {
         for pid in self.shims() {
-            let _ = nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::Signal::SIGKILL);
+            let _ = nix::sys::signal::kill(
+                nix::unistd::Pid::from_raw(pid),
+                nix::sys::signal::Signal::SIGKILL,
+            );
         }
+    }
+}
+
+impl Drop for Scenario {
+    /// After a failed test: nothing of it may live on.
+    fn drop(&mut self) {
+        use corral_shim::cgroup::{hierarchy, signal_all};
+        if !std::thread::panicking() {
+            return;
+        }
+        self.kill_shims();
+        let (hierarchy, root) = (hierarchy(), format!("/corral-{}", self.cluster));
+        let deadline = std::time::Instant::now() + Duration::from_secs(5);
+        while std::time::Instant::now() < deadline {
+            match signal_all(hierarchy, &root, nix::sys::signal::Signal::SIGKILL) {
+                Ok(0) | Err(_) => break,
+                Ok(_) => std::thread::sleep(Duration::from_millis(10)),
+            }
+        }
+        let _ = corral_nodelet::volumes::unmount_below(self.directory.path());
+        let _ = corral_nodelet::cgroup::Cgroups::new(&self.cluster).remove_all();
     }
 }

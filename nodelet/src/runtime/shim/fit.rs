@@ -22,16 +22,23 @@ impl Allowance {
     pub(super) fn read() -> Self {
         let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
         let bounding = status.lines().find_map(|line| line.strip_prefix("CapBnd:"));
-        let capabilities = bounding.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(u64::MAX);
+        let capabilities = bounding
+            .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+            .unwrap_or(u64::MAX);
         let own = std::fs::read_to_string("/proc/self/oom_score_adj").ok();
         let own = own.and_then(|text| text.trim().parse().ok()).unwrap_or(0);
         let free = capabilities >> SYS_RESOURCE & 1 == 1;
-        Self { capabilities, oom_score_min: if free { -1000 } else { own } }
+        Self {
+            capabilities,
+            oom_score_min: if free { -1000 } else { own },
+        }
     }
 
     fn has(&self, capability: &str) -> bool {
         let name = capability.strip_prefix("CAP_").unwrap_or(capability);
-        ALL.iter().position(|known| *known == name).is_some_and(|bit| self.capabilities >> bit & 1 == 1)
+        ALL.iter()
+            .position(|known| *known == name)
+            .is_some_and(|bit| self.capabilities >> bit & 1 == 1)
     }
 }
 
@@ -51,9 +58,16 @@ pub(super) fn to_machine(oci: &mut Value, allowance: &Allowance) {
 /// A masked comparison holds, says OCI, if `arg & value == valueTwo`; libcontainer 0.7 takes the two the other way
 /// round.
 pub(super) fn to_libcontainer(oci: &mut Value) {
-    let Some(rules) = oci.pointer_mut("/linux/seccomp/syscalls").and_then(Value::as_array_mut) else { return };
+    let Some(rules) = oci
+        .pointer_mut("/linux/seccomp/syscalls")
+        .and_then(Value::as_array_mut)
+    else {
+        return;
+    };
     for rule in rules {
-        let Some(arguments) = rule.get_mut("args").and_then(Value::as_array_mut) else { continue };
+        let Some(arguments) = rule.get_mut("args").and_then(Value::as_array_mut) else {
+            continue;
+        };
         for argument in arguments {
             if argument["op"] == "SCMP_CMP_MASKED_EQ" {
                 let value = argument["value"].take();
@@ -75,8 +89,17 @@ mod tests {
     fn what_the_machine_lacks_is_taken_out() {
         let mut oci = json!({"process": {"oomScoreAdj": -997, "capabilities": {
             "bounding": ["CAP_CHOWN", "CAP_SYS_RESOURCE"], "effective": [], "permitted": []}}});
-        to_machine(&mut oci, &Allowance { capabilities: 1, oom_score_min: -5 });
-        assert_eq!(oci["process"]["capabilities"]["bounding"], json!(["CAP_CHOWN"]));
+        to_machine(
+            &mut oci,
+            &Allowance {
+                capabilities: 1,
+                oom_score_min: -5,
+            },
+        );
+        assert_eq!(
+            oci["process"]["capabilities"]["bounding"],
+            json!(["CAP_CHOWN"])
+        );
         assert_eq!(oci["process"]["oomScoreAdj"], -5);
     }
 
@@ -86,6 +109,9 @@ mod tests {
             {"index": 0, "op": "SCMP_CMP_MASKED_EQ", "value": 7, "valueTwo": 0}]}, {"names": ["read"]}]}}});
         to_libcontainer(&mut oci);
         let argument = &oci["linux"]["seccomp"]["syscalls"][0]["args"][0];
-        assert_eq!((&argument["value"], &argument["valueTwo"]), (&json!(0), &json!(7)));
+        assert_eq!(
+            (&argument["value"], &argument["valueTwo"]),
+            (&json!(0), &json!(7))
+        );
     }
 }

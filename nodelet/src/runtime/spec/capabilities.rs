@@ -69,9 +69,17 @@ pub const ALL: [&str; 41] = [
 
 /// The container's capabilities with their `CAP_` prefix, sorted.
 pub fn compute(wanted: Option<&Capabilities>, privileged: bool) -> Result<Vec<String>, Error> {
-    let mut set: std::collections::BTreeSet<&str> = if privileged { ALL.into() } else { DEFAULT.into() };
-    let add = wanted.and_then(|wanted| wanted.add.clone()).unwrap_or_default();
-    let drop = wanted.and_then(|wanted| wanted.drop.clone()).unwrap_or_default();
+    let mut set: std::collections::BTreeSet<&str> = if privileged {
+        ALL.into()
+    } else {
+        DEFAULT.into()
+    };
+    let add = wanted
+        .and_then(|wanted| wanted.add.clone())
+        .unwrap_or_default();
+    let drop = wanted
+        .and_then(|wanted| wanted.drop.clone())
+        .unwrap_or_default();
     if add.iter().any(|name| name.eq_ignore_ascii_case("ALL")) {
         set = ALL.into();
     }
@@ -90,7 +98,9 @@ pub fn compute(wanted: Option<&Capabilities>, privileged: bool) -> Result<Vec<St
 fn known(name: &str) -> Result<&'static str, Error> {
     let upper = name.to_ascii_uppercase();
     let bare = upper.strip_prefix("CAP_").unwrap_or(&upper);
-    ALL.into_iter().find(|known| *known == bare).ok_or_else(|| Error::Capability(name.to_owned()))
+    ALL.into_iter()
+        .find(|known| *known == bare)
+        .ok_or_else(|| Error::Capability(name.to_owned()))
 }
 
 #[cfg(test)]
@@ -99,19 +109,26 @@ mod tests {
 
     fn wanted(add: &[&str], drop: &[&str]) -> Capabilities {
         let list = |names: &[&str]| Some(names.iter().map(ToString::to_string).collect());
-        Capabilities { add: list(add), drop: list(drop) }
+        Capabilities {
+            add: list(add),
+            drop: list(drop),
+        }
     }
 
     #[test]
     fn drop_all_then_add_one_leaves_one() {
-        let capabilities = compute(Some(&wanted(&["net_admin"], &["ALL"])), false).expect("known names");
+        let capabilities =
+            compute(Some(&wanted(&["net_admin"], &["ALL"])), false).expect("known names");
         assert_eq!(capabilities, ["CAP_NET_ADMIN"]);
     }
 
     #[test]
     fn privileged_has_everything_and_a_stranger_is_refused() {
         assert_eq!(compute(None, true).expect("known names").len(), ALL.len());
-        assert_eq!(compute(None, false).expect("known names").len(), DEFAULT.len());
+        assert_eq!(
+            compute(None, false).expect("known names").len(),
+            DEFAULT.len()
+        );
         assert!(compute(Some(&wanted(&["FLY"], &[])), false).is_err());
     }
 }

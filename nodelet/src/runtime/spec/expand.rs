@@ -11,7 +11,10 @@ pub fn expand(text: &str, lookup: impl Fn(&str) -> Option<String>) -> String {
         if let Some(after) = rest.strip_prefix('$') {
             out.push('$');
             rest = after;
-        } else if let Some((name, after)) = rest.strip_prefix('(').and_then(|inner| inner.split_once(')')) {
+        } else if let Some((name, after)) = rest
+            .strip_prefix('(')
+            .and_then(|inner| inner.split_once(')'))
+        {
             match lookup(name) {
                 Some(value) => out.push_str(&value),
                 None => {

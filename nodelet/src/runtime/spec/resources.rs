@@ -30,7 +30,11 @@ impl Qos {
 
 fn amount(container: &Container, limits: bool, name: &str) -> Option<Quantity> {
     let resources = container.resources.as_ref()?;
-    let map = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() };
+    let map = if limits {
+        resources.limits.as_ref()
+    } else {
+        resources.requests.as_ref()
+    };
     Quantity::from_wire(map?.get(name)?).ok()
 }
 
@@ -45,7 +49,9 @@ pub fn limit(container: &Container, name: &str) -> Option<Quantity> {
 }
 
 fn all(spec: &PodSpec) -> impl Iterator<Item = &Container> + Clone {
-    spec.containers.iter().chain(spec.init_containers.iter().flatten())
+    spec.containers
+        .iter()
+        .chain(spec.init_containers.iter().flatten())
 }
 
 /// A pod's quality of service.
@@ -54,19 +60,29 @@ pub fn qos(spec: &PodSpec) -> Qos {
     let names = ["cpu", "memory"];
     let none = all(spec).all(|container| {
         names.iter().all(|name| {
-            positive(amount(container, false, name)).is_none() && positive(limit(container, name)).is_none()
+            positive(amount(container, false, name)).is_none()
+                && positive(limit(container, name)).is_none()
         })
     });
     if none {
         return Qos::BestEffort;
     }
     let equal = all(spec).all(|container| {
-        names.iter().all(|name| match (positive(request(container, name)), positive(limit(container, name))) {
-            (Some(request), Some(limit)) => request == limit,
-            _ => false,
+        names.iter().all(|name| {
+            match (
+                positive(request(container, name)),
+                positive(limit(container, name)),
+            ) {
+                (Some(request), Some(limit)) => request == limit,
+                _ => false,
+            }
         })
     });
-    if equal { Qos::Guaranteed } else { Qos::Burstable }
+    if equal {
+        Qos::Guaranteed
+    } else {
+        Qos::Burstable
+    }
 }
 
 /// How readily the kernel kills a container for memory: never the guaranteed, first those that asked for nothing.
@@ -77,7 +93,9 @@ pub fn oom_score(spec: &PodSpec, container: &Container, node_memory: i64) -> i64
         Qos::Burstable => {
             let requested = request(container, "memory").map_or(0, Quantity::value);
             // Between those two, in proportion to the share of the node that was asked for.
-            let share = i64::try_from(i128::from(requested) * 1000 / i128::from(node_memory.max(1))).unwrap_or(1000);
+            let share =
+                i64::try_from(i128::from(requested) * 1000 / i128::from(node_memory.max(1)))
+                    .unwrap_or(1000);
             (1000 - share).clamp(2, 999)
         }
     }
@@ -92,11 +110,18 @@ pub fn container_resources(container: &Container, privileged: bool) -> Value {
         cpu["period"] = json!(CPU_PERIOD);
     }
     let mut resources = json!({"cpu": cpu});
-    if let Some(memory) = limit(container, "memory").map(Quantity::value).filter(|bytes| *bytes > 0) {
+    if let Some(memory) = limit(container, "memory")
+        .map(Quantity::value)
+        .filter(|bytes| *bytes > 0)
+    {
         // Memory and swap together: a limit that swap could stretch would be none.
         resources["memory"] = json!({"limit": memory, "swap": memory});
     }
-    let access = if privileged { json!({"allow": true, "access": "rwm"}) } else { json!({"allow": false, "access": "rwm"}) };
+    let access = if privileged {
+        json!({"allow": true, "access": "rwm"})
+    } else {
+        json!({"allow": false, "access": "rwm"})
+    };
     resources["devices"] = json!([access]);
     resources
 }
@@ -108,12 +133,25 @@ pub fn pod_limits(spec: &PodSpec) -> Limits {
     let init = || spec.init_containers.iter().flatten();
     let together = || spec.containers.iter().chain(init().filter(sidecar));
     let alone = || init().filter(|container| !sidecar(container));
-    let request_milli = |container: &Container| request(container, "cpu").map_or(0, Quantity::milli_value);
-    let requested = together().map(request_milli).sum::<i64>().max(alone().map(request_milli).max().unwrap_or(0));
+    let request_milli =
+        |container: &Container| request(container, "cpu").map_or(0, Quantity::milli_value);
+    let requested = together()
+        .map(request_milli)
+        .sum::<i64>()
+        .max(alone().map(request_milli).max().unwrap_or(0));
     let limited = |name: &str, value: fn(Quantity) -> i64| -> Option<i64> {
-        let of = |container: &Container| limit(container, name).map(value).filter(|amount| *amount > 0);
+        let of = |container: &Container| {
+            limit(container, name)
+                .map(value)
+                .filter(|amount| *amount > 0)
+        };
         let sum = together().map(of).sum::<Option<i64>>()?;
-        let largest = alone().map(of).collect::<Option<Vec<i64>>>()?.into_iter().max().unwrap_or(0);
+        let largest = alone()
+            .map(of)
+            .collect::<Option<Vec<i64>>>()?
+            .into_iter()
+            .max()
+            .unwrap_or(0);
         Some(sum.max(largest)).filter(|amount| *amount > 0)
     };
     Limits {

@@ -41,12 +41,19 @@ impl Accounts {
             let uid = fields.nth(1)?.parse().ok()?;
             let gid = fields.next()?.parse().ok()?;
             let home = fields.nth(1)?;
-            Some(Account { name, uid, gid, home })
+            Some(Account {
+                name,
+                uid,
+                gid,
+                home,
+            })
         })
     }
 
     fn group(&self, name: &str) -> Option<u32> {
-        self.groups().find(|(known, _, _)| *known == name).map(|(_, gid, _)| gid)
+        self.groups()
+            .find(|(known, _, _)| *known == name)
+            .map(|(_, gid, _)| gid)
     }
 
     fn groups(&self) -> impl Iterator<Item = (&str, u32, &str)> {
@@ -59,7 +66,9 @@ impl Accounts {
     }
 
     fn groups_of(&self, user: &str) -> impl Iterator<Item = u32> {
-        self.groups().filter(move |(_, _, members)| members.split(',').any(|name| name == user)).map(|(_, gid, _)| gid)
+        self.groups()
+            .filter(move |(_, _, members)| members.split(',').any(|name| name == user))
+            .map(|(_, gid, _)| gid)
     }
 }
 
@@ -87,33 +96,52 @@ pub(super) fn identify(
                 .users()
                 .find(|account| account.name == user_part)
                 .map(|account| account.uid)
-                .ok_or_else(|| Error::UnknownAccount { what: "user", name: user_part.to_owned() })?,
+                .ok_or_else(|| Error::UnknownAccount {
+                    what: "user",
+                    name: user_part.to_owned(),
+                })?,
         },
     };
     let account = accounts.users().find(|account| account.uid == uid);
     let image_gid = match group_part.filter(|_| wanted.is_none()) {
         Some(group) => Some(match group.parse() {
             Ok(gid) => gid,
-            Err(_) => accounts
-                .group(group)
-                .ok_or_else(|| Error::UnknownAccount { what: "group", name: group.to_owned() })?,
+            Err(_) => accounts.group(group).ok_or_else(|| Error::UnknownAccount {
+                what: "group",
+                name: group.to_owned(),
+            })?,
         }),
         None => account.as_ref().map(|account| account.gid),
     };
-    let gid = id(context.run_as_group.or(pod_context.run_as_group)).or(image_gid).unwrap_or(0);
+    let gid = id(context.run_as_group.or(pod_context.run_as_group))
+        .or(image_gid)
+        .unwrap_or(0);
     let mut groups: Vec<u32> = Vec::new();
     if pod_context.supplemental_groups_policy.as_deref() != Some("Strict")
         && let Some(account) = &account
     {
         groups.extend(accounts.groups_of(account.name));
     }
-    groups.extend(pod_context.supplemental_groups.iter().flatten().filter_map(|gid| u32::try_from(*gid).ok()));
+    groups.extend(
+        pod_context
+            .supplemental_groups
+            .iter()
+            .flatten()
+            .filter_map(|gid| u32::try_from(*gid).ok()),
+    );
     groups.extend(id(pod_context.fs_group));
     groups.push(gid);
     groups.sort_unstable();
     groups.dedup();
-    let home = account.map(|account| account.home.to_owned()).filter(|home| !home.is_empty());
-    Ok(Identity { uid, gid, groups, home: home.unwrap_or_else(|| "/".to_owned()) })
+    let home = account
+        .map(|account| account.home.to_owned())
+        .filter(|home| !home.is_empty());
+    Ok(Identity {
+        uid,
+        gid,
+        groups,
+        home: home.unwrap_or_else(|| "/".to_owned()),
+    })
 }
 
 fn check_non_root(
@@ -123,17 +151,29 @@ fn check_non_root(
     wanted: Option<u32>,
     image_user: &str,
 ) -> Result<(), Error> {
-    if !context.run_as_non_root.or(pod_context.run_as_non_root).unwrap_or(false) {
+    if !context
+        .run_as_non_root
+        .or(pod_context.run_as_non_root)
+        .unwrap_or(false)
+    {
         return Ok(());
     }
     let name = |value: &Option<String>| value.clone().unwrap_or_default();
-    let pod = format!("{}_{}", name(&input.pod.metadata.name), name(&input.pod.metadata.namespace));
+    let pod = format!(
+        "{}_{}",
+        name(&input.pod.metadata.name),
+        name(&input.pod.metadata.namespace)
+    );
     let container = input.container.name.clone();
     let numeric = image_user.parse::<u32>();
     match (wanted, numeric) {
         (Some(0), _) | (None, Ok(0)) => Err(Error::Root { pod, container }),
         (Some(_), _) | (None, Ok(_)) => Ok(()),
         (None, Err(_)) if image_user.is_empty() => Err(Error::Root { pod, container }),
-        (None, Err(_)) => Err(Error::NamedUser { user: image_user.to_owned(), pod, container }),
+        (None, Err(_)) => Err(Error::NamedUser {
+            user: image_user.to_owned(),
+            pod,
+            container,
+        }),
     }
 }

@@ -1,0 +1,119 @@
+//! Logs, exec, attach, copy and port-forward.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::Stdio;
+
+use corral_e2e::Cluster;
+
+fn pod(name: &str, restart: &str, command: &str) -> String {
+    format!(
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: {name}}}\nspec:\n  restartPolicy: {restart}\n  \
+         terminationGracePeriodSeconds: 1\n  containers: [{{name: c, image: corral.dev/host, stdin: true, command: [sh, -c, '{command}']}}]\n"
+    )
+}
+
+#[test]
+fn a_command_runs_in_a_container_with_its_streams_and_exit_code() {
+    let cluster = Cluster::up();
+    cluster.apply(&pod("p", "Always", "sleep 1000"));
+    cluster.kubectl(&["wait", "--for=condition=ready", "pod/p", "--timeout=60s"]);
+    let said = cluster.try_kubectl(&[
+        "exec",
+        "p",
+        "--",
+        "sh",
+        "-c",
+        "echo out; echo err >&2; exit 7",
+    ]);
+    assert_eq!((said.out.as_str(), said.code), ("out\n", Some(7)));
+    assert!(said.err.starts_with("err\n"), "{}", said.err);
+    let echoed = cluster.kubectl_with_input(&["exec", "-i", "p", "--", "cat"], "through\n");
+    assert_eq!(echoed.out, "through\n");
+
+    cluster.kubectl(&["cp", "/etc/debian_version", "p:/tmp/copied"]);
+    let there = cluster.kubectl(&["exec", "p", "--", "cat", "/tmp/copied"]);
+    assert_eq!(
+        Some(there),
+        std::fs::read_to_string("/etc/debian_version").ok()
+    );
+}
+
+#[test]
+fn logs_are_followed_and_those_of_the_last_container_are_kept() {
+    let cluster = Cluster::up();
+    cluster.apply(&pod("p", "Never", "echo first; read line; echo got $line"));
+    cluster.kubectl(&["wait", "--for=condition=ready", "pod/p", "--timeout=60s"]);
+    let mut follow = cluster
+        .kubectl_command(&["logs", "-f", "p"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl");
+    let mut lines = BufReader::new(follow.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("UTF-8"), "first");
+    let attached = cluster.kubectl_with_input(&["attach", "-i", "p"], "hello\n");
+    assert!(
+        attached.out.contains("got hello"),
+        "{} {}",
+        attached.out,
+        attached.err
+    );
+    assert_eq!(lines.next().expect("a line").expect("UTF-8"), "got hello");
+    assert!(lines.next().is_none(), "the log ends with the container");
+    follow.wait().expect("kubectl ends");
+    assert_eq!(cluster.kubectl(&["logs", "p", "--tail=1"]), "got hello\n");
+
+    cluster.apply(&pod(
+        "again",
+        "OnFailure",
+        "echo life; [ -e /tmp/done ] && sleep 1000; exit 1",
+    ));
+    cluster.wait("a restart", || {
+        cluster
+            .jsonpath(
+                &["pod", "again"],
+                "{.status.containerStatuses[0].restartCount}",
+            )
+            .parse::<u32>()
+            .is_ok_and(|n| n > 0)
+    });
+    assert_eq!(cluster.kubectl(&["logs", "again", "--previous"]), "life\n");
+}
+
+#[test]
+fn a_port_is_forwarded() {
+    let cluster = Cluster::up();
+    let server = "import http.server; http.server.HTTPServer((\"127.0.0.1\", 8123), http.server.SimpleHTTPRequestHandler).serve_forever()";
+    // A refused connection ends kubectl's forwarding, so the program must listen first.
+    let probe = "import socket; socket.create_connection((\"127.0.0.1\", 8123))";
+    let manifest = pod("p", "Always", "x").replace(
+        "command: [sh, -c, 'x']",
+        &format!("workingDir: /etc, command: [python3, -c, '{server}'], readinessProbe: {{exec: {{command: [python3, -c, '{probe}']}}, periodSeconds: 1}}"),
+    );
+    cluster.apply(&manifest);
+    cluster.kubectl(&["wait", "--for=condition=ready", "pod/p", "--timeout=60s"]);
+    let mut forward = cluster
+        .kubectl_command(&["port-forward", "pod/p", ":8123"])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl");
+    let mut lines = BufReader::new(forward.stdout.take().expect("a pipe")).lines();
+    let line = lines.next().expect("a line").expect("UTF-8");
+    let port: u16 = line
+        .split_whitespace()
+        .find_map(|word| word.strip_prefix("127.0.0.1:"))
+        .and_then(|port| port.parse().ok())
+        .unwrap_or_else(|| panic!("no port in {line:?}"));
+    let mut answer = String::new();
+    cluster.wait("an answer through the forwarded port", || {
+        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
+            return false;
+        };
+        answer.clear();
+        let sent = stream.write_all(b"GET /debian_version HTTP/1.0\r\n\r\n");
+        sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && !answer.is_empty()
+    });
+    forward.kill().expect("kubectl is ours");
+    forward.wait().expect("kubectl is ours");
+    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
+}
