@@ -44,9 +44,4 @@ impl ClientArgs {
         };
         Ok(Config::from_custom_kubeconfig(kubeconfig, &options).await?)
     }
-
-    /// A client of that API.
-    pub async fn connect(&self) -> anyhow::Result<kube::Client> {
-        Ok(kube::Client::try_from(self.config().await?)?)
-    }
 }

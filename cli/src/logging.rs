@@ -3,7 +3,8 @@
 use tracing_subscriber::EnvFilter;
 
 /// What is logged unless `--log` says otherwise.
-pub const DEFAULT_FILTER: &str = "info,hyper=warn,h2=warn,rustls=warn,kube=warn,netlink_proto=warn";
+pub const DEFAULT_FILTER: &str =
+    "info,hyper=warn,h2=warn,rustls=warn,kube=warn,netlink_proto=warn,hickory_server=warn";
 
 /// The shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]

@@ -34,7 +34,10 @@ impl Scope {
     /// Connects; answers the API and the namespace.
     pub async fn open(&self) -> anyhow::Result<(api::Api, String)> {
         let config = self.client.config().await?;
-        let namespace = self.namespace.clone().unwrap_or_else(|| config.default_namespace.clone());
+        let namespace = self
+            .namespace
+            .clone()
+            .unwrap_or_else(|| config.default_namespace.clone());
         let client = kube::Client::try_from(config)?;
         Ok((api::Api::new(client), namespace))
     }
@@ -44,7 +47,11 @@ impl Scope {
 pub fn print(text: &str) {
     use std::io::Write;
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
+    if out
+        .write_all(text.as_bytes())
+        .and_then(|()| out.flush())
+        .is_err()
+    {
         std::process::exit(0);
     }
 }

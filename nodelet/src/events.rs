@@ -1,5 +1,7 @@
 //! Events about pods, sent in the background: losing one is better than holding up a pod.
 
+use std::collections::HashMap;
+
 use corral_api::k8s::api::core::v1::{Event, EventSource, ObjectReference, Pod};
 use corral_api::time::Time;
 use jiff::Timestamp;
@@ -87,17 +89,17 @@ impl Events {
     }
 }
 
+/// What makes two events the same: object, part of it, reason, message.
+type Happening = (
+    Option<String>,
+    Option<String>,
+    Option<String>,
+    Option<String>,
+);
+
 async fn send(client: Client, mut receiver: mpsc::Receiver<Event>) {
     // What was sent before, so that a container that crashes for days is one event with a count.
-    let mut known: std::collections::HashMap<
-        (
-            Option<String>,
-            Option<String>,
-            Option<String>,
-            Option<String>,
-        ),
-        Event,
-    > = std::collections::HashMap::new();
+    let mut known: HashMap<Happening, Event> = HashMap::new();
     while let Some(mut event) = receiver.recv().await {
         let key = (
             event.involved_object.uid.clone(),

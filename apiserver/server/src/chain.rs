@@ -299,20 +299,29 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
         if shared.rbac.allows(&user, &access) {
             return Ok(());
         }
-        Err(Status::forbidden("authentication.k8s.io", resource, name, &access.refusal(&user.name)))
+        Err(Status::forbidden(
+            "authentication.k8s.io",
+            resource,
+            name,
+            &access.refusal(&user.name),
+        ))
     };
     if let Some(uid) = texts("impersonate-uid").first() {
         in_authentication("uids", "", uid)?;
         taken.uid.clone_from(uid);
     }
     let prefix = "impersonate-extra-";
-    let extras = headers.keys().filter_map(|key| Some((key, key.as_str().strip_prefix(prefix)?)));
+    let extras = headers
+        .keys()
+        .filter_map(|key| Some((key, key.as_str().strip_prefix(prefix)?)));
     for (header, key) in extras {
         let values = texts(header.as_str());
         for value in &values {
             in_authentication("userextras", key, value)?;
         }
-        taken.extra.insert(crate::request::unescape(key, false)?, values);
+        taken
+            .extra
+            .insert(crate::request::unescape(key, false)?, values);
     }
     if !groups.is_empty() {
         taken.groups = groups;

@@ -96,7 +96,7 @@ pub enum Error {
     Tls(String),
     /// The first objects cannot be made.
     #[error("the first objects cannot be made: {0}")]
-    Bootstrap(corral_api::Status),
+    Bootstrap(Box<corral_api::Status>),
     /// A metric has a name that is taken.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -187,7 +187,7 @@ impl Server {
             SocketAddr::new(advertise, address.port()),
         )
         .await
-        .map_err(Error::Bootstrap)?;
+        .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();
@@ -200,10 +200,20 @@ impl Server {
     /// # Errors
     /// When the address is taken, or the `kubernetes` Service cannot be changed.
     pub async fn listen_for_pods(&self, address: SocketAddr) -> Result<SocketAddr, Error> {
-        let listener = TcpListener::bind(address).await.map_err(|e| Error::Listen(address, e))?;
-        let address = listener.local_addr().map_err(|e| Error::Listen(address, e))?;
-        self.tasks.spawn(serve::serve(listener, self.tls.clone(), self.shared.clone()));
-        bootstrap::publish(&self.shared.api, address).await.map_err(Error::Bootstrap)?;
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|e| Error::Listen(address, e))?;
+        let address = listener
+            .local_addr()
+            .map_err(|e| Error::Listen(address, e))?;
+        self.tasks.spawn(serve::serve(
+            listener,
+            self.tls.clone(),
+            self.shared.clone(),
+        ));
+        bootstrap::publish(&self.shared.api, address)
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         Ok(address)
     }
 

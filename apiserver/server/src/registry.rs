@@ -395,8 +395,14 @@ impl Resource {
     /// # Errors
     /// When the store does not answer.
     pub async fn fetch(&self, key: &Key) -> Result<Option<Entry>, Status> {
-        let entry = self.storage.get(key).await.map_err(|e| storage_status(&e))?;
-        let Some(mut entry) = entry else { return Ok(None) };
+        let entry = self
+            .storage
+            .get(key)
+            .await
+            .map_err(|e| storage_status(&e))?;
+        let Some(mut entry) = entry else {
+            return Ok(None);
+        };
         entry.value = own_form(self.kind, &entry.value).map_err(Status::internal)?;
         Ok(Some(entry))
     }

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use corral_nodelet::network::range::Range;
 use corral_controllers::ClientFactory;
+use corral_nodelet::network::range::Range;
 use corral_runtime::{CacheFactory, Metrics, Tasks};
 use corral_server::authn::User;
 use corral_server::local::Local;

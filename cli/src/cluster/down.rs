@@ -52,7 +52,9 @@ pub async fn run(args: DownArgs) -> anyhow::Result<()> {
         let n_pods =
             corral_nodelet::agent::stop_all(&node_dir, &cluster_id, node::shim_command()?).await?;
         println!("stopped {n_pods} pods");
-        corral_nodelet::network::node_network::teardown(&cluster_id).await.context("cannot remove the network")?;
+        corral_nodelet::network::node_network::teardown(&cluster_id)
+            .await
+            .context("cannot remove the network")?;
         ranges::forget(&cluster_id);
         println!("removed the network");
     }

@@ -94,24 +94,38 @@ const RANGE_WAIT_MAX: Duration = Duration::from_secs(60);
 const RANGE_LOOK_PERIOD: Duration = Duration::from_millis(200);
 
 /// The addresses of a node's pods: those that its Node has, `wanted` for a new Node, or what it is given.
-pub async fn claim_range(client: &kube::Client, name: &str, wanted: Option<Range>) -> anyhow::Result<Range> {
+pub async fn claim_range(
+    client: &kube::Client,
+    name: &str,
+    wanted: Option<Range>,
+) -> anyhow::Result<Range> {
     let nodes: kube::Api<Node> = kube::Api::all(client.clone());
     if nodes.get_opt(name).await?.is_none() {
         let mut node = Node::default();
         node.metadata.name = Some(name.to_owned());
-        node.metadata.labels = Some([("kubernetes.io/hostname".to_owned(), name.to_owned())].into());
+        node.metadata.labels =
+            Some([("kubernetes.io/hostname".to_owned(), name.to_owned())].into());
         node.spec = Some(NodeSpec {
             pod_cidr: wanted.map(|range| range.to_string()),
             pod_cidrs: wanted.map(|range| vec![range.to_string()]),
             ..Default::default()
         });
-        nodes.create(&kube::api::PostParams::default(), &node).await.context("cannot register the node")?;
+        nodes
+            .create(&kube::api::PostParams::default(), &node)
+            .await
+            .context("cannot register the node")?;
     }
     let given = async {
         loop {
             let node = nodes.get(name).await?;
-            if let Some(text) = node.spec.and_then(|spec| spec.pod_cidr).filter(|text| !text.is_empty()) {
-                return text.parse().with_context(|| format!("the node's podCIDR {text}"));
+            if let Some(text) = node
+                .spec
+                .and_then(|spec| spec.pod_cidr)
+                .filter(|text| !text.is_empty())
+            {
+                return text
+                    .parse()
+                    .with_context(|| format!("the node's podCIDR {text}"));
             }
             tokio::time::sleep(RANGE_LOOK_PERIOD).await;
         }
@@ -172,7 +186,8 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         insecure_registries: args.insecure_registries.clone(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
     })?;
-    let tls = corral_nodelet::server::tls::server_config(&identity.certificate, &identity.key, &ca)?;
+    let tls =
+        corral_nodelet::server::tls::server_config(&identity.certificate, &identity.key, &ca)?;
     let server = corral_nodelet::server::Server::new(agent.shared(), stop.clone());
     tasks.spawn(server.run(listener, tls));
     tasks.spawn(agent.run(stop));

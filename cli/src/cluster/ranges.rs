@@ -59,9 +59,14 @@ pub fn choose(
 ) -> anyhow::Result<Ranges> {
     let kept = data_dir.join("network.json");
     if let Ok(text) = std::fs::read(&kept) {
-        let note: Note = serde_json::from_slice(&text).with_context(|| kept.display().to_string())?;
-        let found = Ranges { pods: note.pods.parse()?, services: note.services.parse()? };
-        let differs = pods.is_some_and(|p| p != found.pods) || services.is_some_and(|s| s != found.services);
+        let note: Note =
+            serde_json::from_slice(&text).with_context(|| kept.display().to_string())?;
+        let found = Ranges {
+            pods: note.pods.parse()?,
+            services: note.services.parse()?,
+        };
+        let differs =
+            pods.is_some_and(|p| p != found.pods) || services.is_some_and(|s| s != found.services);
         anyhow::ensure!(
             !differs,
             "this cluster uses {} for pods and {} for Services, which cannot be changed; leave the flags out",
@@ -88,7 +93,11 @@ pub fn choose(
 
 fn lock() -> anyhow::Result<Flock<File>> {
     std::fs::create_dir_all(NOTES).with_context(|| format!("cannot make {NOTES}"))?;
-    let file = File::options().create(true).truncate(false).write(true).open(Path::new(NOTES).join(".lock"))?;
+    let file = File::options()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .open(Path::new(NOTES).join(".lock"))?;
     Flock::lock(file, FlockArg::LockExclusive).map_err(|(_, error)| error.into())
 }
 
@@ -112,14 +121,20 @@ fn write_note(cluster_id: &str, data_dir: &Path, ranges: Ranges) -> anyhow::Resu
 fn taken(own: &str) -> anyhow::Result<Vec<Range>> {
     let mut taken = routes(&std::fs::read_to_string("/proc/net/route").unwrap_or_default());
     for entry in std::fs::read_dir(NOTES)?.flatten() {
-        let Ok(note) = std::fs::read(entry.path()).map_err(drop).and_then(|t| serde_json::from_slice::<Note>(&t).map_err(drop))
+        let Ok(note) = std::fs::read(entry.path())
+            .map_err(drop)
+            .and_then(|t| serde_json::from_slice::<Note>(&t).map_err(drop))
         else {
             continue;
         };
         if !note.data_dir.exists() {
             let _ = std::fs::remove_file(entry.path());
         } else if entry.file_name() != own {
-            taken.extend([&note.pods, &note.services].into_iter().filter_map(|text| text.parse::<Range>().ok()));
+            taken.extend(
+                [&note.pods, &note.services]
+                    .into_iter()
+                    .filter_map(|text| text.parse::<Range>().ok()),
+            );
         }
     }
     Ok(taken)
@@ -127,7 +142,10 @@ fn taken(own: &str) -> anyhow::Result<Vec<Range>> {
 
 /// The networks of a routing table as the kernel prints it; the default route is none.
 fn routes(table: &str) -> Vec<Range> {
-    let number = |text: Option<&&str>| text.and_then(|t| u32::from_str_radix(t, 16).ok()).map(u32::swap_bytes);
+    let number = |text: Option<&&str>| {
+        text.and_then(|t| u32::from_str_radix(t, 16).ok())
+            .map(u32::swap_bytes)
+    };
     let mut out = Vec::new();
     for line in table.lines().skip(1) {
         let fields: Vec<&str> = line.split_whitespace().collect();
@@ -156,14 +174,20 @@ mod tests {
         let table = "Iface\tDestination\tGateway\tFlags\tRefCnt\tUse\tMetric\tMask\n\
                      eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\n\
                      eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\n";
-        assert_eq!(routes(table), [Range::new(Ipv4Addr::new(192, 168, 2, 0), 24)]);
+        assert_eq!(
+            routes(table),
+            [Range::new(Ipv4Addr::new(192, 168, 2, 0), 24)]
+        );
     }
 
     #[test]
     fn candidates_do_not_overlap() {
         let mut seen = std::collections::HashSet::new();
         for (pods, services) in CANDIDATES {
-            assert!(seen.insert(pods) && seen.insert(services), "{pods} {services}");
+            assert!(
+                seen.insert(pods) && seen.insert(services),
+                "{pods} {services}"
+            );
         }
     }
 }

@@ -34,7 +34,10 @@ pub fn pid_file(data_dir: &Path) -> std::path::PathBuf {
 
 /// Runs until told to stop. Containers go on running; the next start takes them up.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
-    let UpArgs { mut control_plane, node } = args;
+    let UpArgs {
+        mut control_plane,
+        node,
+    } = args;
     logging::start(&control_plane.log, control_plane.log_format)?;
     let stop = signals::stop_token()?;
     let node_name = node.name()?;
@@ -42,16 +45,34 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     std::fs::create_dir_all(&data_dir)
         .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
     let cluster_id = node::cluster_id(&data_dir)?;
-    let services = control_plane.service_range.map(|range| Range::new(range.base, range.prefix));
+    let services = control_plane
+        .service_range
+        .map(|range| Range::new(range.base, range.prefix));
     let ranges = ranges::choose(&data_dir, &cluster_id, control_plane.pod_range, services)?;
     control_plane.pod_range = Some(ranges.pods);
-    control_plane.service_range = Some(ranges.services.to_string().parse().map_err(anyhow::Error::msg)?);
+    control_plane.service_range = Some(
+        ranges
+            .services
+            .to_string()
+            .parse()
+            .map_err(anyhow::Error::msg)?,
+    );
 
     let plane = ControlPlane::start(&control_plane).await?;
     std::fs::write(pid_file(&data_dir), std::process::id().to_string())?;
     let tasks = TaskTracker::new();
     let node_stop = CancellationToken::new();
-    let started = start_node(&plane, &control_plane, node, &node_name, cluster_id, ranges, &node_stop, &tasks).await;
+    let started = start_node(
+        &plane,
+        &control_plane,
+        node,
+        &node_name,
+        cluster_id,
+        ranges,
+        &node_stop,
+        &tasks,
+    )
+    .await;
     tasks.close();
     if started.is_ok() {
         println!("API         https://{}", plane.server.address());
@@ -101,10 +122,19 @@ async fn start_node(
     let gateway = IpAddr::V4(pod_range.gateway());
     let listening = plane.server.address();
     let address = if listening.ip().is_loopback() {
-        plane.server.listen_for_pods(SocketAddr::new(gateway, listening.port())).await?;
+        plane
+            .server
+            .listen_for_pods(SocketAddr::new(gateway, listening.port()))
+            .await?;
         gateway
     } else {
-        control_plane.advertise.unwrap_or(if listening.ip().is_unspecified() { gateway } else { listening.ip() })
+        control_plane
+            .advertise
+            .unwrap_or(if listening.ip().is_unspecified() {
+                gateway
+            } else {
+                listening.ip()
+            })
     };
     let addresses = vec![address];
     node::start(

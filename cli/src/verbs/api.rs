@@ -52,7 +52,11 @@ impl Api {
     }
 
     async fn send(&self, request: Request<Body>) -> anyhow::Result<Response<Body>> {
-        let answer = self.client.send(request).await.context("the server does not answer")?;
+        let answer = self
+            .client
+            .send(request)
+            .await
+            .context("the server does not answer")?;
         if answer.status().is_success() {
             return Ok(answer);
         }
@@ -60,14 +64,25 @@ impl Api {
         let bytes = answer.into_body().collect().await?.to_bytes();
         match serde_json::from_slice::<Status>(&bytes) {
             Ok(status) => Err(Refused(status).into()),
-            Err(_) => Err(anyhow!("the server answered {code}: {}", String::from_utf8_lossy(&bytes))),
+            Err(_) => Err(anyhow!(
+                "the server answered {code}: {}",
+                String::from_utf8_lossy(&bytes)
+            )),
         }
     }
 
     /// GET with an `Accept` of one's own.
     pub async fn get_as(&self, path: &str, accept: &str) -> anyhow::Result<Value> {
-        let request = Request::get(path).header(http::header::ACCEPT, accept).body(Body::empty())?;
-        let bytes = self.send(request).await?.into_body().collect().await?.to_bytes();
+        let request = Request::get(path)
+            .header(http::header::ACCEPT, accept)
+            .body(Body::empty())?;
+        let bytes = self
+            .send(request)
+            .await?
+            .into_body()
+            .collect()
+            .await?
+            .to_bytes();
         serde_json::from_slice(&bytes).context("the server's answer is no JSON")
     }
 
@@ -77,7 +92,13 @@ impl Api {
     }
 
     /// A request with a body.
-    pub async fn write(&self, method: Method, path: &str, content: &str, body: &Value) -> anyhow::Result<Answer> {
+    pub async fn write(
+        &self,
+        method: Method,
+        path: &str,
+        content: &str,
+        body: &Value,
+    ) -> anyhow::Result<Answer> {
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -87,10 +108,17 @@ impl Api {
         let answer = self.send(request).await?;
         let code = answer.status().as_u16();
         let warnings = answer.headers().get_all(http::header::WARNING).iter();
-        let warnings = warnings.filter_map(|w| w.to_str().ok()).map(unquote).collect();
+        let warnings = warnings
+            .filter_map(|w| w.to_str().ok())
+            .map(unquote)
+            .collect();
         let bytes = answer.into_body().collect().await?.to_bytes();
         let value = serde_json::from_slice(&bytes).context("the server's answer is no JSON")?;
-        Ok(Answer { code, value, warnings })
+        Ok(Answer {
+            code,
+            value,
+            warnings,
+        })
     }
 
     /// GET of lines as they come.
@@ -99,13 +127,21 @@ impl Api {
         path: &str,
         accept: &str,
     ) -> anyhow::Result<impl Stream<Item = anyhow::Result<String>> + Unpin> {
-        let request = Request::get(path).header(http::header::ACCEPT, accept).body(Body::empty())?;
+        let request = Request::get(path)
+            .header(http::header::ACCEPT, accept)
+            .body(Body::empty())?;
         let body = self.send(request).await?.into_body();
-        let reader = body.into_data_stream().map_err(std::io::Error::other).into_async_read();
+        let reader = body
+            .into_data_stream()
+            .map_err(std::io::Error::other)
+            .into_async_read();
         let lines = futures::io::BufReader::new(reader).lines();
         Ok(Box::pin(lines.map(|line| {
             let line = line?;
-            anyhow::ensure!(line.len() <= LINE_BYTES_MAX, "a line of the server is longer than {LINE_BYTES_MAX} bytes");
+            anyhow::ensure!(
+                line.len() <= LINE_BYTES_MAX,
+                "a line of the server is longer than {LINE_BYTES_MAX} bytes"
+            );
             Ok(line)
         })))
     }
@@ -117,13 +153,18 @@ impl Api {
     ) -> anyhow::Result<impl Stream<Item = anyhow::Result<bytes::Bytes>> + Unpin> {
         let request = Request::get(path).body(Body::empty())?;
         let body = self.send(request).await?.into_body();
-        Ok(Box::pin(body.into_data_stream().map(|piece| piece.map_err(anyhow::Error::from))))
+        Ok(Box::pin(
+            body.into_data_stream()
+                .map(|piece| piece.map_err(anyhow::Error::from)),
+        ))
     }
 }
 
 /// The text of a `Warning` header: `299 - "text"`.
 fn unquote(header: &str) -> String {
-    let text = header.split_once('"').map_or(header, |(_, rest)| rest.trim_end_matches('"'));
+    let text = header
+        .split_once('"')
+        .map_or(header, |(_, rest)| rest.trim_end_matches('"'));
     text.replace("\\\"", "\"").replace("\\\\", "\\")
 }
 
@@ -142,7 +183,9 @@ pub fn escape(text: &str) -> String {
 
 /// Whether a failure is the server's word that something is not there.
 pub fn is_not_found(error: &anyhow::Error) -> bool {
-    error.downcast_ref::<Refused>().is_some_and(|refused| refused.0.code == 404)
+    error
+        .downcast_ref::<Refused>()
+        .is_some_and(|refused| refused.0.code == 404)
 }
 
 #[cfg(test)]
@@ -151,7 +194,10 @@ mod tests {
 
     #[test]
     fn warnings_and_queries_are_quoted_and_unquoted() {
-        assert_eq!(unquote("299 - \"unknown field \\\"x\\\"\""), "unknown field \"x\"");
+        assert_eq!(
+            unquote("299 - \"unknown field \\\"x\\\"\""),
+            "unknown field \"x\""
+        );
         assert_eq!(escape("a=b,c in (d)"), "a%3Db%2Cc%20in%20%28d%29");
     }
 }

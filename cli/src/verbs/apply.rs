@@ -44,10 +44,17 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
         if let Err(error) = apply(&api, &resources, &namespace, &args, object).await {
             n_failed += 1;
             let name = object["metadata"]["name"].as_str().unwrap_or("");
-            eprintln!("{} {name}: {error:#}", object["kind"].as_str().unwrap_or("object"));
+            eprintln!(
+                "{} {name}: {error:#}",
+                object["kind"].as_str().unwrap_or("object")
+            );
         }
     }
-    anyhow::ensure!(n_failed == 0, "{n_failed} of {} objects could not be applied", objects.len());
+    anyhow::ensure!(
+        n_failed == 0,
+        "{n_failed} of {} objects could not be applied",
+        objects.len()
+    );
     Ok(())
 }
 
@@ -62,14 +69,30 @@ async fn apply(
     let resource = resources.of_object(&text(&object["apiVersion"]), &text(&object["kind"]))?;
     let name = text(&object["metadata"]["name"]);
     anyhow::ensure!(!name.is_empty(), "metadata.name is missing; apply needs it");
-    let namespace = object["metadata"]["namespace"].as_str().unwrap_or(namespace);
+    let namespace = object["metadata"]["namespace"]
+        .as_str()
+        .unwrap_or(namespace);
     let path = resource.path(Some(namespace), Some(&name));
-    let before = api.get(&path).await.ok().map(|o| o["metadata"]["resourceVersion"].clone());
-    let mut query = format!("fieldManager={MANAGER}&fieldValidation=Strict&force={}", args.force_conflicts);
+    let before = api
+        .get(&path)
+        .await
+        .ok()
+        .map(|o| o["metadata"]["resourceVersion"].clone());
+    let mut query = format!(
+        "fieldManager={MANAGER}&fieldValidation=Strict&force={}",
+        args.force_conflicts
+    );
     if args.dry_run {
         query.push_str("&dryRun=All");
     }
-    let answer = api.write(Method::PATCH, &format!("{path}?{query}"), "application/apply-patch+yaml", object).await?;
+    let answer = api
+        .write(
+            Method::PATCH,
+            &format!("{path}?{query}"),
+            "application/apply-patch+yaml",
+            object,
+        )
+        .await?;
     for warning in answer.warnings {
         eprintln!("Warning: {warning}");
     }
@@ -78,7 +101,11 @@ async fn apply(
         Some(version) if version == answer.value["metadata"]["resourceVersion"] => "unchanged",
         _ => "configured",
     };
-    let dry = if args.dry_run { " (server dry run)" } else { "" };
+    let dry = if args.dry_run {
+        " (server dry run)"
+    } else {
+        ""
+    };
     print(&format!("{}/{name} {outcome}{dry}\n", resource.qualified()));
     Ok(())
 }

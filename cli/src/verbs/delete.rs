@@ -34,7 +34,12 @@ pub struct DeleteArgs {
     #[arg(value_name = "TYPE NAME", required_unless_present = "files")]
     what: Vec<String>,
     /// Delete what these manifests describe.
-    #[arg(long = "filename", short = 'f', value_name = "FILE", conflicts_with = "what")]
+    #[arg(
+        long = "filename",
+        short = 'f',
+        value_name = "FILE",
+        conflicts_with = "what"
+    )]
     files: Vec<PathBuf>,
     /// Only objects whose labels match.
     #[arg(long, short = 'l', value_name = "SELECTOR")]
@@ -69,9 +74,17 @@ pub async fn run(args: DeleteArgs) -> anyhow::Result<()> {
         }
     } else {
         for object in manifest::read(&args.files, false)? {
-            let text = |pointer: &str| object.pointer(pointer).and_then(|v| v.as_str()).unwrap_or("").to_owned();
+            let text = |pointer: &str| {
+                object
+                    .pointer(pointer)
+                    .and_then(|v| v.as_str())
+                    .unwrap_or("")
+                    .to_owned()
+            };
             let resource = resources.of_object(&text("/apiVersion"), &text("/kind"))?;
-            let within = Some(text("/metadata/namespace")).filter(|n| !n.is_empty()).unwrap_or(namespace.clone());
+            let within = Some(text("/metadata/namespace"))
+                .filter(|n| !n.is_empty())
+                .unwrap_or(namespace.clone());
             gone.push((resource, within, text("/metadata/name")));
         }
     }
@@ -82,7 +95,10 @@ pub async fn run(args: DeleteArgs) -> anyhow::Result<()> {
         if let Some(seconds) = args.grace_period {
             options["gracePeriodSeconds"] = seconds.into();
         }
-        match api.write(Method::DELETE, &path, "application/json", &options).await {
+        match api
+            .write(Method::DELETE, &path, "application/json", &options)
+            .await
+        {
             Ok(_) => {
                 print(&format!("{} {name:?} deleted\n", resource.qualified()));
                 waiting.push(path);
@@ -115,9 +131,17 @@ async fn selected(
         resource.plural
     );
     let selector = escape(args.selector.as_deref().unwrap_or(""));
-    let list = api.get(&format!("{}?labelSelector={selector}", resource.path(Some(namespace), None))).await?;
+    let list = api
+        .get(&format!(
+            "{}?labelSelector={selector}",
+            resource.path(Some(namespace), None)
+        ))
+        .await?;
     let items = list["items"].as_array().cloned().unwrap_or_default();
-    Ok(items.iter().filter_map(|i| i["metadata"]["name"].as_str().map(str::to_owned)).collect())
+    Ok(items
+        .iter()
+        .filter_map(|i| i["metadata"]["name"].as_str().map(str::to_owned))
+        .collect())
 }
 
 /// Waits until there is no object at a path.

@@ -30,17 +30,26 @@ pub async fn run(args: DescribeArgs) -> anyhow::Result<()> {
         } else {
             let mut objects = Vec::new();
             for name in &names {
-                objects.push(api.get(&resource.path(Some(&namespace), Some(name))).await?);
+                objects.push(
+                    api.get(&resource.path(Some(&namespace), Some(name)))
+                        .await?,
+                );
             }
             objects
         };
         for object in objects {
             let uid = object["metadata"]["uid"].as_str().unwrap_or("");
             let within = object["metadata"]["namespace"].as_str();
-            let within = within.map(|n| format!("/namespaces/{n}")).unwrap_or_default();
+            let within = within
+                .map(|n| format!("/namespaces/{n}"))
+                .unwrap_or_default();
             let path = format!("/api/v1{within}/events?fieldSelector=involvedObject.uid%3D{uid}");
             let (happened, _) = events::list(&api, &path).await.unwrap_or_default();
-            let gap = if std::mem::take(&mut first) { "" } else { "\n\n" };
+            let gap = if std::mem::take(&mut first) {
+                ""
+            } else {
+                "\n\n"
+            };
             print(&format!("{gap}{}", described(resource, &object, &happened)));
         }
     }
@@ -57,12 +66,35 @@ fn described(resource: &Resource, object: &Value, happened: &[Value]) -> String 
     }
     for (heading, key) in [("Labels", "labels"), ("Annotations", "annotations")] {
         let map = metadata[key].as_object();
-        let pairs: Vec<String> = map.into_iter().flatten().map(|(k, v)| format!("{k}={}", text(v))).collect();
-        line(&mut out, 0, heading, &if pairs.is_empty() { "<none>".to_owned() } else { pairs.join(", ") });
+        let pairs: Vec<String> = map
+            .into_iter()
+            .flatten()
+            .map(|(k, v)| format!("{k}={}", text(v)))
+            .collect();
+        line(
+            &mut out,
+            0,
+            heading,
+            &if pairs.is_empty() {
+                "<none>".to_owned()
+            } else {
+                pairs.join(", ")
+            },
+        );
     }
-    line(&mut out, 0, "Created", &text(&metadata["creationTimestamp"]));
+    line(
+        &mut out,
+        0,
+        "Created",
+        &text(&metadata["creationTimestamp"]),
+    );
     for owner in metadata["ownerReferences"].as_array().into_iter().flatten() {
-        line(&mut out, 0, "Controlled By", &format!("{}/{}", text(&owner["kind"]), text(&owner["name"])));
+        line(
+            &mut out,
+            0,
+            "Controlled By",
+            &format!("{}/{}", text(&owner["kind"]), text(&owner["name"])),
+        );
     }
     let secret = resource.kind == "Secret";
     for (key, value) in object.as_object().into_iter().flatten() {
@@ -74,7 +106,12 @@ fn described(resource: &Resource, object: &Value, happened: &[Value]) -> String 
             let sizes = value.as_object().into_iter().flatten();
             let _ = writeln!(out, "Data:");
             for (name, value) in sizes {
-                line(&mut out, 1, name, &format!("{} characters of base64", text(value).len()));
+                line(
+                    &mut out,
+                    1,
+                    name,
+                    &format!("{} characters of base64", text(value).len()),
+                );
             }
             continue;
         }
@@ -94,7 +131,11 @@ fn described(resource: &Resource, object: &Value, happened: &[Value]) -> String 
 fn line(out: &mut String, depth: usize, key: &str, value: &str) {
     let indent = "  ".repeat(depth);
     let width = 22usize.saturating_sub(indent.len());
-    let _ = writeln!(out, "{}", format!("{indent}{:width$} {value}", format!("{key}:")).trim_end());
+    let _ = writeln!(
+        out,
+        "{}",
+        format!("{indent}{:width$} {value}", format!("{key}:")).trim_end()
+    );
 }
 
 /// `minReadySeconds` as `Min Ready Seconds`.
@@ -129,7 +170,9 @@ fn tree(out: &mut String, depth: usize, key: &str, value: &Value) {
         Value::Array(items) => {
             line(out, depth, key, "");
             for (index, item) in items.iter().enumerate() {
-                let name = ["name", "type", "key"].iter().find_map(|k| item[k].as_str());
+                let name = ["name", "type", "key"]
+                    .iter()
+                    .find_map(|k| item[k].as_str());
                 tree(out, depth + 1, name.unwrap_or(&format!("{index}")), item);
             }
         }

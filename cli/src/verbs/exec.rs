@@ -58,9 +58,16 @@ impl Drop for Raw {
 pub async fn run(args: ExecArgs) -> anyhow::Result<ExitCode> {
     let (api, namespace) = args.scope.open().await?;
     let pod = pod_of(&api, &namespace, &args.what).await?;
-    let name = pod["metadata"]["name"].as_str().context("a pod without a name")?.to_owned();
+    let name = pod["metadata"]["name"]
+        .as_str()
+        .context("a pod without a name")?
+        .to_owned();
     let pods: kube::Api<Pod> = kube::Api::namespaced(api.client(), &namespace);
-    let mut params = AttachParams::default().stdin(args.stdin).stdout(true).stderr(!args.tty).tty(args.tty);
+    let mut params = AttachParams::default()
+        .stdin(args.stdin)
+        .stdout(true)
+        .stderr(!args.tty)
+        .tty(args.tty);
     if let Some(container) = &args.container {
         params = params.container(container);
     }
@@ -103,23 +110,39 @@ pub async fn run(args: ExecArgs) -> anyhow::Result<ExitCode> {
     Ok(exit_code(status.as_ref()))
 }
 
-fn exit_code(status: Option<&corral_api::k8s::apimachinery::pkg::apis::meta::v1::Status>) -> ExitCode {
-    let Some(status) = status else { return ExitCode::FAILURE };
+fn exit_code(
+    status: Option<&corral_api::k8s::apimachinery::pkg::apis::meta::v1::Status>,
+) -> ExitCode {
+    let Some(status) = status else {
+        return ExitCode::FAILURE;
+    };
     if status.status.as_deref() == Some("Success") {
         return ExitCode::SUCCESS;
     }
     let causes = status.details.as_ref().and_then(|d| d.causes.as_ref());
-    let code = causes.into_iter().flatten().find(|c| c.reason.as_deref() == Some("ExitCode"));
-    let code = code.and_then(|c| c.message.as_deref()).and_then(|m| m.parse::<u8>().ok());
+    let code = causes
+        .into_iter()
+        .flatten()
+        .find(|c| c.reason.as_deref() == Some("ExitCode"));
+    let code = code
+        .and_then(|c| c.message.as_deref())
+        .and_then(|m| m.parse::<u8>().ok());
     if code.is_none() {
-        eprintln!("corral: {}", status.message.as_deref().unwrap_or("the command failed"));
+        eprintln!(
+            "corral: {}",
+            status.message.as_deref().unwrap_or("the command failed")
+        );
     }
     ExitCode::from(code.unwrap_or(1))
 }
 
 /// Columns and rows of our terminal, as `stty` tells them.
 fn terminal_size() -> Option<(u16, u16)> {
-    let output = std::process::Command::new("stty").arg("size").stdin(std::process::Stdio::inherit()).output().ok()?;
+    let output = std::process::Command::new("stty")
+        .arg("size")
+        .stdin(std::process::Stdio::inherit())
+        .output()
+        .ok()?;
     let text = String::from_utf8(output.stdout).ok()?;
     let (rows, columns) = text.trim().split_once(' ')?;
     Some((columns.parse().ok()?, rows.parse().ok()?))

@@ -61,7 +61,14 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
     let several = targets.len() > 1;
     if args.watch {
         anyhow::ensure!(!several, "--watch shows one type at a time");
-        return watch(&api, &args, targets[0].0, within, targets[0].1.first().map(String::as_str)).await;
+        return watch(
+            &api,
+            &args,
+            targets[0].0,
+            within,
+            targets[0].1.first().map(String::as_str),
+        )
+        .await;
     }
     let mut objects = Vec::new();
     let mut shown = 0;
@@ -69,7 +76,10 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
         let paths: Vec<String> = if names.is_empty() {
             vec![format!("{}?{}", resource.path(within, None), query(&args))]
         } else {
-            names.iter().map(|name| resource.path(Some(&namespace), Some(name))).collect()
+            names
+                .iter()
+                .map(|name| resource.path(Some(&namespace), Some(name)))
+                .collect()
         };
         for path in paths {
             match args.output {
@@ -84,7 +94,11 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
                     };
                     let n_rows = table["rows"].as_array().map_or(0, Vec::len);
                     if n_rows > 0 {
-                        let gap = if shown > 0 && names.is_empty() { "\n" } else { "" };
+                        let gap = if shown > 0 && names.is_empty() {
+                            "\n"
+                        } else {
+                            ""
+                        };
                         print(&format!("{gap}{}", align(&cells(&table, view))));
                     }
                     shown += n_rows;
@@ -99,7 +113,11 @@ pub async fn run(args: GetArgs) -> anyhow::Result<()> {
             None => eprintln!("No resources found"),
         },
         None | Some(Output::Wide) => {}
-        Some(output) => print(&rendered(output, objects, targets.iter().all(|(_, names)| names.len() == 1))?),
+        Some(output) => print(&rendered(
+            output,
+            objects,
+            targets.iter().all(|(_, names)| names.len() == 1),
+        )?),
     }
     Ok(())
 }
@@ -126,7 +144,10 @@ fn collect(answer: &Value, resource: &Resource, out: &mut Vec<(String, Value)>) 
 fn rendered(output: Output, objects: Vec<(String, Value)>, single: bool) -> anyhow::Result<String> {
     if output == Output::Name {
         let line = |(kind, object): &(String, Value)| {
-            format!("{kind}/{}\n", object["metadata"]["name"].as_str().unwrap_or(""))
+            format!(
+                "{kind}/{}\n",
+                object["metadata"]["name"].as_str().unwrap_or("")
+            )
         };
         return Ok(objects.iter().map(line).collect());
     }
@@ -165,7 +186,10 @@ async fn watch(
         let event: Value = serde_json::from_str(&line?)?;
         let mut table = event["object"].clone();
         if event["type"] == "ERROR" {
-            anyhow::bail!("{}", table["message"].as_str().unwrap_or("the watch failed"));
+            anyhow::bail!(
+                "{}",
+                table["message"].as_str().unwrap_or("the watch failed")
+            );
         }
         // Only the first table of a watch has the heading.
         if table["columnDefinitions"].is_array() {

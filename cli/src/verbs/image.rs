@@ -35,7 +35,8 @@ pub struct Place {
 impl Place {
     fn open(&self) -> anyhow::Result<Store> {
         let directory = self.data_dir.join("node").join("images");
-        Store::attach(&directory).with_context(|| format!("cannot use the image store {}", directory.display()))
+        Store::attach(&directory)
+            .with_context(|| format!("cannot use the image store {}", directory.display()))
     }
 }
 
@@ -99,7 +100,8 @@ pub async fn run(command: ImageCommand) -> anyhow::Result<()> {
 fn pack_program(args: &PackArgs) -> anyhow::Result<()> {
     let name = Reference::parse(&args.tag)?;
     if let Some(output) = &args.output {
-        let file = std::fs::File::create(output).with_context(|| format!("cannot write {}", output.display()))?;
+        let file = std::fs::File::create(output)
+            .with_context(|| format!("cannot write {}", output.display()))?;
         pack::pack(&args.program, &name, std::io::BufWriter::new(file))?;
         print(&format!("{}\n", output.display()));
         return Ok(());
@@ -108,7 +110,13 @@ fn pack_program(args: &PackArgs) -> anyhow::Result<()> {
     let archive = store.temporary();
     let packed = std::fs::File::create(&archive)
         .map_err(anyhow::Error::from)
-        .and_then(|file| Ok(pack::pack(&args.program, &name, std::io::BufWriter::new(file))?))
+        .and_then(|file| {
+            Ok(pack::pack(
+                &args.program,
+                &name,
+                std::io::BufWriter::new(file),
+            )?)
+        })
         .and_then(|()| import_one(&store, &archive, Some(&name)));
     let _ = std::fs::remove_file(&archive);
     packed
@@ -133,9 +141,19 @@ fn import_one(store: &Store, file: &Path, name: Option<&Reference>) -> anyhow::R
 fn list(args: &LsArgs) -> anyhow::Result<()> {
     let mut rows = vec![["NAME", "ID", "SIZE"].map(str::to_owned).to_vec()];
     for image in args.place.open()?.list() {
-        let id: String = image.id.trim_start_matches("sha256:").chars().take(12).collect();
+        let id: String = image
+            .id
+            .trim_start_matches("sha256:")
+            .chars()
+            .take(12)
+            .collect();
         let size = format!("{:.1} MiB", image.size as f64 / f64::from(1 << 20));
-        rows.extend(image.names.iter().map(|name| vec![name.clone(), id.clone(), size.clone()]));
+        rows.extend(
+            image
+                .names
+                .iter()
+                .map(|name| vec![name.clone(), id.clone(), size.clone()]),
+        );
     }
     print(&align(&rows));
     Ok(())
@@ -145,7 +163,10 @@ fn remove(args: &RmArgs) -> anyhow::Result<()> {
     let store = args.place.open()?;
     for name in &args.names {
         let reference = Reference::parse(name)?;
-        anyhow::ensure!(store.remove(&reference)?, "no image {name}; corral image ls shows what there is");
+        anyhow::ensure!(
+            store.remove(&reference)?,
+            "no image {name}; corral image ls shows what there is"
+        );
         print(&format!("{reference} removed\n"));
     }
     Ok(())

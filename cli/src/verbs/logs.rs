@@ -54,7 +54,11 @@ pub async fn run(args: LogsArgs) -> anyhow::Result<()> {
         (None, selector) => selected(&api, &namespace, selector.as_deref().unwrap_or("")).await?,
     };
     anyhow::ensure!(!pods.is_empty(), "no pods in namespace {namespace} match");
-    anyhow::ensure!(pods.len() <= PODS_MAX, "{} pods match; at most {PODS_MAX} are shown together", pods.len());
+    anyhow::ensure!(
+        pods.len() <= PODS_MAX,
+        "{} pods match; at most {PODS_MAX} are shown together",
+        pods.len()
+    );
     let mut streams = tokio::task::JoinSet::new();
     for pod in pods {
         for container in containers(&args, &pod) {
@@ -86,7 +90,10 @@ fn containers(args: &LogsArgs, pod: &Value) -> Vec<Option<String>> {
 
 fn path(args: &LogsArgs, namespace: &str, pod: &Value, container: Option<&str>) -> String {
     let name = pod["metadata"]["name"].as_str().unwrap_or("");
-    let mut query = format!("follow={}&previous={}&timestamps={}", args.follow, args.previous, args.timestamps);
+    let mut query = format!(
+        "follow={}&previous={}&timestamps={}",
+        args.follow, args.previous, args.timestamps
+    );
     if let Some(container) = container {
         query.push_str(&format!("&container={container}"));
     }
@@ -113,8 +120,14 @@ async fn copy(api: &Api, path: &str) -> anyhow::Result<()> {
 }
 
 async fn selected(api: &Api, namespace: &str, selector: &str) -> anyhow::Result<Vec<Value>> {
-    let path = format!("/api/v1/namespaces/{namespace}/pods?labelSelector={}", escape(selector));
-    Ok(api.get(&path).await?["items"].as_array().cloned().unwrap_or_default())
+    let path = format!(
+        "/api/v1/namespaces/{namespace}/pods?labelSelector={}",
+        escape(selector)
+    );
+    Ok(api.get(&path).await?["items"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default())
 }
 
 /// The pod that an argument means: itself, or the first of what it owns.
@@ -127,17 +140,27 @@ pub async fn pod_of(api: &Api, namespace: &str, what: &str) -> anyhow::Result<Va
         return Ok(object);
     }
     let selector = match &object["spec"]["selector"] {
-        Value::Object(map) if map.contains_key("matchLabels") || map.contains_key("matchExpressions") => {
+        Value::Object(map)
+            if map.contains_key("matchLabels") || map.contains_key("matchExpressions") =>
+        {
             let selector = serde_json::from_value(object["spec"]["selector"].clone())?;
-            corral_api::LabelSelector::from_object(Some(&selector)).map_err(anyhow::Error::msg)?.to_string()
+            corral_api::LabelSelector::from_object(Some(&selector))
+                .map_err(anyhow::Error::msg)?
+                .to_string()
         }
         Value::Object(map) => {
-            let pairs: Vec<String> = map.iter().map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or(""))).collect();
+            let pairs: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{k}={}", v.as_str().unwrap_or("")))
+                .collect();
             pairs.join(",")
         }
         _ => anyhow::bail!("a {} has no pods of its own", resource.singular),
     };
     let pods = selected(api, namespace, &selector).await?;
     let running = pods.iter().find(|pod| pod["status"]["phase"] == "Running");
-    running.or(pods.first()).cloned().with_context(|| format!("{what} has no pods"))
+    running
+        .or(pods.first())
+        .cloned()
+        .with_context(|| format!("{what} has no pods"))
 }

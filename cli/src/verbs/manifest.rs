@@ -15,7 +15,9 @@ pub fn read(files: &[PathBuf], recursive: bool) -> anyhow::Result<Vec<Value>> {
     for file in files {
         if file.as_os_str() == "-" {
             let mut text = String::new();
-            std::io::stdin().take(MANIFEST_BYTES_MAX).read_to_string(&mut text)?;
+            std::io::stdin()
+                .take(MANIFEST_BYTES_MAX)
+                .read_to_string(&mut text)?;
             objects.extend(parse(&text).context("standard input")?);
         } else if file.is_dir() {
             for path in folder(file, recursive)? {
@@ -35,7 +37,10 @@ fn folder(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
         let path = entry?.path();
         if path.is_dir() && recursive {
             out.extend(folder(&path, true)?);
-        } else if path.extension().is_some_and(|e| e == "yaml" || e == "yml" || e == "json") {
+        } else if path
+            .extension()
+            .is_some_and(|e| e == "yaml" || e == "yml" || e == "json")
+        {
             out.push(path);
         }
     }
@@ -44,7 +49,8 @@ fn folder(path: &Path, recursive: bool) -> anyhow::Result<Vec<PathBuf>> {
 }
 
 fn read_file(path: &Path) -> anyhow::Result<Vec<Value>> {
-    let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
     parse(&text).with_context(|| path.display().to_string())
 }
 
@@ -56,7 +62,12 @@ pub fn parse(text: &str) -> anyhow::Result<Vec<Value>> {
     for document in documents {
         match document {
             Value::Null => {}
-            Value::Object(_) if document["kind"].as_str().is_some_and(|k| k.ends_with("List")) && document["items"].is_array() => {
+            Value::Object(_)
+                if document["kind"]
+                    .as_str()
+                    .is_some_and(|k| k.ends_with("List"))
+                    && document["items"].is_array() =>
+            {
                 objects.extend(document["items"].as_array().cloned().unwrap_or_default());
             }
             Value::Object(_) => objects.push(document),
@@ -78,7 +89,11 @@ mod tests {
     #[test]
     fn documents_and_lists_are_taken_apart() {
         let text = "---\napiVersion: v1\nkind: A\n---\n---\napiVersion: v1\nkind: List\nitems: [{apiVersion: v1, kind: B}]\n";
-        let kinds: Vec<String> = parse(text).expect("valid").iter().map(|o| o["kind"].to_string()).collect();
+        let kinds: Vec<String> = parse(text)
+            .expect("valid")
+            .iter()
+            .map(|o| o["kind"].to_string())
+            .collect();
         assert_eq!(kinds, ["\"A\"", "\"B\""]);
         assert!(parse("kind: A\n").is_err() && parse("- 1\n").is_err());
     }

@@ -51,15 +51,26 @@ impl Resource {
 
     /// `group/version`.
     pub fn api_version(&self) -> String {
-        if self.group.is_empty() { self.version.clone() } else { format!("{}/{}", self.group, self.version) }
+        if self.group.is_empty() {
+            self.version.clone()
+        } else {
+            format!("{}/{}", self.group, self.version)
+        }
     }
 
     fn is_called(&self, word: &str) -> bool {
-        let (name, group) = word.split_once('.').map_or((word, None), |(n, g)| (n, Some(g)));
-        let named = [&self.plural, &self.singular].into_iter().chain(&self.short_names).any(|n| n == name)
+        let (name, group) = word
+            .split_once('.')
+            .map_or((word, None), |(n, g)| (n, Some(g)));
+        let named = [&self.plural, &self.singular]
+            .into_iter()
+            .chain(&self.short_names)
+            .any(|n| n == name)
             || self.kind.to_lowercase() == name;
         let grouped = group.is_none_or(|g| {
-            g == self.group || g.strip_suffix(&format!(".{}", self.group)).is_some_and(|v| v == self.version)
+            g == self.group
+                || g.strip_suffix(&format!(".{}", self.group))
+                    .is_some_and(|v| v == self.version)
         });
         named && grouped
     }
@@ -94,7 +105,11 @@ impl Resources {
     pub fn find_all(&self, words: &str) -> anyhow::Result<Vec<&Resource>> {
         let mut found = Vec::new();
         for word in words.split(',').filter(|w| !w.is_empty()) {
-            let members: Vec<&Resource> = self.0.iter().filter(|r| r.categories.iter().any(|c| c == word)).collect();
+            let members: Vec<&Resource> = self
+                .0
+                .iter()
+                .filter(|r| r.categories.iter().any(|c| c == word))
+                .collect();
             if members.is_empty() {
                 found.push(self.find(word)?);
             } else {
@@ -106,7 +121,10 @@ impl Resources {
 
     /// The type of an object in a manifest.
     pub fn of_object(&self, api_version: &str, kind: &str) -> anyhow::Result<&Resource> {
-        let found = self.0.iter().find(|r| r.kind == kind && r.api_version() == api_version);
+        let found = self
+            .0
+            .iter()
+            .find(|r| r.kind == kind && r.api_version() == api_version);
         found.with_context(|| format!("no matches for kind {kind:?} in version {api_version:?}"))
     }
 }
@@ -123,7 +141,10 @@ fn read_group(group: &Value, out: &mut Vec<Resource>) {
             out.push(Resource {
                 group: name.to_owned(),
                 version: version["version"].as_str().unwrap_or("").to_owned(),
-                kind: resource["responseKind"]["kind"].as_str().unwrap_or("").to_owned(),
+                kind: resource["responseKind"]["kind"]
+                    .as_str()
+                    .unwrap_or("")
+                    .to_owned(),
                 plural: text("resource"),
                 singular: text("singularResource"),
                 short_names: texts("shortNames"),
@@ -135,7 +156,10 @@ fn read_group(group: &Value, out: &mut Vec<Resource>) {
 }
 
 /// What arguments name: types and names of each, as `TYPE NAME…`, `TYPE/NAME…` or `TYPE,TYPE`.
-pub fn targets<'a>(resources: &'a Resources, words: &[String]) -> anyhow::Result<Vec<(&'a Resource, Vec<String>)>> {
+pub fn targets<'a>(
+    resources: &'a Resources,
+    words: &[String],
+) -> anyhow::Result<Vec<(&'a Resource, Vec<String>)>> {
     let Some(first) = words.first() else {
         bail!("name a type of object, such as pods or deployment/web");
     };
@@ -151,7 +175,10 @@ pub fn targets<'a>(resources: &'a Resources, words: &[String]) -> anyhow::Result
     }
     let names = words[1..].to_vec();
     let found = resources.find_all(first)?;
-    Ok(found.into_iter().map(|resource| (resource, names.clone())).collect())
+    Ok(found
+        .into_iter()
+        .map(|resource| (resource, names.clone()))
+        .collect())
 }
 
 #[cfg(test)]
@@ -174,12 +201,21 @@ mod tests {
     #[test]
     fn types_have_many_names() {
         let all = Resources(vec![deployments()]);
-        for word in ["deploy", "Deployment", "deployments", "deployment.apps", "deployments.v1.apps"] {
+        for word in [
+            "deploy",
+            "Deployment",
+            "deployments",
+            "deployment.apps",
+            "deployments.v1.apps",
+        ] {
             assert!(all.find(word).is_ok(), "{word}");
         }
         assert!(all.find("pods").is_err() && all.find("deploy.other").is_err());
         let named = targets(&all, &["deploy/web".into()]).expect("valid");
         assert_eq!(named[0].1, ["web"]);
-        assert_eq!(deployments().path(Some("n"), Some("web")), "/apis/apps/v1/namespaces/n/deployments/web");
+        assert_eq!(
+            deployments().path(Some("n"), Some("web")),
+            "/apis/apps/v1/namespaces/n/deployments/web"
+        );
     }
 }

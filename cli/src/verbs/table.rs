@@ -17,18 +17,26 @@ pub struct View<'a> {
 
 /// Cells as text, heading first.
 pub fn cells(table: &Value, view: View<'_>) -> Vec<Vec<String>> {
-    let columns = table["columnDefinitions"].as_array().cloned().unwrap_or_default();
+    let columns = table["columnDefinitions"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
     let shown: Vec<usize> = (0..columns.len())
         .filter(|i| view.wide || columns[*i]["priority"].as_i64().unwrap_or(0) == 0)
         .collect();
     let mut out = Vec::new();
     if !view.no_headers && !columns.is_empty() {
-        let heads = shown.iter().map(|i| columns[*i]["name"].as_str().unwrap_or("").to_uppercase());
+        let heads = shown
+            .iter()
+            .map(|i| columns[*i]["name"].as_str().unwrap_or("").to_uppercase());
         let namespace = view.namespace.then(|| "NAMESPACE".to_owned());
         out.push(namespace.into_iter().chain(heads).collect());
     }
     for row in table["rows"].as_array().into_iter().flatten() {
-        let namespace = row["object"]["metadata"]["namespace"].as_str().unwrap_or("").to_owned();
+        let namespace = row["object"]["metadata"]["namespace"]
+            .as_str()
+            .unwrap_or("")
+            .to_owned();
         let values = shown.iter().map(|i| {
             let text = text(&row["cells"][*i]);
             match view.prefix {
@@ -36,7 +44,13 @@ pub fn cells(table: &Value, view: View<'_>) -> Vec<Vec<String>> {
                 _ => text,
             }
         });
-        out.push(view.namespace.then_some(namespace).into_iter().chain(values).collect());
+        out.push(
+            view.namespace
+                .then_some(namespace)
+                .into_iter()
+                .chain(values)
+                .collect(),
+        );
     }
     out
 }
@@ -52,7 +66,13 @@ fn text(cell: &Value) -> String {
 /// Rows in columns, three spaces apart.
 pub fn align(rows: &[Vec<String>]) -> String {
     let n_columns = rows.iter().map(Vec::len).max().unwrap_or(0);
-    let width = |i: usize| rows.iter().filter_map(|r| r.get(i)).map(|c| c.chars().count()).max().unwrap_or(0);
+    let width = |i: usize| {
+        rows.iter()
+            .filter_map(|r| r.get(i))
+            .map(|c| c.chars().count())
+            .max()
+            .unwrap_or(0)
+    };
     let widths: Vec<usize> = (0..n_columns).map(width).collect();
     let mut out = String::new();
     for row in rows {
@@ -78,9 +98,19 @@ mod tests {
             "columnDefinitions": [{"name": "Name", "format": "name", "priority": 0}, {"name": "Node", "priority": 1}],
             "rows": [{"cells": ["web", "n1"], "object": {"metadata": {"namespace": "default"}}}],
         });
-        let narrow = View { prefix: Some("pod"), namespace: true, ..Default::default() };
-        assert_eq!(align(&cells(&table, narrow)), "NAMESPACE   NAME\ndefault     pod/web\n");
-        let wide = View { wide: true, ..Default::default() };
+        let narrow = View {
+            prefix: Some("pod"),
+            namespace: true,
+            ..Default::default()
+        };
+        assert_eq!(
+            align(&cells(&table, narrow)),
+            "NAMESPACE   NAME\ndefault     pod/web\n"
+        );
+        let wide = View {
+            wide: true,
+            ..Default::default()
+        };
         assert_eq!(align(&cells(&table, wide)), "NAME   NODE\nweb    n1\n");
     }
 }

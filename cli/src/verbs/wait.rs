@@ -16,8 +16,14 @@ const LOOK_PERIOD: Duration = Duration::from_millis(200);
 /// What is waited for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Goal {
-    Condition { kind: String, status: String },
-    Field { pointer: String, value: Option<String> },
+    Condition {
+        kind: String,
+        status: String,
+    },
+    Field {
+        pointer: String,
+        value: Option<String>,
+    },
     Delete,
     Create,
 }
@@ -43,7 +49,11 @@ pub struct WaitArgs {
 
 fn goal(text: &str) -> Result<Goal, String> {
     if text == "delete" || text == "create" {
-        return Ok(if text == "delete" { Goal::Delete } else { Goal::Create });
+        return Ok(if text == "delete" {
+            Goal::Delete
+        } else {
+            Goal::Create
+        });
     }
     if let Some(rest) = text.strip_prefix("condition=") {
         let (kind, status) = rest.split_once('=').unwrap_or((rest, "true"));
@@ -60,7 +70,9 @@ fn goal(text: &str) -> Result<Goal, String> {
         };
         let path = path.trim_start_matches('{').trim_end_matches('}');
         let steps = path.split('.').filter(|s| !s.is_empty());
-        let pointer = steps.map(|step| format!("/{}", step.replace('[', "/").replace(']', ""))).collect();
+        let pointer = steps
+            .map(|step| format!("/{}", step.replace('[', "/").replace(']', "")))
+            .collect();
         return Ok(Goal::Field { pointer, value });
     }
     Err("wait for condition=NAME[=VALUE], jsonpath={.PATH}[=VALUE], delete or create".to_owned())
@@ -72,21 +84,30 @@ fn reached(goal: &Goal, object: &Value) -> bool {
         Goal::Delete => false,
         Goal::Condition { kind, status } => {
             let conditions = object["status"]["conditions"].as_array();
-            let found = conditions
-                .into_iter()
-                .flatten()
-                .find(|c| c["type"].as_str().is_some_and(|t| t.to_lowercase() == *kind));
+            let found = conditions.into_iter().flatten().find(|c| {
+                c["type"]
+                    .as_str()
+                    .is_some_and(|t| t.to_lowercase() == *kind)
+            });
             // A status that is older than the spec says nothing about it.
             let generation = object["metadata"]["generation"].as_i64();
             let observed = object["status"]["observedGeneration"].as_i64();
             let current = observed.is_none() || observed >= generation;
-            current && found.is_some_and(|c| c["status"].as_str().is_some_and(|s| s.to_lowercase() == *status))
+            current
+                && found.is_some_and(|c| {
+                    c["status"]
+                        .as_str()
+                        .is_some_and(|s| s.to_lowercase() == *status)
+                })
         }
         Goal::Field { pointer, value } => match (object.pointer(pointer), value) {
             (None | Some(Value::Null), _) => false,
             (Some(_), None) => true,
             (Some(Value::String(found)), Some(wanted)) => found == wanted,
-            (Some(found), Some(wanted)) => found.to_string() == *wanted,
+            (Some(found), Some(wanted)) => {
+                let found = found.to_string();
+                found == *wanted
+            }
         },
     }
 }
@@ -101,29 +122,64 @@ pub async fn run(args: WaitArgs) -> anyhow::Result<()> {
             let names = match (names.is_empty(), &args.selector) {
                 (false, _) => names,
                 (true, Some(selector)) => list(&api, resource, &namespace, selector).await?,
-                (true, None) => bail!("name the {} to wait for, or select some with -l", resource.plural),
+                (true, None) => bail!(
+                    "name the {} to wait for, or select some with -l",
+                    resource.plural
+                ),
             };
             for name in names {
                 one(&api, resource, &namespace, &name, &args.goal).await?;
-                let what = if args.goal == Goal::Delete { "deleted" } else { "condition met" };
+                let what = if args.goal == Goal::Delete {
+                    "deleted"
+                } else {
+                    "condition met"
+                };
                 print(&format!("{}/{name} {what}\n", resource.qualified()));
             }
         }
         Ok(())
     };
-    tokio::time::timeout(limit, work)
-        .await
-        .with_context(|| format!("timed out after {} s waiting for what --for names", args.timeout))?
+    tokio::time::timeout(limit, work).await.with_context(|| {
+        format!(
+            "timed out after {} s waiting for what --for names",
+            args.timeout
+        )
+    })?
 }
 
-async fn list(api: &Api, resource: &Resource, namespace: &str, selector: &str) -> anyhow::Result<Vec<String>> {
-    let path = format!("{}?labelSelector={}", resource.path(Some(namespace), None), escape(selector));
-    let items = api.get(&path).await?["items"].as_array().cloned().unwrap_or_default();
-    anyhow::ensure!(!items.is_empty(), "no {} match {selector:?}", resource.plural);
-    Ok(items.iter().filter_map(|i| i["metadata"]["name"].as_str().map(str::to_owned)).collect())
+async fn list(
+    api: &Api,
+    resource: &Resource,
+    namespace: &str,
+    selector: &str,
+) -> anyhow::Result<Vec<String>> {
+    let path = format!(
+        "{}?labelSelector={}",
+        resource.path(Some(namespace), None),
+        escape(selector)
+    );
+    let items = api.get(&path).await?["items"]
+        .as_array()
+        .cloned()
+        .unwrap_or_default();
+    anyhow::ensure!(
+        !items.is_empty(),
+        "no {} match {selector:?}",
+        resource.plural
+    );
+    Ok(items
+        .iter()
+        .filter_map(|i| i["metadata"]["name"].as_str().map(str::to_owned))
+        .collect())
 }
 
-async fn one(api: &Api, resource: &Resource, namespace: &str, name: &str, goal: &Goal) -> anyhow::Result<()> {
+async fn one(
+    api: &Api,
+    resource: &Resource,
+    namespace: &str,
+    name: &str,
+    goal: &Goal,
+) -> anyhow::Result<()> {
     let path = resource.path(Some(namespace), Some(name));
     if *goal == Goal::Delete {
         return super::delete::until_gone(api, &path).await;

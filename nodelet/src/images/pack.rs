@@ -89,6 +89,9 @@ fn append(
     header.set_mode(mode);
     header.set_uid(0);
     header.set_gid(0);
+    header.set_mtime(0);
+    header.set_uid(0);
+    header.set_gid(0);
     // The same program makes the same image, whenever it is packed.
     header.set_mtime(0);
     header.set_cksum();

@@ -28,28 +28,45 @@ impl Namespace {
             unshare(CloneFlags::CLONE_NEWNET).expect("root makes namespaces");
             File::open("/proc/thread-self/ns/net").expect("a thread has a namespace")
         };
-        Self(std::thread::spawn(make).join().expect("the thread ends well"))
+        Self(
+            std::thread::spawn(make)
+                .join()
+                .expect("the thread ends well"),
+        )
     }
 
     /// The file's path for others of this process.
     fn path(&self) -> PathBuf {
-        PathBuf::from(format!("/proc/{}/fd/{}", std::process::id(), self.0.as_raw_fd()))
+        PathBuf::from(format!(
+            "/proc/{}/fd/{}",
+            std::process::id(),
+            self.0.as_raw_fd()
+        ))
     }
 
     /// Runs something inside on a thread with a runtime.
-    fn run<T: Send + 'static, F: Future<Output = T>>(&self, work: impl FnOnce() -> F + Send + 'static) -> T {
+    fn run<T: Send + 'static, F: Future<Output = T>>(
+        &self,
+        work: impl FnOnce() -> F + Send + 'static,
+    ) -> T {
         let namespace = self.0.try_clone().expect("a descriptor");
         let inside = move || {
             setns(namespace, CloneFlags::CLONE_NEWNET).expect("root enters namespaces");
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_all()
+                .build()
+                .expect("a runtime");
             runtime.block_on(work())
         };
-        std::thread::spawn(inside).join().expect("the work does not panic")
+        std::thread::spawn(inside)
+            .join()
+            .expect("the work does not panic")
     }
 
     /// Answers connections with a word until the test ends.
     fn serve(&self, port: u16, word: &'static str) {
-        let listener = self.run(move || async move { TcpListener::bind(("0.0.0.0", port)).expect("binds") });
+        let listener =
+            self.run(move || async move { TcpListener::bind(("0.0.0.0", port)).expect("binds") });
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
                 let _ = std::io::Write::write_all(&mut { stream }, word.as_bytes());
@@ -71,8 +88,15 @@ impl Namespace {
     fn shell(&self, script: &str) -> String {
         let script = script.to_owned();
         self.run(move || async move {
-            let output = Command::new("sh").args(["-c", &script]).output().expect("sh runs");
-            assert!(output.status.success(), "{script}: {}", String::from_utf8_lossy(&output.stderr));
+            let output = Command::new("sh")
+                .args(["-c", &script])
+                .output()
+                .expect("sh runs");
+            assert!(
+                output.status.success(),
+                "{script}: {}",
+                String::from_utf8_lossy(&output.stderr)
+            );
             String::from_utf8_lossy(&output.stdout).into_owned()
         })
     }
@@ -90,12 +114,19 @@ fn rules(id: &str, pods: Range, services: Vec<ServicePort>) -> Rules {
         pod_ranges: [pods].into(),
         service_range: range("10.96.0.0/16"),
         bridge: Names::new(id).bridge(),
-        bridge_filters: std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables").exists(),
+        bridge_filters: std::path::Path::new("/proc/sys/net/bridge/bridge-nf-call-iptables")
+            .exists(),
     }
 }
 
 fn service(name: &str, ip: u8, endpoints: &[Ipv4Addr]) -> ServicePort {
-    let endpoints: Vec<_> = endpoints.iter().map(|address| Endpoint { address: *address, port: 8080 }).collect();
+    let endpoints: Vec<_> = endpoints
+        .iter()
+        .map(|address| Endpoint {
+            address: *address,
+            port: 8080,
+        })
+        .collect();
     ServicePort {
         name: name.into(),
         protocol: Protocol::Tcp,
@@ -132,30 +163,58 @@ fn pods_reach_services_and_nothing_is_left_behind() {
         let names = Names::new(id);
         // Twice: an agent that starts again takes up what is there.
         for _ in 0..2 {
-            let made = Bridge::ensure(links.clone(), names.clone(), pods, range("10.96.0.0/16"), bridge::MTU).await;
+            let made = Bridge::ensure(
+                links.clone(),
+                names.clone(),
+                pods,
+                range("10.96.0.0/16"),
+                bridge::MTU,
+            )
+            .await;
             let bridge = made.expect("a bridge");
-            bridge.attach("one", &path_one, ip_one).await.expect("attaches");
-            bridge.attach("two", &path_two, ip_two).await.expect("attaches");
+            bridge
+                .attach("one", &path_one, ip_one)
+                .await
+                .expect("attaches");
+            bridge
+                .attach("two", &path_two, ip_two)
+                .await
+                .expect("attaches");
         }
     };
     node.run(connect);
     one.serve(8080, "one");
     two.serve(8080, "two");
-    assert_eq!(one.fetch(ip_two, 8080).expect("pods reach each other"), "two");
+    assert_eq!(
+        one.fetch(ip_two, 8080).expect("pods reach each other"),
+        "two"
+    );
 
     let mut sticky = service("sticky", 12, &[ip_one, ip_two]);
     sticky.affinity = Some(60);
     let mut public = service("public", 13, &[ip_two]);
     (public.node_port, public.external_ips) = (Some(30080), vec![Ipv4Addr::new(203, 0, 113, 5)]);
-    let mut wanted = rules(id, pods, vec![
-        service("both", 10, &[ip_one, ip_two]),
-        service("none", 11, &[]),
-        sticky,
-        public,
-        service("self", 14, &[ip_one]),
-    ]);
-    let to = Endpoint { address: ip_one, port: 8080 };
-    wanted.host_ports = vec![PodPort { host_ip: None, host_port: 8088, protocol: Protocol::Tcp, to }];
+    let mut wanted = rules(
+        id,
+        pods,
+        vec![
+            service("both", 10, &[ip_one, ip_two]),
+            service("none", 11, &[]),
+            sticky,
+            public,
+            service("self", 14, &[ip_one]),
+        ],
+    );
+    let to = Endpoint {
+        address: ip_one,
+        port: 8080,
+    };
+    wanted.host_ports = vec![PodPort {
+        host_ip: None,
+        host_port: 8088,
+        protocol: Protocol::Tcp,
+        to,
+    }];
     let apply = |rules: Rules| {
         node.run(move || async move {
             let mut table = Table::open(Names::new(id).table()).await.expect("opens");
@@ -164,32 +223,62 @@ fn pods_reach_services_and_nothing_is_left_behind() {
     };
     apply(wanted.clone());
 
-    let answers: std::collections::BTreeSet<_> = (0..24).map(|_| two.fetch(vip(10), 80).expect("answers")).collect();
+    let answers: std::collections::BTreeSet<_> = (0..24)
+        .map(|_| two.fetch(vip(10), 80).expect("answers"))
+        .collect();
     assert_eq!(answers.len(), 2, "both endpoints are used");
-    assert!(node.fetch(vip(10), 80).is_ok(), "the node itself reaches services");
+    assert!(
+        node.fetch(vip(10), 80).is_ok(),
+        "the node itself reaches services"
+    );
     let started = Instant::now();
     let refused = two.fetch(vip(11), 80).expect_err("nobody serves");
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
-    assert!(started.elapsed() < Duration::from_secs(1), "refused at once");
+    assert!(
+        started.elapsed() < Duration::from_secs(1),
+        "refused at once"
+    );
     assert_eq!(one.fetch(vip(14), 80).expect("a pod reaches itself"), "one");
-    let answers: std::collections::BTreeSet<_> = (0..12).map(|_| two.fetch(vip(12), 80).expect("answers")).collect();
+    let answers: std::collections::BTreeSet<_> = (0..12)
+        .map(|_| two.fetch(vip(12), 80).expect("answers"))
+        .collect();
     assert_eq!(answers.len(), 1, "a client stays with its endpoint");
     for client in [&node, &one] {
-        assert_eq!(client.fetch(Ipv4Addr::new(192, 0, 2, 7), 30080).expect("the node's port"), "two");
-        assert_eq!(client.fetch(Ipv4Addr::new(192, 0, 2, 7), 8088).expect("the host port"), "one");
+        assert_eq!(
+            client
+                .fetch(Ipv4Addr::new(192, 0, 2, 7), 30080)
+                .expect("the node's port"),
+            "two"
+        );
+        assert_eq!(
+            client
+                .fetch(Ipv4Addr::new(192, 0, 2, 7), 8088)
+                .expect("the host port"),
+            "one"
+        );
     }
-    assert_eq!(one.fetch(Ipv4Addr::new(203, 0, 113, 5), 80).expect("the external address"), "two");
+    assert_eq!(
+        one.fetch(Ipv4Addr::new(203, 0, 113, 5), 80)
+            .expect("the external address"),
+        "two"
+    );
 
     // What clients were told survives a change, what is gone goes.
     let kept = node.shell("nft list table ip corral-t1 | grep -c 'expires'");
     wanted.services.retain(|service| service.name != "both");
     apply(wanted.clone());
-    assert_eq!(node.shell("nft list table ip corral-t1 | grep -c 'expires'"), kept);
+    assert_eq!(
+        node.shell("nft list table ip corral-t1 | grep -c 'expires'"),
+        kept
+    );
     assert!(two.fetch(vip(10), 80).is_err());
     wanted.services.clear();
     apply(wanted);
     let left = node.shell("nft list table ip corral-t1");
-    assert!(!left.contains("set a-") && !left.contains("chain s-") && !left.contains("chain e-"), "{left}");
+    assert!(
+        !left.contains("set a-") && !left.contains("chain s-") && !left.contains("chain e-"),
+        "{left}"
+    );
 
     node.run(move || async move {
         for _ in 0..2 {
@@ -208,7 +297,14 @@ fn a_thousand_services_are_set_at_once() {
     let services: Vec<_> = (0..1000_u16)
         .map(|n| {
             let [high, low] = n.to_be_bytes();
-            let mut service = service(&format!("s{n}"), 0, &[Ipv4Addr::new(10, 77, high, low), Ipv4Addr::new(10, 77, 9, low)]);
+            let mut service = service(
+                &format!("s{n}"),
+                0,
+                &[
+                    Ipv4Addr::new(10, 77, high, low),
+                    Ipv4Addr::new(10, 77, 9, low),
+                ],
+            );
             service.cluster_ips = vec![Ipv4Addr::new(10, 96, high, low)];
             service
         })

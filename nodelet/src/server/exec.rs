@@ -270,11 +270,7 @@ async fn read(mut incoming: Incomings, mut input: Input, resizer: Resizer) {
             continue;
         };
         match *channel {
-            STDIN => {
-                if !write(&mut input, payload).await {
-                    input = Input::None;
-                }
-            }
+            STDIN => input = write(input, payload).await,
             RESIZE => resizer.resize(payload).await,
             CLOSE if payload == [STDIN] => input = Input::None,
             _ => {}
@@ -282,12 +278,14 @@ async fn read(mut incoming: Incomings, mut input: Input, resizer: Resizer) {
     }
 }
 
-async fn write(input: &mut Input, bytes: &[u8]) -> bool {
-    match input {
+/// Writes input; what cannot be written to any more is let go.
+async fn write(mut input: Input, bytes: &[u8]) -> Input {
+    let open = match &mut input {
         Input::None => true,
         Input::Pipe(pipe) => pipe.write_all(bytes).await.is_ok(),
         Input::Terminal(terminal) => write_terminal(terminal, bytes).await,
-    }
+    };
+    if open { input } else { Input::None }
 }
 
 async fn write_terminal(terminal: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> bool {

@@ -185,7 +185,7 @@ impl Scenario {
                 let line = String::from_utf8_lossy(&line).into_owned();
                 line.contains("corral-nodelet-shim") && line.contains(&mine)
             })
-            .filter(|pid| !std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_err())
+            .filter(|pid| std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok())
             .collect()
     }
 

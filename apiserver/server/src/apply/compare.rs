@@ -67,10 +67,10 @@ fn walk(
             match (old, new) {
                 (None, Some(_)) if !implied => out.added.insert(path),
                 (Some(_), None) => out.removed.insert(path),
-                (Some(before), Some(after)) if is_leaf(node, before) != is_leaf(node, after) => {
-                    if !implied {
-                        out.modified.insert(path);
-                    }
+                (Some(before), Some(after))
+                    if !implied && is_leaf(node, before) != is_leaf(node, after) =>
+                {
+                    out.modified.insert(path);
                 }
                 _ => {}
             }

@@ -42,7 +42,7 @@ pub enum WatchItem {
     /// Where the watch stands; `true` at the end of the initial objects.
     Bookmark(Revision, bool),
     /// The watch has failed and ends.
-    Failed(Status),
+    Failed(Box<Status>),
 }
 
 enum Source {
@@ -170,22 +170,22 @@ impl Watcher {
             let more = match &mut self.source {
                 Source::Ring(next) => {
                     let next = *next;
-                    self.from_ring(next).await
+                    self.pull_ring(next).await
                 }
-                Source::Store(_) => self.from_store().await,
+                Source::Store(_) => self.pull_store().await,
             };
             more?;
         }
     }
 
     /// Fills `ready`, or waits for news; `None` at the end of the watch.
-    async fn from_ring(&mut self, next: u64) -> Option<()> {
+    async fn pull_ring(&mut self, next: u64) -> Option<()> {
         let mut reached = self.cacher.reached.subscribe();
         let Some((events, revision)) = self.cacher.batch(next) else {
             let oldest = self.cacher.read().oldest;
             let message = format!("too old resource version: {} ({oldest})", self.seen);
             self.ready
-                .push_back(WatchItem::Failed(Status::expired(message)));
+                .push_back(WatchItem::Failed(Box::new(Status::expired(message))));
             return Some(());
         };
         if events.is_empty() {
@@ -199,7 +199,7 @@ impl Watcher {
         Some(())
     }
 
-    async fn from_store(&mut self) -> Option<()> {
+    async fn pull_store(&mut self) -> Option<()> {
         let Source::Store(stream) = &mut self.source else {
             return Some(());
         };
@@ -211,7 +211,7 @@ impl Watcher {
             None => return None,
             Some(Err(error)) => self
                 .ready
-                .push_back(WatchItem::Failed(storage_status(&error))),
+                .push_back(WatchItem::Failed(Box::new(storage_status(&error)))),
             Some(Ok(WatchEvent::Progress(revision))) => self.seen = self.seen.max(revision),
             Some(Ok(event)) => {
                 if let Some(event) = self.cacher.event(&event) {

@@ -188,7 +188,12 @@ async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     bind_to(call, resource, &call.info.name, &body).await
 }
 
-async fn bind_to(call: &Call, resource: &Resource, name: &str, body: &Value) -> Result<Answer, Status> {
+async fn bind_to(
+    call: &Call,
+    resource: &Resource,
+    name: &str,
+    body: &Value,
+) -> Result<Answer, Status> {
     let cx = call.write_context()?;
     let target = &body["target"];
     let node = target["name"].as_str().unwrap_or("").to_owned();

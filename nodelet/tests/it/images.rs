@@ -1,0 +1,236 @@
+//! Images made, imported, pulled from a registry, and run.
+
+use std::io::Write;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use corral_nodelet::images::reference::Reference;
+use corral_nodelet::images::{Images, PullPolicy, archive, pack};
+use serde_json::json;
+
+use crate::scenario::Scenario;
+
+/// A static program: it says what it sees.
+const PROGRAM: &str = r#"
+#include <stdio.h>
+#include <stdlib.h>
+#include <dirent.h>
+int main(int argc, char **argv) {
+    printf("args %d %s\n", argc, argc > 1 ? argv[1] : "-");
+    DIR *d = opendir("/"); struct dirent *e;
+    while ((e = readdir(d))) printf("root %s\n", e->d_name);
+    FILE *f = fopen("/written", "w");
+    printf("write %s\n", f ? "ok" : "no");
+    return 0;
+}
+"#;
+
+fn program(directory: &Path) -> std::path::PathBuf {
+    let (source, program) = (directory.join("p.c"), directory.join("prog"));
+    std::fs::write(&source, PROGRAM).expect("written");
+    let status = Command::new("gcc")
+        .args(["-static", "-O1", "-o"])
+        .arg(&program)
+        .arg(&source)
+        .status();
+    assert!(status.expect("a compiler").success());
+    program
+}
+
+fn packed(directory: &Path, name: &str) -> std::path::PathBuf {
+    let out = directory.join("image.tar");
+    let file = std::fs::File::create(&out).expect("a file");
+    pack::pack(
+        &program(directory),
+        &Reference::parse(name).expect("a name"),
+        file,
+    )
+    .expect("packed");
+    out
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_packed_program_is_imported_and_runs_in_its_own_root() {
+    let scenario = Scenario::new("image").await;
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let archive_path = packed(directory.path(), "prog:1");
+    let store = scenario.shared().0.images.store().clone();
+    let images = archive::import(&store, &archive_path, None).expect("imported");
+    assert_eq!(images[0].name, "docker.io/library/prog:1");
+    scenario.create(
+        json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"restartPolicy": "Never",
+        "containers": [{"name": "c", "image": "prog:1", "args": ["hi"]}]}}),
+    );
+    let pod = scenario
+        .wait_for("p", |pod| pod["status"]["phase"] == "Succeeded")
+        .await;
+    let id = pod["status"]["containerStatuses"][0]["imageID"]
+        .as_str()
+        .expect("an id")
+        .to_owned();
+    assert!(id.starts_with("docker.io/library/prog@sha256:"), "{id}");
+    let log = scenario.log("p", "c", 0);
+    assert!(
+        log.contains("args 2 hi") && log.contains("root prog") && log.contains("write ok"),
+        "{log}"
+    );
+    assert!(
+        !log.contains("root home"),
+        "the machine's own root must not be seen: {log}"
+    );
+    assert!(
+        store
+            .remove(&Reference::parse("prog:1").expect("a name"))
+            .expect("removed")
+    );
+    assert_eq!(store.collect(&Default::default()).expect("collected"), 1);
+    scenario.delete("p", 0);
+    scenario.wait_gone("p").await;
+    scenario.finish().await;
+}
+
+struct Registry {
+    child: Child,
+    port: u16,
+}
+
+impl Registry {
+    fn start(directory: &Path) -> Self {
+        // The registry cannot tell which port it chose; one that was free a moment ago is as good as it gets.
+        let port = std::net::TcpListener::bind("127.0.0.1:0")
+            .and_then(|l| l.local_addr())
+            .expect("a port")
+            .port();
+        let config = directory.join("registry.yml");
+        let root = directory.join("registry");
+        let text = format!(
+            "version: 0.1\nlog: {{level: error}}\nstorage: {{filesystem: {{rootdirectory: {}}}}}\nhttp: {{addr: '127.0.0.1:{port}'}}\n",
+            root.display()
+        );
+        std::fs::write(&config, text).expect("written");
+        let child = Command::new("docker-registry")
+            .arg("serve")
+            .arg(&config)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("docker-registry is installed");
+        while std::net::TcpStream::connect(("127.0.0.1", port)).is_err() {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        Self { child, port }
+    }
+}
+
+impl Drop for Registry {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn images_are_pulled_from_a_registry() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let registry = Registry::start(directory.path());
+    let archive_path = packed(directory.path(), "prog:1");
+    let name = format!("localhost:{}/team/prog:1", registry.port);
+    let pushed = Command::new("skopeo")
+        .args(["copy", "--insecure-policy", "--dest-tls-verify=false"])
+        .arg(format!("oci-archive:{}", archive_path.display()))
+        .arg(format!("docker://{name}"))
+        .output()
+        .expect("skopeo is installed");
+    assert!(
+        pushed.status.success(),
+        "{}",
+        String::from_utf8_lossy(&pushed.stderr)
+    );
+    let images = Images::open(&directory.path().join("images"), vec![]).expect("a store");
+    let never = images
+        .ensure(&name, PullPolicy::Never, &[])
+        .await
+        .expect_err("not here yet");
+    assert_eq!(never.reason(), "ErrImageNeverPull");
+    let image = images
+        .ensure(&name, PullPolicy::IfNotPresent, &[])
+        .await
+        .expect("pulled");
+    assert_eq!(image.config.entrypoint, ["/prog"]);
+    let layer = images
+        .store()
+        .layers_dir()
+        .join(&image.layers.as_ref().expect("layers")[0]);
+    assert!(layer.join("prog").exists());
+    let again = images
+        .ensure(&name, PullPolicy::Always, &[])
+        .await
+        .expect("pulled again");
+    assert_eq!(again, image);
+    let absent = format!("localhost:{}/team/absent:1", registry.port);
+    assert_eq!(
+        images
+            .ensure(&absent, PullPolicy::Always, &[])
+            .await
+            .expect_err("absent")
+            .reason(),
+        "ErrImagePull"
+    );
+}
+
+#[test]
+fn layers_with_whiteouts_and_traps_unpack_safely() {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut add = |path: &str, kind: tar::EntryType, link: Option<&str>, bytes: &[u8]| {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o644);
+        header.set_uid(0);
+        header.set_gid(0);
+        if let Some(link) = link {
+            header.set_link_name(link).expect("a link");
+        }
+        // Written by hand: the library refuses names that a hostile archive would have.
+        header.as_gnu_mut().expect("GNU").name[..path.len()].copy_from_slice(path.as_bytes());
+        header.set_cksum();
+        archive.append(&header, bytes).expect("appended");
+    };
+    add("dir/.wh.gone", tar::EntryType::Regular, None, b"");
+    add("whole/.wh..wh..opq", tar::EntryType::Regular, None, b"");
+    add("trap", tar::EntryType::Symlink, Some("/tmp"), b"");
+    add("trap/inside", tar::EntryType::Regular, None, b"safe");
+    let bytes = archive.into_inner().expect("bytes");
+    let target = directory.path().join("layer");
+    corral_nodelet::images::unpack::unpack(bytes.as_slice(), &target).expect("unpacked");
+    assert!(
+        target
+            .join("trap")
+            .symlink_metadata()
+            .expect("there")
+            .is_dir(),
+        "the link was replaced, not followed"
+    );
+    assert_eq!(
+        std::fs::read(target.join("trap/inside")).expect("there"),
+        b"safe"
+    );
+    let gone = std::fs::symlink_metadata(target.join("dir/gone")).expect("there");
+    assert!(std::os::unix::fs::FileTypeExt::is_char_device(
+        &gone.file_type()
+    ));
+
+    let mut archive = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(0);
+    header.as_gnu_mut().expect("GNU").name[..9].copy_from_slice(b"../escape");
+    header.set_cksum();
+    archive.append(&header, std::io::empty()).expect("appended");
+    let mut bytes = archive.into_inner().expect("bytes");
+    bytes.flush().expect("a vector");
+    let refused =
+        corral_nodelet::images::unpack::unpack(bytes.as_slice(), &directory.path().join("other"));
+    assert!(refused.is_err() && !directory.path().join("escape").exists());
+}
