@@ -28,6 +28,8 @@ const SHARED_CACHES: &str = "shared-caches";
 
 /// The addresses of Services unless somebody says otherwise.
 const DEFAULT_SERVICES: &str = "10.96.0.0/16";
+/// The addresses of all pods unless somebody says otherwise.
+const DEFAULT_PODS: &str = "10.244.0.0/16";
 
 /// What every control plane can be told.
 #[derive(Debug, Clone, Args)]
@@ -143,6 +145,7 @@ impl ControlPlane {
             tasks,
         );
         if !args.no_controllers {
+            let pods = args.pod_range.map(|range| range.to_string());
             self.tasks.spawn(corral_controllers::start(
                 corral_controllers::ControllersConfig {
                     clients,
@@ -150,6 +153,7 @@ impl ControlPlane {
                     registry: self.registry.clone(),
                     shutdown: self.clients_stop.clone(),
                     root_ca: Some(self.server.ca().to_owned()),
+                    cluster_cidr: Some(pods.unwrap_or_else(|| DEFAULT_PODS.to_owned())),
                     enabled: corral_controllers::Name::ALL.iter().copied().collect(),
                     clock: Arc::new(corral_runtime::SystemClock),
                 },

@@ -164,7 +164,7 @@ impl Api {
 fn unquote(header: &str) -> String {
     let text = header
         .split_once('"')
-        .map_or(header, |(_, rest)| rest.trim_end_matches('"'));
+        .map_or(header, |(_, rest)| rest.strip_suffix('"').unwrap_or(rest));
     text.replace("\\\"", "\"").replace("\\\\", "\\")
 }
 

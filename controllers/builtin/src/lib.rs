@@ -14,6 +14,7 @@ mod endpointslice;
 mod garbagecollector;
 mod job;
 mod namespace;
+mod nodeipam;
 mod nodelifecycle;
 mod ownership;
 mod podgc;

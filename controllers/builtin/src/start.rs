@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::{ClientFactory, Context};
 use crate::{
     cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace,
-    nodelifecycle, podgc, replicaset, rootca, serviceaccount,
+    nodeipam, nodelifecycle, podgc, replicaset, rootca, serviceaccount,
 };
 
 /// A controller.
@@ -28,6 +28,7 @@ pub enum Name {
     Namespace,
     ServiceAccount,
     RootCa,
+    NodeIpam,
     NodeLifecycle,
     PodGc,
     GarbageCollector,
@@ -46,6 +47,7 @@ impl Name {
         Self::Namespace,
         Self::ServiceAccount,
         Self::RootCa,
+        Self::NodeIpam,
         Self::NodeLifecycle,
         Self::PodGc,
         Self::GarbageCollector,
@@ -81,6 +83,8 @@ pub struct ControllersConfig {
     pub shutdown: CancellationToken,
     /// The cluster's CA certificate in PEM, published into every namespace.
     pub root_ca: Option<String>,
+    /// The addresses of all pods in CIDR notation, of which each node is given a part.
+    pub cluster_cidr: Option<String>,
     /// Which controllers run.
     pub enabled: BTreeSet<Name>,
     /// The time.
@@ -116,6 +120,10 @@ pub async fn start(config: ControllersConfig) {
             Name::RootCa => match &config.root_ca {
                 Some(certificate) => rootca::start(&context, certificate.clone()),
                 None => tracing::info!("no root certificate to publish"),
+            },
+            Name::NodeIpam => match &config.cluster_cidr {
+                Some(range) => nodeipam::start(&context, range),
+                None => tracing::info!("no pod addresses to give to nodes"),
             },
             Name::NodeLifecycle => nodelifecycle::start(&context),
             Name::PodGc => podgc::start(&context),

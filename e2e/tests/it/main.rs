@@ -5,5 +5,6 @@ mod apply;
 mod kubectl;
 mod lifecycle;
 mod streams;
+mod two_nodes;
 mod verbs;
 mod workloads;

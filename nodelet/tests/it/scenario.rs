@@ -178,7 +178,7 @@ impl Scenario {
     fn shims(&self) -> Vec<i32> {
         let mine = self.directory.path().to_string_lossy().into_owned();
         let entries = std::fs::read_dir("/proc").expect("processes").flatten();
-        entries
+        let all: Vec<i32> = entries
             .filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok())
             .filter(|pid| {
                 let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
@@ -186,7 +186,19 @@ impl Scenario {
                 line.contains("corral-nodelet-shim") && line.contains(&mine)
             })
             .filter(|pid| std::fs::read_link(format!("/proc/{pid}/ns/pid")).is_ok())
-            .collect()
+            .collect();
+        // A shim forks for each operation; such a child looks the same but is none.
+        let parent = |pid: i32| -> Option<i32> {
+            let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+            stat.rsplit(')')
+                .next()?
+                .split_whitespace()
+                .nth(1)?
+                .parse()
+                .ok()
+        };
+        let is_child = |pid: &i32| parent(*pid).is_some_and(|parent| all.contains(&parent));
+        all.iter().copied().filter(|pid| !is_child(pid)).collect()
     }
 
     pub fn running_shims(&self) -> usize {

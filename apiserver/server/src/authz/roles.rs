@@ -421,6 +421,17 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "node-ipam-controller",
+        &[
+            (
+                CORE,
+                &["nodes"],
+                &["get", "list", "patch", "update", "watch"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
         "pod-garbage-collector",
         &[
             (CORE, &["pods"], &["delete", "get", "list", "watch"]),
