@@ -49,7 +49,10 @@ async fn versions_are_matched_as_asked() {
         .as_str()
         .expect("a version")
         .to_owned();
-    fixture.config_map("b", "1").await;
+    let new = fixture.config_map("b", "1").await.body["metadata"]["resourceVersion"]
+        .as_str()
+        .expect("a version")
+        .to_owned();
     let exact = fixture
         .get(&format!(
             "{CMS}?resourceVersion={old}&resourceVersionMatch=Exact"
@@ -59,7 +62,7 @@ async fn versions_are_matched_as_asked() {
     assert_eq!(names(&exact), ["a"]);
     let newer = fixture
         .get(&format!(
-            "{CMS}?resourceVersion={old}&resourceVersionMatch=NotOlderThan"
+            "{CMS}?resourceVersion={new}&resourceVersionMatch=NotOlderThan"
         ))
         .await
         .body;
