@@ -342,6 +342,11 @@ impl Agent {
     }
 }
 
+/// How long killed processes may take to leave their cgroups.
+const CGROUPS_EMPTY_MAX: std::time::Duration = std::time::Duration::from_secs(10);
+/// How often it is tried again.
+const CGROUPS_LOOK_PERIOD: std::time::Duration = std::time::Duration::from_millis(50);
+
 /// Ends every pod of a data directory and removes what the node left on the machine, for `corral down`.
 ///
 /// No agent may run on the directory. Logs and images stay.
@@ -374,7 +379,14 @@ pub async fn stop_all(
         }
         count += 1;
     }
-    cgroups.remove_all().map_err(Error::Data)?;
+    // Killed processes leave their cgroups a moment later, and a cgroup with processes cannot be removed.
+    let deadline = tokio::time::Instant::now() + CGROUPS_EMPTY_MAX;
+    while let Err(error) = cgroups.remove_all() {
+        if tokio::time::Instant::now() >= deadline {
+            return Err(Error::Data(error));
+        }
+        tokio::time::sleep(CGROUPS_LOOK_PERIOD).await;
+    }
     Ok(count)
 }
 
