@@ -106,6 +106,16 @@ impl ControlPlane {
         std::fs::create_dir_all(&args.data_dir).with_context(|| {
             format!("cannot make the data directory {}", args.data_dir.display())
         })?;
+        // The store holds Secrets, and nobody but its owner has business in it.
+        let store = args.data_dir.join("store");
+        std::fs::create_dir_all(&store)
+            .and_then(|()| {
+                std::fs::set_permissions(
+                    &store,
+                    std::os::unix::fs::PermissionsExt::from_mode(0o700),
+                )
+            })
+            .with_context(|| format!("cannot make {} private", store.display()))?;
         let storage = open_store(args, &registry).await?;
         let server_stop = CancellationToken::new();
         let server = Server::start(ServerConfig {
