@@ -3,8 +3,11 @@
 pub mod agent;
 pub mod control_plane;
 pub mod down;
+pub mod etcd;
+pub mod identity;
 pub mod join;
 pub mod node;
+pub mod process_lock;
 pub mod ranges;
 pub mod server;
 pub mod signals;

@@ -205,6 +205,9 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The selectable field by whose value the objects are also found without looking at all of them.
+    const INDEXED_FIELD: Option<&'static str> = None;
+
     /// Whether the store keeps the objects in the form of another kind, because two groups serve the same objects.
     const CONVERTS: bool = false;
 
@@ -305,6 +308,8 @@ pub trait AnyKind: Send + Sync {
     fn warnings(&self, object: &Object) -> Vec<String>;
     /// See [`Kind::default_grace_period`].
     fn default_grace_period(&self, object: &Object) -> Option<i64>;
+    /// See [`Kind::INDEXED_FIELD`].
+    fn indexed_field(&self) -> Option<&'static str>;
     /// See [`Kind::selectable_fields`].
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)>;
     /// Names of the selectable fields.
@@ -405,6 +410,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn default_grace_period(&self, object: &Object) -> Option<i64> {
         K::default_grace_period(typed::<K>(object))
+    }
+    fn indexed_field(&self) -> Option<&'static str> {
+        K::INDEXED_FIELD
     }
     fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
         K::selectable_fields(typed::<K>(object))

@@ -3,17 +3,21 @@
 //! What a kind can decide alone is in `corral_kinds`. A plugin here is a function over the typed object.
 
 use std::net::Ipv4Addr;
+use std::sync::Arc;
 
 use corral_api::status::Status;
 use corral_kinds::{AnyKind, Object};
 use corral_storage::Operation;
 
-use crate::api::ApiRef;
+use crate::api::{Api, Late};
+use crate::authz::Authorizer;
 use crate::registry::WriteContext;
 
 mod namespace_lifecycle;
+mod node_restriction;
 mod pod_priority;
 mod pod_tolerations;
+mod rbac_escalation;
 mod runtime_class;
 mod service_account;
 mod service_addresses;
@@ -78,6 +82,10 @@ impl<'a> Attributes<'a> {
     }
 }
 
+fn stopping() -> Status {
+    Status::unavailable("the server is stopping")
+}
+
 /// What admission needs to know of the cluster.
 #[derive(Debug, Clone)]
 pub struct AdmissionConfig {
@@ -91,20 +99,23 @@ pub struct AdmissionConfig {
 
 /// The plugins.
 pub struct Admission {
-    api: ApiRef,
+    api: Late<Api>,
+    authorizer: Late<Authorizer>,
     config: AdmissionConfig,
 }
 
 impl Admission {
     /// Plugins over resources that exist later.
-    pub fn new(api: ApiRef, config: AdmissionConfig) -> Self {
-        Self { api, config }
+    pub fn new(api: Late<Api>, authorizer: Late<Authorizer>, config: AdmissionConfig) -> Self {
+        Self {
+            api,
+            authorizer,
+            config,
+        }
     }
 
-    fn api(&self) -> Result<std::sync::Arc<crate::api::Api>, Status> {
-        self.api
-            .get()
-            .ok_or_else(|| Status::unavailable("the server is stopping"))
+    fn api(&self) -> Result<Arc<Api>, Status> {
+        self.api.get().ok_or_else(stopping)
     }
 
     /// Changes an object before its rules are checked.
@@ -119,6 +130,7 @@ impl Admission {
     ) -> Result<(), Status> {
         let api = self.api()?;
         namespace_lifecycle::check(&api, attributes, object).await?;
+        node_restriction::check(attributes, object, old)?;
         if attributes.is("", "Pod", Action::Create) {
             service_account::admit(&api, attributes, object).await?;
             pod_priority::admit(&api, attributes, object)?;
@@ -130,7 +142,8 @@ impl Admission {
         {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
-        Ok(())
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        rbac_escalation::check(&authorizer, attributes, object, old)
     }
 
     /// Looks at an object as it will be stored. Nothing built in objects at this point; extensions will.
@@ -153,9 +166,10 @@ impl Admission {
     pub async fn delete(
         &self,
         kind: &'static dyn AnyKind,
-        _cx: &WriteContext,
+        cx: &WriteContext,
         name: &str,
     ) -> Result<(), Status> {
+        node_restriction::check_delete(&*self.api()?, kind, cx, name).await?;
         namespace_lifecycle::check_delete(kind, name)
     }
 

@@ -17,14 +17,30 @@ pub struct Api {
     pub storage: Arc<dyn Storage>,
 }
 
-/// How admission finds the resources that it looks at; filled once they exist.
-#[derive(Clone, Default)]
-pub struct ApiRef(Arc<OnceLock<Weak<Api>>>);
+/// How admission finds what it looks at and is itself a part of; filled once that exists.
+pub struct Late<T>(Arc<OnceLock<Weak<T>>>);
 
-impl ApiRef {
-    /// The resources, while the server lives.
-    pub fn get(&self) -> Option<Arc<Api>> {
+impl<T> Clone for Late<T> {
+    fn clone(&self) -> Self {
+        Self(self.0.clone())
+    }
+}
+
+impl<T> Default for Late<T> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<T> Late<T> {
+    /// The value, while the server lives.
+    pub fn get(&self) -> Option<Arc<T>> {
         self.0.get().and_then(Weak::upgrade)
+    }
+
+    /// Fills it; a second value is not taken.
+    pub fn fill(&self, value: &Arc<T>) {
+        let _ = self.0.set(Arc::downgrade(value));
     }
 }
 
@@ -32,9 +48,9 @@ impl Api {
     /// All built-in resources over a store.
     pub fn new(
         storage: Arc<dyn Storage>,
-        make_admission: impl FnOnce(ApiRef) -> Admission,
+        make_admission: impl FnOnce(Late<Self>) -> Admission,
     ) -> Arc<Self> {
-        let reference = ApiRef::default();
+        let reference = Late::default();
         let admission = Arc::new(make_admission(reference.clone()));
         let stored = all::RESOURCES
             .iter()
@@ -47,8 +63,7 @@ impl Api {
             })
             .collect();
         let api = Arc::new(Self { resources, storage });
-        // Set here and nowhere else, so it cannot be set already.
-        let _ = reference.0.set(Arc::downgrade(&api));
+        reference.fill(&api);
         api
     }
 

@@ -1,9 +1,47 @@
-//! Who may do what: role-based access control over the roles and bindings of the cluster.
+//! Who may do what: nodes what their pods need, everybody what the roles and bindings of the cluster say.
 
+pub mod coverage;
+pub mod node;
 pub mod rbac;
 pub mod roles;
 
-use crate::request::RequestInfo;
+use std::sync::Arc;
+
+use corral_api::selector::FieldSelector;
+
+use crate::api::Api;
+use crate::authn::User;
+use crate::request::{RequestInfo, Verb};
+
+use node::NodeAuthorizer;
+use rbac::Rbac;
+
+/// Decides who may do what. The first that allows decides.
+pub struct Authorizer {
+    node: NodeAuthorizer,
+    /// Roles and bindings.
+    pub rbac: Rbac,
+}
+
+impl Authorizer {
+    /// Over the objects of a server.
+    pub fn new(api: &Arc<Api>) -> Self {
+        Self {
+            node: NodeAuthorizer::new(api.clone()),
+            rbac: Rbac::new(api.clone()),
+        }
+    }
+
+    /// Whether a user may.
+    pub fn allows(&self, user: &User, access: &Access) -> bool {
+        if let Some(node) = node::name_of(user)
+            && self.node.allows(node, access)
+        {
+            return true;
+        }
+        self.rbac.allows(user, access)
+    }
+}
 
 /// A question of access.
 #[derive(Debug, Clone, Default)]
@@ -24,6 +62,8 @@ pub struct Access {
     pub name: String,
     /// The path, where no resource is named.
     pub path: String,
+    /// The node whose objects alone are asked for, by a field selector.
+    pub node_selected: Option<String>,
 }
 
 impl Access {
@@ -36,6 +76,16 @@ impl Access {
                 ..Default::default()
             };
         }
+        let collection = matches!(info.verb, Verb::List | Verb::Watch | Verb::DeleteCollection);
+        let fields = info.query.get("fieldSelector").filter(|_| collection);
+        let fields = fields
+            .and_then(|text| FieldSelector::parse(text).ok())
+            .unwrap_or_default();
+        // Asking for a collection with one name is asking for that object, as rules with names see it.
+        let name = match fields.required("metadata.name") {
+            Some(name) if info.name.is_empty() => name,
+            _ => &info.name,
+        };
         Self {
             verb: info.verb.as_str().to_owned(),
             group: info.group.clone(),
@@ -43,8 +93,9 @@ impl Access {
             resource: info.resource.clone(),
             subresource: info.subresource.clone(),
             namespace: info.namespace.clone(),
-            name: info.name.clone(),
+            name: name.to_owned(),
             path: String::new(),
+            node_selected: fields.required("spec.nodeName").map(str::to_owned),
         }
     }
 

@@ -9,7 +9,6 @@
 //! costs nothing and, when the ring has moved past its cursor, ends with 410 Gone. An event is serialised once.
 
 use std::collections::VecDeque;
-use std::ops::Bound;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, RwLock};
 use std::time::Duration;
@@ -19,13 +18,15 @@ use corral_api::status::{Status, StatusReason};
 use corral_kinds::AnyKind;
 use corral_storage::{self as storage, Key, ListOptions, Revision, Storage, WatchEvent};
 use futures::StreamExt;
-use imbl::OrdMap;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::object::{Corrupt, Stored};
+use crate::object::{Corrupt, Shape, Stored};
 
+pub mod snapshot;
 pub mod watcher;
+
+pub use snapshot::Snapshot;
 
 /// Events that the ring keeps. A watcher that lags by more is told to list again; at 2,000 writes a second this is
 /// several seconds, and the memory is bounded by as many objects.
@@ -101,15 +102,6 @@ pub fn watch_frame(kind: EventKind, object: &[u8]) -> Bytes {
     out.into()
 }
 
-/// Objects of one resource at one revision.
-#[derive(Clone)]
-pub struct Snapshot {
-    /// The objects by key.
-    pub objects: OrdMap<Key, Arc<Stored>>,
-    /// The revision up to which every write is seen.
-    pub revision: Revision,
-}
-
 struct State {
     snapshot: Snapshot,
     ring: VecDeque<Arc<Event>>,
@@ -124,7 +116,7 @@ struct State {
 
 /// The cache of one resource.
 pub struct Cacher {
-    kind: &'static dyn AnyKind,
+    shape: Shape,
     prefix: String,
     storage: Arc<dyn Storage>,
     // Guards the snapshot and the ring together, so that a reader gets both of one moment. Held for copies only.
@@ -137,15 +129,12 @@ pub struct Cacher {
 impl Cacher {
     /// A cacher that knows nothing until [`Cacher::run`] runs.
     pub fn new(kind: &'static dyn AnyKind, storage: Arc<dyn Storage>) -> Arc<Self> {
+        let shape = Shape::new(kind);
         Arc::new(Self {
-            kind,
             prefix: kind.names().storage_prefix(),
             storage,
             state: RwLock::new(State {
-                snapshot: Snapshot {
-                    objects: OrdMap::new(),
-                    revision: Revision(0),
-                },
+                snapshot: Snapshot::empty(&shape),
                 ring: VecDeque::new(),
                 first: 0,
                 oldest: Revision(0),
@@ -154,12 +143,18 @@ impl Cacher {
             }),
             reached: watch::Sender::new(Revision(0)),
             watchers: AtomicUsize::new(0),
+            shape,
         })
     }
 
     /// The kind cached.
     pub fn kind(&self) -> &'static dyn AnyKind {
-        self.kind
+        self.shape.kind
+    }
+
+    /// What of its objects is kept beside their bytes.
+    pub fn shape(&self) -> &Shape {
+        &self.shape
     }
 
     /// The prefix of the kind's keys.
@@ -190,7 +185,7 @@ impl Cacher {
                 outcome = self.follow() => outcome,
             };
             if let Err(error) = outcome {
-                tracing::warn!(resource = self.kind.names().plural, %error, "store watch ended, listing again");
+                tracing::warn!(resource = self.shape.kind.names().plural, %error, "store watch ended, listing again");
             }
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -210,7 +205,7 @@ impl Cacher {
 
     /// Lists the resource afresh; events before it are forgotten.
     async fn load(&self) -> Result<Revision, storage::Error> {
-        let mut objects = OrdMap::new();
+        let mut snapshot = Snapshot::empty(&self.shape);
         let mut options = ListOptions {
             limit: START_PAGE,
             ..Default::default()
@@ -218,9 +213,9 @@ impl Cacher {
         loop {
             let page = self.storage.list(&self.prefix, options.clone()).await?;
             for entry in &page.entries {
-                match Stored::from_entry(self.kind, entry) {
+                match Stored::from_entry(&self.shape, entry) {
                     Ok(stored) => {
-                        objects.insert(entry.key.clone(), Arc::new(stored));
+                        snapshot.insert(Arc::new(stored));
                     }
                     Err(error) => log_corrupt(&error),
                 }
@@ -228,20 +223,22 @@ impl Cacher {
             options.revision = Some(page.revision);
             options.after = page.entries.last().map(|entry| entry.key.clone());
             if !page.more {
-                self.replace(objects, page.revision);
+                snapshot.revision = page.revision;
+                self.replace(snapshot);
                 return Ok(page.revision);
             }
         }
     }
 
-    fn replace(&self, objects: OrdMap<Key, Arc<Stored>>, revision: Revision) {
+    fn replace(&self, snapshot: Snapshot) {
+        let revision = snapshot.revision;
         let mut state = self.write();
         state.first += state.ring.len() as u64;
         state.ring.clear();
         state.bytes = 0;
         state.oldest = revision;
         state.ready = true;
-        state.snapshot = Snapshot { objects, revision };
+        state.snapshot = snapshot;
         drop(state);
         self.reached.send_replace(revision);
     }
@@ -255,7 +252,7 @@ impl Cacher {
                 state.snapshot.revision = state.snapshot.revision.max(revision);
                 revision
             }
-            WatchEvent::Put { entry, .. } => match Stored::from_entry(self.kind, &entry) {
+            WatchEvent::Put { entry, .. } => match Stored::from_entry(&self.shape, &entry) {
                 Ok(stored) => self.put(Arc::new(stored)),
                 Err(error) => {
                     log_corrupt(&error);
@@ -267,7 +264,7 @@ impl Cacher {
                 revision,
                 previous,
             } => {
-                match Stored::from_parts(self.kind, key.clone(), &previous.value, revision) {
+                match Stored::from_parts(&self.shape, key.clone(), &previous.value, revision) {
                     Ok(last) => self.remove(&key, Arc::new(last)),
                     Err(error) => log_corrupt(&error),
                 }
@@ -284,10 +281,7 @@ impl Cacher {
     fn put(&self, stored: Arc<Stored>) -> Revision {
         let revision = stored.revision;
         let mut state = self.write();
-        let previous = state
-            .snapshot
-            .objects
-            .insert(stored.key.clone(), stored.clone());
+        let previous = state.snapshot.insert(stored.clone());
         let kind = if previous.is_some() {
             EventKind::Modified
         } else {
@@ -300,7 +294,7 @@ impl Cacher {
     fn remove(&self, key: &Key, last: Arc<Stored>) {
         let revision = last.revision;
         let mut state = self.write();
-        let previous = state.snapshot.objects.remove(key);
+        let previous = state.snapshot.remove(key);
         state.push(Event::new(EventKind::Deleted, last, previous), revision);
     }
 
@@ -440,20 +434,4 @@ pub fn storage_status(error: &storage::Error) -> Status {
             Status::internal("the store failed")
         }
     }
-}
-
-/// Keys below a prefix, after a given key.
-pub fn range<'a>(
-    objects: &'a OrdMap<Key, Arc<Stored>>,
-    prefix: &'a str,
-    after: Option<&Key>,
-) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
-    let start = match after {
-        Some(key) => Bound::Excluded(key.clone()),
-        None => Bound::Included(Key::new(prefix)),
-    };
-    objects
-        .range((start, Bound::Unbounded))
-        .take_while(move |(key, _)| key.as_str().starts_with(prefix))
-        .map(|(_, stored)| stored)
 }

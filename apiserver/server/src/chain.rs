@@ -203,7 +203,7 @@ async fn turn<'a>(
 
 fn authorize(shared: &Shared, user: &User, info: &RequestInfo) -> Result<(), Status> {
     let access = Access::of(info);
-    if shared.rbac.allows(user, &access) {
+    if shared.authorizer.allows(user, &access) {
         return Ok(());
     }
     let why = access.refusal(&user.name);
@@ -261,7 +261,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
             name: name.to_owned(),
             ..Default::default()
         };
-        if shared.rbac.allows(&user, &access) {
+        if shared.authorizer.allows(&user, &access) {
             return Ok(());
         }
         Err(Status::forbidden(
@@ -296,7 +296,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
             name: name.to_owned(),
             ..Default::default()
         };
-        if shared.rbac.allows(&user, &access) {
+        if shared.authorizer.allows(&user, &access) {
             return Ok(());
         }
         Err(Status::forbidden(

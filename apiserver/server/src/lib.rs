@@ -34,6 +34,7 @@ pub mod decode;
 pub mod discovery;
 mod expiry;
 pub mod handlers;
+mod join;
 pub mod local;
 pub mod metrics;
 pub mod negotiate;
@@ -52,10 +53,10 @@ mod table;
 
 pub use admission::AddressRange;
 use admission::{Admission, AdmissionConfig};
-use api::Api;
+use api::{Api, Late};
 use authn::tokens::Tokens;
 use authn::{Authenticator, User};
-use authz::rbac::Rbac;
+use authz::Authorizer;
 use local::Local;
 use metrics::Metrics;
 use pki::{Identity, Pki, Subject};
@@ -109,7 +110,7 @@ pub struct Shared {
     /// Who asks.
     pub authenticator: Authenticator,
     /// Who may.
-    pub rbac: Rbac,
+    pub authorizer: Arc<Authorizer>,
     /// Keys and certificates.
     pub pki: Pki,
     /// TLS towards nodes.
@@ -154,7 +155,12 @@ impl Server {
             node_ports: config.node_ports.clone(),
             api_address,
         };
-        let api = Api::new(config.storage.clone(), |api| Admission::new(api, admission));
+        let for_admission = Late::default();
+        let api = Api::new(config.storage.clone(), |api| {
+            Admission::new(api, for_admission.clone(), admission)
+        });
+        let authorizer = Arc::new(Authorizer::new(&api));
+        for_admission.fill(&authorizer);
         let tasks = TaskTracker::new();
         for resource in api.resources() {
             tasks.spawn(resource.cacher.clone().run(config.stop.clone()));
@@ -168,7 +174,7 @@ impl Server {
         )?;
         let shared = Arc::new(Shared {
             authenticator: Authenticator::new(api.clone(), Arc::new(tokens)),
-            rbac: Rbac::new(api.clone()),
+            authorizer,
             node_client: node_tls(&pki)?,
             pki,
             turns: chain::Turns::default(),
@@ -240,14 +246,13 @@ impl Server {
     /// # Errors
     /// When a name cannot be in a certificate.
     pub fn node_identity(&self, node: &str, addresses: &[IpAddr]) -> Result<Identity, pki::Error> {
-        let user = format!("system:node:{node}");
+        let user = format!("{}{node}", authz::node::USER_PREFIX);
         let subject = Subject {
             user: &user,
-            group: "system:nodes",
+            group: authz::node::NODES,
         };
-        self.shared
-            .pki
-            .server(subject, &[node.to_owned()], addresses)
+        let name = pki::node_server_name(node);
+        self.shared.pki.server(subject, &[name], addresses)
     }
 
     /// A client in this process that passes the whole chain, for a known user.

@@ -286,7 +286,8 @@ async fn send(
         .map_err(|e| unreachable(e.to_string()))?;
     let connector = TlsConnector::from(Arc::clone(&call.shared.node_client));
     // Certificates of nodes name the node, so that an address that moved to another machine is noticed.
-    let name = ServerName::try_from(target.node.clone()).map_err(Status::internal)?;
+    let name = crate::pki::node_server_name(&target.node);
+    let name = ServerName::try_from(name).map_err(Status::internal)?;
     let tls = connector
         .connect(name, tcp)
         .await

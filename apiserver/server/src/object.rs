@@ -4,6 +4,8 @@
 //! happened; [`with_revision`] splices it in when an object leaves the store. Canonical means that `apiVersion`,
 //! `kind` and `metadata` come first, so that the splice and the index read only the beginning.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use corral_api::meta::MetaIndex;
 use corral_kinds::AnyKind;
@@ -21,10 +23,56 @@ pub struct Stored {
     pub revision: Revision,
     /// The object's JSON, `resourceVersion` included.
     pub json: Bytes,
-    /// Labels, in order of their keys.
-    pub labels: Box<[(Box<str>, Box<str>)]>,
-    /// Values of the kind's selectable fields.
-    pub fields: Box<[(&'static str, Box<str>)]>,
+    /// Labels: keys, each followed by its value, in order of the keys.
+    pub labels: Texts,
+    /// Values of the kind's selectable fields, in the order of [`Shape::fields`].
+    pub fields: Texts,
+    names: Arc<[&'static str]>,
+}
+
+/// Short texts in one allocation. Every object of a cluster has a dozen of them, so that an allocation each would
+/// take as much memory as the texts.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Texts(Box<[u8]>);
+
+impl Texts {
+    fn pack<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
+        let mut out = Vec::with_capacity(128);
+        for text in texts {
+            out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
+            out.extend_from_slice(text.as_bytes());
+        }
+        Self(out.into_boxed_slice())
+    }
+
+    /// The texts, in the order in which they were packed.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let mut rest = &*self.0;
+        std::iter::from_fn(move || {
+            let (length, tail) = rest.split_first_chunk::<4>()?;
+            let (text, tail) = tail.split_at_checked(u32::from_le_bytes(*length) as usize)?;
+            rest = tail;
+            std::str::from_utf8(text).ok()
+        })
+    }
+}
+
+/// What of a kind's objects is kept beside their bytes.
+pub struct Shape {
+    /// The kind.
+    pub kind: &'static dyn AnyKind,
+    /// The fields that field selectors may name.
+    pub fields: Arc<[&'static str]>,
+}
+
+impl Shape {
+    /// The shape of a kind's objects.
+    pub fn new(kind: &'static dyn AnyKind) -> Self {
+        Self {
+            kind,
+            fields: kind.selectable_field_names().into(),
+        }
+    }
 }
 
 /// Why bytes of the store are not an object.
@@ -40,8 +88,8 @@ impl Stored {
     ///
     /// # Errors
     /// [`Corrupt`] when the value is not JSON of the kind.
-    pub fn from_entry(kind: &dyn AnyKind, entry: &Entry) -> Result<Self, Corrupt> {
-        Self::from_parts(kind, entry.key.clone(), &entry.value, entry.revision)
+    pub fn from_entry(shape: &Shape, entry: &Entry) -> Result<Self, Corrupt> {
+        Self::from_parts(shape, entry.key.clone(), &entry.value, entry.revision)
     }
 
     /// Like [`Stored::from_entry`], at another revision: the last state of an object at the revision of its removal.
@@ -49,7 +97,7 @@ impl Stored {
     /// # Errors
     /// [`Corrupt`] when the value is not JSON of the kind.
     pub fn from_parts(
-        kind: &dyn AnyKind,
+        shape: &Shape,
         key: Key,
         value: &Bytes,
         revision: Revision,
@@ -58,10 +106,11 @@ impl Stored {
             key: key.clone(),
             why: error.to_string(),
         };
+        let kind = shape.kind;
         let converted = own_form(kind, value).map_err(corrupt)?;
         let value = &converted;
         let meta = MetaIndex::read(value).map_err(corrupt)?;
-        let fields = if kind.selectable_field_names().is_empty() {
+        let fields = if shape.fields.is_empty() {
             Vec::new()
         } else {
             let object = kind.decode_slice(value).map_err(corrupt)?;
@@ -70,17 +119,44 @@ impl Stored {
         Ok(Self {
             revision,
             json: with_revision(value, revision),
-            labels: meta
-                .labels
-                .into_iter()
-                .map(|(k, v)| (k.into_boxed_str(), v.into_boxed_str()))
-                .collect(),
-            fields: fields
-                .into_iter()
-                .map(|(name, value)| (name, value.into_boxed_str()))
-                .collect(),
+            labels: Texts::pack(
+                meta.labels
+                    .iter()
+                    .flat_map(|(k, v)| [k.as_str(), v.as_str()]),
+            ),
+            fields: Texts::pack(fields.iter().map(|(_, value)| value.as_str())),
+            names: shape.fields.clone(),
             key,
         })
+    }
+
+    /// The last state of an object that was removed, or is no longer selected, at the revision of that change.
+    pub fn at_revision(&self, revision: Revision, json: Bytes) -> Self {
+        Self {
+            key: self.key.clone(),
+            revision,
+            json,
+            labels: self.labels.clone(),
+            fields: self.fields.clone(),
+            names: self.names.clone(),
+        }
+    }
+
+    /// The value of a label.
+    pub fn label(&self, key: &str) -> Option<&str> {
+        let mut texts = self.labels.iter();
+        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
+            if name == key {
+                return Some(value);
+            }
+        }
+        None
+    }
+
+    /// The value of a field that selectors may name.
+    pub fn field(&self, name: &str) -> Option<&str> {
+        let index = self.names.iter().position(|n| *n == name)?;
+        self.fields.iter().nth(index)
     }
 
     /// The object as a tree.

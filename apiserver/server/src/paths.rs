@@ -1,15 +1,13 @@
 //! Paths that are no resources: discovery, health, version, metrics, OpenAPI, and joining.
 
-use std::net::IpAddr;
-
 use corral_api::status::Status;
 use http::Method;
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 
-use crate::authn::bootstrap;
 use crate::discovery;
 use crate::handlers::Call;
+use crate::join;
 use crate::negotiate;
 use crate::openapi;
 use crate::response::{self, Answer};
@@ -24,7 +22,7 @@ pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.3");
 pub async fn handle(call: &Call) -> Result<Answer, Status> {
     let path = call.info.path.trim_end_matches('/');
     if call.parts.method == Method::POST && path == "/corral/v1/node-certificates" {
-        return node_certificate(call);
+        return join::node_certificate(call).await;
     }
     if !matches!(call.parts.method, Method::GET | Method::HEAD) {
         return Err(Status::method_not_allowed());
@@ -132,47 +130,5 @@ fn metrics(call: &Call) -> Result<Answer, Status> {
         200,
         "text/plain; version=0.0.4",
         response::full(text),
-    ))
-}
-
-/// Signs the certificate of a node that joins with a bootstrap token, or renews its own.
-fn node_certificate(call: &Call) -> Result<Answer, Status> {
-    #[derive(serde::Deserialize)]
-    #[serde(rename_all = "camelCase")]
-    struct Request {
-        node_name: String,
-        certificate_request: String,
-        #[serde(default)]
-        addresses: Vec<IpAddr>,
-    }
-    let request: Request = serde_json::from_slice(&call.body).map_err(|e| {
-        Status::bad_request(format!(
-            "the request for a node's certificate cannot be read: {e}"
-        ))
-    })?;
-    let name = request.node_name.as_str();
-    let own = format!("system:node:{name}");
-    let user = &call.user;
-    if !(user.is_in(bootstrap::GROUP) || user.name == own || user.is_in(crate::authn::MASTERS)) {
-        return Err(Status::forbidden(
-            "",
-            "",
-            "",
-            "only a node itself, or a bootstrap token, gets its certificate",
-        ));
-    }
-    if let Some(why) = corral_api::names::dns1123_subdomain(name).first() {
-        return Err(Status::bad_request(format!("nodeName: {why}")));
-    }
-    let certificate = call
-        .shared
-        .pki
-        .sign_node(&request.certificate_request, name, &request.addresses)
-        .map_err(|e| Status::bad_request(e.to_string()))?;
-    let answer = json!({"certificate": certificate, "ca": call.shared.pki.ca()});
-    Ok(response::object(
-        201,
-        negotiate::Representation::default(),
-        &answer,
     ))
 }

@@ -88,6 +88,12 @@ pub struct Subject<'a> {
     pub group: &'a str,
 }
 
+/// The name by which a node's API is known in certificates. It lies in a domain of its own, so that whoever may
+/// join as a node cannot choose the name of something else.
+pub fn node_server_name(node: &str) -> String {
+    format!("{node}.nodes.corral.internal")
+}
+
 /// The keys of a cluster.
 pub struct Pki {
     ca_pem: String,
@@ -183,7 +189,8 @@ impl Pki {
         })
     }
 
-    /// Signs the public key of a node's request, for the names that the server chooses.
+    /// Signs the public key of a node's request, for the name that the server chooses and addresses that it has
+    /// found to be the node's.
     ///
     /// # Errors
     /// When the request makes no sense or is not signed by its key.
@@ -195,12 +202,13 @@ impl Pki {
     ) -> Result<String, Error> {
         let request = CertificateSigningRequestParams::from_pem(request)
             .map_err(invalid("certificate request"))?;
-        let user = format!("system:node:{node}");
+        let user = format!("{}{node}", crate::authz::node::USER_PREFIX);
         let mut params = leaf(Subject {
             user: &user,
-            group: "system:nodes",
+            group: crate::authz::node::NODES,
         })?;
-        let name = node.try_into().map_err(invalid("node name"))?;
+        let name = node_server_name(node);
+        let name = name.try_into().map_err(invalid("node name"))?;
         params.subject_alt_names.push(SanType::DnsName(name));
         let addresses = addresses.iter().map(|address| SanType::IpAddress(*address));
         params.subject_alt_names.extend(addresses);

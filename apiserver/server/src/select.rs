@@ -38,6 +38,11 @@ impl Predicate {
         &self.prefix
     }
 
+    /// The one value that a field must have; `None` if the field is not selected by, or may have several.
+    pub fn required_field(&self, field: &str) -> Option<&str> {
+        self.fields.required(field)
+    }
+
     /// Whether everything below the prefix is selected.
     pub fn is_everything(&self) -> bool {
         self.labels.is_everything() && self.fields.is_everything()
@@ -56,19 +61,13 @@ impl Predicate {
         self.fields.matches(|field| match field {
             "metadata.name" => Some(name),
             "metadata.namespace" => Some(namespace),
-            other => stored
-                .fields
-                .iter()
-                .find(|(f, _)| *f == other)
-                .map(|(_, v)| &**v),
+            other => stored.field(other),
         })
     }
 }
 
 fn meets(requirement: &Requirement, stored: &Stored) -> bool {
-    let key = requirement.key.as_str();
-    let found = stored.labels.binary_search_by(|(k, _)| (**k).cmp(key)).ok();
-    let value = found.map(|index| &*stored.labels[index].1);
+    let value = stored.label(&requirement.key);
     let number = || value.and_then(|v| v.parse::<i64>().ok());
     match &requirement.operator {
         Operator::In(values) => value.is_some_and(|v| values.iter().any(|w| w == v)),

@@ -1,5 +1,6 @@
 //! The listener: TLS, HTTP/1.1 and HTTP/2, and bounds on what a connection may cost.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +33,15 @@ const RESETS_MAX: usize = 100;
 const SEND_BUFFER: usize = 256 * 1024;
 /// How long open requests may take after the server was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The ends of a request's connection.
+#[derive(Debug, Clone, Copy)]
+pub struct Ends {
+    /// The client's address.
+    pub client: IpAddr,
+    /// The server's.
+    pub server: IpAddr,
+}
 
 /// Accepts connections until told to stop, then lets open requests end.
 pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, shared: Arc<Shared>) {
@@ -73,6 +83,13 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, shared
 async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     // Small answers must not wait for more.
     let _ = tcp.set_nodelay(true);
+    let (Ok(client), Ok(server)) = (tcp.peer_addr(), tcp.local_addr()) else {
+        return;
+    };
+    let ends = Ends {
+        client: client.ip().to_canonical(),
+        server: server.ip().to_canonical(),
+    };
     let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else {
         return;
     };
@@ -84,6 +101,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
     let stop: CancellationToken = shared.stop.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         let (shared, user) = (shared.clone(), user.clone());
+        request.extensions_mut().insert(ends);
         if request.headers().contains_key(http::header::UPGRADE) {
             let upgrade = hyper::upgrade::on(&mut request);
             request.extensions_mut().insert(upgrade);

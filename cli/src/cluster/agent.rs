@@ -1,20 +1,18 @@
 //! `corral agent`: a node that joins a control plane elsewhere.
 
-use std::net::IpAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::Context;
 use clap::Args;
 use corral_nodelet::network::node_network::{NodeNetwork, NodeNetworkConfig};
 use corral_nodelet::network::range::Range;
 use corral_nodelet::network::{bridge, routes};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use tokio_util::task::TaskTracker;
 
-use super::join::{self, Joined};
+use super::identity::Member;
 use super::node::{self, NodeArgs, NodeConfig};
+use super::process_lock::ProcessLock;
 use super::signals;
-use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
 /// Start a node that joins a control plane.
@@ -23,9 +21,9 @@ pub struct AgentArgs {
     /// The API to join, https://HOST:PORT.
     #[arg(long, value_name = "URL")]
     server: http::Uri,
-    /// The file with the token that `corral token create` made.
+    /// The file with the token that `corral token create` made; needed until the node has joined.
     #[arg(long, value_name = "FILE")]
-    token_file: PathBuf,
+    token_file: Option<PathBuf>,
     /// Where pods, images and logs live.
     #[arg(long, default_value = "/var/lib/corral-agent", value_name = "DIR")]
     data_dir: PathBuf,
@@ -56,14 +54,12 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     logging::start(&log, log_format)?;
     let stop = signals::stop_token()?;
     let name = node.name()?;
-    std::fs::create_dir_all(&data_dir)
-        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
-    let text = std::fs::read_to_string(&token_file)
-        .with_context(|| format!("cannot read the token file {}", token_file.display()))?;
-    let token = join::Token::parse(text.trim())?;
-    let joined = join::join(&server, &token, &name).await?;
-    let client = client(&server, &name, &joined, &data_dir).await?;
-    let address = joined.address;
+    let lock = ProcessLock::create(&data_dir)?;
+    let member = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        member = Member::enter(&server, token_file.as_deref(), &name, &data_dir) => member?,
+    };
+    let (client, address) = (member.client(), member.address());
     let tasks = TaskTracker::new();
     let cluster_id = node::cluster_id(&data_dir)?;
     let pod_range = node::claim_range(&client, &name, None).await?;
@@ -88,45 +84,19 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
             data_dir: data_dir.join("node"),
             client,
             addresses: vec![address],
-            identity: joined.identity,
-            ca: joined.ca,
+            certificate: member.certificate(),
+            ca: member.ca().to_owned(),
             network,
             stop: stop.clone(),
         },
         &tasks,
     )
     .await?;
+    tasks.spawn(member.keep(stop));
     tasks.close();
     println!("server      {server}");
     println!("node        {name} ({address})");
     tasks.wait().await;
+    drop(lock);
     Ok(())
-}
-
-/// A client with the node's certificate, also written as a kubeconfig for people who look into problems.
-async fn client(
-    server: &http::Uri,
-    name: &str,
-    joined: &Joined,
-    data_dir: &Path,
-) -> anyhow::Result<kube::Client> {
-    let user = format!("system:node:{name}");
-    let url = server.to_string();
-    let text = kubeconfig::render(
-        url.trim_end_matches('/'),
-        &joined.ca,
-        &user,
-        &joined.identity,
-    );
-    let path = data_dir.join("node.kubeconfig");
-    corral_server::pki::write_private(&path, &text)?;
-    let kubeconfig = Kubeconfig::from_yaml(&text)?;
-    let config =
-        kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await?;
-    Ok(kube::Client::try_from(config)?)
-}
-
-/// The address of this machine that the server is reached from.
-pub fn local_address(stream: &tokio::net::TcpStream) -> anyhow::Result<IpAddr> {
-    Ok(stream.local_addr()?.ip())
 }

@@ -15,11 +15,12 @@ use corral_server::local::Local;
 use corral_server::{AddressRange, Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
-use corral_storage::etcd::{EtcdConfig, EtcdStore};
+use corral_storage::etcd::EtcdStore;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::etcd::EtcdArgs;
 use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
@@ -52,9 +53,8 @@ pub struct ControlPlaneArgs {
     /// Addresses of all pods (default: 10.244.0.0/16; `corral up` takes another where that is in use).
     #[arg(long, value_name = "NETWORK")]
     pub pod_range: Option<Range>,
-    /// etcd to use instead of the embedded store.
-    #[arg(long, value_delimiter = ',', value_name = "URL")]
-    pub etcd_endpoints: Vec<String>,
+    #[command(flatten)]
+    pub etcd: EtcdArgs,
     /// How long history is kept, in seconds: watches and paged lists resume within it.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub history_seconds: u64,
@@ -214,8 +214,7 @@ async fn open_store(
     registry: &Registry,
 ) -> anyhow::Result<Arc<dyn Storage>> {
     let history_window = Duration::from_secs(args.history_seconds);
-    if !args.etcd_endpoints.is_empty() {
-        let mut config = EtcdConfig::new(args.etcd_endpoints.clone());
+    if let Some(mut config) = args.etcd.config()? {
         config.history_window = history_window;
         config.history_revisions_min = args.history_revisions;
         return Ok(EtcdStore::connect(config).await?);

@@ -1,14 +1,14 @@
 //! `corral down`: stops a cluster and everything that it runs on this machine.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
 use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 
-use super::{node, ranges, up};
+use super::process_lock::ProcessLock;
+use super::{node, ranges};
 
 /// How long the cluster's process may take to end.
 const STOP_MAX: Duration = Duration::from_secs(30);
@@ -27,24 +27,31 @@ pub struct DownArgs {
 pub async fn run(args: DownArgs) -> anyhow::Result<()> {
     let DownArgs { data_dir } = args;
     anyhow::ensure!(
-        data_dir.join("store").exists() || data_dir.join("node").exists(),
+        ["store", "node", "pki"]
+            .iter()
+            .any(|part| data_dir.join(part).exists()),
         "there is no cluster in {}; name its directory with --data-dir",
         data_dir.display()
     );
-    if let Some(pid) = running(&data_dir) {
+    let running = || ProcessLock::holder(&data_dir);
+    if let Some(pid) = running()? {
         kill(pid, Signal::SIGTERM).with_context(|| format!("cannot stop process {pid}"))?;
         let ended = async {
             // The process is not our child, so its end cannot be awaited otherwise.
-            while running(&data_dir).is_some() {
+            while running()? == Some(pid) {
                 tokio::time::sleep(LOOK_PERIOD).await;
             }
+            anyhow::Ok(())
         };
-        if tokio::time::timeout(STOP_MAX, ended).await.is_err() {
+        let Ok(ended) = tokio::time::timeout(STOP_MAX, ended).await else {
             anyhow::bail!(
                 "process {pid} does not end; look at its log, then stop it with kill -9 {pid}"
             );
-        }
+        };
+        ended?;
         println!("stopped process {pid}");
+    } else {
+        println!("no process was running");
     }
     let node_dir = data_dir.join("node");
     if node_dir.exists() {
@@ -59,14 +66,4 @@ pub async fn run(args: DownArgs) -> anyhow::Result<()> {
         println!("removed the network");
     }
     Ok(())
-}
-
-/// The process that runs the cluster, if it does.
-fn running(data_dir: &Path) -> Option<Pid> {
-    let text = std::fs::read_to_string(up::pid_file(data_dir)).ok()?;
-    let pid: i32 = text.trim().parse().ok()?;
-    // A pid may have been given to another program since.
-    let command = std::fs::read(format!("/proc/{pid}/cmdline")).ok()?;
-    let first = command.split(|byte| *byte == 0).next()?;
-    first.ends_with(b"corral").then(|| Pid::from_raw(pid))
 }

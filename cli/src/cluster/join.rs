@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use bytes::Bytes;
@@ -15,14 +16,21 @@ use hyper_util::rt::TokioIo;
 use rcgen::KeyPair;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::identity::Credentials;
+
 /// Longest answer to a request to join.
 const ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// The port of an API unless the URL names one.
+const DEFAULT_PORT: u16 = 6443;
+/// How long a server may take to accept a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What lets a node join.
 #[derive(Clone)]
@@ -59,32 +67,90 @@ pub fn ca_hash(der: &[u8]) -> String {
         .collect()
 }
 
-/// A node that has joined.
-pub struct Joined {
-    /// The node's certificate and key.
-    pub identity: Identity,
-    /// The cluster's CA in PEM.
-    pub ca: String,
-    /// The address of this machine towards the server.
-    pub address: IpAddr,
+/// Where a server listens.
+struct Place {
+    host: String,
+    port: u16,
+}
+
+impl Place {
+    fn of(server: &Uri) -> anyhow::Result<Self> {
+        ensure!(
+            server.scheme_str() == Some("https"),
+            "--server must be https://HOST:PORT"
+        );
+        let host = server.host().context("--server names no host")?;
+        Ok(Self {
+            host: host.trim_matches(['[', ']']).to_owned(),
+            port: server.port_u16().unwrap_or(DEFAULT_PORT),
+        })
+    }
+
+    async fn connect(&self) -> anyhow::Result<TcpStream> {
+        let connect = TcpStream::connect((self.host.as_str(), self.port));
+        tokio::time::timeout(CONNECT_TIMEOUT, connect)
+            .await
+            .map_err(anyhow::Error::from)
+            .and_then(|stream| stream.map_err(anyhow::Error::from))
+            .with_context(|| format!("cannot reach the server {}:{}", self.host, self.port))
+    }
+
+    fn name(&self) -> anyhow::Result<ServerName<'static>> {
+        ServerName::try_from(self.host.clone()).context("--server names no valid host")
+    }
+}
+
+/// The address of this machine that the server is reached from.
+pub async fn local_address(server: &Uri) -> anyhow::Result<IpAddr> {
+    let stream = Place::of(server)?.connect().await?;
+    Ok(stream.local_addr()?.ip())
 }
 
 /// Joins a server.
-pub async fn join(server: &Uri, token: &Token, node: &str) -> anyhow::Result<Joined> {
-    ensure!(
-        server.scheme_str() == Some("https"),
-        "--server must be https://HOST:PORT"
-    );
-    let host = server
-        .host()
-        .context("--server names no host")?
-        .trim_matches(['[', ']'])
-        .to_owned();
-    let port = server.port_u16().unwrap_or(6443);
-    let tcp = TcpStream::connect((host.as_str(), port))
+pub async fn join(
+    server: &Uri,
+    token: &Token,
+    node: &str,
+    address: IpAddr,
+) -> anyhow::Result<Credentials> {
+    let verifier = Arc::new(PinnedCa::new(token.ca_hash.clone()));
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .dangerous()
+        .with_custom_certificate_verifier(verifier)
+        .with_no_client_auth();
+    request_certificate(server, config, Some(&token.bearer), node, address)
         .await
-        .with_context(|| format!("cannot reach the server {server}"))?;
-    let address = super::agent::local_address(&tcp)?;
+        .with_context(|| format!("cannot join the server {server}"))
+}
+
+/// Asks for the next certificate with the one that a node has.
+pub async fn renew(
+    server: &Uri,
+    credentials: &Credentials,
+    node: &str,
+    address: IpAddr,
+) -> anyhow::Result<Credentials> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(credentials.ca.as_bytes()) {
+        roots.add(certificate.context("the cluster's CA is not PEM")?)?;
+    }
+    let (chain, key) = credentials.identity.to_rustls()?;
+    let config = ClientConfig::builder_with_provider(provider())
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(roots)
+        .with_client_auth_cert(chain, key)?;
+    request_certificate(server, config, None, node, address).await
+}
+
+async fn request_certificate(
+    server: &Uri,
+    config: ClientConfig,
+    bearer: Option<&str>,
+    node: &str,
+    address: IpAddr,
+) -> anyhow::Result<Credentials> {
+    let place = Place::of(server)?;
     let key = KeyPair::generate()?;
     let certificate_request = rcgen::CertificateParams::default()
         .serialize_request(&key)?
@@ -92,47 +158,41 @@ pub async fn join(server: &Uri, token: &Token, node: &str) -> anyhow::Result<Joi
     let body = serde_json::json!({
         "nodeName": node, "certificateRequest": certificate_request, "addresses": [address],
     });
-    let verifier = Arc::new(PinnedCa::new(token.ca_hash.clone()));
-    let config = ClientConfig::builder_with_provider(provider())
-        .with_safe_default_protocol_versions()?
-        .dangerous()
-        .with_custom_certificate_verifier(verifier)
-        .with_no_client_auth();
-    let name = ServerName::try_from(host.clone()).context("--server names no valid host")?;
     let tls = TlsConnector::from(Arc::new(config))
-        .connect(name, tcp)
+        .connect(place.name()?, place.connect().await?)
         .await
-        .with_context(|| format!("the server {server} is not the one that made the token"))?;
-    let answer = ask(tls, &host, &token.bearer, &body).await?;
+        .context("the server is not one of this cluster")?;
+    let answer = ask(tls, &place.host, bearer, &body).await?;
     let text = |key: &str| {
         answer[key]
             .as_str()
             .map(str::to_owned)
             .context("the server's answer lacks a certificate")
     };
-    Ok(Joined {
+    Ok(Credentials {
         identity: Identity {
             certificate: text("certificate")?,
             key: key.serialize_pem(),
         },
         ca: text("ca")?,
-        address,
     })
 }
 
 async fn ask(
     tls: tokio_rustls::client::TlsStream<TcpStream>,
     host: &str,
-    bearer: &str,
+    bearer: Option<&str>,
     body: &serde_json::Value,
 ) -> anyhow::Result<serde_json::Value> {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(tls)).await?;
     tokio::spawn(connection);
-    let request = Request::post("/corral/v1/node-certificates")
+    let mut request = Request::post("/corral/v1/node-certificates")
         .header(http::header::HOST, host)
-        .header(http::header::AUTHORIZATION, format!("Bearer {bearer}"))
-        .header(http::header::CONTENT_TYPE, "application/json")
-        .body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
+        .header(http::header::CONTENT_TYPE, "application/json");
+    if let Some(bearer) = bearer {
+        request = request.header(http::header::AUTHORIZATION, format!("Bearer {bearer}"));
+    }
+    let request = request.body(Full::new(Bytes::from(serde_json::to_vec(body)?)))?;
     let answer = sender.send_request(request).await?;
     let code = answer.status();
     let bytes = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)

@@ -11,8 +11,8 @@ use clap::Args;
 use corral_api::k8s::api::core::v1::{Node, NodeSpec};
 use corral_nodelet::network::PodNetwork;
 use corral_nodelet::network::range::Range;
+use corral_nodelet::server::tls::ServerCertificate;
 use corral_nodelet::{Agent, AgentConfig};
-use corral_server::pki::Identity;
 use sha2::{Digest, Sha256};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -148,7 +148,7 @@ pub struct NodeConfig {
     /// The node's addresses.
     pub addresses: Vec<IpAddr>,
     /// The certificate of the node's API.
-    pub identity: Identity,
+    pub certificate: Arc<ServerCertificate>,
     /// The CA of the cluster, in PEM.
     pub ca: String,
     /// The pod network.
@@ -165,7 +165,7 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         cluster_id,
         client,
         addresses,
-        identity,
+        certificate,
         ca,
         network,
         stop,
@@ -186,8 +186,7 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         insecure_registries: args.insecure_registries.clone(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
     })?;
-    let tls =
-        corral_nodelet::server::tls::server_config(&identity.certificate, &identity.key, &ca)?;
+    let tls = corral_nodelet::server::tls::server_config(certificate, &ca)?;
     let server = corral_nodelet::server::Server::new(agent.shared(), stop.clone());
     tasks.spawn(server.run(listener, tls));
     tasks.spawn(agent.run(stop));

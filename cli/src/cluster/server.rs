@@ -18,10 +18,12 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let ServerArgs { control_plane } = args;
     logging::start(&control_plane.log, control_plane.log_format)?;
     let stop = signals::stop_token()?;
+    let lock = super::process_lock::ProcessLock::create(&control_plane.data_dir)?;
     let plane = ControlPlane::start(&control_plane).await?;
     println!("API         https://{}", plane.server.address());
     println!("kubeconfig  {}", plane.kubeconfig.display());
     stop.cancelled().await;
     plane.stop().await;
+    drop(lock);
     Ok(())
 }

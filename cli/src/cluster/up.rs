@@ -1,19 +1,21 @@
 //! `corral up`: a whole cluster in one process, plus one shim per pod.
 
 use std::net::{IpAddr, SocketAddr};
-use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use corral_nodelet::network::bridge;
 use corral_nodelet::network::node_network::{NodeNetwork, NodeNetworkConfig};
 use corral_nodelet::network::range::Range;
+use corral_nodelet::server::tls::ServerCertificate;
 use corral_server::authn::User;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::control_plane::{ControlPlane, ControlPlaneArgs};
 use super::node::{self, NodeArgs, NodeConfig};
+use super::process_lock::ProcessLock;
 use super::ranges::{self, Ranges};
 use super::signals;
 use crate::logging;
@@ -27,11 +29,6 @@ pub struct UpArgs {
     node: NodeArgs,
 }
 
-/// The file with the process id of the running cluster.
-pub fn pid_file(data_dir: &Path) -> std::path::PathBuf {
-    data_dir.join("corral.pid")
-}
-
 /// Runs until told to stop. Containers go on running; the next start takes them up.
 pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let UpArgs {
@@ -42,8 +39,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     let stop = signals::stop_token()?;
     let node_name = node.name()?;
     let data_dir = control_plane.data_dir.clone();
-    std::fs::create_dir_all(&data_dir)
-        .with_context(|| format!("cannot make the data directory {}", data_dir.display()))?;
+    let lock = ProcessLock::create(&data_dir)?;
     let cluster_id = node::cluster_id(&data_dir)?;
     let services = control_plane
         .service_range
@@ -59,7 +55,6 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     );
 
     let plane = ControlPlane::start(&control_plane).await?;
-    std::fs::write(pid_file(&data_dir), std::process::id().to_string())?;
     let tasks = TaskTracker::new();
     let node_stop = CancellationToken::new();
     let started = start_node(
@@ -83,8 +78,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
     node_stop.cancel();
     tasks.wait().await;
     plane.stop().await;
-    // Best effort: a pid that is no longer ours is told apart by the store's lock.
-    let _ = std::fs::remove_file(pid_file(&data_dir));
+    drop(lock);
     started
 }
 
@@ -137,13 +131,17 @@ async fn start_node(
             })
     };
     let addresses = vec![address];
+    let identity = plane.server.node_identity(node_name, &addresses)?;
     node::start(
         NodeConfig {
             args,
             data_dir,
             cluster_id,
             client,
-            identity: plane.server.node_identity(node_name, &addresses)?,
+            certificate: Arc::new(ServerCertificate::new(
+                &identity.certificate,
+                &identity.key,
+            )?),
             addresses,
             ca: plane.server.ca().to_owned(),
             network,

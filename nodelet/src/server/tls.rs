@@ -2,11 +2,13 @@
 
 use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use rustls::RootCertStore;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, DigitallySignedStruct, ServerConfig, SignatureScheme};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -29,25 +31,67 @@ pub enum Error {
     Verifier(#[from] rustls::server::VerifierBuilderError),
 }
 
-/// A server's TLS: its certificate and key in PEM, and the CA that clients must come from.
-pub fn server_config(certificate: &str, key: &str, ca: &str) -> Result<Arc<ServerConfig>, Error> {
-    let list = |pem: &str, what| -> Result<Vec<CertificateDer<'static>>, Error> {
-        CertificateDer::pem_slice_iter(pem.as_bytes())
-            .collect::<Result<_, _>>()
-            .map_err(|_| Error::Pem(what))
-    };
+fn certificates(pem: &str, what: &'static str) -> Result<Vec<CertificateDer<'static>>, Error> {
+    CertificateDer::pem_slice_iter(pem.as_bytes())
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::Pem(what))
+}
+
+/// The certificate that a server shows. It can be replaced while the server runs.
+#[derive(Debug)]
+pub struct ServerCertificate(ArcSwap<CertifiedKey>);
+
+impl ServerCertificate {
+    /// From PEM.
+    ///
+    /// # Errors
+    /// When the certificate or key makes no sense, or one is not the other's.
+    pub fn new(certificate: &str, key: &str) -> Result<Self, Error> {
+        Ok(Self(ArcSwap::from_pointee(certified(certificate, key)?)))
+    }
+
+    /// Shows another one from now on.
+    ///
+    /// # Errors
+    /// As [`ServerCertificate::new`]; the old one is shown on.
+    pub fn replace(&self, certificate: &str, key: &str) -> Result<(), Error> {
+        self.0.store(Arc::new(certified(certificate, key)?));
+        Ok(())
+    }
+}
+
+impl ResolvesServerCert for ServerCertificate {
+    fn resolve(&self, _: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.0.load_full())
+    }
+}
+
+fn certified(certificate: &str, key: &str) -> Result<CertifiedKey, Error> {
+    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Error::Pem("key"))?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let chain = certificates(certificate, "certificate")?;
+    Ok(CertifiedKey::from_der(chain, key, &provider)?)
+}
+
+/// A server's TLS: its certificate, and the CA in PEM that clients must come from.
+///
+/// # Errors
+/// When the CA makes no sense.
+pub fn server_config(
+    certificate: Arc<ServerCertificate>,
+    ca: &str,
+) -> Result<Arc<ServerConfig>, Error> {
     let mut roots = RootCertStore::empty();
-    for certificate in list(ca, "CA")? {
+    for certificate in certificates(ca, "CA")? {
         roots.add(certificate)?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let verifier =
         WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build()?;
-    let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).map_err(|_| Error::Pem("key"))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?
         .with_client_cert_verifier(verifier)
-        .with_single_cert(list(certificate, "certificate")?, key)?;
+        .with_cert_resolver(certificate);
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(Arc::new(config))
 }

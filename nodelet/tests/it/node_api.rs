@@ -59,7 +59,8 @@ impl NodeApi {
         let (certificate, key) = authority.sign("n1");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let port = listener.local_addr().expect("an address").port();
-        let config = tls::server_config(&certificate, &key, &authority.pem).expect("TLS");
+        let certificate = tls::ServerCertificate::new(&certificate, &key).expect("a pair");
+        let config = tls::server_config(Arc::new(certificate), &authority.pem).expect("TLS");
         let stop = CancellationToken::new();
         tokio::spawn(Server::new(scenario.shared(), stop.clone()).run(listener, config));
         let (certificate, key) = authority.sign(client_name);

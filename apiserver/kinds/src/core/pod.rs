@@ -67,6 +67,9 @@ impl Kind for PodKind {
         Some(if seconds < 0 { 1 } else { seconds })
     }
 
+    // Every node asks for its own pods.
+    const INDEXED_FIELD: Option<&'static str> = Some("spec.nodeName");
+
     fn selectable_fields(pod: &Pod) -> Vec<(&'static str, String)> {
         let spec = pod.spec.as_ref();
         let status = pod.status.as_ref();

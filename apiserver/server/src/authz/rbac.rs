@@ -70,13 +70,32 @@ impl Rbac {
     /// The rules that a user has in a namespace.
     pub fn rules(&self, user: &User, namespace: &str) -> Vec<PolicyRule> {
         if user.is_in(MASTERS) {
-            return vec![everything(), every_path()];
+            return full_authority();
         }
         let compiled = self.compiled();
         let here = compiled
             .grants(user)
             .filter(|g| g.namespace.as_deref().is_none_or(|n| n == namespace));
         here.flat_map(|grant| grant.rules.iter().cloned()).collect()
+    }
+
+    /// The rules of a role that a binding in a namespace refers to; `None` if there is no such role.
+    pub fn role(&self, reference: &RoleRef, namespace: &str) -> Option<Vec<PolicyRule>> {
+        let (plural, namespace) = match reference.kind.as_str() {
+            "Role" => ("roles", namespace),
+            _ => ("clusterroles", ""),
+        };
+        let resource = self.api.resource(GROUP, plural)?;
+        let stored = resource
+            .cacher
+            .peek(&resource.key(namespace, &reference.name))?;
+        // A Role and a ClusterRole hold their rules in the same place.
+        #[derive(serde::Deserialize)]
+        struct Rules {
+            rules: Option<Vec<PolicyRule>>,
+        }
+        let role: Rules = serde_json::from_slice(&stored.json).ok()?;
+        Some(role.rules.unwrap_or_default())
     }
 
     fn compiled(&self) -> Arc<Compiled> {
@@ -120,6 +139,11 @@ impl Grant {
             Some(namespace) => !access.resource.is_empty() && *namespace == access.namespace,
         }
     }
+}
+
+/// The rules of somebody who may do everything.
+pub fn full_authority() -> Vec<PolicyRule> {
+    vec![everything(), every_path()]
 }
 
 fn everything() -> PolicyRule {

@@ -170,11 +170,8 @@ const NODE: &[Rule] = &[
     ),
     (CORE, &["pods/status"], &["patch", "update"]),
     (CORE, &["pods/eviction", "serviceaccounts/token"], CREATE),
-    (
-        CORE,
-        &["configmaps", "secrets", "namespaces", "endpoints"],
-        READ,
-    ),
+    // Which of them, the node authorizer decides.
+    (CORE, &["configmaps", "secrets"], READ),
     (
         &["coordination.k8s.io"],
         &["leases"],
@@ -565,7 +562,7 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
                 &["get"],
             )],
         ),
-        role("system:node", join(&[NODE])),
+        role("system:node", node_rules()),
         role("system:kube-scheduler", join(&[SCHEDULER])),
         role(
             "system:kube-controller-manager",
@@ -596,6 +593,14 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
         role
     }));
     roles
+}
+
+/// What every node may do, as far as it does not depend on its pods.
+pub fn node_rules() -> Vec<PolicyRule> {
+    let mut rules = join(&[NODE]);
+    // A node renews its certificate with the one that it has.
+    rules.push(paths(&["/corral/v1/node-certificates"], &["post"]));
+    rules
 }
 
 fn group(name: &str) -> Subject {
@@ -648,7 +653,8 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
             "system:monitoring",
             vec![group("system:monitoring")],
         ),
-        binding("system:node", "system:node", vec![group("system:nodes")]),
+        // For those who look for it: nodes have this role by the node authorizer, and not by a binding.
+        binding("system:node", "system:node", Vec::new()),
         binding(
             "system:kube-scheduler",
             "system:kube-scheduler",

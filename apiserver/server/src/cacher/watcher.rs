@@ -84,8 +84,7 @@ pub async fn watch(
         None => {
             cacher.fresh().await?;
             let (snapshot, next) = cacher.position();
-            let selected = super::range(&snapshot.objects, options.predicate.prefix(), None)
-                .filter(|stored| options.predicate.selects(stored));
+            let selected = snapshot.select(&options.predicate, None);
             ready.extend(selected.map(|s| WatchItem::Derived(EventKind::Added, s.clone())));
             if options.initial_bookmark {
                 ready.push_back(WatchItem::Bookmark(snapshot.revision, true));
@@ -277,19 +276,14 @@ fn last_state(event: &Event) -> Option<Arc<Stored>> {
     let old = format!("\"resourceVersion\":\"{}\"", previous.revision);
     let new = format!("\"resourceVersion\":\"{}\"", event.object.revision);
     let json = String::from_utf8_lossy(&previous.json).replacen(&old, &new, 1);
-    Some(Arc::new(Stored {
-        key: previous.key.clone(),
-        revision: event.object.revision,
-        json: json.into_bytes().into(),
-        labels: previous.labels.clone(),
-        fields: previous.fields.clone(),
-    }))
+    let json = json.into_bytes().into();
+    Some(Arc::new(previous.at_revision(event.object.revision, json)))
 }
 
 impl Cacher {
     /// A store's event as the ring has them; `None` for what cannot be read.
     fn event(&self, event: &WatchEvent) -> Option<Event> {
-        let stored = |entry| Stored::from_entry(self.kind, entry).ok().map(Arc::new);
+        let stored = |entry| Stored::from_entry(&self.shape, entry).ok().map(Arc::new);
         match event {
             WatchEvent::Progress(_) => None,
             WatchEvent::Put { entry, previous } => {
@@ -306,8 +300,8 @@ impl Cacher {
                 revision,
                 previous,
             } => {
-                let last =
-                    Stored::from_parts(self.kind, key.clone(), &previous.value, *revision).ok()?;
+                let last = Stored::from_parts(&self.shape, key.clone(), &previous.value, *revision)
+                    .ok()?;
                 Some(Event::new(
                     EventKind::Deleted,
                     Arc::new(last),

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::Call;
-use crate::cacher::{Snapshot, range, storage_status};
+use crate::cacher::{Snapshot, storage_status};
 use crate::negotiate::{self, Representation, Transform};
 use crate::object::Stored;
 use crate::registry::{Resource, parse_revision};
@@ -38,7 +38,7 @@ pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, S
     })?;
     let mut fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or(""))
         .map_err(Status::bad_request)?;
-    let known = resource.kind.selectable_field_names();
+    let known = &resource.cacher.shape().fields;
     for requirement in &fields.requirements {
         let field = requirement.field.as_str();
         if !matches!(field, "metadata.name" | "metadata.namespace") && !known.contains(&field) {
@@ -403,8 +403,7 @@ fn from_snapshot(
     after: Option<Key>,
     limit: usize,
 ) -> Listing {
-    let mut matching = range(&snapshot.objects, predicate.prefix(), after.as_ref())
-        .filter(|stored| predicate.is_everything() || predicate.selects(stored));
+    let mut matching = snapshot.select(predicate, after.as_ref());
     if limit == 0 {
         return Listing {
             items: matching.cloned().collect(),
@@ -453,7 +452,8 @@ async fn from_store(
             .map_err(|e| storage_status(&e))?;
         let revision = page.revision;
         for entry in &page.entries {
-            let stored = Stored::from_entry(resource.kind, entry).map_err(Status::internal)?;
+            let stored =
+                Stored::from_entry(resource.cacher.shape(), entry).map_err(Status::internal)?;
             if !predicate.selects(&stored) {
                 continue;
             }

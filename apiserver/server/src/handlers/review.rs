@@ -4,17 +4,18 @@ use corral_api::k8s::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use corral_api::k8s::api::authorization::v1::{
-    LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule, ResourceAttributes,
-    ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
-    SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    FieldSelectorAttributes, LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule,
+    ResourceAttributes, ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview,
+    SubjectAccessReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
+use corral_api::selector::FieldSelector;
 use corral_api::status::Status;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::Call;
 use crate::authn::{User, tokens};
-use crate::authz::Access;
+use crate::authz::{Access, node};
 use crate::negotiate;
 use crate::response::{self, Answer};
 
@@ -154,6 +155,7 @@ fn access(
             namespace: r.namespace.clone().unwrap_or_default(),
             name: r.name.clone().unwrap_or_default(),
             path: String::new(),
+            node_selected: r.field_selector.as_ref().and_then(selected_node),
         }),
         (None, Some(p)) => Ok(Access {
             verb: p.verb.clone().unwrap_or_default(),
@@ -166,9 +168,24 @@ fn access(
     }
 }
 
+/// The node that a review's field selector names.
+fn selected_node(selector: &FieldSelectorAttributes) -> Option<String> {
+    const FIELD: &str = "spec.nodeName";
+    if let Some(raw) = &selector.raw_selector {
+        let parsed = FieldSelector::parse(raw).ok()?;
+        return parsed.required(FIELD).map(str::to_owned);
+    }
+    let requirements = selector.requirements.iter().flatten();
+    let mut nodes = requirements.filter(|r| r.key == FIELD && r.operator == "In");
+    match nodes.next()?.values.as_deref() {
+        Some([node]) => Some(node.clone()),
+        _ => None,
+    }
+}
+
 fn decide(call: &Call, user: &User, access: &Access) -> SubjectAccessReviewStatus {
     SubjectAccessReviewStatus {
-        allowed: call.shared.rbac.allows(user, access),
+        allowed: call.shared.authorizer.allows(user, access),
         ..Default::default()
     }
 }
@@ -180,7 +197,7 @@ fn rules(call: &Call) -> Result<Answer, Status> {
         return Err(Status::bad_request("no namespace on request"));
     }
     let mut status = SubjectRulesReviewStatus::default();
-    for rule in call.shared.rbac.rules(&call.user, &namespace) {
+    for rule in call.shared.authorizer.rbac.rules(&call.user, &namespace) {
         if rule.non_resource_urls.is_some() {
             status.non_resource_rules.push(NonResourceRule {
                 non_resource_urls: rule.non_resource_urls,
@@ -194,6 +211,11 @@ fn rules(call: &Call) -> Result<Answer, Status> {
                 verbs: rule.verbs,
             });
         }
+    }
+    if node::name_of(&call.user).is_some() {
+        status.incomplete = true;
+        let why = "node authorizer does not support user rule resolution";
+        status.evaluation_error = Some(why.to_owned());
     }
     review.status = Some(status);
     created(call, &review)

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::{Call, object_answer, with_warnings, write};
 use crate::authn::tokens::{Bound, Grant, ISSUER, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
+use crate::authz::node;
 use crate::negotiate;
 use crate::registry::{DeleteOptions, Ownership, Part, Resource, metadata};
 use crate::request::Verb;
@@ -335,6 +336,27 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         audiences.push(ISSUER.to_owned());
     }
     let (pod, node) = bound_pod(call, &spec).await?;
+    let bound_by_uid = spec
+        .bound_object_ref
+        .as_ref()
+        .is_some_and(|reference| reference.uid.as_deref().is_some_and(|uid| !uid.is_empty()));
+    if let Some(me) = node::name_of(&call.user) {
+        // A node has tokens only for what runs on it, and they die with that.
+        let refuse = |why| Status::forbidden("", "serviceaccounts", &info.name, why);
+        if pod.is_none() {
+            return Err(refuse("node requested token not bound to a pod"));
+        }
+        if !bound_by_uid {
+            return Err(refuse(
+                "node requested token with a pod binding without a uid",
+            ));
+        }
+        if node.as_ref().is_none_or(|node| node.name != me) {
+            return Err(refuse(
+                "node requested token bound to a pod scheduled on a different node",
+            ));
+        }
+    }
     let grant = Grant {
         namespace: &info.namespace,
         account: Bound {

@@ -6,7 +6,6 @@ use corral_kinds::schema;
 use serde_json::Value;
 
 use super::{Call, object_answer, read, status_answer, with_warnings};
-use crate::cacher::range;
 use crate::decode::{Decoded, Format};
 use crate::negotiate::{self, PatchType};
 use crate::patch;
@@ -204,10 +203,7 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
         .is_some_and(|d| d.iter().any(|v| v == "All"));
     let predicate = read::predicate(call, resource)?;
     let snapshot = resource.cacher.fresh().await?;
-    let selected: Vec<_> = range(&snapshot.objects, predicate.prefix(), None)
-        .filter(|stored| predicate.selects(stored))
-        .cloned()
-        .collect();
+    let selected: Vec<_> = snapshot.select(&predicate, None).cloned().collect();
     for stored in &selected {
         let (namespace, name) = stored.namespace_and_name(resource.cacher.prefix());
         namespace.clone_into(&mut cx.namespace);

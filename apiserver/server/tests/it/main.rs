@@ -1,8 +1,10 @@
 //! The server over an embedded store, asked through its own transport and over real connections.
 
 mod bounds;
+mod escalation;
 mod fixture;
 mod lists;
+mod nodes;
 mod rights;
 mod watches;
 mod writes;

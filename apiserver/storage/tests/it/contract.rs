@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use corral_storage::conformance::{commit, create, next_event, revision_of};
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
-use corral_storage::etcd::{EtcdConfig, EtcdStore};
+use corral_storage::etcd::{EtcdConfig, EtcdStore, EtcdTls};
 use corral_storage::{Error, Storage};
 use tempfile::TempDir;
 
@@ -53,4 +53,27 @@ async fn a_watch_on_etcd_outlives_a_restart_of_the_server() {
         }
     };
     assert_eq!(revision_of(&next_event(&mut watch).await), third);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_is_reached_over_tls_with_a_certificate_only() {
+    let (server, tls) = EtcdServer::start_with_tls().await;
+    let mut config = EtcdConfig::new(vec![server.endpoint()]);
+    let ca_certificate = Some(tls.ca.into_bytes());
+    config.tls = Some(EtcdTls {
+        ca_certificate: ca_certificate.clone(),
+        ..Default::default()
+    });
+    let nameless = EtcdStore::connect(config.clone()).await;
+    assert!(nameless.is_err(), "etcd demands a certificate");
+    config.tls = Some(EtcdTls {
+        ca_certificate,
+        client_identity: Some((tls.certificate.into_bytes(), tls.key.into_bytes())),
+        server_name: None,
+    });
+    let store = EtcdStore::connect(config).await.expect("connect");
+    let first = commit(&*store, vec![create("/a", "1")]).await;
+    let mut watch = store.watch("/", first).await.expect("watch");
+    let second = commit(&*store, vec![create("/b", "2")]).await;
+    assert_eq!(revision_of(&next_event(&mut watch).await), second);
 }

@@ -1,0 +1,196 @@
+//! The objects of one resource at one revision. Cloning one copies pointers, whatever it holds.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use corral_storage::{Key, Revision};
+use imbl::OrdMap;
+
+use crate::object::{Shape, Stored};
+use crate::select::Predicate;
+
+/// Objects by key.
+pub type Objects = OrdMap<Key, Arc<Stored>>;
+
+/// Objects of one resource at one revision.
+#[derive(Clone)]
+pub struct Snapshot {
+    /// The objects.
+    pub objects: Objects,
+    /// The revision up to which every write is seen.
+    pub revision: Revision,
+    index: Option<Index>,
+}
+
+/// Objects by the value of one field, so that asking for the pods of one node does not look at all pods.
+#[derive(Clone)]
+struct Index {
+    field: &'static str,
+    entries: OrdMap<(Arc<str>, Key), Arc<Stored>>,
+}
+
+impl Snapshot {
+    /// No objects.
+    pub fn empty(shape: &Shape) -> Self {
+        Self {
+            objects: Objects::new(),
+            revision: Revision(0),
+            index: shape.kind.indexed_field().map(|field| Index {
+                field,
+                entries: OrdMap::new(),
+            }),
+        }
+    }
+
+    /// Adds or replaces an object; answers what it replaced.
+    pub fn insert(&mut self, stored: Arc<Stored>) -> Option<Arc<Stored>> {
+        let previous = self.objects.insert(stored.key.clone(), stored.clone());
+        if let Some(index) = &mut self.index {
+            if let Some(previous) = &previous {
+                index.remove(previous);
+            }
+            index.insert(stored);
+        }
+        previous
+    }
+
+    /// Takes an object out.
+    pub fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
+        let previous = self.objects.remove(key);
+        if let (Some(index), Some(previous)) = (&mut self.index, &previous) {
+            index.remove(previous);
+        }
+        previous
+    }
+
+    /// The objects that a predicate selects, in order of their keys, after a given one.
+    pub fn select<'a>(
+        &'a self,
+        predicate: &'a Predicate,
+        after: Option<&Key>,
+    ) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
+        let start = match after {
+            Some(key) => Bound::Excluded(key.clone()),
+            None => Bound::Included(Key::new(predicate.prefix())),
+        };
+        let below = |key: &Key| key.as_str().starts_with(predicate.prefix());
+        let indexed = self.index.as_ref().and_then(|index| {
+            let value = predicate.required_field(index.field)?;
+            Some(index.of(value, start.clone()))
+        });
+        let scanned = match indexed {
+            Some(_) => None,
+            None => Some(self.objects.range((start, Bound::Unbounded))),
+        };
+        let indexed = indexed.into_iter().flatten();
+        let candidates = indexed.chain(scanned.into_iter().flatten());
+        candidates
+            .take_while(move |(key, _)| below(key))
+            .map(|(_, stored)| stored)
+            .filter(|stored| predicate.is_everything() || predicate.selects(stored))
+    }
+
+    /// The objects whose indexed field has a value. Nothing for kinds without an index.
+    pub fn indexed<'a>(&'a self, value: &'a str) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
+        let index = self.index.iter();
+        index
+            .flat_map(move |index| index.of(value, Bound::Unbounded))
+            .map(|(_, stored)| stored)
+    }
+}
+
+impl Index {
+    fn value<'a>(&self, stored: &'a Stored) -> &'a str {
+        stored.field(self.field).unwrap_or("")
+    }
+
+    fn insert(&mut self, stored: Arc<Stored>) {
+        let value = self.value(&stored);
+        // All objects with one value share its text.
+        let shared = self.first(value).map(|((shared, _), _)| shared.clone());
+        let value = shared.unwrap_or_else(|| value.into());
+        self.entries.insert((value, stored.key.clone()), stored);
+    }
+
+    fn remove(&mut self, stored: &Stored) {
+        let value = self.value(stored).into();
+        self.entries.remove(&(value, stored.key.clone()));
+    }
+
+    fn first(&self, value: &str) -> Option<(&(Arc<str>, Key), &Arc<Stored>)> {
+        let start = (Arc::from(value), Key::new(""));
+        let mut entries = self.entries.range(start..);
+        entries
+            .next()
+            .filter(|((found, _), _)| found.as_ref() == value)
+    }
+
+    fn of<'a>(
+        &'a self,
+        value: &'a str,
+        start: Bound<Key>,
+    ) -> impl Iterator<Item = (&'a Key, &'a Arc<Stored>)> + 'a {
+        let shared: Arc<str> = value.into();
+        let start = match start {
+            Bound::Included(key) => Bound::Included((shared, key)),
+            Bound::Excluded(key) => Bound::Excluded((shared, key)),
+            Bound::Unbounded => Bound::Included((shared, Key::new(""))),
+        };
+        let entries = self.entries.range((start, Bound::Unbounded));
+        entries
+            .take_while(move |((found, _), _)| found.as_ref() == value)
+            .map(|((_, key), stored)| (key, stored))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corral_api::selector::{FieldSelector, LabelSelector};
+    use corral_kinds::all;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn pod(name: u8, node: u8, revision: u64) -> Arc<Stored> {
+        let shape = Shape::new(all::resource("", "v1", "pods").expect("pods are built in"));
+        let json = format!(
+            r#"{{"apiVersion":"v1","kind":"Pod","metadata":{{"name":"p{name}","namespace":"n{}"}},"spec":{{"containers":[],"nodeName":"node-{node}"}}}}"#,
+            name % 2
+        );
+        let key = Key::new(format!("/registry/pods/n{}/p{name}", name % 2));
+        let stored = Stored::from_parts(&shape, key, &json.into_bytes().into(), Revision(revision));
+        Arc::new(stored.expect("a pod"))
+    }
+
+    proptest! {
+        #[test]
+        fn the_index_selects_what_a_scan_selects(writes in prop::collection::vec((0_u8..12, 0_u8..4, any::<bool>()), 0..60)) {
+            let shape = Shape::new(all::resource("", "v1", "pods").expect("pods are built in"));
+            let mut snapshot = Snapshot::empty(&shape);
+            for (revision, (name, node, removed)) in writes.into_iter().enumerate() {
+                let pod = pod(name, node, revision as u64 + 1);
+                if removed {
+                    snapshot.remove(&pod.key);
+                } else {
+                    snapshot.insert(pod);
+                }
+            }
+            for node in 0..4 {
+                let value = format!("node-{node}");
+                let fields = FieldSelector::parse(&format!("spec.nodeName={value}")).expect("a selector");
+                for namespace in [None, Some("n0")] {
+                    let predicate = Predicate::new("/registry/pods/", namespace, LabelSelector::everything(), fields.clone());
+                    let scan: Vec<_> = snapshot.objects.values().filter(|s| predicate.selects(s)).map(|s| s.key.clone()).collect();
+                    let selected: Vec<_> = snapshot.select(&predicate, None).map(|s| s.key.clone()).collect();
+                    prop_assert_eq!(&selected, &scan);
+                    if let Some(first) = scan.first() {
+                        let rest: Vec<_> = snapshot.select(&predicate, Some(first)).map(|s| s.key.clone()).collect();
+                        prop_assert_eq!(&rest[..], &scan[1..]);
+                    }
+                }
+                let all = snapshot.objects.values().filter(|s| s.field("spec.nodeName") == Some(&value)).count();
+                prop_assert_eq!(snapshot.indexed(&value).count(), all);
+            }
+        }
+    }
+}
