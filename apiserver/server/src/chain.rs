@@ -3,9 +3,9 @@
 //! 1. request id and panic guard
 //! 2. request info (what is asked)
 //! 3. authentication (who asks), impersonation
-//! 4. flow control (a bounded number at a time)
-//! 5. authorization (may they)
-//! 6. the body, whole and bounded
+//! 4. authorization (may they)
+//! 5. the body, whole and bounded
+//! 6. flow control (a bounded number at a time)
 //! 7. the handler, within a time
 //! 8. metrics and the access log
 
@@ -18,47 +18,18 @@ use corral_api::status::Status;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
-use http_body_util::{BodyExt, Limited};
-use tokio::sync::Semaphore;
 
 use crate::Shared;
 use crate::authn::User;
 use crate::authz::Access;
+use crate::flow::Share;
 use crate::handlers::{self, Call};
 use crate::negotiate::{self, Representation};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
-/// Largest body, as in kube-apiserver (3 MiB).
-pub const BODY_BYTES_MAX: usize = 3 * 1024 * 1024;
 /// Longest time until the head of an answer, for everything that is not long-running.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
-/// Reads answered at a time, as kube-apiserver's default.
-pub const READS_MAX: usize = 400;
-/// Writes answered at a time, as kube-apiserver's default.
-pub const WRITES_MAX: usize = 200;
-/// How long a request waits for its turn before it is told to come back.
-const TURN_WAIT_MAX: Duration = Duration::from_secs(15);
-/// Requests that may wait for their turn.
-const WAITING_MAX: usize = 4_096;
-
-/// Turns for reads and writes.
-pub struct Turns {
-    reads: Semaphore,
-    writes: Semaphore,
-    waiting: Semaphore,
-}
-
-impl Default for Turns {
-    fn default() -> Self {
-        Self {
-            reads: Semaphore::new(READS_MAX),
-            writes: Semaphore::new(WRITES_MAX),
-            waiting: Semaphore::new(WAITING_MAX),
-        }
-    }
-}
-
 /// How a request came.
 #[derive(Clone, Debug)]
 pub enum Origin {
@@ -139,28 +110,28 @@ where
         }
     };
     let user = impersonated(shared, user, &parts.headers)?;
-    let long = is_long_running(&info);
-    let _turn = if long {
+    authorize(shared, &user, &info)?;
+    let share = share_of(&info);
+    let body = if share == Share::LongRunning {
         None
     } else {
-        Some(turn(shared, &info).await?)
+        Some(shared.flow.body(body).await?)
     };
-    authorize(shared, &user, &info)?;
-    let body = if long {
-        Bytes::new()
-    } else {
-        whole(body).await?
-    };
+    let turn = shared.flow.turn(share).await?;
     let call = Call {
         shared: shared.clone(),
         user,
         info,
         parts,
-        body,
+        body: body
+            .as_ref()
+            .map(|body| body.bytes.clone())
+            .unwrap_or_default(),
     };
     let work = handlers::handle(call);
-    if long {
-        return work.await;
+    if share == Share::LongRunning {
+        // The turn lasts as long as the answer.
+        return Ok(work.await?.map(|body| response::holding(body, turn)));
     }
     tokio::time::timeout(REQUEST_TIMEOUT, work)
         .await
@@ -180,24 +151,13 @@ fn is_long_running(info: &RequestInfo) -> bool {
         )
 }
 
-async fn turn<'a>(
-    shared: &'a Shared,
-    info: &RequestInfo,
-) -> Result<tokio::sync::SemaphorePermit<'a>, Status> {
-    let turns = &shared.turns;
-    let semaphore = if info.verb.is_read() || !info.is_resource {
-        &turns.reads
+fn share_of(info: &RequestInfo) -> Share {
+    if is_long_running(info) {
+        Share::LongRunning
+    } else if info.verb.is_read() || !info.is_resource {
+        Share::Read
     } else {
-        &turns.writes
-    };
-    if let Ok(permit) = semaphore.try_acquire() {
-        return Ok(permit);
-    }
-    let busy = || Status::too_many_requests("Too many requests, please try again later.", 1);
-    let _waiting = turns.waiting.try_acquire().map_err(|_| busy())?;
-    match tokio::time::timeout(TURN_WAIT_MAX, semaphore.acquire()).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(busy()),
+        Share::Write
     }
 }
 
@@ -328,24 +288,4 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
         taken.groups.push(crate::authn::AUTHENTICATED.to_owned());
     }
     Ok(taken)
-}
-
-async fn whole<B>(body: B) -> Result<Bytes, Status>
-where
-    B: http_body::Body<Data = Bytes> + Send,
-    B::Error: std::error::Error + Send + Sync + 'static,
-{
-    let limited = Limited::new(body, BODY_BYTES_MAX);
-    match tokio::time::timeout(REQUEST_TIMEOUT, std::pin::pin!(limited).collect()).await {
-        Err(_) => Err(Status::timeout(
-            "the body of the request did not arrive in time",
-        )),
-        Ok(Ok(body)) => Ok(body.to_bytes()),
-        Ok(Err(error)) if error.is::<http_body_util::LengthLimitError>() => {
-            Err(Status::too_large(BODY_BYTES_MAX))
-        }
-        Ok(Err(_)) => Err(Status::bad_request(
-            "the body of the request could not be read",
-        )),
-    }
 }

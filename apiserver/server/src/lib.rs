@@ -33,6 +33,7 @@ pub mod chain;
 pub mod decode;
 pub mod discovery;
 mod expiry;
+pub mod flow;
 pub mod handlers;
 mod join;
 pub mod local;
@@ -77,6 +78,8 @@ pub struct ServerConfig {
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// The store.
     pub storage: Arc<dyn Storage>,
+    /// What requests may cost.
+    pub bounds: flow::Bounds,
     /// Where metrics are registered.
     pub registry: Registry,
     /// Tells the server to stop.
@@ -115,8 +118,8 @@ pub struct Shared {
     pub pki: Pki,
     /// TLS towards nodes.
     pub node_client: Arc<rustls::ClientConfig>,
-    /// Turns of requests.
-    pub turns: chain::Turns,
+    /// What requests cost now.
+    pub flow: flow::Flow,
     /// What is measured.
     pub metrics: Metrics,
     /// Everything that is measured in this process.
@@ -177,7 +180,7 @@ impl Server {
             authorizer,
             node_client: node_tls(&pki)?,
             pki,
-            turns: chain::Turns::default(),
+            flow: flow::Flow::new(config.bounds),
             metrics: Metrics::register(&config.registry)?,
             registry: config.registry,
             address,

@@ -33,6 +33,15 @@ pub fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
+/// A body that keeps something until it has been sent, or is dropped.
+pub fn holding(body: Body, kept: impl Send + 'static) -> Body {
+    let pieces = body.into_data_stream().map(move |piece| {
+        let _kept = &kept;
+        piece.map(Frame::data)
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
 /// An answer with a media type.
 pub fn answer(code: u16, media: &'static str, body: Body) -> Answer {
     let mut answer = Response::new(body);

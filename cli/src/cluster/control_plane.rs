@@ -126,6 +126,7 @@ impl ControlPlane {
             service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,
+            bounds: corral_server::flow::Bounds::default(),
             registry: registry.clone(),
             stop: server_stop.clone(),
         })

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corral_server::authn::User;
+use corral_server::flow::Bounds;
 use corral_server::{Server, ServerConfig};
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use http::{Request, Response};
@@ -41,6 +42,10 @@ pub struct Answer {
 
 impl Fixture {
     pub async fn start() -> Self {
+        Self::start_within(Bounds::default()).await
+    }
+
+    pub async fn start_within(bounds: Bounds) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = EmbeddedConfig::new(directory.path().join("store"));
         let storage = EmbeddedStore::open(config, EmbeddedMetrics::default()).expect("a new store");
@@ -53,6 +58,7 @@ impl Fixture {
             service_range: "10.96.0.0/16".parse().expect("a network"),
             node_ports: 30_000..=32_767,
             storage,
+            bounds,
             registry: prometheus::Registry::new(),
             stop: stop.clone(),
         })
@@ -138,6 +144,14 @@ impl Fixture {
 
     /// A connection with an administrator's certificate.
     pub async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
+        let tls = self.connect_raw().await;
+        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP");
+        tokio::spawn(connection);
+        sender
+    }
+
+    /// The same without anything that speaks HTTP on it.
+    pub async fn connect_raw(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
         let identity = self
             .server
             .client_identity("admin", corral_server::authn::MASTERS)
@@ -157,13 +171,10 @@ impl Fixture {
             .await
             .expect("the server listens");
         let name = ServerName::try_from("localhost").expect("a name");
-        let tls = tokio_rustls::TlsConnector::from(Arc::new(config))
+        tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, tcp)
             .await
-            .expect("TLS");
-        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP");
-        tokio::spawn(connection);
-        sender
+            .expect("TLS")
     }
 }
 
