@@ -63,6 +63,8 @@ pub struct Definition {
     pub fields: BTreeMap<Arc<str>, Field>,
     /// Whether it has one owner as a whole.
     pub atomic: bool,
+    /// Times that every object has. Clients in Go send `null` for one that is not set.
+    pub required_times: Vec<Arc<str>>,
 }
 
 /// A reference to a definition, resolved when first used.
@@ -335,10 +337,27 @@ impl Schemas {
             let node = self.node(schema, Some(&facts));
             fields.insert(Arc::from(field.as_str()), make_field(node, facts));
         }
+        let required = source.as_ref().and_then(|s| s["required"].as_array());
+        let required_times = required
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .filter(|name| {
+                matches!(
+                    fields.get(*name),
+                    Some(Field {
+                        node: Node::Time,
+                        ..
+                    })
+                )
+            })
+            .map(Arc::from)
+            .collect();
         Definition {
             short_name,
             fields,
             atomic: type_is_atomic(name),
+            required_times,
         }
     }
 

@@ -48,14 +48,27 @@ const READ: &str = "application/json, application/yaml, application/vnd.kubernet
 /// # Errors
 /// 406 when the client takes nothing that there is.
 pub fn accept(headers: &HeaderMap) -> Result<Representation, Status> {
+    choose(headers, |_| true)
+}
+
+/// Chooses what to answer where only whole objects make sense.
+///
+/// # Errors
+/// 406 when the client takes only tables or metadata, or nothing that there is.
+pub fn accept_whole(headers: &HeaderMap) -> Result<Representation, Status> {
+    choose(headers, |choice| choice.transform == Transform::None)
+}
+
+fn choose(
+    headers: &HeaderMap,
+    takes: impl Fn(&Representation) -> bool,
+) -> Result<Representation, Status> {
     let Some(text) = headers.get(ACCEPT).and_then(|v| v.to_str().ok()) else {
         return Ok(Representation::default());
     };
     let mut choices: Vec<(f32, Representation)> = Vec::new();
     for clause in text.split(',') {
-        if let Some(choice) = choice(clause) {
-            choices.push(choice);
-        }
+        choices.extend(choice(clause).filter(|(_, choice)| takes(choice)));
     }
     // The first of the best: the sort is stable.
     choices.sort_by(|a, b| b.0.total_cmp(&a.0));

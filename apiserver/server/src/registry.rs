@@ -242,7 +242,10 @@ impl Resource {
             .unknown
             .iter()
             .map(|path| format!("unknown field {path:?}"));
-        let found: Vec<String> = duplicates.into_iter().chain(unknown).collect();
+        // Kubernetes finds both at once in JSON, and in YAML first what the YAML itself has wrong.
+        let of_yaml = |text: &String| !text.starts_with("duplicate field ");
+        let (first, last): (Vec<_>, Vec<_>) = duplicates.into_iter().partition(of_yaml);
+        let found: Vec<String> = first.into_iter().chain(unknown).chain(last).collect();
         match cx.validation {
             FieldValidation::Strict if !found.is_empty() => Err(cannot(&format!(
                 "strict decoding error: {}",

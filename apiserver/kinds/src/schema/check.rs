@@ -15,6 +15,9 @@ pub struct Report {
 /// Most unknown fields that one report lists; a hostile body cannot make a huge answer.
 const UNKNOWN_FIELDS_MAX: usize = 100;
 
+/// What stands for a time that is not set where there must be one; Go's zero time is the same moment.
+const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+
 /// A value of the wrong type.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeError(pub String);
@@ -93,6 +96,11 @@ impl<'a> Walk<'a> {
         }
         for name in dropped {
             map.remove(&name);
+        }
+        if let Node::Struct { definition, .. } = node {
+            for name in &definition.get().required_times {
+                map.entry(name.as_ref()).or_insert_with(|| ZERO_TIME.into());
+            }
         }
         Ok(())
     }

@@ -75,7 +75,7 @@ fn read<T: DeserializeOwned>(call: &Call) -> Result<T, Status> {
 fn created(call: &Call, review: &impl Serialize) -> Result<Answer, Status> {
     Ok(response::object(
         201,
-        negotiate::accept(call.headers())?,
+        negotiate::accept_whole(call.headers())?,
         review,
     ))
 }

@@ -246,3 +246,38 @@ async fn services_never_share_an_address_or_a_port() {
         "a freed address can be had again"
     );
 }
+
+#[tokio::test]
+async fn a_time_that_a_client_leaves_unset_is_taken() {
+    let fixture = Fixture::start().await;
+    let services = "/api/v1/namespaces/default/services";
+    let service = json!({"metadata": {"name": "web"}, "spec": {"ports": [{"port": 80}]}});
+    assert_eq!(fixture.create(services, service).await.code, 201);
+    let path = format!("{services}/web/status");
+    let mut live = fixture.get(&path).await.body;
+    live["status"]["conditions"] = json!([{"type": "Ready", "status": "True", "reason": "r", "message": "m", "lastTransitionTime": null}]);
+    let answer = fixture.ask("PUT", &path, live).await;
+    assert_eq!(answer.code, 200, "{}", answer.body);
+    assert_eq!(
+        answer.body["status"]["conditions"][0]["lastTransitionTime"],
+        "0001-01-01T00:00:00Z"
+    );
+}
+
+#[tokio::test]
+async fn reviews_are_not_answered_as_tables() {
+    let fixture = Fixture::start().await;
+    let mut connection = fixture.connect().await;
+    let headers = [
+        ("content-type", "application/json".to_owned()),
+        (
+            "accept",
+            "application/json;as=Table;v=v1;g=meta.k8s.io".to_owned(),
+        ),
+    ];
+    let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+    let body = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
+    let body = serde_json::to_vec(&body).expect("JSON");
+    let answer = crate::fixture::send(&mut connection, "POST", path, &headers, body).await;
+    assert_eq!(answer.status(), 406);
+}
