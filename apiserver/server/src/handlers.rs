@@ -51,7 +51,7 @@ impl Call {
         resource.ok_or_else(Status::no_such_path)
     }
 
-    fn headers(&self) -> &HeaderMap {
+    pub(crate) fn headers(&self) -> &HeaderMap {
         &self.parts.headers
     }
 

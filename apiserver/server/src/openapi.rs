@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::handlers::Call;
-use crate::negotiate::Representation;
+use crate::negotiate::{self, Representation};
 use crate::response::{self, Answer};
 
 /// Where definitions live in one version of the format.
@@ -103,7 +103,8 @@ pub fn v3(_call: &Call, path: &str) -> Result<Answer, Status> {
 ///
 /// # Errors
 /// 406 for a client that takes only protobuf.
-pub fn v2(_call: &Call) -> Result<Answer, Status> {
+pub fn v2(call: &Call) -> Result<Answer, Status> {
+    negotiate::accept(call.headers())?;
     let kinds: Vec<_> = all::RESOURCES.to_vec();
     let document = json!({
         "swagger": "2.0",
