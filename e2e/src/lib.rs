@@ -3,8 +3,10 @@
 //! A [`Cluster`] is a `corral up` of its own on a free port and in a temporary directory; dropping it stops its pods
 //! and removes what it made. [`Cluster::kubectl`] runs the unmodified kubectl that `scripts/clients` built.
 
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
 /// How long anything is waited for; generous, because test machines are slow and shared.
@@ -154,65 +156,46 @@ impl Cluster {
         }
     }
 
+    /// The client whose version is the server's, in the namespace `default`.
+    pub fn client(&self) -> Kubectl<'_> {
+        self.client_of("1.36", "default")
+    }
+
+    /// kubectl of a minor version, in a namespace.
+    pub fn client_of<'a>(&'a self, version: &'a str, namespace: &'a str) -> Kubectl<'a> {
+        Kubectl {
+            cluster: self,
+            version,
+            namespace,
+        }
+    }
+
     /// Runs kubectl.
     pub fn try_kubectl(&self, args: &[&str]) -> Said {
-        self.kubectl_command(args)
-            .output()
-            .map(Said::of)
-            .expect("kubectl is built; run scripts/clients")
+        self.client().try_run(args)
     }
 
     /// A kubectl that is not started yet.
     pub fn kubectl_command(&self, args: &[&str]) -> Command {
-        let mut command = Command::new(kubectl_path("1.36"));
-        command
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .args(args)
-            .stdin(Stdio::null());
-        // Discovery is cached per host and port, and ports are used again.
-        command.env("KUBECACHEDIR", self.directory.path().join("kube-cache"));
-        command
+        self.client().command(args)
     }
 
     /// Runs kubectl, which must succeed, and answers what it printed.
     #[track_caller]
     pub fn kubectl(&self, args: &[&str]) -> String {
-        let said = self.try_kubectl(args);
-        assert!(
-            said.ok,
-            "kubectl {args:?} failed\n{}{}\nlog:\n{}",
-            said.out,
-            said.err,
-            self.log_tail()
-        );
-        said.out
+        self.client().run(args)
     }
 
     /// Applies a manifest.
     #[track_caller]
     pub fn apply(&self, manifest: &str) -> String {
-        let said = self.kubectl_with_input(&["apply", "-f", "-"], manifest);
-        assert!(said.ok, "apply failed\n{}{}", said.out, said.err);
-        said.out
+        self.client()
+            .run_with_input(&["apply", "-f", "-"], manifest)
     }
 
     /// Runs kubectl with input.
     pub fn kubectl_with_input(&self, args: &[&str], input: &str) -> Said {
-        use std::io::Write;
-        let mut child = self
-            .kubectl_command(args)
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .expect("kubectl is built; run scripts/clients");
-        let mut stdin = child.stdin.take().expect("stdin is a pipe");
-        stdin
-            .write_all(input.as_bytes())
-            .expect("kubectl reads its input");
-        drop(stdin);
-        Said::of(child.wait_with_output().expect("kubectl ends"))
+        self.client().try_run_with_input(args, input)
     }
 
     /// A value out of an object.
@@ -245,6 +228,142 @@ impl Cluster {
         let log = self.log();
         let lines: Vec<&str> = log.lines().collect();
         lines[lines.len().saturating_sub(40)..].join("\n")
+    }
+}
+
+/// kubectl of one version, in one namespace of a cluster.
+#[derive(Clone, Copy)]
+pub struct Kubectl<'a> {
+    cluster: &'a Cluster,
+    version: &'a str,
+    namespace: &'a str,
+}
+
+impl Kubectl<'_> {
+    /// A kubectl that is not started yet.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(kubectl_path(self.version));
+        command
+            .arg("--kubeconfig")
+            .arg(self.cluster.kubeconfig())
+            .args(["--namespace", self.namespace])
+            .args(args)
+            .stdin(Stdio::null());
+        // Discovery is cached per host and port, and ports are used again.
+        let cache = format!("kube-cache-{}", self.version);
+        command.env("KUBECACHEDIR", self.cluster.directory.path().join(cache));
+        command
+    }
+
+    /// Runs it.
+    pub fn try_run(&self, args: &[&str]) -> Said {
+        self.command(args)
+            .output()
+            .map(Said::of)
+            .expect("kubectl is built; run scripts/clients")
+    }
+
+    /// Runs it; it must succeed. Answers what it printed.
+    #[track_caller]
+    pub fn run(&self, args: &[&str]) -> String {
+        self.succeeded(args, self.try_run(args))
+    }
+
+    /// Runs it with input.
+    pub fn try_run_with_input(&self, args: &[&str], input: &str) -> Said {
+        use std::io::Write;
+        let mut child = self
+            .command(args)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("kubectl is built; run scripts/clients");
+        let mut stdin = child.stdin.take().expect("stdin is a pipe");
+        stdin
+            .write_all(input.as_bytes())
+            .expect("kubectl reads its input");
+        drop(stdin);
+        Said::of(child.wait_with_output().expect("kubectl ends"))
+    }
+
+    /// Runs it with input; it must succeed. Answers what it printed.
+    #[track_caller]
+    pub fn run_with_input(&self, args: &[&str], input: &str) -> String {
+        self.succeeded(args, self.try_run_with_input(args, input))
+    }
+
+    /// Starts it with a pipe behind its output, for what is read while it runs.
+    pub fn stream(&self, args: &[&str]) -> Stream {
+        let mut child = self
+            .command(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kubectl is built; run scripts/clients");
+        let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (sender, lines) = mpsc::channel();
+        // A thread, because a pipe cannot be read with a deadline. It ends with the client's output.
+        std::thread::spawn(move || {
+            let mut lines = out.lines().map_while(Result::ok);
+            lines.try_for_each(|line| sender.send(line))
+        });
+        Stream { child, lines }
+    }
+
+    #[track_caller]
+    fn succeeded(&self, args: &[&str], said: Said) -> String {
+        assert!(
+            said.ok,
+            "kubectl {} {args:?} failed\n{}{}\nlog:\n{}",
+            self.version,
+            said.out,
+            said.err,
+            self.cluster.log_tail()
+        );
+        said.out
+    }
+}
+
+/// A client that goes on running; dropping it ends it.
+pub struct Stream {
+    child: Child,
+    lines: mpsc::Receiver<String>,
+}
+
+impl Stream {
+    /// The next line, or nothing at the end.
+    #[track_caller]
+    pub fn line(&mut self) -> Option<String> {
+        match self.lines.recv_timeout(WAIT_MAX) {
+            Ok(line) => Some(line),
+            Err(mpsc::RecvTimeoutError::Disconnected) => None,
+            Err(mpsc::RecvTimeoutError::Timeout) => panic!("no line comes and no end"),
+        }
+    }
+
+    /// Reads until a line fits; what came before it is skipped.
+    #[track_caller]
+    pub fn line_where(&mut self, fits: impl Fn(&str) -> bool) -> String {
+        let mut seen = Vec::new();
+        let deadline = Instant::now() + WAIT_MAX;
+        while let Ok(line) = self
+            .lines
+            .recv_timeout(deadline.saturating_duration_since(Instant::now()))
+        {
+            if fits(&line) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("the line did not come, only:\n{}", seen.join("\n"));
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // One that has ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
     }
 }
 

@@ -3,6 +3,7 @@
 mod api;
 mod apply;
 mod kubectl;
+mod kubectl_versions;
 mod lifecycle;
 mod streams;
 mod two_nodes;
