@@ -9,9 +9,10 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
-use serde_json::Value;
 
 use crate::root;
+
+mod load;
 
 /// How long anything is waited for.
 const WAIT_MAX: Duration = Duration::from_secs(120);
@@ -27,9 +28,18 @@ pub struct BenchArgs {
     /// Pods stored for the figures about memory and lists.
     #[arg(long, default_value_t = 100_000)]
     objects: usize,
+    /// Rounds of load; the median counts.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// The load tool.
     #[arg(long, value_name = "FILE")]
     kload: Option<PathBuf>,
+    /// The script that runs the real control plane, to be measured in turns with ours.
+    #[arg(long, value_name = "FILE", requires_all = ["kload", "peer_binaries"])]
+    peer_script: Option<PathBuf>,
+    /// The folder of the real control plane's binaries.
+    #[arg(long, value_name = "DIR", requires = "peer_script")]
+    peer_binaries: Option<PathBuf>,
 }
 
 struct Running {
@@ -38,13 +48,18 @@ struct Running {
 }
 
 impl Running {
-    fn start(role: &str, directory: &Path) -> anyhow::Result<(Self, Duration)> {
+    fn start_server(directory: &Path, flags: &[&str]) -> anyhow::Result<(Self, Duration)> {
+        Self::start("server", directory, flags)
+    }
+
+    fn start(role: &str, directory: &Path, flags: &[&str]) -> anyhow::Result<(Self, Duration)> {
         let _ = std::fs::remove_file(directory.join("admin.kubeconfig"));
         std::fs::create_dir_all(directory)?;
         let began = Instant::now();
         let process = Command::new(binary())
             .args([role, "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory)
+            .args(flags)
             .stdin(Stdio::null())
             .stdout(std::fs::File::create(directory.join("out"))?)
             .stderr(std::fs::File::create(directory.join("log"))?)
@@ -160,7 +175,7 @@ pub fn run_all(args: &BenchArgs, report: &mut String) -> anyhow::Result<()> {
 fn measure(args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Result<()> {
     let mut starts = Vec::new();
     for index in 0..args.times {
-        let (_running, took) = Running::start("server", &scratch.join(format!("start-{index}")))?;
+        let (_running, took) = Running::start_server(&scratch.join(format!("start-{index}")), &[])?;
         starts.push(took.as_secs_f64() * 1000.0);
     }
     row(
@@ -170,7 +185,7 @@ fn measure(args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Res
         "100 ms",
     );
 
-    let (up, _) = Running::start("up", &scratch.join("up"))?;
+    let (up, _) = Running::start("up", &scratch.join("up"), &[])?;
     wait(|| {
         up.corral(&["get", "nodes"])
             .is_ok_and(|out| out.contains("Ready"))
@@ -197,7 +212,12 @@ fn measure(args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Res
     drop(up);
 
     if let Some(kload) = &args.kload {
-        load(kload, args, scratch, report)?;
+        let tools = load::Tools {
+            kload: kload.clone(),
+            peer: args.peer_script.clone().zip(args.peer_binaries.clone()),
+        };
+        load::compare(&tools, args.rounds, scratch, report)?;
+        load::many(&tools, args.objects, scratch, report)?;
     }
     Ok(())
 }
@@ -239,64 +259,6 @@ fn pods(up: &Running, report: &mut String) -> anyhow::Result<()> {
         let took = began.elapsed().as_secs_f64();
         row(report, what, &format!("{took:.2} s"), target);
         up.corral(&["delete", "deployment", name])?;
-    }
-    Ok(())
-}
-
-fn load(kload: &Path, args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Result<()> {
-    let (server, _) = Running::start("server", &scratch.join("load"))?;
-    let empty = server.stat()?.rss_mib;
-    let pid = server.process.id().to_string();
-    let n = args.objects.to_string();
-    let call = |command: &[&str]| -> anyhow::Result<Vec<Value>> {
-        let output = Command::new(kload)
-            .args(command)
-            .arg("--kubeconfig")
-            .arg(server.kubeconfig())
-            .args(["--pid", &pid])
-            .output()?;
-        let text = String::from_utf8_lossy(&output.stdout).into_owned();
-        ensure!(
-            output.status.success(),
-            "kload {command:?}: {text}{}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        println!("{text}");
-        Ok(text
-            .lines()
-            .filter(|l| l.starts_with('{'))
-            .filter_map(|l| serde_json::from_str(l).ok())
-            .collect())
-    };
-    let empty_rss = format!("{empty:.0}");
-    for command in [
-        vec![
-            "create",
-            "--kind",
-            "pods",
-            "--n",
-            n.as_str(),
-            "--workers",
-            "32",
-        ],
-        vec!["get", "--objects", "1000", "--n", "20000"],
-        vec!["list"],
-        vec!["list", "--limit", "500"],
-        vec!["memory", "--empty-rss", empty_rss.as_str()],
-        vec![
-            "watch",
-            "--watchers",
-            "1000",
-            "--events",
-            "200",
-            "--rate",
-            "20",
-        ],
-    ] {
-        for value in call(&command)? {
-            let text = serde_json::to_string(&value)?;
-            let _ = writeln!(report, "| `kload {}` | `{text}` | |", command.join(" "));
-        }
     }
     Ok(())
 }

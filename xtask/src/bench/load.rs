@@ -1,0 +1,375 @@
+//! Load on the API, by the load tool `kload`, on our server and on the real one in turns.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+
+use anyhow::{Context, ensure};
+use serde_json::Value;
+
+use super::{Running, median, wait};
+
+/// Where the programs of the load and of the peer are.
+pub struct Tools {
+    /// The load tool.
+    pub kload: PathBuf,
+    /// The peer's start script and the folder of its binaries.
+    pub peer: Option<(PathBuf, PathBuf)>,
+}
+
+/// One thing measured.
+struct Measure {
+    what: &'static str,
+    /// Arguments of the load tool; `{offset}` is the number of the first object of this round.
+    args: &'static [&'static str],
+    /// How the figure follows from the tool's answer.
+    figure: Figure,
+    unit: &'static str,
+    target: &'static str,
+}
+
+#[derive(Clone, Copy)]
+enum Figure {
+    /// A field as it is.
+    Field(&'static str),
+    /// CPU seconds of all server processes, by their field's suffix.
+    Cpu(&'static str),
+    /// Megabytes of lists for each second of server CPU.
+    ListPerCpu,
+}
+
+/// Objects created in a round.
+const CREATED: usize = 10_000;
+
+const MEASURES: &[Measure] = &[
+    Measure {
+        what: "create of 3.6 kB pods, server CPU per 1,000",
+        args: CREATE,
+        figure: Figure::Cpu("cpu_s_per_1000"),
+        unit: "s",
+        target: "0.4 s",
+    },
+    Measure {
+        what: "the same, creates per second",
+        args: CREATE,
+        figure: Figure::Field("created_per_s"),
+        unit: "",
+        target: "2,000",
+    },
+    Measure {
+        what: "the same, p99",
+        args: CREATE,
+        figure: Figure::Field("p99_ms"),
+        unit: "ms",
+        target: "",
+    },
+    Measure {
+        what: "GET of a pod, server CPU per 1,000",
+        args: &["get", "--objects", "1000", "--n", "10000"],
+        figure: Figure::Cpu("cpu_s_per_1000"),
+        unit: "s",
+        target: "",
+    },
+    Measure {
+        what: "LIST of the pods, MB per second",
+        args: LIST,
+        figure: Figure::Field("mb_per_s"),
+        unit: "",
+        target: "300",
+    },
+    Measure {
+        what: "the same, MB per second of server CPU",
+        args: LIST,
+        figure: Figure::ListPerCpu,
+        unit: "",
+        target: "",
+    },
+    Measure {
+        what: "watch, 1,000 watchers, server CPU per million events delivered",
+        args: WATCH,
+        figure: Figure::Cpu("cpu_s_per_million_delivered"),
+        unit: "s",
+        target: "",
+    },
+    Measure {
+        what: "the same, events not delivered",
+        args: WATCH,
+        figure: Figure::Field("missing"),
+        unit: "",
+        target: "0",
+    },
+];
+
+const CREATE: &[&str] = &[
+    "create",
+    "--kind",
+    "pods",
+    "--n",
+    "10000",
+    "--workers",
+    "32",
+    "--offset",
+    "{offset}",
+];
+const LIST: &[&str] = &["list", "--n-times", "3"];
+const WATCH: &[&str] = &[
+    "watch",
+    "--watchers",
+    "1000",
+    "--events",
+    "200",
+    "--rate",
+    "20",
+];
+
+/// A server that is asked.
+struct Target {
+    kubeconfig: PathBuf,
+    pids: Vec<u32>,
+}
+
+impl Target {
+    fn ours(running: &Running) -> Self {
+        Self {
+            kubeconfig: running.kubeconfig(),
+            pids: vec![running.process.id()],
+        }
+    }
+
+    /// Runs the load tool; its last line of JSON.
+    fn run(&self, kload: &Path, args: &[String]) -> anyhow::Result<Value> {
+        let pids: Vec<String> = self.pids.iter().map(u32::to_string).collect();
+        let output = Command::new(kload)
+            .args(args)
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["--pid", &pids.join(",")])
+            .output()?;
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        ensure!(
+            output.status.success(),
+            "kload {args:?}: {text}{}",
+            String::from_utf8_lossy(&output.stderr)
+        );
+        let line = text.lines().rev().find(|line| line.starts_with('{'));
+        let value: Value = serde_json::from_str(line.context("kload tells no result")?)?;
+        println!("{value}");
+        Ok(value)
+    }
+}
+
+/// The real kube-apiserver with etcd; ends when dropped.
+struct Peer {
+    process: Child,
+    target: Target,
+}
+
+impl Peer {
+    fn start(script: &Path, binaries: &Path, state: &Path) -> anyhow::Result<Self> {
+        let process = Command::new(script)
+            .arg(state)
+            .args(["etcd", "apiserver"])
+            .env("BIN", binaries)
+            .env("FRESH", "1")
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .with_context(|| format!("cannot run {}", script.display()))?;
+        let pid = |name: &str| -> Option<u32> {
+            let text = std::fs::read_to_string(state.join(format!("{name}.pid"))).ok()?;
+            text.trim().parse().ok()
+        };
+        let kubeconfig = state.join("admin.kubeconfig");
+        wait(|| {
+            let answer = Command::new(super::binary())
+                .args(["get", "namespaces", "--kubeconfig"])
+                .arg(&kubeconfig)
+                .output();
+            answer.is_ok_and(|answer| answer.status.success())
+        })?;
+        let pids = ["apiserver", "etcd"].into_iter().filter_map(pid).collect();
+        Ok(Self {
+            process,
+            target: Target { kubeconfig, pids },
+        })
+    }
+}
+
+impl Drop for Peer {
+    fn drop(&mut self) {
+        // The script ends its children when it is told to, so it is not killed outright.
+        let pid = self.process.id().to_string();
+        let _ = Command::new("kill").arg(&pid).status();
+        let _ = self.process.wait();
+    }
+}
+
+fn number(value: &Value, key: &str) -> Option<f64> {
+    value.get(key).and_then(Value::as_f64)
+}
+
+/// A figure by suffix, of all processes together where there are several.
+fn of_servers(value: &Value, suffix: &str) -> Option<f64> {
+    let whole = number(value, &format!("servers.{suffix}"));
+    whole.or_else(|| {
+        let fields = value.as_object()?;
+        let own = |key: &str| key.starts_with("kload.") || key.starts_with("others.");
+        let found = fields
+            .iter()
+            .find(|(key, _)| !own(key) && key.ends_with(&format!(".{suffix}")));
+        found.and_then(|(_, value)| value.as_f64())
+    })
+}
+
+fn figure(value: &Value, figure: Figure) -> Option<f64> {
+    match figure {
+        Figure::Field(key) => number(value, key),
+        Figure::Cpu(suffix) => of_servers(value, suffix),
+        Figure::ListPerCpu => {
+            Some(number(value, "mb_per_list")? / of_servers(value, "cpu_s_per_list")?)
+        }
+    }
+}
+
+/// Measures ours and the peer in turns, and adds a table of medians.
+pub fn compare(
+    tools: &Tools,
+    rounds: usize,
+    scratch: &Path,
+    report: &mut String,
+) -> anyhow::Result<()> {
+    let (server, _) = Running::start_server(
+        &scratch.join("ours"),
+        &["--no-controllers", "--no-scheduler"],
+    )?;
+    let peer = match &tools.peer {
+        Some((script, binaries)) => Some(Peer::start(script, binaries, &scratch.join("peer"))?),
+        None => None,
+    };
+    let ours = Target::ours(&server);
+    let mut targets = vec![&ours];
+    targets.extend(peer.as_ref().map(|peer| &peer.target));
+    let mut found: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
+    for round in 0..rounds {
+        for (side, target) in targets.iter().enumerate() {
+            let mut last: Option<(&[&str], Value)> = None;
+            for (index, measure) in MEASURES.iter().enumerate() {
+                let value = match &last {
+                    Some((args, value)) if *args == measure.args => value.clone(),
+                    _ => {
+                        let offset = (round * CREATED).to_string();
+                        let filled = |arg: &&str| arg.replace("{offset}", &offset);
+                        let args: Vec<String> = measure.args.iter().map(filled).collect();
+                        target.run(&tools.kload, &args)?
+                    }
+                };
+                if let Some(figure) = figure(&value, measure.figure) {
+                    found.entry((index, side)).or_default().push(figure);
+                }
+                last = Some((measure.args, value));
+            }
+        }
+    }
+    let _ = writeln!(
+        report,
+        "\n## Load on the API\n\nMedians of {rounds} rounds of {CREATED} creates and the rest, one server after the other in each \
+         round. CPU is user and system time of all processes of a server: ours is `corral server --no-controllers \
+         --no-scheduler` with the embedded store, fsync on; theirs is kube-apiserver v1.36.3 with etcd.\n\n\
+         | figure | Corral | kube-apiserver + etcd | target | command |\n|---|---|---|---|---|"
+    );
+    for (index, measure) in MEASURES.iter().enumerate() {
+        let cell = |side: usize| match found.get(&(index, side)) {
+            Some(figures) => format!("{} {}", rounded(median(figures.clone())), measure.unit),
+            None => "–".to_owned(),
+        };
+        let command = measure.args.join(" ").replace(" --offset {offset}", "");
+        let _ = writeln!(
+            report,
+            "| {} | {} | {} | {} | `kload {command}` |",
+            measure.what,
+            cell(0).trim(),
+            cell(1).trim(),
+            measure.target
+        );
+    }
+    Ok(())
+}
+
+/// Three digits that count.
+fn rounded(figure: f64) -> String {
+    match figure.abs() {
+        n if n >= 100.0 || n == 0.0 => format!("{figure:.0}"),
+        n if n >= 10.0 => format!("{figure:.1}"),
+        n if n >= 1.0 => format!("{figure:.2}"),
+        _ => format!("{figure:.3}"),
+    }
+}
+
+/// Memory and lists with many pods stored.
+pub fn many(
+    tools: &Tools,
+    objects: usize,
+    scratch: &Path,
+    report: &mut String,
+) -> anyhow::Result<()> {
+    let (server, _) = Running::start_server(
+        &scratch.join("many"),
+        &["--no-controllers", "--no-scheduler"],
+    )?;
+    let target = Target::ours(&server);
+    let call = |args: &[&str]| {
+        let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
+        target.run(&tools.kload, &args)
+    };
+    let n = objects.to_string();
+    let created = call(&["create", "--kind", "pods", "--n", &n, "--workers", "32"])?;
+    let list = call(&["list", "--n-times", "3"])?;
+    let memory = call(&["memory", "--resources", "/api/v1/pods"])?;
+    let text = |value: &Value, figure: Figure| {
+        self::figure(value, figure).map_or_else(|| "–".to_owned(), rounded)
+    };
+    let stored = number(&memory, "stored_mib").unwrap_or(0.0);
+    let target_mib = stored.mul_add(1.5, 40.0e6 / 1024.0 / 1024.0);
+    let _ = writeln!(
+        report,
+        "\n## {objects} pods stored\n\n| figure | measured | target | command |\n|---|---|---|---|"
+    );
+    for (what, measured, target, command) in [
+        (
+            "creates per second, from none to all",
+            text(&created, Figure::Field("created_per_s")),
+            "2,000".to_owned(),
+            format!("create --kind pods --n {n} --workers 32"),
+        ),
+        (
+            "server CPU per 1,000 creates",
+            format!("{} s", text(&created, Figure::Cpu("cpu_s_per_1000"))),
+            "0.4 s".to_owned(),
+            String::new(),
+        ),
+        (
+            "LIST of all, MB per second",
+            text(&list, Figure::Field("mb_per_s")),
+            "300".to_owned(),
+            "list --n-times 3".to_owned(),
+        ),
+        (
+            "RSS afterwards",
+            format!(
+                "{} MiB for {stored:.0} MiB of JSON",
+                text(&memory, Figure::Cpu("rss_mib"))
+            ),
+            format!("1.5 × stored + 40 MB = {target_mib:.0} MiB"),
+            "memory --resources /api/v1/pods".to_owned(),
+        ),
+    ] {
+        let command = match command.as_str() {
+            "" => "the same".to_owned(),
+            command => format!("`kload {command}`"),
+        };
+        let _ = writeln!(report, "| {what} | {measured} | {target} | {command} |");
+    }
+    Ok(())
+}
