@@ -269,9 +269,10 @@ impl Server {
     }
 }
 
-/// An address that others reach, for a server that listens on all.
+/// The address told to others: the machine's own where the server listens on all, or on none that others reach, as
+/// kube-apiserver does.
 fn reachable(listening: IpAddr) -> IpAddr {
-    if !listening.is_unspecified() {
+    if !listening.is_unspecified() && !listening.is_loopback() {
         return listening;
     }
     // Connecting a datagram socket sends nothing; it tells which address leads out.
@@ -279,7 +280,8 @@ fn reachable(listening: IpAddr) -> IpAddr {
         socket.connect("192.0.2.1:9")?;
         socket.local_addr()
     });
-    probe.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip())
+    let own = probe.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
+    if own.is_unspecified() { listening } else { own }
 }
 
 fn roots(pki: &Pki) -> Result<RootCertStore, Error> {
