@@ -15,9 +15,11 @@ const SEARCHES_MAX: usize = 32;
 pub fn hosts(pod: &Pod, addresses: &[String], resolver: &Resolver) -> String {
     let spec = pod.spec.clone().unwrap_or_default();
     let mut text = if spec.host_network.unwrap_or(false) {
-        std::fs::read_to_string("/etc/hosts").unwrap_or_default()
+        let own = std::fs::read_to_string("/etc/hosts").unwrap_or_default();
+        // By these first lines people and tests tell the file from one that an image brings.
+        format!("# Kubernetes-managed hosts file (host network).\n{own}")
     } else {
-        let mut text = String::from("127.0.0.1\tlocalhost\n");
+        let mut text = String::from("# Kubernetes-managed hosts file.\n127.0.0.1\tlocalhost\n");
         for (address, names) in [
             ("::1", "localhost ip6-localhost ip6-loopback"),
             ("fe00::0", "ip6-localnet"),

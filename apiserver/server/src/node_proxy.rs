@@ -19,6 +19,8 @@ use tokio_rustls::TlsConnector;
 use crate::handlers::Call;
 use crate::response::{self, Answer};
 
+mod websocket;
+
 /// How long a node may take to accept a connection.
 const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 /// Longest error text of a node that is passed on.
@@ -121,7 +123,15 @@ fn container_of(call: &Call, pod: &Pod) -> Result<String, Status> {
 ///
 /// # Errors
 /// 400 before the container has started, 404 without the pod, what the node says otherwise.
-pub async fn logs(call: &Call) -> Result<Answer, Status> {
+pub async fn logs(mut call: Call) -> Result<Answer, Status> {
+    let answer = log_of(&call).await?;
+    if websocket::is_wanted(&call) {
+        return websocket::send(&mut call, answer.into_body());
+    }
+    Ok(answer)
+}
+
+async fn log_of(call: &Call) -> Result<Answer, Status> {
     let pod = pod_of(call).await?;
     let container = container_of(call, &pod)?;
     let Some(target) = target_of(call, &pod)? else {

@@ -688,7 +688,8 @@ fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value
 }
 
 fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
-    if !kind.has_generation() || part == Part::Status {
+    // What the server itself writes, such as a pod's node, is no change of what somebody wants.
+    if !kind.has_generation() || part != Part::Main {
         return;
     }
     let without = |v: &Value| {

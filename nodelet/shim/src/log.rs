@@ -76,13 +76,13 @@ impl LogWriter {
         self.put(&entries)
     }
 
-    /// Writes what is left of lines without an end, when a stream has ended.
+    /// Writes what is left of lines without an end, when a stream has ended: as partial, so that readers add no end.
     pub fn finish(&mut self, now: &str) -> io::Result<()> {
         let mut entries = Vec::new();
         for stream in [Stream::Stdout, Stream::Stderr] {
             let partial = std::mem::take(&mut self.partial[stream as usize]);
             if !partial.is_empty() {
-                entry(&mut entries, now, stream, 'F', &[&partial]);
+                entry(&mut entries, now, stream, 'P', &[&partial]);
             }
         }
         self.put(&entries)
@@ -183,7 +183,7 @@ mod tests {
         assert_eq!(lines[1], format!("{NOW} stderr F bad"));
         assert_eq!(lines[2], format!("{NOW} stdout F two"));
         assert!(lines[3].starts_with(&format!("{NOW} stdout P xxx")));
-        assert_eq!(lines[4], format!("{NOW} stdout F x"));
+        assert_eq!(lines[4], format!("{NOW} stdout P x"));
         std::fs::remove_dir_all(directory).expect("removed");
     }
 

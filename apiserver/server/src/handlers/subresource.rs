@@ -40,7 +40,7 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
         }
         ("binding", Verb::Create) if pods => bind(&call, &resource).await,
         ("eviction", Verb::Create) if pods => evict(&call, &resource).await,
-        ("log", Verb::Get) if pods => crate::node_proxy::logs(&call).await,
+        ("log", Verb::Get) if pods => crate::node_proxy::logs(call).await,
         ("exec" | "attach" | "portforward", Verb::Get | Verb::Create) if pods => {
             crate::node_proxy::stream(call).await
         }
