@@ -125,10 +125,11 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
             return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
         }
         let mut object = live.clone();
-        if let Some(version) = wanted["metadata"]["resourceVersion"]
-            .as_str()
-            .filter(|v| !v.is_empty())
-        {
+        // The live version is nobody's wish: without one of the client's the change is tried again after a conflict.
+        if let Some(metadata) = object["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        if let Some(version) = metadata::wanted_version(&wanted) {
             object["metadata"]["resourceVersion"] = version.into();
         }
         if let Some(target) = object.pointer_mut(paths.spec_replicas) {

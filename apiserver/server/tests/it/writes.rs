@@ -171,6 +171,32 @@ async fn status_and_spec_have_their_own_writers() {
 }
 
 #[tokio::test]
+async fn concurrent_scales_without_a_version_all_land() {
+    let fixture = std::sync::Arc::new(Fixture::start().await);
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let created = fixture
+        .create(deployments, json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"},
+            "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}},
+                "spec": {"containers": [{"name": "c", "image": "i"}]}}}}))
+        .await;
+    assert_eq!(created.code, 201, "{}", created.body);
+    let path = format!("{deployments}/d/scale");
+    let mut tasks = tokio::task::JoinSet::new();
+    for replicas in 0..8 {
+        let (fixture, path) = (fixture.clone(), path.clone());
+        tasks.spawn(async move {
+            let scale = json!({"kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": {"name": "d"},
+                "spec": {"replicas": replicas}});
+            fixture.ask("PUT", &path, scale).await.code
+        });
+    }
+    assert!(tasks.join_all().await.into_iter().all(|code| code == 200));
+    let mut old = fixture.get(&path).await.body;
+    old["metadata"]["resourceVersion"] = created.body["metadata"]["resourceVersion"].clone();
+    assert_eq!(fixture.ask("PUT", &path, old).await.code, 409);
+}
+
+#[tokio::test]
 async fn unknown_and_duplicate_fields_are_treated_as_asked() {
     let fixture = Fixture::start().await;
     let mut object = config_map("a", "1");
