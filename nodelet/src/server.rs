@@ -237,11 +237,16 @@ impl Query {
         self.parameters.get(name).cloned().unwrap_or_default()
     }
 
-    /// Whether one of the names is set: streams have other names at a node than at the API server.
+    /// Whether one of the names is set: streams have other names at a node than at the API server. As in Kubernetes
+    /// every value but `0` and `false` sets it, for some clients write `True`.
     pub(crate) fn on(&self, names: &[&str]) -> bool {
-        names
-            .iter()
-            .any(|name| matches!(self.get(name), Some("1" | "true")))
+        let set = |value: &String| value != "0" && !value.eq_ignore_ascii_case("false");
+        names.iter().any(|name| {
+            self.parameters
+                .get(*name)
+                .and_then(|v| v.first())
+                .is_some_and(set)
+        })
     }
 }
 

@@ -239,7 +239,7 @@ fn node_query(query: &str) -> String {
         .filter(|p| !p.is_empty())
         .filter_map(|pair| {
             let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let on = matches!(value, "true" | "1");
+            let on = crate::request::is_true(value);
             match key {
                 "stdin" => on.then(|| "input=1".to_owned()),
                 "stdout" => on.then(|| "output=1".to_owned()),

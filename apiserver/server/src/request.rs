@@ -112,17 +112,8 @@ impl Query {
     }
 
     /// A parameter that is true or false; absent is false.
-    ///
-    /// # Errors
-    /// 400 for any other value.
-    pub fn flag(&self, name: &str) -> Result<bool, Status> {
-        match self.get(name) {
-            None | Some("false" | "0" | "f" | "F" | "FALSE" | "False") => Ok(false),
-            Some("" | "true" | "1" | "t" | "T" | "TRUE" | "True") => Ok(true),
-            Some(other) => Err(Status::bad_request(format!(
-                "strconv.ParseBool: parsing {other:?}: invalid syntax"
-            ))),
-        }
+    pub fn flag(&self, name: &str) -> bool {
+        self.get(name).is_some_and(is_true)
     }
 
     /// A whole number.
@@ -247,12 +238,10 @@ impl RequestInfo {
         let collection = self.name.is_empty();
         self.verb = match *method {
             Method::GET | Method::HEAD if watch_path => Verb::Watch,
-            Method::GET | Method::HEAD if collection && self.query.flag("watch")? => Verb::Watch,
+            Method::GET | Method::HEAD if collection && self.query.flag("watch") => Verb::Watch,
             Method::GET | Method::HEAD if collection => Verb::List,
             Method::GET | Method::HEAD
-                if self.query.get("watch").is_some()
-                    && self.subresource.is_empty()
-                    && self.query.flag("watch")? =>
+                if self.subresource.is_empty() && self.query.flag("watch") =>
             {
                 Verb::Watch
             }
@@ -277,6 +266,12 @@ impl RequestInfo {
     }
 }
 
+/// Whether the value of a parameter means yes. As in Kubernetes everything does but `0` and `false`: some clients write
+/// `True`, some nothing.
+pub fn is_true(value: &str) -> bool {
+    value != "0" && !value.eq_ignore_ascii_case("false")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -291,6 +286,24 @@ mod tests {
         let cases = [
             ("GET", "/api/v1/pods", "list", "", "pods", "", ""),
             ("GET", "/api/v1/pods?watch=1", "watch", "", "pods", "", ""),
+            (
+                "GET",
+                "/api/v1/pods?watch=True",
+                "watch",
+                "",
+                "pods",
+                "",
+                "",
+            ),
+            (
+                "GET",
+                "/api/v1/pods?watch=False",
+                "list",
+                "",
+                "pods",
+                "",
+                "",
+            ),
             (
                 "GET",
                 "/api/v1/namespaces/a/pods/b/log",

@@ -26,10 +26,10 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
     let query = &call.info.query;
     let matching = read::version_match(call)?;
-    let bookmarks = query.flag("allowWatchBookmarks")?;
+    let bookmarks = query.flag("allowWatchBookmarks");
     let initial = match query.get("sendInitialEvents") {
         None => None,
-        Some(_) => Some(query.flag("sendInitialEvents")?),
+        Some(_) => Some(query.flag("sendInitialEvents")),
     };
     let invalid = |error: FieldError| Status::invalid("meta.k8s.io", "ListOptions", "", &[error]);
     match (initial, matching) {

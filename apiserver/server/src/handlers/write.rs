@@ -82,7 +82,7 @@ async fn apply_patch(
 ) -> Result<Written, Status> {
     let (kind, format) = negotiate::patch_type(call.headers())?;
     let name = &call.info.name;
-    let force = call.info.query.flag("force")?;
+    let force = call.info.query.flag("force");
     if kind == PatchType::Apply {
         if call
             .info
@@ -165,7 +165,7 @@ pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
         options.propagation_policy = Some(policy.to_owned());
     }
     if query.get("orphanDependents").is_some() {
-        options.orphan_dependents = Some(query.flag("orphanDependents")?);
+        options.orphan_dependents = Some(query.flag("orphanDependents"));
     }
     Ok(options)
 }
