@@ -5,6 +5,7 @@ mod apply;
 mod kubectl;
 mod kubectl_versions;
 mod lifecycle;
+mod python;
 mod streams;
 mod two_nodes;
 mod verbs;
