@@ -208,6 +208,16 @@ impl Cluster {
         self.kubectl(&args)
     }
 
+    /// The address of the API.
+    pub fn server(&self) -> String {
+        self.kubectl(&[
+            "config",
+            "view",
+            "-o",
+            "jsonpath={.clusters[0].cluster.server}",
+        ])
+    }
+
     /// Waits until something holds.
     #[track_caller]
     pub fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {

@@ -126,3 +126,142 @@ fn configuration_reaches_a_container_and_changes_with_its_source() {
     cluster.kubectl(&["patch", "configmap", "c", "-p", r#"{"data":{"key":"two"}}"#]);
     cluster.wait("the changed file", || exec("cat /config/key") == "two");
 }
+
+#[test]
+fn an_object_is_edited_in_an_editor_and_a_wrong_edit_comes_back() {
+    let cluster = Cluster::up();
+    cluster.kubectl(&["create", "configmap", "c", "--from-literal=key=one"]);
+    let edit = |editor: &str, args: &[&str]| {
+        let mut command = cluster.kubectl_command(&[&["edit"], args].concat());
+        let output = command.env("KUBE_EDITOR", editor).output();
+        let output = output.expect("kubectl is built; run scripts/clients");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        (text(&output.stdout), text(&output.stderr))
+    };
+    let (out, err) = edit("sed -i 's/key: one/key: two/'", &["configmap", "c"]);
+    assert_eq!(out, "configmap/c edited\n", "{err}");
+    assert_eq!(cluster.jsonpath(&["cm", "c"], "{.data.key}"), "two");
+    let (out, err) = edit("true", &["configmap", "c"]);
+    assert!(
+        out.is_empty() && err.contains("cancelled, no changes made"),
+        "{out}{err}"
+    );
+    let scaled = ["deployment", "web", "--subresource=status"];
+    cluster.kubectl(&[
+        "create",
+        "deployment",
+        "web",
+        "--image=corral.dev/host",
+        "--replicas=0",
+    ]);
+    let (out, err) = edit(
+        "sed -i 's/observedGeneration: .*/observedGeneration: 7/'",
+        &scaled,
+    );
+    assert!(out.contains("deployment.apps/web edited"), "{out}{err}");
+
+    // Once: the second time the editor finds the reason on top, and gives up by changing nothing.
+    let (out, err) = edit("sed -i 's/^data:/datta:/'", &["configmap", "c"]);
+    assert!(
+        !out.contains("edited") && err.contains("unknown field \"datta\""),
+        "{out}{err}"
+    );
+    assert_eq!(cluster.jsonpath(&["cm", "c"], "{.data.key}"), "two");
+}
+
+#[test]
+fn tokens_are_made_and_what_is_not_there_is_said_clearly() {
+    let cluster = Cluster::up();
+    cluster.kubectl(&["create", "serviceaccount", "robot"]);
+    let token = cluster.kubectl(&["create", "token", "robot", "--duration=10m"]);
+    let whoami = [
+        "--kubeconfig=/dev/null",
+        "--token",
+        token.trim(),
+        "--insecure-skip-tls-verify",
+        "--server",
+        &cluster.server(),
+        "auth",
+        "whoami",
+        "-o",
+        "jsonpath={.status.userInfo.username}",
+    ];
+    assert_eq!(
+        cluster.kubectl(&whoami),
+        "system:serviceaccount:default:robot"
+    );
+    let short = cluster.try_kubectl(&["create", "token", "robot", "--duration=1s"]);
+    assert!(
+        short
+            .err
+            .contains("may not specify a duration less than 10 minutes"),
+        "{}",
+        short.err
+    );
+    let top = cluster.try_kubectl(&["top", "nodes"]);
+    assert_eq!(
+        (top.err.as_str(), top.ok),
+        ("error: Metrics API not available\n", false)
+    );
+    let nothing = cluster.try_kubectl(&["get", "nothing"]);
+    assert_eq!(
+        nothing.err,
+        "error: the server doesn't have a resource type \"nothing\"\n"
+    );
+}
+
+#[test]
+fn a_cordoned_node_takes_no_pods_and_keeps_those_it_has() {
+    let cluster = Cluster::up();
+    let create = |name: &str| {
+        cluster.kubectl(&[
+            "create",
+            "deployment",
+            name,
+            "--image=corral.dev/host",
+            "--",
+            "sleep",
+            "1000",
+        ]);
+    };
+    create("before");
+    cluster.kubectl(&["rollout", "status", "deploy/before", "--timeout=60s"]);
+    assert_eq!(
+        cluster.kubectl(&["cordon", "node-1"]),
+        "node/node-1 cordoned\n"
+    );
+    assert!(
+        cluster
+            .kubectl(&["get", "nodes"])
+            .contains("Ready,SchedulingDisabled")
+    );
+    create("after");
+    cluster.kubectl(&[
+        "wait",
+        "pod",
+        "-l",
+        "app=after",
+        "--for=jsonpath={.status.conditions[?(@.type==\"PodScheduled\")].reason}=Unschedulable",
+        "--timeout=60s",
+    ]);
+    assert_eq!(
+        cluster.jsonpath(&["deploy", "before"], "{.status.readyReplicas}"),
+        "1"
+    );
+    cluster.kubectl(&["uncordon", "node-1"]);
+    cluster.kubectl(&["rollout", "status", "deploy/after", "--timeout=60s"]);
+    // The cascade that nobody names: at once, and what is owned goes in the background.
+    let deleted = [
+        "delete",
+        "deploy",
+        "before",
+        "after",
+        "--cascade=background",
+    ];
+    cluster.kubectl(&deleted);
+    cluster.wait("what they own to go", || {
+        cluster
+            .kubectl(&["get", "rs,pods", "-o", "name"])
+            .is_empty()
+    });
+}

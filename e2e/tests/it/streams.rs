@@ -2,7 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use corral_e2e::Cluster;
 
@@ -37,6 +37,48 @@ fn a_command_runs_in_a_container_with_its_streams_and_exit_code() {
         Some(there),
         std::fs::read_to_string("/etc/debian_version").ok()
     );
+    let write = "mkdir /tmp/tree && head -c 3000000 /dev/urandom > /tmp/tree/big && sha256sum < /tmp/tree/big";
+    let digest = cluster.kubectl(&["exec", "p", "--", "sh", "-c", write]);
+    let back = cluster.data_dir().join("back");
+    cluster.kubectl(&["cp", "p:/tmp/tree", &back.display().to_string()]);
+    let file = std::fs::File::open(back.join("big")).expect("the copied file");
+    let sum = Command::new("sha256sum").stdin(file).output();
+    assert_eq!(sum.ok().map(|sum| sum.stdout), Some(digest.into_bytes()));
+}
+
+/// `script` gives kubectl a terminal, which it demands for `-t`.
+#[test]
+fn a_pod_is_run_with_a_terminal_and_removed_after() {
+    let cluster = Cluster::up();
+    let run =
+        "run -it --rm shell --image=corral.dev/host --restart=Never --quiet --command -- sh -c";
+    // The shell asks once attached: what a pod says before that may be missed by whoever attaches.
+    let asks = "'while ! read -r word; do :; done; tty; echo [$word]; exit 4'";
+    let kubectl = corral_e2e::kubectl_path("1.36");
+    let command = format!(
+        "{} --kubeconfig {} {run} {asks}",
+        kubectl.display(),
+        cluster.kubeconfig().display()
+    );
+    let mut typed = Command::new("script")
+        .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("script is installed");
+    let mut stdin = typed.stdin.take().expect("stdin is a pipe");
+    stdin.write_all(b"hello\n").expect("script reads");
+    let output = typed.wait_with_output().expect("script ends");
+    let out = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        out.contains("/dev/pts/") && out.contains("[hello]"),
+        "{out}"
+    );
+    assert_eq!(output.status.code(), Some(4), "{out}");
+    drop(stdin);
+    cluster.wait("the pod to be gone", || {
+        cluster.kubectl(&["get", "pods", "-o", "name"]).is_empty()
+    });
 }
 
 #[test]
