@@ -61,13 +61,6 @@ pub fn of_spec(path: &str, spec: &PodSpec) -> Vec<String> {
                     .is_some_and(|r| r.claims.is_some()),
             ),
             (
-                "lifecycle.stopSignal",
-                container
-                    .lifecycle
-                    .as_ref()
-                    .is_some_and(|l| l.stop_signal.is_some()),
-            ),
-            (
                 "securityContext.appArmorProfile",
                 context.is_some_and(|c| c.app_armor_profile.is_some()),
             ),
@@ -97,7 +90,7 @@ pub fn of_spec(path: &str, spec: &PodSpec) -> Vec<String> {
     warnings
 }
 
-fn pod_fields(spec: &PodSpec) -> [(&'static str, bool); 13] {
+fn pod_fields(spec: &PodSpec) -> [(&'static str, bool); 12] {
     let affinity = spec.affinity.as_ref();
     let context = spec.security_context.as_ref();
     let some = |n: Option<usize>| n.is_some_and(|n| n > 0);
@@ -138,10 +131,6 @@ fn pod_fields(spec: &PodSpec) -> [(&'static str, bool); 13] {
             context.is_some_and(|c| c.windows_options.is_some()),
         ),
         (
-            "securityContext.sysctls",
-            context.is_some_and(|c| some(c.sysctls.as_ref().map(Vec::len))),
-        ),
-        (
             "os",
             spec.os.as_ref().is_some_and(|os| os.name == "windows"),
         ),
@@ -156,6 +145,20 @@ fn volume_fields(volume: &Volume) -> impl Iterator<Item = &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_node_honours_brings_no_warning() {
+        let spec = serde_json::from_value(serde_json::json!({
+            "securityContext": {"sysctls": [{"name": "net.ipv4.tcp_syncookies", "value": "1"}], "fsGroup": 1,
+                "fsGroupChangePolicy": "OnRootMismatch"},
+            "setHostnameAsFQDN": true,
+            "containers": [{"name": "c", "lifecycle": {"stopSignal": "SIGUSR1"},
+                "resources": {"limits": {"ephemeral-storage": "1Gi"}}}],
+            "volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}],
+        }))
+        .expect("a spec");
+        assert_eq!(of_spec("spec", &spec), Vec::<String>::new());
+    }
 
     #[test]
     fn what_is_not_honoured_is_named() {

@@ -346,12 +346,6 @@ pub fn warnings(service: &Service) -> Vec<String> {
             "spec.trafficDistribution",
             spec.traffic_distribution.is_some(),
         ),
-        (
-            "spec.externalIPs",
-            spec.external_ips
-                .as_ref()
-                .is_some_and(|ips| !ips.is_empty()),
-        ),
     ] {
         if given {
             warnings.push(format!(
@@ -359,7 +353,26 @@ pub fn warnings(service: &Service) -> Vec<String> {
             ));
         }
     }
+    if spec
+        .external_ips
+        .as_ref()
+        .is_some_and(|ips| !ips.is_empty())
+    {
+        warnings.push(about_external_ips(spec));
+    }
     warnings
+}
+
+/// Nodes serve these addresses; the warnings are Kubernetes' own.
+fn about_external_ips(spec: &ServiceSpec) -> String {
+    if is(spec, "ExternalName") {
+        "spec.externalIPs is ignored when spec.type is \"ExternalName\"".to_owned()
+    } else if is_headless(spec) {
+        "spec.externalIPs is ignored for headless services".to_owned()
+    } else {
+        "spec.externalIPs is deprecated and may no longer be implemented in some clusters"
+            .to_owned()
+    }
 }
 
 #[cfg(test)]
@@ -394,6 +407,24 @@ mod tests {
                 "spec.ports[1].targetPort: Invalid value: 0: must be between 1 and 65535, inclusive",
                 "spec.ports[1].nodePort: Forbidden: may not be used when `type` is 'ClusterIP'",
             ]
+        );
+    }
+
+    #[test]
+    fn external_addresses_bring_the_warning_of_kubernetes() {
+        let of = |cluster_ip: &str| {
+            warnings(&made(
+                serde_json::json!({"clusterIP": cluster_ip, "clusterIPs": [cluster_ip],
+                "externalIPs": ["192.0.2.1"], "ports": [{"port": 80}]}),
+            ))
+        };
+        assert_eq!(
+            of("10.0.0.1"),
+            ["spec.externalIPs is deprecated and may no longer be implemented in some clusters"]
+        );
+        assert_eq!(
+            of("None"),
+            ["spec.externalIPs is ignored for headless services"]
         );
     }
 
