@@ -13,8 +13,9 @@
 //!  Delete ◀── Teardown ◀── sidecars stopped, last first ◀── main containers stopped (preStop, TERM, KILL)
 //! ```
 //!
-//! Reading order: this file (types and events), [`advance`], [`status`] (what the API shows), [`backoff`].
+//! Reading order: this file (types and events), [`admission`], [`advance`], [`status`] (what the API shows), [`backoff`].
 
+pub mod admission;
 pub mod advance;
 pub mod backoff;
 pub mod status;
@@ -76,6 +77,9 @@ pub struct Ending {
     pub deadline: Timestamp,
     /// The pod fails for this reason and with this message (deadline exceeded); without one it was deleted.
     pub failure: Option<(String, String)>,
+    /// The node never took the pod on: there is nothing to say about its containers.
+    #[serde(default)]
+    pub rejected: bool,
 }
 
 /// Taking the pod apart.
@@ -720,6 +724,7 @@ fn begin_ending(
                 since: now,
                 deadline,
                 failure,
+                rejected: false,
             })
         }
     }

@@ -13,7 +13,7 @@
 //! ```
 //!
 //! What it does not do: no images, no mounts outside a container, no network configuration, no policy about restarts.
-//! Reading order: [`protocol`], [`sandbox`], [`container`], [`stdio`], [`log`], [`exit`], [`cgroup`], [`server`], `sys`.
+//! Reading order: [`protocol`], [`sandbox`], [`sysctl`], [`container`], [`stdio`], [`log`], [`exit`], [`cgroup`], [`server`], `sys`.
 
 pub mod cgroup;
 pub mod container;
@@ -24,6 +24,7 @@ pub mod sandbox;
 pub mod server;
 pub mod stdio;
 mod sys;
+pub mod sysctl;
 
 use std::ffi::OsString;
 use std::io::Write;
@@ -49,6 +50,12 @@ pub enum Error {
     /// `sandbox.json` does not parse.
     #[error("sandbox.json is not valid")]
     Sandbox(#[source] serde_json::Error),
+    /// A kernel parameter is not one of the pod's own namespaces.
+    #[error("{name:?} is not a kernel parameter of this pod's own namespaces")]
+    Sysctl {
+        /// Its name.
+        name: String,
+    },
     /// A system call failed.
     #[error("{call} failed")]
     System {

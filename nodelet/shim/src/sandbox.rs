@@ -10,6 +10,7 @@ use nix::sched::{CloneFlags, unshare};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::sysctl::{self, Scope};
 use crate::{Error, sys};
 
 /// The file that tells a new shim what its pod is, inside the pod directory.
@@ -49,6 +50,23 @@ impl Sandbox {
         flags
     }
 
+    /// The file of each kernel parameter. The agent refuses such pods earlier and with more words; here the refusal
+    /// stands between a mistake of its own and the machine's settings.
+    fn parameters(&self) -> Result<Vec<(PathBuf, &str)>, Error> {
+        let file = |(name, value)| -> Result<(PathBuf, &str), Error> {
+            let (name, value): (&String, &String) = (name, value);
+            let own = match sysctl::scope(name) {
+                Some(Scope::Network) => self.network,
+                Some(Scope::Ipc) => self.ipc,
+                None => false,
+            };
+            let path = sysctl::path(name).filter(|_| own);
+            let path = path.ok_or_else(|| Error::Sysctl { name: name.clone() })?;
+            Ok((path, value.as_str()))
+        };
+        self.sysctls.iter().map(file).collect()
+    }
+
     fn names(&self) -> impl Iterator<Item = &'static str> {
         [("net", self.network), ("ipc", self.ipc), ("uts", self.uts)]
             .into_iter()
@@ -65,6 +83,7 @@ pub fn namespace_path(pod_dir: &Path, name: &str) -> PathBuf {
 ///
 /// Returns the first process of the pod's shared PID namespace, if it has one.
 pub(crate) fn create(pod_dir: &Path, sandbox: &Sandbox) -> Result<Option<Pid>, Error> {
+    sandbox.parameters()?;
     let directory = pod_dir.join("ns");
     std::fs::create_dir_all(&directory).map_err(Error::file(&directory))?;
     for name in sandbox.names() {
@@ -105,8 +124,7 @@ fn enter(pod_dir: &Path, sandbox: &Sandbox) -> Result<(), Error> {
     if sandbox.network {
         bring_loopback_up()?;
     }
-    for (name, value) in &sandbox.sysctls {
-        let path = Path::new("/proc/sys").join(name.replace('.', "/"));
+    for (path, value) in sandbox.parameters()? {
         std::fs::write(&path, value).map_err(Error::file(&path))?;
     }
     for name in sandbox.names() {

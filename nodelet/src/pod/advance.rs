@@ -5,7 +5,7 @@ use jiff::Timestamp;
 
 use super::{
     ContainerState, Effect, Ended, Phase, Role, Sandbox, State, Stop, StopStage, Teardown,
-    begin_ending, find, record, seconds,
+    admission, begin_ending, find, record, seconds,
 };
 
 /// After this time a pull that failed is shown as waiting for its next attempt.
@@ -21,6 +21,7 @@ pub fn advance(
 ) {
     state.wake = None;
     notice_deletion(state, pod, spec, now);
+    notice_refusal(state, spec, now, effects);
     notice_deadline(state, spec, now);
     if state.teardown != Teardown::No {
         return finish(state, pod, effects);
@@ -61,6 +62,33 @@ fn notice_deletion(state: &mut State, pod: &Pod, spec: &PodSpec, now: Timestamp)
     // containers still get no more than the grace from now.
     let deadline = (now + seconds(grace)).min(deletion.0.max(now));
     begin_ending(state, deadline, now, None);
+}
+
+/// A pod that the node must not run fails before anything of it is made. One that runs already (an earlier version of
+/// this program took it on) goes on.
+fn notice_refusal(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Vec<Effect>) {
+    let fresh = state.sandbox == Sandbox::Absent
+        && state
+            .containers
+            .iter()
+            .all(|container| container.attempt == 0);
+    if !fresh || state.ending.is_some() || state.teardown != Teardown::No {
+        return;
+    }
+    let Some((reason, message)) = admission::refusal(spec) else {
+        return;
+    };
+    effects.push(Effect::Record {
+        warning: true,
+        reason,
+        message: message.clone(),
+        container: None,
+    });
+    let message = format!("Pod was rejected: {message}");
+    begin_ending(state, now, now, Some((reason.to_owned(), message)));
+    if let Some(ending) = &mut state.ending {
+        ending.rejected = true;
+    }
 }
 
 fn notice_deadline(state: &mut State, spec: &PodSpec, now: Timestamp) {

@@ -66,6 +66,7 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
             .map(|container| container_status(state, container, pod, &spec, now))
             .collect()
     };
+    let rejected = state.ending.as_ref().is_some_and(|ending| ending.rejected);
     let init = statuses(init);
     PodStatus {
         phase: Some(phase.to_owned()),
@@ -83,8 +84,8 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
         pod_ips: Some(addresses.into_iter().map(|ip| PodIP { ip }).collect())
             .filter(|ips: &Vec<_>| !ips.is_empty()),
         start_time: Some(seconds(state.start_time)),
-        init_container_statuses: Some(init).filter(|list| !list.is_empty()),
-        container_statuses: Some(statuses(main)),
+        init_container_statuses: Some(init).filter(|list| !rejected && !list.is_empty()),
+        container_statuses: Some(statuses(main)).filter(|_| !rejected),
         qos_class: Some(qos(&spec).name().to_owned()),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()

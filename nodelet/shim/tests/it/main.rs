@@ -375,3 +375,22 @@ fn the_shim_is_small() {
         .expect("a number");
     assert!(kilobytes < 2048, "{kilobytes} kB of private memory");
 }
+
+#[test]
+fn a_parameter_of_the_machine_is_not_written() {
+    // The present values, so that the test is harmless even where it fails.
+    for (name, network) in [("vm.swappiness", true), ("net.ipv4.ip_default_ttl", false)] {
+        let file = format!("/proc/sys/{}", name.replace('.', "/"));
+        let value = std::fs::read_to_string(file).expect("readable");
+        let sandbox = corral_shim::sandbox::Sandbox {
+            network,
+            ipc: true,
+            uts: true,
+            sysctls: [(name.to_owned(), value.trim().to_owned())].into(),
+            ..Default::default()
+        };
+        let said = pod::refused(&sandbox);
+        let expected = format!("{name:?} is not a kernel parameter of this pod's own namespaces");
+        assert!(said.contains(&expected), "{said}");
+    }
+}

@@ -22,6 +22,21 @@ pub struct Pod {
     directory: tempfile::TempDir,
 }
 
+/// What a shim says that does not start for this sandbox.
+pub fn refused(sandbox: &Sandbox) -> String {
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let text = serde_json::to_string(sandbox).expect("serialises");
+    std::fs::write(directory.path().join(SANDBOX_FILE), text).expect("written");
+    let output = Command::new(env!("CARGO_BIN_EXE_corral-shim"))
+        .arg("--pod-dir")
+        .arg(directory.path())
+        .output()
+        .expect("the shim runs");
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(!said.starts_with(corral_shim::READY), "{said}");
+    said
+}
+
 impl Pod {
     pub fn new(name: &str) -> Self {
         Self::with(name, |_| {})
