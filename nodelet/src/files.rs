@@ -29,14 +29,8 @@ pub fn hosts(pod: &Pod, addresses: &[String], resolver: &Resolver) -> String {
         ] {
             text.push_str(&format!("{address}\t{names}\n"));
         }
-        let host = hostname(pod).unwrap_or_default();
-        let full = spec
-            .subdomain
-            .filter(|subdomain| !subdomain.is_empty())
-            .map(|subdomain| {
-                let namespace = pod.metadata.namespace.clone().unwrap_or_default();
-                format!("{host}.{subdomain}.{namespace}.svc.{}", resolver.domain)
-            });
+        let host = hostname::of_pod(pod).unwrap_or_default();
+        let full = hostname::domain(pod, &resolver.domain).map(|domain| format!("{host}.{domain}"));
         for address in addresses {
             match &full {
                 Some(full) => text.push_str(&format!("{address}\t{full}\t{host}\n")),

@@ -1,10 +1,11 @@
 //! From a pod's container and its image to the OCI runtime specification. Pure: everything it needs is passed in.
 //!
 //! Reading order: [`build`], then [`user`] (who runs), [`capabilities`], [`resources`] (cgroup limits and sums),
-//! [`expand`] (`$(VAR)`).
+//! [`hostname`], [`expand`] (`$(VAR)`).
 
 pub mod capabilities;
 pub mod expand;
+pub mod hostname;
 pub mod resources;
 pub mod user;
 
@@ -74,6 +75,8 @@ pub struct Mount {
     pub read_only: bool,
     /// Not writable below either, mounts inside included.
     pub recursive_read_only: bool,
+    /// What the machine mounts below `source` later appears in the container.
+    pub from_host: bool,
 }
 
 /// A device node for privileged containers.
@@ -110,6 +113,8 @@ pub struct Input<'a> {
     pub pod: &'a Pod,
     /// The container in it.
     pub container: &'a Container,
+    /// The pod's host name; none with the node's network.
+    pub hostname: Option<&'a str>,
     /// The image's configuration.
     pub image: &'a ImageConfig,
     /// The mounted root file system.
@@ -202,6 +207,7 @@ pub fn build(input: &Input<'_>) -> Result<Value, Error> {
         "cgroupsPath": input.cgroup,
         "namespaces": namespaces(spec, input.namespaces),
         "resources": resources::container_resources(input.container, privileged),
+        "rootfsPropagation": propagation(input),
     });
     if let Some(filter) = filter {
         linux["seccomp"] = filter;
@@ -349,8 +355,8 @@ fn environment(input: &Input<'_>, identity: &Identity) -> Vec<String> {
         let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
         set(name, value, true);
     }
-    if let Some(hostname) = hostname(input.pod) {
-        set("HOSTNAME", &hostname, true);
+    if let Some(hostname) = input.hostname {
+        set("HOSTNAME", hostname, true);
     }
     for (name, value) in input.env {
         set(name, value, true);
@@ -366,19 +372,14 @@ fn environment(input: &Input<'_>, identity: &Identity) -> Vec<String> {
         .collect()
 }
 
-/// The host name inside a pod: its own, or its name cut to what the kernel takes; the node's with host network.
-pub fn hostname(pod: &Pod) -> Option<String> {
-    let spec = pod.spec.as_ref()?;
-    if spec.host_network.unwrap_or(false) {
-        return None;
+/// libcontainer knows propagation for all mounts of a container only; those that must differ from it are made private
+/// before ([`crate::volumes::mounts`]).
+fn propagation(input: &Input<'_>) -> &'static str {
+    if input.mounts.iter().any(|mount| mount.from_host) {
+        "slave"
+    } else {
+        "private"
     }
-    let name = spec
-        .hostname
-        .clone()
-        .filter(|name| !name.is_empty())
-        .or_else(|| pod.metadata.name.clone())?;
-    let cut = &name[..name.floor_char_boundary(63)];
-    Some(cut.trim_end_matches(['-', '.']).to_owned())
 }
 
 fn namespaces(spec: &PodSpec, paths: &Namespaces) -> Value {

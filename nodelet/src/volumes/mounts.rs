@@ -25,6 +25,7 @@ pub fn resolve(
     env: &[(String, String)],
 ) -> Result<Vec<Mount>, Error> {
     let mut mounts = Vec::new();
+    let mixed = container.volume_mounts.iter().flatten().any(from_host);
     for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
         let Some(volume) = volumes.get(&mount.name) else {
             return Err(Error::NotFound {
@@ -32,16 +33,21 @@ pub fn resolve(
                 name: mount.name.clone(),
             });
         };
-        let source = match sub_path(mount, env) {
-            Some(path) => {
-                let place = pod_dir
-                    .join("subpaths")
-                    .join(&container.name)
-                    .join(index.to_string());
-                pin(volume, &path, &place)?;
-                place
+        let path = sub_path(mount, env);
+        // Beside a mount that follows the machine's, one that does not needs a private copy to be made from.
+        let alone = mixed && !from_host(mount);
+        let source = if path.is_some() || alone {
+            let place = pod_dir
+                .join("subpaths")
+                .join(&container.name)
+                .join(index.to_string());
+            pin(volume, path.as_deref(), &place)?;
+            if alone {
+                make_private(&place)?;
             }
-            None => volume.clone(),
+            place
+        } else {
+            volume.clone()
         };
         mounts.push(Mount {
             source,
@@ -51,9 +57,20 @@ pub fn resolve(
                 mount.recursive_read_only.as_deref(),
                 Some("Enabled" | "IfPossible")
             ),
+            from_host: from_host(mount),
         });
     }
     Ok(mounts)
+}
+
+fn from_host(mount: &VolumeMount) -> bool {
+    mount.mount_propagation.as_deref() == Some("HostToContainer")
+}
+
+fn make_private(place: &Path) -> Result<(), Error> {
+    let flags = MsFlags::MS_PRIVATE | MsFlags::MS_REC;
+    mount(None::<&str>, place, None::<&str>, flags, None::<&str>)
+        .map_err(|error| Error::io("make a mount private")(error.into()))
 }
 
 fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
@@ -73,16 +90,22 @@ fn sub_path(mount: &VolumeMount, env: &[(String, String)]) -> Option<String> {
         .filter(|path| !path.is_empty())
 }
 
-/// Binds `path` below `volume` to `place`; missing directories are made.
-fn pin(volume: &Path, path: &str, place: &Path) -> Result<(), Error> {
-    let escaped = |error: nix::Error| Error::io(format!("use subPath {path:?}"))(error.into());
+/// Binds `volume`, or `path` below it, to `place`; missing directories are made.
+fn pin(volume: &Path, path: Option<&str>, place: &Path) -> Result<(), Error> {
+    let escaped = |error: nix::Error| match path {
+        Some(path) => Error::io(format!("use subPath {path:?}"))(error.into()),
+        None => Error::io("bind a volume")(error.into()),
+    };
     let root = open(None, volume, ResolveFlag::empty()).map_err(escaped)?;
-    let found = match open_below(&root, Path::new(path)) {
-        Err(nix::Error::ENOENT) => {
-            make_below(&root, Path::new(path)).map_err(escaped)?;
-            open_below(&root, Path::new(path)).map_err(escaped)?
-        }
-        other => other.map_err(escaped)?,
+    let found = match path.map(Path::new) {
+        None => root,
+        Some(path) => match open_below(&root, path) {
+            Err(nix::Error::ENOENT) => {
+                make_below(&root, path).map_err(escaped)?;
+                open_below(&root, path).map_err(escaped)?
+            }
+            other => other.map_err(escaped)?,
+        },
     };
     let handle = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
     let is_directory = std::fs::metadata(&handle).is_ok_and(|metadata| metadata.is_dir());

@@ -55,9 +55,11 @@ async fn try_create(node: &Node, pod: &Pod) -> Result<Vec<String>, String> {
             message
         })?;
     let host_network = spec.host_network.unwrap_or(false);
+    let hostname = hostname::of_kernel(pod, &node.network.resolver().domain)
+        .map_err(|error| error.to_string())?;
     let sandbox = SandboxSpec {
         uid: uid.clone(),
-        hostname: hostname(pod).unwrap_or_default(),
+        hostname: hostname.unwrap_or_default(),
         host_network,
         host_ipc: spec.host_ipc.unwrap_or(false),
         share_pids: spec.share_process_namespace.unwrap_or(false),

@@ -16,6 +16,7 @@ use crate::images::{Image, PullPolicy};
 use crate::node::{Node, uid};
 use crate::pod::{Event, find};
 use crate::probes::Target;
+use crate::runtime::spec::hostname;
 use crate::runtime::spec::user::Accounts;
 use crate::runtime::spec::{self, Input, Mount, Namespaces};
 use crate::runtime::{ContainerSpec, Error as RuntimeError};
@@ -196,9 +197,12 @@ async fn try_start(
         .and_then(|context| context.privileged)
         .unwrap_or(false);
     let cgroup = node.cgroups.container(&uid, id);
+    let resolver = node.network.resolver();
+    let hostname = hostname::of_kernel(pod, &resolver.domain).map_err(|error| config(&error))?;
     let oci = spec::build(&Input {
         pod,
         container,
+        hostname: hostname.as_deref(),
         image: &image.config,
         rootfs: &rootfs,
         rootfs_read_only: native,
@@ -349,6 +353,7 @@ fn files(
             destination: destination.to_owned(),
             read_only: false,
             recursive_read_only: false,
+            from_host: false,
         });
         Ok(())
     };
@@ -359,7 +364,9 @@ fn files(
         crate::files::hosts(pod, addresses, &resolver),
         0o644,
     )?;
-    let hostname = spec::hostname(pod).unwrap_or_else(|| node.name.clone());
+    let hostname = hostname::of_kernel(pod, &resolver.domain)
+        .map_err(std::io::Error::other)?
+        .unwrap_or_else(|| node.name.clone());
     add("hostname", "/etc/hostname", format!("{hostname}\n"), 0o644)?;
     add(
         "resolv.conf",

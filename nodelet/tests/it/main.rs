@@ -1,6 +1,7 @@
 //! A real agent with real shims and containers against an API server made of a map. Needs root; cleans up.
 
 mod fake_api;
+mod fields;
 mod images;
 mod node_api;
 mod scenario;

@@ -1,10 +1,10 @@
 //! A data directory, an agent on it, and the fake API server; with questions and commands for tests.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_nodelet::network::NoNetwork;
+use corral_nodelet::network::{Error, NoNetwork, PodAddresses, PodIdentity, PodNetwork, Resolver};
 use corral_nodelet::node::Node;
 use corral_nodelet::{Agent, AgentConfig, Views};
 use serde_json::{Value, json};
@@ -15,6 +15,36 @@ use crate::fake_api::FakeApi;
 
 /// How long anything may take on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
+
+/// No network, in a cluster that has a domain.
+struct NamedNetwork;
+
+#[async_trait::async_trait]
+impl PodNetwork for NamedNetwork {
+    async fn attach(&self, pod: &PodIdentity, netns: &Path) -> Result<PodAddresses, Error> {
+        NoNetwork.attach(pod, netns).await
+    }
+
+    async fn adopt(
+        &self,
+        pod: &PodIdentity,
+        netns: &Path,
+        addresses: &PodAddresses,
+    ) -> Result<(), Error> {
+        NoNetwork.adopt(pod, netns, addresses).await
+    }
+
+    async fn detach(&self, pod: &PodIdentity) -> Result<(), Error> {
+        NoNetwork.detach(pod).await
+    }
+
+    fn resolver(&self) -> Resolver {
+        Resolver {
+            domain: "cluster.test".into(),
+            ..Resolver::default()
+        }
+    }
+}
 
 pub struct Scenario {
     pub api: FakeApi,
@@ -54,7 +84,7 @@ impl Scenario {
             cluster_id: self.cluster.clone(),
             client: self.api.client(),
             shim_command: Self::shim(),
-            network: Arc::new(NoNetwork),
+            network: Arc::new(NamedNetwork),
             addresses: vec![[127, 0, 0, 1].into()],
             server_port: 10250,
             insecure_registries: vec![],

@@ -28,6 +28,7 @@ fn spec_of(pod: &Pod, image: &ImageConfig, env: &[(String, String)]) -> Result<V
     build(&Input {
         pod,
         container,
+        hostname: Some("p"),
         image,
         rootfs: Path::new("/root"),
         rootfs_read_only: false,
@@ -38,6 +39,7 @@ fn spec_of(pod: &Pod, image: &ImageConfig, env: &[(String, String)]) -> Result<V
             destination: "/etc/hosts".into(),
             read_only: true,
             recursive_read_only: false,
+            from_host: false,
         }],
         base_mounts: &[],
         namespaces: &Namespaces {
