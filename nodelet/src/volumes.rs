@@ -3,10 +3,12 @@
 //! Each volume is `<pod dir>/volumes/<name>`. Secrets, tokens and memory volumes are on a tmpfs, so they never reach a
 //! disk. Rendered volumes ([`atomic`]) change as one: a reader sees all old or all new files.
 //!
-//! Reading order: this file (kinds of volumes), [`render`] (contents), [`atomic`], [`mounts`] (into containers).
+//! Reading order: this file (kinds of volumes), [`render`] (contents), [`atomic`], [`ownership`], [`mounts`] (into
+//! containers).
 
 pub mod atomic;
 pub mod mounts;
+pub mod ownership;
 pub mod render;
 
 use std::collections::BTreeMap;
@@ -51,6 +53,28 @@ impl Volumes {
             paths.insert(volume.name.clone(), path);
         }
         Ok(paths)
+    }
+
+    /// Gives what volumes hold already to the pod's group; before any container of the pod runs. Host paths keep their
+    /// owners, and rendered volumes are written with the right ones.
+    pub async fn own(&self, pod_dir: &Path, pod: &Pod) -> Result<(), Error> {
+        let Some(group) = fs_group(pod) else {
+            return Ok(());
+        };
+        let paths: Vec<PathBuf> = volumes(pod)
+            .filter(|volume| volume.empty_dir.is_some())
+            .map(|volume| pod_dir.join("volumes").join(&volume.name))
+            .collect();
+        // A large volume takes a while, on a thread that may be blocked.
+        let work = move || {
+            paths
+                .iter()
+                .try_for_each(|path| ownership::give(path, group))
+        };
+        tokio::task::spawn_blocking(work)
+            .await
+            .unwrap_or_else(|error| Err(std::io::Error::other(error)))
+            .map_err(Error::io("give a volume its group"))
     }
 
     async fn make(

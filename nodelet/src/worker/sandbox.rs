@@ -40,20 +40,17 @@ async fn try_create(node: &Node, pod: &Pod) -> Result<Vec<String>, String> {
         .map_err(|error| format!("cannot make the pod's cgroup: {error}"))?;
     let directory = node.pod_dir(&uid);
     std::fs::create_dir_all(&directory).map_err(|error| error.to_string())?;
-    node.volumes
-        .prepare(&directory, pod, &node.facts(&[]))
-        .await
-        .map_err(|error| {
-            let message = chain(&error);
-            node.events.record(
-                pod,
-                None,
-                true,
-                "FailedMount",
-                &format!("MountVolume.SetUp failed: {message}"),
-            );
-            message
-        })?;
+    make_volumes(node, pod, &directory).await.map_err(|error| {
+        let message = chain(&error);
+        node.events.record(
+            pod,
+            None,
+            true,
+            "FailedMount",
+            &format!("MountVolume.SetUp failed: {message}"),
+        );
+        message
+    })?;
     let host_network = spec.host_network.unwrap_or(false);
     let hostname = hostname::of_kernel(pod, &node.network.resolver().domain)
         .map_err(|error| error.to_string())?;
@@ -91,6 +88,16 @@ async fn try_create(node: &Node, pod: &Pod) -> Result<Vec<String>, String> {
             .map_err(|error| chain(&error))?;
     }
     Ok(addresses)
+}
+
+async fn make_volumes(
+    node: &Node,
+    pod: &Pod,
+    directory: &Path,
+) -> Result<(), crate::objects::Error> {
+    let facts = node.facts(&[]);
+    node.volumes.prepare(directory, pod, &facts).await?;
+    node.volumes.own(directory, pod).await
 }
 
 fn sysctls(spec: &PodSpec) -> std::collections::BTreeMap<String, String> {

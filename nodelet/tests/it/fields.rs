@@ -164,3 +164,25 @@ async fn later_mounts_of_the_machine_appear_only_where_they_are_wanted() {
     drop(shared);
     scenario.finish().await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_a_volume_holds_is_given_to_the_pods_group() {
+    let scenario = Scenario::new("group").await;
+    let script = "if [ -e /v/d/f ]; then stat -c '%n %g %a' /v/d /v/d/f; echo second; exec sleep 1000; fi; \
+                  mkdir -m 700 /v/d; echo > /v/d/f; chgrp -R 7 /v/d; chmod 700 /v/d; chmod 600 /v/d/f; \
+                  echo first; exec sleep 1000";
+    let mut container = shell(script);
+    container["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    let spec = json!({"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}],
+        "securityContext": {"fsGroup": 555}});
+    scenario.create(pod("group", spec));
+    scenario.wait_for_log("group", "c", 0, "F first").await;
+    // A new sandbox sets the volumes up again, with what they hold.
+    scenario.kill_shims();
+    let log = scenario.wait_for_log("group", "c", 1, "F second").await;
+    assert!(log.contains("F /v/d 555 2770\n"), "{log}");
+    assert!(log.contains("F /v/d/f 555 660\n"), "{log}");
+    scenario.delete("group", 0);
+    scenario.wait_gone("group").await;
+    scenario.finish().await;
+}
