@@ -3,10 +3,12 @@
 //! Workers are started from what is on disk before the API server is asked for anything, so a node that comes up
 //! without a server keeps its pods. The list of pods from the API then starts what is new and ends what is gone.
 //!
-//! Reading order: [`Agent::run`], [`registration`] (the Node object), [`heartbeat`] (its Lease), [`follow`] (watches).
+//! Reading order: [`Agent::run`], [`registration`] (the Node object), [`heartbeat`] (its Lease), [`follow`] (watches),
+//! [`housekeeping`] (its disk).
 
 pub mod follow;
 pub mod heartbeat;
+pub mod housekeeping;
 pub mod registration;
 
 use std::collections::{BTreeSet, HashMap};
@@ -33,6 +35,7 @@ use crate::volumes::Volumes;
 use crate::worker::{self, Handle, PodView};
 
 use follow::Change;
+use housekeeping::Housekeeping;
 
 /// How a node is set up.
 pub struct AgentConfig {
@@ -56,6 +59,8 @@ pub struct AgentConfig {
     pub insecure_registries: Vec<String>,
     /// Labels beyond the standard ones.
     pub labels: std::collections::BTreeMap<String, String>,
+    /// How the disk is kept in order.
+    pub housekeeping: Housekeeping,
 }
 
 /// Why an agent cannot start.
@@ -146,6 +151,7 @@ impl Agent {
             server_port,
             insecure_registries,
             labels,
+            housekeeping,
         } = config;
         std::fs::create_dir_all(&data_dir).map_err(Error::Data)?;
         let data_dir = data_dir.canonicalize().map_err(Error::Data)?;
@@ -180,6 +186,8 @@ impl Agent {
             cgroups,
             events,
             addresses,
+            housekeeping,
+            measuring: tokio::sync::Semaphore::new(1),
             services: services_receiver,
         });
         Ok(Self {
@@ -219,6 +227,8 @@ impl Agent {
             shutdown.clone(),
         ));
         let heartbeat = tokio::spawn(heartbeat::run(node.clone(), shutdown.clone()));
+        let images = housekeeping::run(node.clone(), self.views.clone(), shutdown.clone());
+        let images = tokio::spawn(images);
         let mut known_services = HashMap::new();
         loop {
             tokio::select! {
@@ -243,6 +253,7 @@ impl Agent {
         }
         let _ = registration.await;
         let _ = heartbeat.await;
+        let _ = images.await;
         self.sender.abort();
     }
 

@@ -1,4 +1,4 @@
-//! Events about pods, sent in the background: losing one is better than holding up a pod.
+//! Events about pods and the node, sent in the background: losing one is better than holding up a pod.
 
 use std::collections::HashMap;
 
@@ -44,7 +44,6 @@ impl Events {
         reason: &str,
         message: &str,
     ) {
-        let now = Time(Timestamp::now());
         let namespace = pod.metadata.namespace.clone().unwrap_or_default();
         let name = pod.metadata.name.clone().unwrap_or_default();
         let init = pod
@@ -56,16 +55,37 @@ impl Events {
         } else {
             "containers"
         };
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(namespace),
+            name: Some(name),
+            uid: pod.metadata.uid.clone(),
+            resource_version: pod.metadata.resource_version.clone(),
+            field_path: container.map(|container| format!("spec.{kind}{{{container}}}")),
+        };
+        self.send(about, warning, reason, message);
+    }
+
+    /// Records trouble of the node as a whole.
+    pub fn record_node(&self, reason: &str, message: &str) {
+        let about = ObjectReference {
+            kind: Some("Node".into()),
+            name: Some(self.node.clone()),
+            // As kubelets do: `kubectl describe node` looks for events by this.
+            uid: Some(self.node.clone()),
+            ..ObjectReference::default()
+        };
+        self.send(about, true, reason, message);
+    }
+
+    fn send(&self, about: ObjectReference, warning: bool, reason: &str, message: &str) {
+        let now = Time(Timestamp::now());
+        // Objects outside of namespaces have their events in this one.
+        let namespace = about.namespace.clone().unwrap_or_else(|| "default".into());
+        let name = about.name.clone().unwrap_or_default();
         let mut event = Event {
-            involved_object: ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Pod".into()),
-                namespace: Some(namespace.clone()),
-                name: Some(name.clone()),
-                uid: pod.metadata.uid.clone(),
-                resource_version: pod.metadata.resource_version.clone(),
-                field_path: container.map(|container| format!("spec.{kind}{{{container}}}")),
-            },
+            involved_object: about,
             type_: Some(if warning { "Warning" } else { "Normal" }.into()),
             reason: Some(reason.to_owned()),
             // The API refuses longer messages.

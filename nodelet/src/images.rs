@@ -8,9 +8,10 @@
 //! ```
 //!
 //! A layer appears under its final name only when it is whole. Reading order: [`reference`], [`store`], [`unpack`],
-//! [`archive`] (import), [`pull`], [`pack`], [`rootfs`].
+//! [`archive`] (import), [`pull`], [`pack`], [`rootfs`], [`collect`].
 
 pub mod archive;
+pub mod collect;
 pub mod pack;
 pub mod pull;
 pub mod reference;
@@ -99,6 +100,9 @@ pub enum Error {
         /// What it should have been.
         expected: String,
     },
+    /// The collector of unused images was quicker; what needed the layer has to get it again.
+    #[error("layer {0} was removed meanwhile")]
+    LayerGone(String),
     /// An archive or manifest is malformed or unsafe.
     #[error("image is not valid: {0}")]
     Invalid(String),

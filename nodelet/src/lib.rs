@@ -14,10 +14,11 @@
 //! restarted agent must know is on disk or in the shims: stopping it does not touch a container.
 //!
 //! Reading order: [`pod`] (what should happen), [`worker`] (making it happen), [`runtime`] and [`runtime::spec`],
-//! [`images`], [`volumes`], [`env`](mod@env), [`probes`], [`network`], [`cgroup`], [`agent`], [`server`], [`logs`].
+//! [`images`], [`volumes`], [`env`](mod@env), [`probes`], [`network`], [`cgroup`], [`disk`], [`agent`], [`server`], [`logs`].
 
 pub mod agent;
 pub mod cgroup;
+pub mod disk;
 pub mod dns;
 pub mod env;
 pub mod events;

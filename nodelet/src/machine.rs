@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use crate::images::collect::Disk;
 use crate::node::Capacity;
 use crate::runtime::spec::DeviceNode;
 
@@ -33,6 +34,19 @@ pub fn capacity(directory: &Path) -> Capacity {
         memory: memory.unwrap_or(0) * 1024,
         disk: disk.unwrap_or(0),
         pods: PODS_MAX,
+    }
+}
+
+/// How full the disk that holds `directory` is; nothing at all if it cannot be told.
+pub fn disk(directory: &Path) -> Disk {
+    let read = nix::sys::statvfs::statvfs(directory);
+    let (capacity, available) = read.map_or((0, 0), |stat| {
+        let bytes = |blocks: u64| blocks.saturating_mul(stat.fragment_size());
+        (bytes(stat.blocks()), bytes(stat.blocks_available()))
+    });
+    Disk {
+        capacity,
+        available,
     }
 }
 

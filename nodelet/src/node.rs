@@ -8,6 +8,7 @@ use corral_api::k8s::api::core::v1::{Pod, Service};
 use kube::Client;
 use tokio::sync::watch;
 
+use crate::agent::housekeeping::Housekeeping;
 use crate::cgroup::Cgroups;
 use crate::env::Facts;
 use crate::events::Events;
@@ -45,6 +46,10 @@ pub struct Node {
     pub addresses: Vec<IpAddr>,
     /// CPUs and memory for pods.
     pub capacity: Capacity,
+    /// How the node keeps its disk in order.
+    pub housekeeping: Housekeeping,
+    /// Whose turn it is to measure a pod's disk usage.
+    pub measuring: tokio::sync::Semaphore,
     /// Services, for environment variables.
     pub services: watch::Receiver<Arc<Vec<Service>>>,
 }

@@ -293,6 +293,11 @@ pub enum Event {
         /// The result.
         success: bool,
     },
+    /// The pod uses more of the node than it may.
+    Evicted {
+        /// Why, in Kubernetes' words.
+        message: String,
+    },
     /// Everything was taken apart.
     TornDown,
     /// The object is gone from the API.
@@ -566,6 +571,7 @@ fn take(
             kind,
             success,
         } => probed(state, spec, &name, kind, success, now, effects),
+        Event::Evicted { message } => evicted(state, spec, message, now, effects),
         Event::TornDown => {
             state.sandbox = Sandbox::Absent;
             state.teardown = Teardown::Done;
@@ -696,6 +702,32 @@ fn probed(
             stop_one(state, name, now + grace);
         }
     }
+}
+
+/// What was evicted does not linger: the disk may be full.
+const EVICTION_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+/// The reason of a pod that was evicted.
+const EVICTED: &str = "Evicted";
+
+fn evicted(
+    state: &mut State,
+    spec: &PodSpec,
+    message: String,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    if state.ending.is_some() || advance::outcome(state, spec).is_some() {
+        return;
+    }
+    effects.push(Effect::Record {
+        warning: true,
+        reason: EVICTED,
+        message: message.clone(),
+        container: None,
+    });
+    let failure = (EVICTED.to_owned(), message);
+    begin_ending(state, now + EVICTION_GRACE, now, Some(failure));
 }
 
 fn stop_one(state: &mut State, name: &str, deadline: Timestamp) {

@@ -132,6 +132,8 @@ impl Worker {
             self.view.subscribe(),
             self.updates.clone(),
         ));
+        let watch = crate::disk::watch(self.node.clone(), self.pod.clone(), self.reports.clone());
+        self.tasks.spawn(watch);
         self.adopt().await;
         self.step(Event::Tick);
         let mut refresh = tokio::time::interval(VOLUME_REFRESH);

@@ -185,6 +185,7 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         server_port,
         insecure_registries: args.insecure_registries.clone(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
+        housekeeping: Default::default(),
     })?;
     let tls = corral_nodelet::server::tls::server_config(certificate, &ca)?;
     let server = corral_nodelet::server::Server::new(agent.shared(), stop.clone());

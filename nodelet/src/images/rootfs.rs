@@ -96,6 +96,29 @@ pub fn unmount_root(directory: &Path) {
     }
 }
 
+/// The layers that root file systems of this machine are made of just now.
+pub fn mounted_layers() -> std::collections::BTreeSet<String> {
+    let info = std::fs::read_to_string("/proc/self/mountinfo").unwrap_or_default();
+    lower_directories(&info)
+}
+
+fn lower_directories(mountinfo: &str) -> std::collections::BTreeSet<String> {
+    let overlays = mountinfo
+        .lines()
+        .filter_map(|line| line.split_once(" - overlay "));
+    let options = overlays.flat_map(|(_, rest)| rest.split([' ', ',']));
+    let lower = options.filter_map(|option| {
+        option
+            .strip_prefix("lowerdir=")
+            .or_else(|| option.strip_prefix("lowerdir+="))
+    });
+    lower
+        .flat_map(|list| list.split(':'))
+        .filter_map(|path| path.rsplit('/').next())
+        .map(str::to_owned)
+        .collect()
+}
+
 /// OCI mounts for a container on the machine's own root: other disks of the machine read-only, writable scratch
 /// directories, and nothing of `hidden` (Corral's data directory, which holds keys).
 pub fn host_mounts(mountinfo: &str, hidden: &Path) -> Vec<Value> {
@@ -149,6 +172,15 @@ fn mount_point(line: &str) -> Option<(String, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_in_use_are_read_from_the_mounts() {
+        let info = "31 23 0:28 / /a rw,relatime - overlay overlay rw,lowerdir=aa:bb,upperdir=/u,workdir=/w\n\
+                    32 23 0:29 / /b rw - overlay overlay rw,lowerdir+=/x/cc,upperdir=/u\n\
+                    33 23 0:30 / /c rw - ext4 /dev/vda rw,lowerdir=no\n";
+        let found: Vec<String> = lower_directories(info).into_iter().collect();
+        assert_eq!(found, ["aa", "bb", "cc"]);
+    }
 
     #[test]
     fn only_real_file_systems_of_the_machine_are_shown() {

@@ -127,9 +127,7 @@ impl Store {
             .ok()?
             .names;
         let record = match &reference.digest {
-            Some(digest) => index.values().find(|record| {
-                record.manifest.as_deref() == Some(digest) || record.config == *digest
-            })?,
+            Some(digest) => index.values().find(|record| is(record, digest))?,
             None => index.get(&reference.to_string())?,
         };
         Some(image(&reference.to_string(), reference, record))
@@ -140,6 +138,12 @@ impl Store {
         let name = reference.to_string();
         let made = image(&name, reference, &record);
         let mut index = self.lock()?;
+        // Under the lock that removing takes: what is there now stays, for now it has a name.
+        for layer in &record.layers {
+            if !self.layers_dir().join(layer).exists() {
+                return Err(Error::LayerGone(layer.clone()));
+            }
+        }
         index.names.insert(name, record);
         self.save(&index.names)?;
         Ok(made)
@@ -174,6 +178,80 @@ impl Store {
         let removed = index.names.remove(&reference.to_string()).is_some();
         self.save(&index.names)?;
         Ok(removed)
+    }
+
+    /// The identities of those of these images that are here.
+    pub fn ids(&self, references: &[Reference]) -> Result<BTreeSet<String>, Error> {
+        let index = self.lock()?.names;
+        let record = |reference: &Reference| match &reference.digest {
+            Some(digest) => index.values().find(|record| is(record, digest)),
+            None => index.get(&reference.to_string()),
+        };
+        let ids = references.iter().filter_map(record);
+        Ok(ids.map(|record| record.config.clone()).collect())
+    }
+
+    /// Removes an image with all its names, and its layers but those that other images or mounts use; says how many
+    /// bytes were freed.
+    pub fn remove_image(&self, id: &str, mounted: &BTreeSet<String>) -> Result<u64, Error> {
+        let mut index = self.lock()?;
+        let mut own: BTreeSet<String> = BTreeSet::new();
+        index.names.retain(|_, record| {
+            let stays = record.config != id;
+            if !stays {
+                own.extend(record.layers.iter().cloned());
+            }
+            stays
+        });
+        self.save(&index.names)?;
+        let named = named(&index);
+        let mut moved = Vec::new();
+        for layer in own {
+            if !named.contains(&layer) && !mounted.contains(&layer) {
+                moved.extend(self.set_aside(&layer)?);
+            }
+        }
+        // Deleting many files takes time, in which others want the index.
+        drop(index);
+        delete(&moved)
+    }
+
+    /// Removes layers that nothing names or mounts and that are older than any pull takes: of images whose name went
+    /// to another, and of pulls that failed.
+    pub fn remove_orphans(&self, mounted: &BTreeSet<String>) -> Result<u64, Error> {
+        let index = self.lock()?;
+        let named = named(&index);
+        let mut moved = Vec::new();
+        for entry in std::fs::read_dir(self.layers_dir())
+            .map_err(Error::io("list layers"))?
+            .flatten()
+        {
+            let Ok(name) = entry.file_name().into_string() else {
+                continue;
+            };
+            // The time of the renaming that made it whole.
+            let made = entry.metadata().ok().and_then(|data| {
+                let at = std::os::unix::fs::MetadataExt::ctime(&data);
+                jiff::Timestamp::from_second(at).ok()
+            });
+            let old = made
+                .is_some_and(|made| jiff::Timestamp::now().duration_since(made) > ORPHAN_AGE_MIN);
+            if old && !named.contains(&name) && !mounted.contains(&name) {
+                moved.extend(self.set_aside(&name)?);
+            }
+        }
+        drop(index);
+        delete(&moved)
+    }
+
+    /// Takes a layer's name away at once; the files go later.
+    fn set_aside(&self, layer: &str) -> Result<Option<PathBuf>, Error> {
+        let aside = self.temporary();
+        match std::fs::rename(self.layers_dir().join(layer), &aside) {
+            Ok(()) => Ok(Some(aside)),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(Error::io("remove a layer")(error)),
+        }
     }
 
     /// Removes layers that no image names and no container uses, and all blobs; returns what was freed in layers.
@@ -244,6 +322,27 @@ impl Store {
         std::fs::rename(&temporary, self.directory.join("index.json"))
             .map_err(Error::io("write the image index"))
     }
+}
+
+/// A layer without a name may belong to a pull that is under way; none takes so long.
+const ORPHAN_AGE_MIN: jiff::SignedDuration = jiff::SignedDuration::from_hours(1);
+
+fn is(record: &Record, digest: &str) -> bool {
+    record.manifest.as_deref() == Some(digest) || record.config == digest
+}
+
+fn named(index: &Index) -> BTreeSet<String> {
+    let layers = index.names.values().flat_map(|record| &record.layers);
+    layers.cloned().collect()
+}
+
+fn delete(directories: &[PathBuf]) -> Result<u64, Error> {
+    let mut freed = 0;
+    for directory in directories {
+        freed += crate::disk::size(directory);
+        std::fs::remove_dir_all(directory).map_err(Error::io("remove a layer"))?;
+    }
+    Ok(freed)
 }
 
 fn image(name: &str, reference: &Reference, record: &Record) -> Image {

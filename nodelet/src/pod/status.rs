@@ -8,7 +8,7 @@ use corral_api::time::Time;
 use jiff::Timestamp;
 
 use super::advance::{outcome, restarts};
-use super::{ContainerState, Ended, Phase, Role, Sandbox, State};
+use super::{ContainerState, EVICTED, Ended, Phase, Role, Sandbox, State};
 use crate::runtime::spec::resources::qos;
 
 /// The conditions that the node owns; others on the object are kept as they are.
@@ -40,11 +40,13 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
             condition
         })
         .collect();
+    conditions.extend(disruption(state, pod));
     let foreign = old.conditions.unwrap_or_default();
+    let own: Vec<String> = conditions.iter().map(|own| own.type_.clone()).collect();
     conditions.extend(
         foreign
             .into_iter()
-            .filter(|condition| !OWNED.contains(&condition.type_.as_str())),
+            .filter(|condition| !own.contains(&condition.type_)),
     );
     let host_network = spec.host_network.unwrap_or(false);
     let addresses = match &state.sandbox {
@@ -90,6 +92,21 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
     }
+}
+
+/// That the node itself ends the pod. Others may say so of other reasons; then theirs is kept.
+fn disruption(state: &State, pod: &Pod) -> Option<PodCondition> {
+    let ending = state.ending.as_ref()?;
+    let (reason, message) = ending.failure.as_ref()?;
+    (reason == EVICTED).then(|| PodCondition {
+        last_transition_time: Some(seconds(ending.since)),
+        observed_generation: pod.metadata.generation,
+        ..condition(
+            "DisruptionTarget",
+            true,
+            Some(("TerminationByKubelet", message.clone())),
+        )
+    })
 }
 
 /// The pod's phase.

@@ -54,6 +54,15 @@ impl FakeApi {
             .cloned()
     }
 
+    pub fn all(&self, resource: &str) -> Vec<Value> {
+        let inner = self.inner.lock().expect("lock");
+        let objects = inner.objects.iter();
+        objects
+            .filter(|((kind, _), _)| kind == resource)
+            .map(|(_, object)| object.clone())
+            .collect()
+    }
+
     pub fn put(&self, resource: &str, name: &str, mut object: Value) -> Value {
         let mut inner = self.inner.lock().expect("lock");
         inner.version += 1;

@@ -26,9 +26,9 @@ int main(int argc, char **argv) {
 }
 "#;
 
-fn program(directory: &Path) -> std::path::PathBuf {
+fn program(directory: &Path, text: &str) -> std::path::PathBuf {
     let (source, program) = (directory.join("p.c"), directory.join("prog"));
-    std::fs::write(&source, PROGRAM).expect("written");
+    std::fs::write(&source, text).expect("written");
     let status = Command::new("gcc")
         .args(["-static", "-O1", "-o"])
         .arg(&program)
@@ -38,11 +38,15 @@ fn program(directory: &Path) -> std::path::PathBuf {
     program
 }
 
-fn packed(directory: &Path, name: &str) -> std::path::PathBuf {
+pub fn packed(directory: &Path, name: &str) -> std::path::PathBuf {
+    packed_from(directory, PROGRAM, name)
+}
+
+pub fn packed_from(directory: &Path, text: &str, name: &str) -> std::path::PathBuf {
     let out = directory.join("image.tar");
     let file = std::fs::File::create(&out).expect("a file");
     pack::pack(
-        &program(directory),
+        &program(directory, text),
         &Reference::parse(name).expect("a name"),
         file,
     )

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use corral_nodelet::agent::housekeeping::Housekeeping;
 use corral_nodelet::network::{Error, NoNetwork, PodAddresses, PodIdentity, PodNetwork, Resolver};
 use corral_nodelet::node::Node;
 use corral_nodelet::{Agent, AgentConfig, Views};
@@ -52,10 +53,15 @@ pub struct Scenario {
     cluster: String,
     agent: Option<(JoinHandle<()>, CancellationToken)>,
     shared: Option<(Arc<Node>, Views)>,
+    housekeeping: Housekeeping,
 }
 
 impl Scenario {
     pub async fn new(name: &str) -> Self {
+        Self::with(name, Housekeeping::default()).await
+    }
+
+    pub async fn with(name: &str, housekeeping: Housekeeping) -> Self {
         let _ = tracing_subscriber::fmt()
             .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
             .try_init();
@@ -67,6 +73,7 @@ impl Scenario {
             cluster,
             agent: None,
             shared: None,
+            housekeeping,
         };
         scenario.start_agent().await;
         scenario
@@ -89,6 +96,7 @@ impl Scenario {
             server_port: 10250,
             insecure_registries: vec![],
             labels: Default::default(),
+            housekeeping: self.housekeeping.clone(),
         })
         .expect("an agent");
         self.shared = Some(agent.shared());
@@ -155,6 +163,14 @@ impl Scenario {
                 tokio::time::Instant::now() < deadline,
                 "{name} is not what it should be: {pod:#}"
             );
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn wait_until(&self, what: &str, wanted: impl Fn() -> bool) {
+        let deadline = tokio::time::Instant::now() + PATIENCE;
+        while !wanted() {
+            assert!(tokio::time::Instant::now() < deadline, "never: {what}");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
