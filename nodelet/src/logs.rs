@@ -1,7 +1,9 @@
 //! Reading container logs: across rotated files, filtered, from the end, and as they grow.
 
 use std::collections::VecDeque;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Seek, SeekFrom};
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,8 +12,11 @@ use jiff::Timestamp;
 /// How often a followed log is looked at: a quarter of a second is immediate to a reader and nothing to the machine.
 pub const FOLLOW_INTERVAL: Duration = Duration::from_millis(250);
 
-/// The most lines that `tail` keeps in memory.
-const TAIL_MAX: usize = 1_000_000;
+/// A piece of a log ends with the first line beyond this: no reader holds more of a log in memory, however long it is.
+pub const PIECE_LEN: usize = 64 << 10;
+
+/// How often a log that is rotated while it is opened is opened again: rotations are minutes apart.
+const OPEN_ATTEMPTS_MAX: usize = 5;
 
 /// What is wanted of a log.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -30,12 +35,17 @@ pub struct Options {
     pub follow: bool,
 }
 
-/// A log being read.
+/// A log being read, piece by piece.
 pub struct LogReader {
     path: PathBuf,
     options: Options,
-    /// The file in use, and how far it was read; a rotated file is finished before its successor is opened.
-    file: Option<BufReader<std::fs::File>>,
+    opened: bool,
+    /// Files to read after the present one, in their order; open, so that a rotation takes nothing away.
+    later: VecDeque<BufReader<File>>,
+    /// The file in use, and how far it was read; a rotated file is finished before its successor is begun.
+    file: Option<BufReader<File>>,
+    /// Entries that `tail` leaves out.
+    skip: usize,
     /// The beginning of an entry that is not complete yet.
     pending: Vec<u8>,
     left: Option<usize>,
@@ -44,83 +54,104 @@ pub struct LogReader {
 }
 
 impl LogReader {
-    /// Opens the log of a container instance, rotated files included.
-    pub fn open(path: &Path, options: Options) -> Self {
+    /// A reader of the log of a container instance, rotated files included.
+    pub fn new(path: &Path, options: Options) -> Self {
         let left = options.limit_bytes;
         Self {
             path: path.to_owned(),
             options,
+            opened: false,
+            later: VecDeque::new(),
             file: None,
+            skip: 0,
             pending: Vec::new(),
             left,
             in_line: false,
         }
     }
 
-    /// What is there now: everything that the options ask for.
-    pub fn start(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut lines: VecDeque<Vec<u8>> = VecDeque::new();
-        let mut whole = Vec::new();
-        let tail = self.options.tail.map(|tail| tail.min(TAIL_MAX));
-        for path in rotated(&self.path) {
-            let mut file = BufReader::new(std::fs::File::open(&path)?);
-            self.entries(&mut file, |line| match tail {
-                Some(0) => {}
-                Some(tail) => {
-                    lines.push_back(line);
-                    if lines.len() > tail {
-                        lines.pop_front();
-                    }
-                }
-                None => whole.extend_from_slice(&line),
-            })?;
-        }
-        match std::fs::File::open(&self.path) {
-            Ok(file) => {
-                let mut file = BufReader::new(file);
-                self.entries(&mut file, |line| match tail {
-                    Some(0) => {}
-                    Some(tail) => {
-                        lines.push_back(line);
-                        if lines.len() > tail {
-                            lines.pop_front();
-                        }
-                    }
-                    None => whole.extend_from_slice(&line),
-                })?;
-                self.file = Some(file);
+    /// The next lines, about [`PIECE_LEN`] bytes of them; none when everything that is there now has been read.
+    pub fn read(&mut self) -> std::io::Result<Vec<u8>> {
+        if !self.opened {
+            self.opened = true;
+            self.later = open_all(&self.path)?
+                .into_iter()
+                .map(BufReader::new)
+                .collect();
+            if let Some(tail) = self.options.tail {
+                self.skip = self.count()?.saturating_sub(tail);
             }
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
         }
-        let bytes = if tail.is_some() {
-            lines.into_iter().flatten().collect()
-        } else {
-            whole
-        };
-        Ok(self.limited(bytes))
+        let mut again = false;
+        loop {
+            let bytes = self.piece()?;
+            if !bytes.is_empty() {
+                return Ok(self.limited(bytes));
+            }
+            if let Some(next) = self.later.pop_front() {
+                self.begin(next);
+            } else if !self.was_rotated() {
+                return Ok(Vec::new());
+            } else if !again && self.file.is_some() {
+                // The old file may have got its last lines between the read above and the rename.
+                again = true;
+                continue;
+            } else {
+                self.later = self.successors()?;
+                if self.later.is_empty() {
+                    return Ok(Vec::new());
+                }
+            }
+            again = false;
+        }
     }
 
-    /// What was written since the last call.
-    pub fn more(&mut self) -> std::io::Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        if let Some(mut file) = self.file.take() {
-            self.entries(&mut file, |line| bytes.extend_from_slice(&line))?;
-            self.file = Some(file);
-        }
-        if self.was_rotated() {
-            // The old file may have got its last lines between the read above and the rename.
-            if let Some(mut file) = self.file.take() {
-                self.entries(&mut file, |line| bytes.extend_from_slice(&line))?;
+    fn begin(&mut self, file: BufReader<File>) {
+        self.pending.clear();
+        self.file = Some(file);
+    }
+
+    /// How many lines there are by all options but `tail`. A second reading costs less than keeping them.
+    fn count(&mut self) -> std::io::Result<usize> {
+        let mut count = 0;
+        let mut files = std::mem::take(&mut self.later);
+        for file in &mut files {
+            while self.entry(file)? {
+                let entry = std::mem::take(&mut self.pending);
+                count += usize::from(self.render(&entry).is_some());
             }
             self.pending.clear();
-            if let Ok(file) = std::fs::File::open(&self.path) {
-                let mut file = BufReader::new(file);
-                self.entries(&mut file, |line| bytes.extend_from_slice(&line))?;
-                self.file = Some(file);
+            file.rewind()?;
+        }
+        self.later = files;
+        self.in_line = false;
+        Ok(count)
+    }
+
+    fn piece(&mut self) -> std::io::Result<Vec<u8>> {
+        let mut bytes = Vec::new();
+        let Some(mut file) = self.file.take() else {
+            return Ok(bytes);
+        };
+        while bytes.len() < PIECE_LEN && self.entry(&mut file)? {
+            let entry = std::mem::take(&mut self.pending);
+            match self.render(&entry) {
+                Some(_) if self.skip > 0 => self.skip -= 1,
+                Some(line) => bytes.extend_from_slice(&line),
+                None => {}
             }
         }
-        Ok(self.limited(bytes))
+        self.file = Some(file);
+        Ok(bytes)
+    }
+
+    /// The files that came after the one in use.
+    fn successors(&self) -> std::io::Result<VecDeque<BufReader<File>>> {
+        let present = self.file.as_ref().map(|file| inode(file.get_ref()));
+        let all = open_all(&self.path)?;
+        let known = all.iter().position(|file| Some(inode(file)) == present);
+        let after = known.map_or(0, |at| at + 1);
+        Ok(all.into_iter().skip(after).map(BufReader::new).collect())
     }
 
     /// The byte limit has been reached.
@@ -129,14 +160,11 @@ impl LogReader {
     }
 
     fn was_rotated(&self) -> bool {
-        use std::os::unix::fs::MetadataExt;
-        let inode = |metadata: std::io::Result<std::fs::Metadata>| {
-            metadata.map(|metadata| metadata.ino()).ok()
-        };
-        match (&self.file, inode(std::fs::metadata(&self.path))) {
-            (None, Some(_)) => true,
-            (Some(file), Some(now)) => inode(file.get_ref().metadata()) != Some(now),
-            (_, None) => false,
+        let now = std::fs::metadata(&self.path).map(|metadata| metadata.ino());
+        match (&self.file, now) {
+            (None, Ok(_)) => true,
+            (Some(file), Ok(now)) => inode(file.get_ref()) != now,
+            (_, Err(_)) => false,
         }
     }
 
@@ -148,21 +176,10 @@ impl LogReader {
         bytes
     }
 
-    fn entries(
-        &mut self,
-        file: &mut impl BufRead,
-        mut emit: impl FnMut(Vec<u8>),
-    ) -> std::io::Result<()> {
-        loop {
-            let n = file.read_until(b'\n', &mut self.pending)?;
-            if n == 0 || !self.pending.ends_with(b"\n") {
-                return Ok(());
-            }
-            let entry = std::mem::take(&mut self.pending);
-            if let Some(line) = self.render(&entry) {
-                emit(line);
-            }
-        }
+    /// Reads one entry into `pending`; says whether it is whole.
+    fn entry(&mut self, file: &mut impl BufRead) -> std::io::Result<bool> {
+        file.read_until(b'\n', &mut self.pending)?;
+        Ok(self.pending.ends_with(b"\n"))
     }
 
     /// An entry as a reader sees it, if it is wanted.
@@ -200,6 +217,37 @@ impl LogReader {
     }
 }
 
+fn inode(file: &File) -> u64 {
+    // A file that cannot be looked at is none of those on disk.
+    file.metadata().map_or(0, |metadata| metadata.ino())
+}
+
+/// All files of a log, oldest first, as they were at one moment.
+fn open_all(path: &Path) -> std::io::Result<Vec<File>> {
+    let mut files = Vec::new();
+    for _ in 0..OPEN_ATTEMPTS_MAX {
+        let mut paths = rotated(path);
+        paths.push(path.to_owned());
+        files.clear();
+        for path in &paths {
+            match File::open(path) {
+                Ok(file) => files.push(file),
+                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) => return Err(error),
+            }
+        }
+        let now = paths.iter().filter_map(|path| std::fs::metadata(path).ok());
+        if files
+            .iter()
+            .map(inode)
+            .eq(now.map(|metadata| metadata.ino()))
+        {
+            break;
+        }
+    }
+    Ok(files)
+}
+
 /// The rotated files of a log, oldest first.
 fn rotated(path: &Path) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = (1..)
@@ -212,7 +260,7 @@ fn rotated(path: &Path) -> Vec<PathBuf> {
 
 /// The end of a log as text, for a termination message.
 pub fn tail_text(path: &Path, bytes_max: usize) -> String {
-    let Ok(mut file) = std::fs::File::open(path) else {
+    let Ok(mut file) = File::open(path) else {
         return String::new();
     };
     let length = file.metadata().map_or(0, |metadata| metadata.len());
@@ -221,11 +269,13 @@ pub fn tail_text(path: &Path, bytes_max: usize) -> String {
     let _ = file.seek(SeekFrom::Start(length.saturating_sub(window)));
     let mut bytes = Vec::new();
     let _ = file.take(window).read_to_end(&mut bytes);
-    let mut reader = LogReader::open(path, Options::default());
+    let mut reader = LogReader::new(path, Options::default());
     let mut text = Vec::new();
-    let _ = reader.entries(&mut BufReader::new(bytes.as_slice()), |line| {
-        text.extend_from_slice(&line)
-    });
+    let mut window = bytes.as_slice();
+    while let Ok(true) = reader.entry(&mut window) {
+        let entry = std::mem::take(&mut reader.pending);
+        text.extend(reader.render(&entry).unwrap_or_default());
+    }
     let cut = text.len().saturating_sub(bytes_max);
     String::from_utf8_lossy(&text[cut..]).into_owned()
 }
@@ -247,7 +297,16 @@ mod tests {
                         2026-01-02T03:04:07.000000000Z stdout F three\n";
 
     fn read(path: &Path, options: Options) -> String {
-        String::from_utf8(LogReader::open(path, options).start().expect("readable")).expect("text")
+        let mut reader = LogReader::new(path, options);
+        let mut all = Vec::new();
+        loop {
+            let piece = reader.read().expect("readable");
+            if piece.is_empty() {
+                return String::from_utf8(all).expect("text");
+            }
+            assert!(piece.len() < 2 * PIECE_LEN, "{}", piece.len());
+            all.extend(piece);
+        }
     }
 
     #[test]
@@ -312,15 +371,60 @@ mod tests {
     #[test]
     fn a_followed_log_survives_rotation() {
         let path = log("follow", TEXT);
-        let mut reader = LogReader::open(&path, Options::default());
-        assert_eq!(reader.start().expect("readable").len(), 14);
+        let mut reader = LogReader::new(&path, Options::default());
+        assert_eq!(reader.read().expect("readable").len(), 14);
+        assert_eq!(reader.read().expect("readable"), b"");
         let old = PathBuf::from(format!("{}.1", path.display()));
         std::fs::rename(&path, &old).expect("renamed");
         std::fs::write(&path, "2026-01-02T03:04:08.000000000Z stdout F four\n").expect("written");
-        assert_eq!(reader.more().expect("readable"), b"four\n");
-        assert_eq!(reader.more().expect("readable"), b"");
+        assert_eq!(reader.read().expect("readable"), b"four\n");
+        assert_eq!(reader.read().expect("readable"), b"");
         assert_eq!(read(&path, Options::default()), "one\ntwo\nthree\nfour\n");
         std::fs::remove_file(path).expect("removed");
         std::fs::remove_file(old).expect("removed");
+    }
+
+    #[test]
+    fn a_log_that_is_rotated_twice_while_it_is_read_loses_nothing() {
+        let path = log("twice", TEXT);
+        let rotated = |number: u32| PathBuf::from(format!("{}.{number}", path.display()));
+        let mut reader = LogReader::new(&path, Options::default());
+        assert_eq!(reader.read().expect("readable"), b"one\ntwo\nthree\n");
+        std::fs::rename(&path, rotated(2)).expect("renamed");
+        for (path, text) in [(rotated(1), "four"), (path.clone(), "five")] {
+            let line = format!("2026-01-02T03:04:08.000000000Z stdout F {text}\n");
+            std::fs::write(path, line).expect("written");
+        }
+        assert_eq!(reader.read().expect("readable"), b"four\n");
+        assert_eq!(reader.read().expect("readable"), b"five\n");
+        assert_eq!(reader.read().expect("readable"), b"");
+        for path in [rotated(1), rotated(2), path.clone()] {
+            std::fs::remove_file(path).expect("removed");
+        }
+    }
+
+    #[test]
+    fn a_long_log_is_read_in_pieces_and_its_end_found_without_keeping_it() {
+        let path = log("long", "");
+        let old = PathBuf::from(format!("{}.1", path.display()));
+        let mut wanted = String::new();
+        for (file, numbers) in [(&old, 0..20_000), (&path, 20_000..40_000)] {
+            let mut text = String::new();
+            for number in numbers {
+                text += &format!("2026-01-02T03:04:05.000000000Z stdout F line {number}\n");
+                wanted += &format!("line {number}\n");
+            }
+            std::fs::write(file, text).expect("written");
+        }
+        assert_eq!(read(&path, Options::default()), wanted);
+        let end = Options {
+            tail: Some(20_001),
+            ..Options::default()
+        };
+        let from = wanted.find("line 19999\n").expect("there");
+        assert_eq!(read(&path, end), &wanted[from..]);
+        for path in [path, old] {
+            std::fs::remove_file(path).expect("removed");
+        }
     }
 }

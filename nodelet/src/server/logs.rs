@@ -16,9 +16,6 @@ use crate::worker::PodView;
 /// How many pieces of a log wait for a slow reader.
 const PIECES_MAX: usize = 4;
 
-/// The size of a piece.
-const PIECE_LEN: usize = 64 << 10;
-
 pub(super) fn serve(
     server: &Server,
     namespace: &str,
@@ -39,7 +36,7 @@ pub(super) fn serve(
         .node
         .log_path(&crate::node::uid(&view.pod), name, attempt);
     let follow = options.follow && !previous;
-    let reader = LogReader::open(&path, options);
+    let reader = LogReader::new(&path, options);
     let (sender, receiver) = mpsc::channel(PIECES_MAX);
     let (server, namespace, pod, name) = (
         server.clone(),
@@ -156,34 +153,31 @@ async fn copy(
     running: impl Fn() -> bool,
     sender: mpsc::Sender<Bytes>,
 ) {
-    let mut first = true;
     let mut ended = false;
-    loop {
+    while !reader.exhausted() {
         // Files are read on a thread of their own kind: a slow disk must not hold up the node.
         let outcome = tokio::task::spawn_blocking(move || {
-            let bytes = if first { reader.start() } else { reader.more() };
+            let bytes = reader.read();
             (reader, bytes)
         });
         let Ok((back, bytes)) = outcome.await else {
             return;
         };
         reader = back;
-        first = false;
-        let mut bytes = match bytes {
-            Ok(bytes) => Bytes::from(bytes),
+        match bytes {
+            Ok(bytes) if !bytes.is_empty() => {
+                if sender.send(Bytes::from(bytes)).await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            Ok(_) => {}
             Err(error) => {
                 tracing::debug!(%error, "a log cannot be read");
                 return;
             }
-        };
-        let quiet = bytes.is_empty();
-        while !bytes.is_empty() {
-            let piece = bytes.split_to(bytes.len().min(PIECE_LEN));
-            if sender.send(piece).await.is_err() {
-                return;
-            }
         }
-        if !follow || reader.exhausted() || (ended && quiet) {
+        if !follow || ended {
             return;
         }
         // One more look after the end: the last lines are written before the end is known.
