@@ -176,7 +176,7 @@ async fn try_start(
     let bundle = bundle(node, &uid, id);
     std::fs::create_dir_all(&bundle).map_err(|error| create(error.to_string()))?;
     let mut binds = mounts::resolve(&directory, container, &volumes, &environment)
-        .map_err(|error| create(chain(&error)))?;
+        .map_err(|error| config(&error))?;
     let generated = files(node, pod, pod_spec, container, &bundle, addresses, &binds);
     binds.extend(generated.map_err(|error| create(error.to_string()))?);
     let rootfs = mount_root(&node.images.store().layers_dir(), &image, &bundle)
