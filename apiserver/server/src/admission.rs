@@ -135,6 +135,12 @@ impl Admission {
             service_account::admit(&api, attributes, object).await?;
             pod_priority::admit(&api, attributes, object)?;
             runtime_class::admit(&api, attributes, object)?;
+        }
+        if attributes.is("", "Pod", Action::Update) {
+            pod_priority::keep(object, old);
+        }
+        if attributes.is("", "Pod", Action::Create) || attributes.is("", "Pod", Action::Update) {
+            // A patch replaces the whole list: what was added at creation would be missed.
             pod_tolerations::admit(object);
         }
         if attributes.is("", "Service", Action::Create)

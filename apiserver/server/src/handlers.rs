@@ -19,6 +19,7 @@ use crate::registry::{FieldValidation, Resource, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
+mod eviction;
 mod read;
 mod review;
 mod subresource;

@@ -68,6 +68,20 @@ pub(super) fn admit(
     Ok(())
 }
 
+/// A pod keeps the priority that it was given when an update leaves it out.
+pub(super) fn keep(object: &mut Object, old: Option<&Object>) {
+    let old = old.and_then(Object::get::<Pod>);
+    let Some(old) = old.and_then(|old| old.spec.as_ref()) else {
+        return;
+    };
+    if let Some(spec) = object.get_mut::<Pod>().and_then(|pod| pod.spec.as_mut()) {
+        spec.priority = spec.priority.or(old.priority);
+        if spec.preemption_policy.is_none() {
+            spec.preemption_policy.clone_from(&old.preemption_policy);
+        }
+    }
+}
+
 /// Refuses a second default class.
 pub(super) fn check_classes(
     api: &Api,

@@ -107,8 +107,7 @@ impl Index {
     fn insert(&mut self, stored: Arc<Stored>) {
         let value = self.value(&stored);
         // All objects with one value share its text.
-        let shared = self.first(value).map(|((shared, _), _)| shared.clone());
-        let value = shared.unwrap_or_else(|| value.into());
+        let value = self.shared(value).unwrap_or_else(|| value.into());
         self.entries.insert((value, stored.key.clone()), stored);
     }
 
@@ -117,12 +116,11 @@ impl Index {
         self.entries.remove(&(value, stored.key.clone()));
     }
 
-    fn first(&self, value: &str) -> Option<(&(Arc<str>, Key), &Arc<Stored>)> {
+    /// The text of a value that some object has already.
+    fn shared(&self, value: &str) -> Option<Arc<str>> {
         let start = (Arc::from(value), Key::new(""));
-        let mut entries = self.entries.range(start..);
-        entries
-            .next()
-            .filter(|((found, _), _)| found.as_ref() == value)
+        let ((found, _), _) = self.entries.range(start..).next()?;
+        (found.as_ref() == value).then(|| found.clone())
     }
 
     fn of<'a>(

@@ -10,11 +10,11 @@ use corral_api::time::Time;
 use corral_kinds::all;
 use serde_json::{Value, json};
 
-use super::{Call, object_answer, with_warnings, write};
+use super::{Call, eviction, object_answer, with_warnings, write};
 use crate::authn::tokens::{Bound, Grant, ISSUER, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
 use crate::negotiate;
-use crate::registry::{DeleteOptions, Ownership, Part, Resource, metadata};
+use crate::registry::{Ownership, Part, Resource, metadata};
 use crate::request::Verb;
 use crate::response::{self, Answer};
 
@@ -39,7 +39,7 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
             token(&call, &resource).await
         }
         ("binding", Verb::Create) if pods => bind(&call, &resource).await,
-        ("eviction", Verb::Create) if pods => evict(&call, &resource).await,
+        ("eviction", Verb::Create) if pods => eviction::evict(&call, &resource).await,
         ("log", Verb::Get) if pods => crate::node_proxy::logs(call).await,
         ("exec" | "attach" | "portforward", Verb::Get | Verb::Create) if pods => {
             crate::node_proxy::stream(call).await
@@ -248,7 +248,11 @@ async fn bind_to(
         {
             pod["metadata"]["annotations"][key] = value.clone();
         }
-        set_scheduled(&mut pod, &corral_api::time::format_seconds(cx.now));
+        let now = corral_api::time::format_seconds(cx.now);
+        set_condition(
+            &mut pod,
+            json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
+        );
         metadata::drop_live_version(&mut pod, live);
         Ok((pod, Ownership::Update))
     };
@@ -262,42 +266,15 @@ async fn bind_to(
     super::status_answer(call, &status)
 }
 
-fn set_scheduled(pod: &mut Value, now: &str) {
-    let condition = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
+/// Sets a condition of a pod that did not hold, or not for this reason.
+pub(super) fn set_condition(pod: &mut Value, condition: Value) {
     if !pod["status"]["conditions"].is_array() {
         pod["status"]["conditions"] = json!([]);
     }
     if let Some(conditions) = pod["status"]["conditions"].as_array_mut() {
-        conditions.retain(|c| c["type"] != "PodScheduled");
+        conditions.retain(|other| other["type"] != condition["type"]);
         conditions.push(condition);
     }
-}
-
-/// Deletes a pod on behalf of somebody who moves load away.
-async fn evict(call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let mut cx = call.write_context()?;
-    let body = call.decoded_kind("policy", "v1", "Eviction")?.value;
-    let sent = body["metadata"]["name"].as_str().unwrap_or("");
-    if !sent.is_empty() && sent != call.info.name {
-        return Err(Status::bad_request(
-            "name in URL does not match name in Eviction object",
-        ));
-    }
-    let options: DeleteOptions = match body.get("deleteOptions") {
-        Some(options) if !options.is_null() => serde_json::from_value(options.clone())
-            .map_err(|e| Status::bad_request(format!("deleteOptions cannot be read: {e}")))?,
-        _ => DeleteOptions::default(),
-    };
-    cx.dry_run |= options
-        .dry_run
-        .as_ref()
-        .is_some_and(|d| d.iter().any(|v| v == "All"));
-    resource.delete(&cx, &call.info.name, &options).await?;
-    let status = Status {
-        code: 201,
-        ..Status::success(None)
-    };
-    super::status_answer(call, &status)
 }
 
 /// Makes a token of a ServiceAccount.

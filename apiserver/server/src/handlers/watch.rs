@@ -27,10 +27,9 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
     let query = &call.info.query;
     let matching = read::version_match(call)?;
     let bookmarks = query.flag("allowWatchBookmarks");
-    let initial = match query.get("sendInitialEvents") {
-        None => None,
-        Some(_) => Some(query.flag("sendInitialEvents")),
-    };
+    let initial = query
+        .get("sendInitialEvents")
+        .map(|_| query.flag("sendInitialEvents"));
     let invalid = |error: FieldError| Status::invalid("meta.k8s.io", "ListOptions", "", &[error]);
     match (initial, matching) {
         (Some(_), Some("NotOlderThan")) | (None, None) => {}

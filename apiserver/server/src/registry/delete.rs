@@ -152,7 +152,11 @@ impl Resource {
         Err(self.modified(name))
     }
 
-    fn check_preconditions(
+    /// That this object is the one that is meant.
+    ///
+    /// # Errors
+    /// 409 if it is another.
+    pub fn check_preconditions(
         &self,
         name: &str,
         old: &Value,

@@ -5,6 +5,7 @@ mod escalation;
 mod fixture;
 mod lists;
 mod nodes;
+mod pods;
 mod rights;
 mod watches;
 mod writes;
