@@ -127,15 +127,16 @@ impl Worker {
             tracing::error!(pod = uid, %error, "cannot make the pod's directory");
         }
         self.keep_pod();
+        let watch = crate::disk::watch(self.node.clone(), self.pod.clone(), self.reports.clone());
+        self.tasks.spawn(watch);
+        self.adopt().await;
+        self.step(Event::Tick);
+        // After the first decision: a pod that is refused was never waiting for its containers.
         let publisher = tokio::spawn(publish::run(
             self.node.clone(),
             self.view.subscribe(),
             self.updates.clone(),
         ));
-        let watch = crate::disk::watch(self.node.clone(), self.pod.clone(), self.reports.clone());
-        self.tasks.spawn(watch);
-        self.adopt().await;
-        self.step(Event::Tick);
         let mut refresh = tokio::time::interval(VOLUME_REFRESH);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         while !self.finished() {

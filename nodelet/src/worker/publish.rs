@@ -20,6 +20,14 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between attempts: an API server that comes back should see its pods within seconds.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// Fields that the node alone writes: what they show goes when it does not hold any more.
+const CLEARED: [&str; 4] = [
+    "reason",
+    "message",
+    "containerStatuses",
+    "initContainerStatuses",
+];
+
 /// Keeps the status of a pod's object what the machine says, until the object or the worker is gone.
 pub async fn run(
     node: Arc<Node>,
@@ -85,12 +93,16 @@ fn same(wanted: &PodStatus, shown: Option<&PodStatus>) -> bool {
     // Through text, so that times have the precision that the API keeps.
     let json = |status: &PodStatus| serde_json::to_value(status).unwrap_or_default();
     let (wanted, shown) = (json(wanted), json(shown));
-    wanted.as_object().is_some_and(|wanted| {
-        wanted.iter().all(|(key, value)| match key.as_str() {
-            "conditions" => contains_all(value, &shown[key]),
-            _ => shown.get(key) == Some(value),
+    let cleared = CLEARED
+        .iter()
+        .all(|key| wanted.get(key).is_some() || shown.get(key).is_none());
+    cleared
+        && wanted.as_object().is_some_and(|wanted| {
+            wanted.iter().all(|(key, value)| match key.as_str() {
+                "conditions" => contains_all(value, &shown[key]),
+                _ => shown.get(key) == Some(value),
+            })
         })
-    })
 }
 
 fn contains_all(wanted: &serde_json::Value, shown: &serde_json::Value) -> bool {
@@ -107,8 +119,8 @@ async fn write(node: &Node, pod: &Pod, status: &PodStatus) -> Result<Pod, kube::
     let api = pods(node, pod);
     let name = pod.metadata.name.clone().unwrap_or_default();
     let mut status = serde_json::to_value(status).unwrap_or_default();
-    // A merge patch removes what is null: reasons of a state that has passed.
-    for key in ["reason", "message"] {
+    // A merge patch removes what is null: what belongs to a state that has passed.
+    for key in CLEARED {
         if status.get(key).is_none() {
             status[key] = serde_json::Value::Null;
         }

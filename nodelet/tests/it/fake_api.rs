@@ -63,8 +63,25 @@ impl FakeApi {
             .collect()
     }
 
-    pub fn put(&self, resource: &str, name: &str, mut object: Value) -> Value {
+    pub fn put(&self, resource: &str, name: &str, object: Value) -> Value {
         let mut inner = self.inner.lock().expect("lock");
+        self.store(&mut inner, resource, name, object)
+    }
+
+    /// Changes an object that is there, as one step; the closure says whether the change is meant.
+    pub fn change(
+        &self,
+        resource: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value) -> bool,
+    ) -> Option<Value> {
+        let mut inner = self.inner.lock().expect("lock");
+        let key = (resource.to_owned(), name.to_owned());
+        let mut object = inner.objects.get(&key)?.clone();
+        change(&mut object).then(|| self.store(&mut inner, resource, name, object))
+    }
+
+    fn store(&self, inner: &mut Inner, resource: &str, name: &str, mut object: Value) -> Value {
         inner.version += 1;
         object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
         if object["metadata"]["uid"].is_null() {
@@ -174,18 +191,22 @@ impl FakeApi {
     }
 
     fn patch(&self, resource: &str, name: &str, patch: Value) -> Answer {
-        let Some(mut object) = self.get(resource, name) else {
-            return found(None);
-        };
         let version = &patch["metadata"]["resourceVersion"];
-        if !version.is_null() && *version != object["metadata"]["resourceVersion"] {
+        let mut conflict = false;
+        let patched = self.change(resource, name, |object| {
+            conflict = !version.is_null() && *version != object["metadata"]["resourceVersion"];
+            if !conflict {
+                merge(object, &patch);
+            }
+            !conflict
+        });
+        if conflict {
             return answer(
                 409,
                 &json!({"kind": "Status", "status": "Failure", "code": 409, "reason": "Conflict"}),
             );
         }
-        merge(&mut object, &patch);
-        found(Some(self.put(resource, name, object)))
+        found(patched)
     }
 }
 

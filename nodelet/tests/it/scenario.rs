@@ -145,11 +145,13 @@ impl Scenario {
     }
 
     pub fn delete(&self, name: &str, grace: i64) {
-        let mut pod = self.get(name).expect("the pod is there");
         let at = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(grace);
-        pod["metadata"]["deletionTimestamp"] = json!(at.to_string());
-        pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
-        self.api.put("pods", name, pod);
+        let marked = self.api.change("pods", name, |pod| {
+            pod["metadata"]["deletionTimestamp"] = json!(at.to_string());
+            pod["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+            true
+        });
+        assert!(marked.is_some(), "{name} is there");
     }
 
     pub async fn wait_for(&self, name: &str, wanted: impl Fn(&Value) -> bool) -> Value {
