@@ -7,6 +7,7 @@ use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod cgroup2;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the project")]
@@ -31,6 +32,8 @@ enum Task {
     },
     /// Measure the release build and write docs/benchmarks.md.
     Bench(bench::BenchArgs),
+    /// Run a cluster on control groups of version 2, in a virtual machine. Needs qemu.
+    Cgroup2,
     /// What CI runs besides the tests: formatting and lints.
     Lint,
 }
@@ -58,6 +61,7 @@ fn main() -> anyhow::Result<()> {
             ])
             .env("CORRAL_CRASH_ROUNDS", rounds.to_string())),
         Task::Bench(args) => bench::run(&args),
+        Task::Cgroup2 => cgroup2::check(),
         Task::Lint => {
             run(cargo().args(["fmt", "--all", "--check"]))?;
             run(cargo().args([
