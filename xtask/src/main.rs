@@ -8,6 +8,8 @@ use clap::{Parser, Subcommand};
 
 mod bench;
 mod cgroup2;
+mod oracle;
+mod peer;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the project")]
@@ -34,6 +36,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Run a cluster on control groups of version 2, in a virtual machine. Needs qemu.
     Cgroup2,
+    /// Compare the API server's answers with those of kube-apiserver.
+    Oracle(oracle::OracleArgs),
     /// What CI runs besides the tests: formatting and lints.
     Lint,
 }
@@ -62,6 +66,7 @@ fn main() -> anyhow::Result<()> {
             .env("CORRAL_CRASH_ROUNDS", rounds.to_string())),
         Task::Bench(args) => bench::run(&args),
         Task::Cgroup2 => cgroup2::check(),
+        Task::Oracle(args) => oracle::check(&args),
         Task::Lint => {
             run(cargo().args(["fmt", "--all", "--check"]))?;
             run(cargo().args([

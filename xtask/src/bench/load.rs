@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::{Running, median, wait};
+use super::{Running, median};
+use crate::peer::Peer;
 
 /// Where the programs of the load and of the peer are.
 pub struct Tools {
@@ -130,6 +131,16 @@ struct Target {
 }
 
 impl Target {
+    fn peer(peer: &Peer) -> Self {
+        Self {
+            kubeconfig: peer.administrator(),
+            pids: ["apiserver", "etcd"]
+                .into_iter()
+                .filter_map(|name| peer.pid(name))
+                .collect(),
+        }
+    }
+
     fn ours(running: &Running) -> Self {
         Self {
             kubeconfig: running.kubeconfig(),
@@ -156,53 +167,6 @@ impl Target {
         let value: Value = serde_json::from_str(line.context("kload tells no result")?)?;
         println!("{value}");
         Ok(value)
-    }
-}
-
-/// The real kube-apiserver with etcd; ends when dropped.
-struct Peer {
-    process: Child,
-    target: Target,
-}
-
-impl Peer {
-    fn start(script: &Path, binaries: &Path, state: &Path) -> anyhow::Result<Self> {
-        let process = Command::new(script)
-            .arg(state)
-            .args(["etcd", "apiserver"])
-            .env("BIN", binaries)
-            .env("FRESH", "1")
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .with_context(|| format!("cannot run {}", script.display()))?;
-        let pid = |name: &str| -> Option<u32> {
-            let text = std::fs::read_to_string(state.join(format!("{name}.pid"))).ok()?;
-            text.trim().parse().ok()
-        };
-        let kubeconfig = state.join("admin.kubeconfig");
-        wait(|| {
-            let answer = Command::new(super::binary())
-                .args(["get", "namespaces", "--kubeconfig"])
-                .arg(&kubeconfig)
-                .output();
-            answer.is_ok_and(|answer| answer.status.success())
-        })?;
-        let pids = ["apiserver", "etcd"].into_iter().filter_map(pid).collect();
-        Ok(Self {
-            process,
-            target: Target { kubeconfig, pids },
-        })
-    }
-}
-
-impl Drop for Peer {
-    fn drop(&mut self) {
-        // The script ends its children when it is told to, so it is not killed outright.
-        let pid = self.process.id().to_string();
-        let _ = Command::new("kill").arg(&pid).status();
-        let _ = self.process.wait();
     }
 }
 
@@ -248,9 +212,8 @@ pub fn compare(
         Some((script, binaries)) => Some(Peer::start(script, binaries, &scratch.join("peer"))?),
         None => None,
     };
-    let ours = Target::ours(&server);
-    let mut targets = vec![&ours];
-    targets.extend(peer.as_ref().map(|peer| &peer.target));
+    let mut targets = vec![Target::ours(&server)];
+    targets.extend(peer.as_ref().map(Target::peer));
     let mut found: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
         for (side, target) in targets.iter().enumerate() {

@@ -1,0 +1,50 @@
+//! A request, and what was answered.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A request of the corpus.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Request {
+    /// What is tried, unique in the corpus: `pods/create/spec.containers[0].image/null`.
+    pub name: String,
+    /// The HTTP method.
+    pub method: String,
+    /// Path and query.
+    pub path: String,
+    /// The type of the body; empty without one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub content: String,
+    /// What the answer may be; empty for JSON.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub accept: String,
+    /// The body, as it is sent: it may be no JSON at all.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    /// Whether later requests depend on this one, so that the order matters.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ordered: bool,
+}
+
+/// An answer, after [`crate::normalise`].
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The HTTP status.
+    pub code: u16,
+    /// The type of the body.
+    pub content: String,
+    /// Texts of `Warning` headers, in their order.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
+    /// The body; a string if it is no JSON.
+    pub body: Value,
+}
+
+/// A request with the peer's answer.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub struct Pair {
+    /// What was asked.
+    pub request: Request,
+    /// What kube-apiserver answered.
+    pub answer: Answer,
+}

@@ -1,0 +1,174 @@
+//! What differs between two answers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde_json::Value;
+
+use crate::case::{Answer, Pair};
+
+/// How two answers differ; the first that applies.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Difference {
+    /// Of what kind it is: `code`, `reason`, `causes`, `message`, `warnings`, `content`, `object`.
+    pub kind: &'static str,
+    /// What the peer has, and what we have.
+    pub detail: String,
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.kind, self.detail)
+    }
+}
+
+/// How much of a text is shown.
+const SHOWN_MAX: usize = 600;
+
+fn shown(value: &impl fmt::Debug) -> String {
+    let text = format!("{value:?}");
+    text.chars().take(SHOWN_MAX).collect()
+}
+
+fn unequal<T: PartialEq + fmt::Debug>(
+    kind: &'static str,
+    theirs: &T,
+    ours: &T,
+) -> Option<Difference> {
+    let detail = || format!("{}\n     ours {}", shown(theirs), shown(ours));
+    (theirs != ours).then(|| Difference {
+        kind,
+        detail: detail(),
+    })
+}
+
+/// The difference that weighs most, if there is one.
+pub fn difference(theirs: &Answer, ours: &Answer) -> Option<Difference> {
+    let coded = |answer: &Answer| {
+        let message = answer.body["message"].as_str();
+        let message = message.filter(|_| answer.code >= 400).unwrap_or_default();
+        (answer.code, message.to_owned())
+    };
+    if theirs.code != ours.code {
+        return unequal("code", &coded(theirs), &coded(ours));
+    }
+    if theirs.code >= 400 {
+        return status(theirs, ours);
+    }
+    unequal("warnings", &warnings(theirs), &warnings(ours))
+        .or_else(|| unequal("content", &theirs.content, &ours.content))
+        .or_else(|| object("", &theirs.body, &ours.body))
+}
+
+fn status(theirs: &Answer, ours: &Answer) -> Option<Difference> {
+    let (a, b) = (&accepted(&theirs.body), &accepted(&ours.body));
+    let causes = |body: &Value| {
+        let causes = body["details"]["causes"].as_array().into_iter().flatten();
+        causes.map(Value::to_string).collect::<BTreeSet<_>>()
+    };
+    // One cause less or one more is easier to see without those that both have.
+    let (own_a, own_b) = (causes(a), causes(b));
+    let only =
+        |x: &BTreeSet<String>, y: &BTreeSet<String>| x.difference(y).cloned().collect::<Vec<_>>();
+    unequal("reason", &a["reason"], &b["reason"])
+        .or_else(|| unequal("causes", &only(&own_a, &own_b), &only(&own_b, &own_a)))
+        .or_else(|| unequal("message", &a["message"], &b["message"]))
+        .or_else(|| unequal("details", &a["details"], &b["details"]))
+        .or_else(|| unequal("status", a, b))
+}
+
+/// A Status without what is meant to differ, for the reasons in `docs/compatibility.md`: values that kube-apiserver shows in
+/// the form of its own memory, and how often it lists a cause that it finds twice.
+fn accepted(status: &Value) -> Value {
+    match status {
+        Value::String(text) => without_values(text).into(),
+        Value::Array(items) => {
+            let mut kept: Vec<Value> = Vec::new();
+            for item in items.iter().map(accepted) {
+                if !kept.contains(&item) {
+                    kept.push(item);
+                }
+            }
+            kept.into()
+        }
+        Value::Object(map) => {
+            let fields = map
+                .iter()
+                .map(|(key, value)| (key.clone(), accepted(value)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
+    }
+}
+
+fn without_values(text: &str) -> String {
+    const VALUE: &str = "Invalid value: {";
+    const DUMP: &str = "\n";
+    let text = text.split(DUMP).next().unwrap_or_default();
+    let mut clean = String::new();
+    let mut left = text;
+    while let Some(at) = left.find(VALUE) {
+        let start = at + VALUE.len();
+        clean += &left[..start];
+        let mut depth = 1_usize;
+        let end = left[start..].find(|c| {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                _ => {}
+            }
+            depth == 0
+        });
+        left = &left[start + end.unwrap_or(0)..];
+    }
+    clean + left
+}
+
+/// Warnings without those of our own.
+fn warnings(answer: &Answer) -> Vec<&String> {
+    const OWN: &str = "not honoured by this server yet\"";
+    let all = answer.warnings.iter();
+    all.filter(|warning| !warning.ends_with(OWN)).collect()
+}
+
+fn object(path: &str, theirs: &Value, ours: &Value) -> Option<Difference> {
+    match (theirs, ours) {
+        (Value::Object(a), Value::Object(b)) => {
+            let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            keys.into_iter().find_map(|key| {
+                let inner = format!("{path}.{key}");
+                match (a.get(key), b.get(key)) {
+                    (Some(a), Some(b)) => object(&inner, a, b),
+                    (a, b) => unequal("object", &(&inner, a), &(&inner, b)),
+                }
+            })
+        }
+        (Value::Array(a), Value::Array(b)) if a.len() == b.len() => {
+            let items = a.iter().zip(b).enumerate();
+            items
+                .filter_map(|(index, (a, b))| object(&format!("{path}[{index}]"), a, b))
+                .next()
+        }
+        _ => unequal("object", &(path, theirs), &(path, ours)),
+    }
+}
+
+/// All differences by the names of the cases.
+///
+/// # Panics
+/// When the answers are not to the same requests.
+pub fn differences(theirs: &[Pair], ours: &[Pair]) -> BTreeMap<String, Difference> {
+    assert_eq!(theirs.len(), ours.len(), "each request has two answers");
+    theirs
+        .iter()
+        .zip(ours)
+        .filter_map(|(theirs, ours)| {
+            assert_eq!(
+                theirs.request.name, ours.request.name,
+                "the order is the same"
+            );
+            let found = difference(&theirs.answer, &ours.answer)?;
+            Some((theirs.request.name.clone(), found))
+        })
+        .collect()
+}

@@ -1,0 +1,126 @@
+//! Takes out of an answer what no two servers can have in common: identities, times, versions, chance.
+
+use http::response::Parts;
+use serde_json::Value;
+
+use crate::case::{Answer, Request};
+
+/// Stands for what was taken out.
+const ANY: &str = "<any>";
+
+/// Fields whose values are the server's own wherever they stand.
+const OWN: [&str; 12] = [
+    "uid",
+    "resourceVersion",
+    "creationTimestamp",
+    "deletionTimestamp",
+    "continue",
+    "lastTransitionTime",
+    "lastUpdateTime",
+    "clusterIP",
+    "clusterIPs",
+    "nodePort",
+    "healthCheckNodePort",
+    "expirationTimestamp",
+];
+
+/// The answer to a request, ready to be compared.
+pub fn answer(request: &Request, parts: &Parts, bytes: &[u8]) -> Answer {
+    let text = String::from_utf8_lossy(bytes);
+    let mut body = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));
+    clean(&mut body, request);
+    let header = |name: &str| {
+        parts
+            .headers
+            .get_all(name)
+            .iter()
+            .filter_map(|value| value.to_str().ok())
+            .map(str::to_owned)
+            .collect::<Vec<_>>()
+    };
+    Answer {
+        code: parts.status.as_u16(),
+        content: header("content-type").join(","),
+        warnings: header("warning"),
+        body,
+    }
+}
+
+fn clean(value: &mut Value, request: &Request) {
+    match value {
+        Value::Object(map) => {
+            for (key, inner) in map.iter_mut() {
+                let own = OWN.contains(&key.as_str()) && !inner.is_null() && inner != "None";
+                // What was sent comes back the same from both.
+                let sent = inner
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty() && request.body.contains(text));
+                match inner {
+                    _ if own
+                        && !sent
+                        && (inner.is_array() || inner.is_string() || inner.is_number()) =>
+                    {
+                        *inner = ANY.into();
+                    }
+                    // The time of a manager's write.
+                    Value::String(text) if key == "time" && text.ends_with('Z') => {
+                        *text = ANY.into()
+                    }
+                    _ => clean(inner, request),
+                }
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(|item| clean(item, request)),
+        Value::String(text) => *text = without_chance(text),
+        _ => {}
+    }
+}
+
+/// Replaces identities, and the random end of the names that a server makes: of token volumes.
+fn without_chance(text: &str) -> String {
+    const TOKEN_VOLUME: &str = "kube-api-access-";
+    let text = without_identities(text);
+    match text.find(TOKEN_VOLUME) {
+        Some(at) => {
+            let end = at + TOKEN_VOLUME.len();
+            let rest = text[end..].trim_start_matches(|c: char| c.is_ascii_alphanumeric());
+            format!("{}{ANY}{rest}", &text[..end])
+        }
+        None => text,
+    }
+}
+
+/// Replaces whatever looks like a UUID.
+fn without_identities(text: &str) -> String {
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    const LEN: usize = 36;
+    let is_identity = |bytes: &[u8]| {
+        bytes.iter().enumerate().all(|(index, byte)| match byte {
+            b'-' => DASHES.contains(&index),
+            byte => byte.is_ascii_hexdigit() && !DASHES.contains(&index),
+        })
+    };
+    let mut left = text;
+    let mut clean = String::new();
+    loop {
+        let found = left.as_bytes().windows(LEN).position(is_identity);
+        let Some(at) = found else {
+            return clean + left;
+        };
+        clean += &left[..at];
+        clean += ANY;
+        left = &left[at + LEN..];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_chance_made_is_taken_out() {
+        let text = "a 7f3d3923-b2cf-4b1e-a6bc-429e9429c847, kube-api-access-x7b2q b";
+        assert_eq!(without_chance(text), "a <any>, kube-api-access-<any> b");
+        assert_eq!(without_chance("7f3d3923-b2cf"), "7f3d3923-b2cf");
+    }
+}
