@@ -1,6 +1,7 @@
 //! The roles that make a cluster, and how they are put together in one process.
 
 pub mod agent;
+mod clients;
 pub mod control_plane;
 pub mod down;
 pub mod etcd;

@@ -7,9 +7,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Args;
-use corral_controllers::ClientFactory;
 use corral_nodelet::network::range::Range;
-use corral_runtime::{CacheFactory, Metrics, Tasks};
 use corral_server::authn::User;
 use corral_server::local::Local;
 use corral_server::{AddressRange, Server, ServerConfig};
@@ -20,17 +18,15 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::clients::Clients;
 use super::etcd::EtcdArgs;
 use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
-/// The client whose watches all components of this process share.
-const SHARED_CACHES: &str = "shared-caches";
-
 /// The addresses of Services unless somebody says otherwise.
 const DEFAULT_SERVICES: &str = "10.96.0.0/16";
 /// The addresses of all pods unless somebody says otherwise.
-const DEFAULT_PODS: &str = "10.244.0.0/16";
+pub(super) const DEFAULT_PODS: &str = "10.244.0.0/16";
 
 /// What every control plane can be told.
 #[derive(Debug, Clone, Args)]
@@ -67,6 +63,10 @@ pub struct ControlPlaneArgs {
     /// Run no scheduler.
     #[arg(long)]
     pub no_scheduler: bool,
+    /// Run controllers and scheduler only while this process holds their leases (default: with etcd, where several
+    /// servers may run, but not with the embedded store, which only one process can have).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub leader_elect: Option<bool>,
     /// What is logged, in the syntax of tracing's filters.
     #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
@@ -83,6 +83,12 @@ impl ControlPlaneArgs {
             None => DEFAULT_SERVICES.parse().map_err(anyhow::Error::msg),
         }
     }
+
+    /// Whether controllers and scheduler compete for leases.
+    pub fn elects_leader(&self) -> bool {
+        self.leader_elect
+            .unwrap_or(!self.etcd.etcd_endpoints.is_empty())
+    }
 }
 
 /// A control plane that runs.
@@ -94,7 +100,7 @@ pub struct ControlPlane {
     /// Where the administrator's kubeconfig was written.
     pub kubeconfig: PathBuf,
     // Stopped before the server, so that last writes still arrive.
-    clients_stop: CancellationToken,
+    pub(super) clients_stop: CancellationToken,
     server_stop: CancellationToken,
     tasks: TaskTracker,
 }
@@ -140,50 +146,9 @@ impl ControlPlane {
             server_stop,
             tasks: TaskTracker::new(),
         };
-        plane.start_clients(args);
+        Clients::of(&plane, args)?.start(args, &plane.tasks);
+        plane.tasks.close();
         Ok(plane)
-    }
-
-    fn start_clients(&self, args: &ControlPlaneArgs) {
-        let local = self.server.local(User::default());
-        let clients: ClientFactory =
-            Arc::new(move |name: &str| local.clone().with_user(identity(name)).client());
-        // One cache per kind for everything in this process.
-        let tasks = Tasks::new(self.clients_stop.clone());
-        let caches = CacheFactory::new(
-            clients(SHARED_CACHES),
-            Metrics::register(&self.registry),
-            tasks,
-        );
-        if !args.no_controllers {
-            let pods = args.pod_range.map(|range| range.to_string());
-            self.tasks.spawn(corral_controllers::start(
-                corral_controllers::ControllersConfig {
-                    clients,
-                    caches: Some(caches.clone()),
-                    registry: self.registry.clone(),
-                    shutdown: self.clients_stop.clone(),
-                    root_ca: Some(self.server.ca().to_owned()),
-                    cluster_cidr: Some(pods.unwrap_or_else(|| DEFAULT_PODS.to_owned())),
-                    enabled: corral_controllers::Name::ALL.iter().copied().collect(),
-                    clock: Arc::new(corral_runtime::SystemClock),
-                },
-            ));
-        }
-        if !args.no_scheduler {
-            let client = self.local(User::new("system:kube-scheduler", &[])).client();
-            self.tasks
-                .spawn(corral_scheduler::start(corral_scheduler::SchedulerConfig {
-                    client,
-                    caches: Some(caches),
-                    registry: self.registry.clone(),
-                    shutdown: self.clients_stop.clone(),
-                    scheduler_name: "default-scheduler".to_owned(),
-                    clock: Arc::new(corral_runtime::SystemClock),
-                    plugins: corral_scheduler::plugins::Plugins::default(),
-                }));
-        }
-        self.tasks.close();
     }
 
     /// A transport to the API inside this process.
@@ -200,14 +165,6 @@ impl ControlPlane {
         self.server_stop.cancel();
         self.server.stopped().await;
     }
-}
-
-fn identity(controller: &str) -> User {
-    // Caches are shared by all controllers, so no controller's own role covers them.
-    if controller == SHARED_CACHES {
-        return User::new("system:kube-controller-manager", &[]);
-    }
-    User::service_account("kube-system", controller)
 }
 
 async fn open_store(
@@ -244,4 +201,31 @@ fn write_admin_kubeconfig(server: &Server, data_dir: &Path) -> anyhow::Result<Pa
     let path = data_dir.join("admin.kubeconfig");
     corral_server::pki::write_private(&path, &text)?;
     Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: ControlPlaneArgs,
+    }
+
+    fn elects(flags: &[&str]) -> bool {
+        let all = ["corral"].iter().chain(flags);
+        Command::parse_from(all).args.elects_leader()
+    }
+
+    #[test]
+    fn a_leader_is_elected_where_several_servers_may_run_unless_told_otherwise() {
+        let etcd = "--etcd-endpoints=http://127.0.0.1:2379";
+        assert!(!elects(&[]));
+        assert!(elects(&["--leader-elect"]));
+        assert!(elects(&[etcd]));
+        assert!(!elects(&[etcd, "--leader-elect=false"]));
+    }
 }

@@ -98,6 +98,8 @@ pub async fn start(config: ControllersConfig) {
         let metrics = Metrics::register(&config.registry);
         CacheFactory::new((config.clients)("shared-caches"), metrics, tasks.clone())
     });
+    // Caches that outlive us must not go on waking our queues.
+    let caches = caches.during(config.shutdown.clone());
     let metrics = caches.metrics().clone();
     let context = Context {
         clients: config.clients,

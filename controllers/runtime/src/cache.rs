@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
 
 use crate::key::{Object, ObjectKey, revision_of, uid_of};
 
@@ -53,7 +54,11 @@ impl<K> Change<K> {
     }
 }
 
-type Listener<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+struct Listener<K> {
+    /// The listener is told until this is cancelled, and then dropped.
+    scope: CancellationToken,
+    tell: Box<dyn Fn(&Change<K>) + Send + Sync>,
+}
 
 struct Index<K> {
     name: &'static str,
@@ -101,12 +106,15 @@ struct Shared<K> {
 /// It holds as many objects as the server has of the kind; the server bounds that, and `trim` bounds their size.
 pub struct Cache<K> {
     shared: Arc<Shared<K>>,
+    /// How long listeners that are added through this handle listen.
+    scope: CancellationToken,
 }
 
 impl<K> Clone for Cache<K> {
     fn clone(&self) -> Self {
         Self {
             shared: Arc::clone(&self.shared),
+            scope: self.scope.clone(),
         }
     }
 }
@@ -131,12 +139,22 @@ impl<K: Object> Cache<K> {
                 listeners: Mutex::new(Vec::new()),
                 synced: watch::Sender::new(false),
             }),
+            scope: CancellationToken::new(),
         };
         cache.add_index(BY_OWNER, |object| owner_uids(object.meta()));
         cache.add_index(BY_NAMESPACE, |object| {
             object.meta().namespace.iter().cloned().collect()
         });
         cache
+    }
+
+    /// The same cache; those who listen through this handle do so until `scope` is cancelled.
+    #[must_use]
+    pub fn during(&self, scope: CancellationToken) -> Self {
+        Self {
+            shared: Arc::clone(&self.shared),
+            scope,
+        }
     }
 
     /// Adds an index over present and future objects; a second one of the same name is ignored.
@@ -156,7 +174,8 @@ impl<K: Object> Cache<K> {
         contents.indexes.push(index);
     }
 
-    /// Calls back for every object there is and then for every change. The listener runs on the reflector's task: it
+    /// Calls back for every object there is and then for every change, until the scope of this handle ends
+    /// ([`Self::during`]). The listener runs on the reflector's task: it
     /// must be quick, may read this cache, and must not write to it.
     pub fn listen(&self, listener: impl Fn(&Change<K>) + Send + Sync + 'static) {
         let mut listeners = self
@@ -168,7 +187,10 @@ impl<K: Object> Cache<K> {
         for new in present {
             listener(&Change::Applied { old: None, new });
         }
-        listeners.push(Box::new(listener));
+        listeners.push(Listener {
+            scope: self.scope.clone(),
+            tell: Box::new(listener),
+        });
     }
 
     /// One object.
@@ -238,21 +260,21 @@ impl<K: Object> Cache<K> {
 
     /// Puts the server's answer to a write in, unless the watch is past it already.
     pub fn record_write(&self, object: K) -> Arc<K> {
-        let listeners = self
+        let mut listeners = self
             .shared
             .listeners
             .lock()
             .expect("listeners do not panic");
         let object = Arc::new(object);
         if revision_of(object.meta()).is_some_and(|revision| revision > self.revision()) {
-            self.put(&listeners, Arc::clone(&object));
+            self.put(&mut listeners, Arc::clone(&object));
         }
         object
     }
 
     /// Takes an object out that the server has just said is gone. A late event may show it again for a moment.
     pub fn record_deletion(&self, key: &ObjectKey, uid: &str) {
-        let listeners = self
+        let mut listeners = self
             .shared
             .listeners
             .lock()
@@ -261,13 +283,13 @@ impl<K: Object> Cache<K> {
             .get(key)
             .is_some_and(|object| uid_of(object.meta()) == uid)
         {
-            self.take(&listeners, key);
+            self.take(&mut listeners, key);
         }
     }
 
     /// Replaces everything by a list as of a revision; used by reflectors and tests.
     pub fn replace(&self, items: Vec<K>, revision: u64) {
-        let listeners = self
+        let mut listeners = self
             .shared
             .listeners
             .lock()
@@ -281,7 +303,7 @@ impl<K: Object> Cache<K> {
         if set_back {
             self.keys()
                 .iter()
-                .for_each(|key| self.take(&listeners, key));
+                .for_each(|key| self.take(&mut listeners, key));
         }
         // What is cached at a newer revision than the list is one's own write, which the watch will yet deliver.
         let gone: Vec<_> = {
@@ -297,10 +319,10 @@ impl<K: Object> Cache<K> {
                 .collect()
         };
         for key in gone {
-            self.take(&listeners, &key);
+            self.take(&mut listeners, &key);
         }
         for object in listed.into_values() {
-            self.put(&listeners, object);
+            self.put(&mut listeners, object);
         }
         self.write().revision = revision;
         self.shared.synced.send_replace(true);
@@ -308,18 +330,18 @@ impl<K: Object> Cache<K> {
 
     /// Takes in an object from the watch.
     pub fn apply(&self, object: K) {
-        let listeners = self
+        let mut listeners = self
             .shared
             .listeners
             .lock()
             .expect("listeners do not panic");
         self.progress(revision_of(object.meta()).unwrap_or(0));
-        self.put(&listeners, Arc::new(object));
+        self.put(&mut listeners, Arc::new(object));
     }
 
     /// Takes out an object at the watch's word.
     pub fn delete(&self, last: K) {
-        let listeners = self
+        let mut listeners = self
             .shared
             .listeners
             .lock()
@@ -333,7 +355,7 @@ impl<K: Object> Cache<K> {
                 && revision_of(object.meta()).is_some_and(|r| r > revision)
         };
         if self.get(&key).is_some_and(|object| !newer(&object)) {
-            self.take(&listeners, &key);
+            self.take(&mut listeners, &key);
         }
     }
 
@@ -345,17 +367,17 @@ impl<K: Object> Cache<K> {
 
     /// Drops everything and tells listeners that it is gone; for kinds that are no longer served.
     pub fn clear(&self) {
-        let listeners = self
+        let mut listeners = self
             .shared
             .listeners
             .lock()
             .expect("listeners do not panic");
         for key in self.keys() {
-            self.take(&listeners, &key);
+            self.take(&mut listeners, &key);
         }
     }
 
-    fn put(&self, listeners: &[Listener<K>], new: Arc<K>) {
+    fn put(&self, listeners: &mut Vec<Listener<K>>, new: Arc<K>) {
         let key = ObjectKey::of(new.meta());
         let old = {
             let mut contents = self.write();
@@ -376,10 +398,10 @@ impl<K: Object> Cache<K> {
             old
         };
         let change = Change::Applied { old, new };
-        listeners.iter().for_each(|listener| listener(&change));
+        tell(listeners, &change);
     }
 
-    fn take(&self, listeners: &[Listener<K>], key: &ObjectKey) {
+    fn take(&self, listeners: &mut Vec<Listener<K>>, key: &ObjectKey) {
         let last = {
             let mut contents = self.write();
             let Some(last) = contents.objects.remove(key) else {
@@ -391,7 +413,7 @@ impl<K: Object> Cache<K> {
             last
         };
         let change = Change::Deleted(last);
-        listeners.iter().for_each(|listener| listener(&change));
+        tell(listeners, &change);
     }
 
     fn read(&self) -> std::sync::RwLockReadGuard<'_, Contents<K>> {
@@ -407,6 +429,13 @@ impl<K: Object> Cache<K> {
             .write()
             .expect("index functions do not panic")
     }
+}
+
+fn tell<K>(listeners: &mut Vec<Listener<K>>, change: &Change<K>) {
+    listeners.retain(|listener| !listener.scope.is_cancelled());
+    listeners
+        .iter()
+        .for_each(|listener| (listener.tell)(change));
 }
 
 /// Whether what is cached is at least as new as what arrives, so that the watch's echo of one's own write is no change.
@@ -475,6 +504,22 @@ mod tests {
         cache.record_write(object("a", "2", 9));
         cache.delete(object("a", "1", 7));
         assert_eq!(cache.len(), 1);
+    }
+
+    #[test]
+    fn a_listener_is_dropped_when_its_scope_ends() {
+        let cache = Cache::new();
+        cache.replace(vec![object("a", "1", 5)], 5);
+        let (scope, heard) = (CancellationToken::new(), Arc::new(Mutex::new(0)));
+        let count = Arc::clone(&heard);
+        cache
+            .during(scope.clone())
+            .listen(move |_: &Change<ConfigMap>| *count.lock().expect("not poisoned") += 1);
+        cache.apply(object("a", "1", 6));
+        scope.cancel();
+        cache.apply(object("a", "1", 7));
+        assert_eq!(*heard.lock().expect("not poisoned"), 2);
+        assert_eq!(Arc::strong_count(&heard), 1, "nothing is kept for it");
     }
 
     #[test]

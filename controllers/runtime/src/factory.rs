@@ -32,14 +32,14 @@ pub type MetadataListener = Arc<dyn Fn(MetadataChange<'_>) + Send + Sync>;
 
 /// What the factory keeps of a typed cache to serve metadata from it.
 trait MetadataSource: Send + Sync {
-    fn listen_metadata(&self, listener: MetadataListener);
+    fn listen_metadata(&self, scope: CancellationToken, listener: MetadataListener);
     fn as_any(&self) -> &(dyn Any + Send + Sync);
     fn is_synced(&self) -> bool;
 }
 
 impl<K: Object> MetadataSource for Cache<K> {
-    fn listen_metadata(&self, listener: MetadataListener) {
-        self.listen(move |change| match change {
+    fn listen_metadata(&self, scope: CancellationToken, listener: MetadataListener) {
+        self.during(scope).listen(move |change| match change {
             Change::Applied { new, .. } => listener(MetadataChange::Applied(new.meta())),
             Change::Deleted(last) => listener(MetadataChange::Deleted(last.meta())),
         });
@@ -75,6 +75,8 @@ pub struct CacheFactory {
     tasks: Tasks,
     /// Guards the table of caches; never held while waiting.
     caches: Arc<Mutex<Caches>>,
+    /// How long those who listen through this handle do so.
+    scope: CancellationToken,
 }
 
 impl CacheFactory {
@@ -85,6 +87,17 @@ impl CacheFactory {
             metrics,
             tasks,
             caches: Arc::default(),
+            scope: CancellationToken::new(),
+        }
+    }
+
+    /// The same caches for the term of a leader: whoever listens to them through this handle does so until `scope` is
+    /// cancelled, while the caches stay and are ready for the next term.
+    #[must_use]
+    pub fn during(&self, scope: CancellationToken) -> Self {
+        Self {
+            scope,
+            ..self.clone()
         }
     }
 
@@ -104,7 +117,8 @@ impl CacheFactory {
             .expect("no panic while the table is held");
         if let Some(known) = caches.typed.get(&TypeId::of::<K>()) {
             let cache = known.as_any().downcast_ref::<Cache<K>>();
-            return cache.expect("the table is keyed by type").clone();
+            let cache = cache.expect("the table is keyed by type");
+            return cache.during(self.scope.clone());
         }
         let path = K::url_path(&(), None);
         let cache = Cache::<K>::new();
@@ -123,7 +137,7 @@ impl CacheFactory {
         };
         self.tasks
             .spawn(format!("reflector {path}"), reflector.run(cache.clone()));
-        cache
+        cache.during(self.scope.clone())
     }
 
     /// A cache of its own of those objects of a kind that a field selector finds: for whoever needs one object of each
@@ -142,10 +156,11 @@ impl CacheFactory {
             trim: |object: &mut K| object.meta_mut().managed_fields = None,
             metrics: self.metrics.clone(),
         };
-        self.tasks.spawn(
-            format!("reflector {path} {fields}"),
-            reflector.run(cache.clone()),
-        );
+        let (scope, kept) = (self.scope.clone(), cache.clone());
+        self.tasks
+            .spawn(format!("reflector {path} {fields}"), async move {
+                scope.run_until_cancelled(reflector.run(kept)).await;
+            });
         cache
     }
 
@@ -166,7 +181,7 @@ impl CacheFactory {
             .expect("no panic while the table is held");
         if let Some(known) = caches.paths.get(&path) {
             let known = caches.typed.get(known).expect("every path names a cache");
-            known.listen_metadata(listener);
+            known.listen_metadata(self.scope.clone(), listener);
             return;
         }
         let cache = match caches.dynamic.get(&path) {
@@ -174,7 +189,7 @@ impl CacheFactory {
             None => self.start_dynamic(&mut caches, path),
         };
         drop(caches);
-        cache.listen_metadata(listener);
+        cache.listen_metadata(self.scope.clone(), listener);
     }
 
     fn start_dynamic(&self, caches: &mut Caches, path: String) -> Cache<Metadata> {

@@ -1,18 +1,27 @@
 //! Leader election by Lease: of several processes with the same controllers, one works.
+//!
+//! A leader that cannot renew stops its work before anybody else may take the lease: the time that it allows itself
+//! counts from the start of the last renewal that went through, the time that the others wait from when they saw it.
 
 use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corral_api::k8s::api::coordination::v1::{Lease, LeaseSpec};
+use corral_api::k8s::api::core::v1::ObjectReference;
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use corral_api::time::MicroTime;
 use jiff::Timestamp;
 use kube::api::PostParams;
 use kube::{Api, Client};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Clock, Error};
+use crate::events::EventType;
+use crate::{Clock, Error, Recorder};
+
+/// A renewal that was under way when the leader stopped may come between reading the lease and handing it back.
+const RELEASE_ATTEMPTS_MAX: usize = 3;
 
 /// How an election is held; the defaults are those of Kubernetes' own components.
 #[derive(Debug, Clone)]
@@ -48,7 +57,7 @@ impl ElectionConfig {
 /// What was last seen of the lease, and when by our own clock: other machines' clocks are not trusted.
 struct Observed {
     spec: LeaseSpec,
-    at: tokio::time::Instant,
+    at: Instant,
 }
 
 /// A candidate.
@@ -56,7 +65,11 @@ pub struct Election {
     config: ElectionConfig,
     leases: Api<Lease>,
     clock: Arc<dyn Clock>,
+    events: Option<Recorder>,
     observed: Option<Observed>,
+    uid: Option<String>,
+    /// When the last attempt that held the lease began.
+    held_at: Instant,
 }
 
 impl Election {
@@ -67,17 +80,29 @@ impl Election {
             config,
             leases,
             clock,
+            events: None,
             observed: None,
+            uid: None,
+            held_at: Instant::now(),
         }
+    }
+
+    /// Tells of changes of leadership in events about the lease. The recorder must outlive the work of the leader.
+    #[must_use]
+    pub fn with_events(mut self, events: Recorder) -> Self {
+        self.events = Some(events);
+        self
     }
 
     /// Waits until we lead.
     pub async fn acquire(&mut self) {
         loop {
-            match self.try_hold().await {
-                Ok(true) => return,
-                Ok(false) => {}
-                Err(error) => {
+            // An attempt that takes longer says nothing about who holds the lease now.
+            let bound = self.config.renew_deadline;
+            match tokio::time::timeout(bound, self.try_hold()).await {
+                Ok(Ok(true)) => return,
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => {
                     tracing::debug!(lease = self.config.name, %error, "lease not acquired")
                 }
             }
@@ -87,17 +112,22 @@ impl Election {
 
     /// Renews for as long as that works, then cancels `lost`: whatever works in our name must stop.
     pub async fn hold(&mut self, lost: &CancellationToken) {
-        let mut renewed = tokio::time::Instant::now();
-        while renewed.elapsed() < self.config.renew_deadline {
-            tokio::time::sleep(self.config.retry_period).await;
-            let left = self.config.renew_deadline.saturating_sub(renewed.elapsed());
+        let left =
+            |held_at: Instant, deadline: Duration| deadline.saturating_sub(held_at.elapsed());
+        let deadline = self.config.renew_deadline;
+        loop {
+            let wait = self.config.retry_period.min(left(self.held_at, deadline));
+            tokio::time::sleep(wait).await;
+            let left = left(self.held_at, deadline);
+            if left.is_zero() {
+                break;
+            }
             match tokio::time::timeout(left, self.try_hold()).await {
-                Ok(Ok(true)) => renewed = tokio::time::Instant::now(),
-                Ok(Ok(false)) => break,
+                Ok(Ok(true)) => {}
+                Ok(Ok(false)) | Err(_) => break,
                 Ok(Err(error)) => {
                     tracing::debug!(lease = self.config.name, %error, "lease not renewed")
                 }
-                Err(_) => break,
             }
         }
         tracing::warn!(lease = self.config.name, "leadership lost");
@@ -109,6 +139,16 @@ impl Election {
     /// # Errors
     /// When the server cannot be reached or someone else holds the lease.
     pub async fn release(&mut self) -> Result<(), Error> {
+        for _ in 1..RELEASE_ATTEMPTS_MAX {
+            match self.try_release().await {
+                Err(error) if error.is_conflict() => {}
+                outcome => return outcome,
+            }
+        }
+        self.try_release().await
+    }
+
+    async fn try_release(&mut self) -> Result<(), Error> {
         let Some(mut lease) = self.leases.get_opt(&self.config.name).await? else {
             return Ok(());
         };
@@ -129,11 +169,13 @@ impl Election {
     /// # Errors
     /// When the server cannot be reached, or another candidate was faster.
     pub async fn try_hold(&mut self) -> Result<bool, Error> {
+        let began = Instant::now();
         let now = self.clock.now();
         let Some(lease) = self.leases.get_opt(&self.config.name).await? else {
             let lease = self.new_lease(now);
             let lease = self.leases.create(&PostParams::default(), &lease).await?;
             self.note(&lease);
+            self.held_at = began;
             return Ok(true);
         };
         self.note(&lease);
@@ -152,15 +194,32 @@ impl Election {
             .replace(&self.config.name, &PostParams::default(), &renewed)
             .await?;
         self.note(&renewed);
+        self.held_at = began;
         Ok(true)
     }
 
+    /// Tells of a change of leadership, in the words of client-go.
+    fn tell(&self, what: &str) {
+        let Some(events) = &self.events else { return };
+        let about = ObjectReference {
+            api_version: Some("coordination.k8s.io/v1".to_owned()),
+            kind: Some("Lease".to_owned()),
+            namespace: Some(self.config.namespace.clone()),
+            name: Some(self.config.name.clone()),
+            uid: self.uid.clone(),
+            ..ObjectReference::default()
+        };
+        let text = format!("{} {what}", self.config.identity);
+        events.note_ref(about, EventType::Normal, "LeaderElection", text);
+    }
+
     fn note(&mut self, lease: &Lease) {
+        self.uid.clone_from(&lease.metadata.uid);
         let spec = lease.spec.clone().unwrap_or_default();
         if self.observed.as_ref().is_none_or(|seen| seen.spec != spec) {
             self.observed = Some(Observed {
                 spec,
-                at: tokio::time::Instant::now(),
+                at: Instant::now(),
             });
         }
     }
@@ -215,7 +274,8 @@ impl Election {
 }
 
 /// Runs `work` while we lead: waits for the lease, starts the work with a token of its own, cancels the token when the
-/// lease is lost, and begins again. Returns after `shutdown`, having handed the lease back.
+/// lease is lost, hands the lease back once the work has ended, and begins again. Work that ends by itself, as after a
+/// panic, gives others the chance to do better. Returns after `shutdown`.
 pub async fn run_elected<F, Fut>(mut election: Election, shutdown: CancellationToken, work: F)
 where
     F: Fn(CancellationToken) -> Fut,
@@ -226,17 +286,33 @@ where
         .await
         .is_some()
     {
+        tracing::info!(lease = election.config.name, "became leader");
+        election.tell("became leader");
         let term = shutdown.child_token();
-        let working = tokio::spawn(work(term.clone()));
-        let held = shutdown.run_until_cancelled(election.hold(&term)).await;
+        // Also when this future is dropped nothing may go on in our name.
+        let _ends_with_us = term.clone().drop_guard();
+        let mut working = tokio::spawn(work(term.clone()));
+        let ended = tokio::select! {
+            ended = &mut working => Some(ended),
+            () = election.hold(&term) => None,
+            () = shutdown.cancelled() => None,
+        };
         term.cancel();
-        if let Err(error) = working.await {
+        let ended = match ended {
+            Some(ended) => ended,
+            None => working.await,
+        };
+        if let Err(error) = ended {
             tracing::error!(%error, "the work of a leader panicked");
         }
-        if held.is_none()
-            && let Err(error) = election.release().await
-        {
-            tracing::debug!(%error, "lease not handed back");
+        election.tell("stopped leading");
+        let bound = election.config.renew_deadline;
+        match tokio::time::timeout(bound, election.release()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::debug!(%error, "lease not handed back"),
+            Err(_) => tracing::debug!("lease not handed back in time"),
         }
+        let pause = tokio::time::sleep(election.config.retry_period);
+        shutdown.run_until_cancelled(pause).await;
     }
 }

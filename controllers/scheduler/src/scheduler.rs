@@ -59,6 +59,7 @@ struct Bound {
     error: Option<Error>,
 }
 
+#[derive(Clone)]
 struct SchedulerMetrics {
     attempts: IntCounterVec,
     seconds: Histogram,
@@ -82,17 +83,29 @@ impl SchedulerMetrics {
             pending: IntGauge::new("corral_scheduler_pending_pods", "Pods without a node.")
                 .expect("valid metric"),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 3] = [
-            Box::new(metrics.attempts.clone()),
-            Box::new(metrics.seconds.clone()),
-            Box::new(metrics.pending.clone()),
-        ];
-        for collector in collectors {
+        for collector in metrics.collectors() {
             if let Err(error) = registry.register(collector) {
                 tracing::debug!(%error, "metric is registered already");
             }
         }
         metrics
+    }
+
+    /// Makes room for the metrics of the next term, if there is one.
+    fn unregister(&self, registry: &Registry) {
+        for collector in self.collectors() {
+            if let Err(error) = registry.unregister(collector) {
+                tracing::debug!(%error, "metric was not registered");
+            }
+        }
+    }
+
+    fn collectors(&self) -> [Box<dyn prometheus::core::Collector>; 3] {
+        [
+            Box::new(self.attempts.clone()),
+            Box::new(self.seconds.clone()),
+            Box::new(self.pending.clone()),
+        ]
     }
 }
 
@@ -103,6 +116,8 @@ pub async fn start(config: SchedulerConfig) {
         let metrics = Metrics::register(&config.registry);
         CacheFactory::new(config.client.clone(), metrics, tasks.clone())
     });
+    // Caches that outlive us must not go on waking our queue.
+    let caches = caches.during(config.shutdown.clone());
     let metrics = caches.metrics().clone();
     let pods = caches.objects::<Pod>(&config.client);
     let nodes = caches.cache::<Node>();
@@ -121,6 +136,7 @@ pub async fn start(config: SchedulerConfig) {
         &metrics,
         &tasks,
     );
+    let counters = SchedulerMetrics::register(&config.registry);
     let scheduler = Scheduler {
         client: config.client,
         name: config.scheduler_name,
@@ -129,7 +145,7 @@ pub async fn start(config: SchedulerConfig) {
         events,
         clock: config.clock,
         plugins: config.plugins,
-        metrics: SchedulerMetrics::register(&config.registry),
+        metrics: counters.clone(),
         tasks: tasks.clone(),
         changes,
         bound: sender,
@@ -142,6 +158,7 @@ pub async fn start(config: SchedulerConfig) {
     tasks.spawn("scheduler", scheduler.run(receiver));
     config.shutdown.cancelled().await;
     tasks.join().await;
+    counters.unregister(&config.registry);
 }
 
 fn feed<K: Object>(

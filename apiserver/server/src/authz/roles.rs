@@ -436,14 +436,6 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
             (CORE, &["pods/status"], &["patch", "update"]),
         ],
     ),
-    (
-        "leader-election",
-        &[(
-            &["coordination.k8s.io"],
-            &["leases"],
-            &["create", "get", "list", "update", "patch", "watch"],
-        )],
-    ),
 ];
 
 /// Paths that anybody may read.
@@ -566,7 +558,17 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
         role("system:kube-scheduler", join(&[SCHEDULER])),
         role(
             "system:kube-controller-manager",
-            vec![rule(&(ALL, ALL, READ)), paths(DISCOVERY_PATHS, &["get"])],
+            vec![
+                rule(&(ALL, ALL, READ)),
+                rule(&EVENTS),
+                // To elect a leader.
+                rule(&(
+                    &["coordination.k8s.io"],
+                    &["leases"],
+                    &["create", "get", "update"],
+                )),
+                paths(DISCOVERY_PATHS, &["get"]),
+            ],
         ),
         role(
             "system:node-bootstrapper",

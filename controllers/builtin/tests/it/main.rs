@@ -2,5 +2,6 @@
 
 mod cleanup;
 mod cluster;
+mod leader;
 mod services;
 mod workloads;

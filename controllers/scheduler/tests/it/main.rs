@@ -217,3 +217,37 @@ async fn a_refused_binding_gives_the_room_back_and_is_tried_again() {
     world.api.accept_all();
     wait(&world, |api| find(api, "p")["spec"]["nodeName"] == "a").await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_scheduler_of_a_later_term_goes_on_where_the_first_stopped() {
+    let world = World::new();
+    let registry = Registry::new();
+    let config = |shutdown: &tokio_util::sync::CancellationToken| SchedulerConfig {
+        client: world.client.clone(),
+        caches: Some(world.factory.clone()),
+        registry: registry.clone(),
+        shutdown: shutdown.clone(),
+        scheduler_name: "default-scheduler".into(),
+        clock: Arc::clone(&world.clock) as Arc<dyn corral_runtime::Clock>,
+        plugins: Plugins::default(),
+    };
+    let bound = |api: &FakeApi, name: &str| !find(api, name)["spec"]["nodeName"].is_null();
+    world.api.add(node("n", "8"));
+    for name in ["first", "second"] {
+        let term = world.tasks.shutdown().child_token();
+        let working = tokio::spawn(start(config(&term)));
+        world.api.add(pod(name, json!({})));
+        wait(&world, |api| bound(api, name)).await;
+        let metrics = registry.gather();
+        let attempts = metrics
+            .iter()
+            .find(|family| family.name() == "corral_scheduler_attempts_total");
+        let attempts = attempts.expect("each term has its counters");
+        assert_eq!(attempts.get_metric()[0].get_counter().get_value(), 1.0);
+        term.cancel();
+        working.await.expect("ends");
+    }
+    world.api.add(pod("third", json!({})));
+    tokio::time::sleep(std::time::Duration::from_secs(60)).await;
+    assert!(!bound(&world.api, "third"), "nobody leads");
+}
