@@ -2,7 +2,8 @@
 //!
 //! No ending is lost or counted twice: every pod carries a finalizer; when it has ended its uid first goes into the
 //! status (`uncountedTerminatedPods`), then the finalizer comes off, and only when that is seen does the uid turn into
-//! a count.
+//! a count. A failure that the policy ignores is let go without being counted. With a limit per index the last failed
+//! pod of an index keeps its finalizer until its successor is made, which takes its count of failures over.
 
 mod indexes;
 mod pod;
@@ -28,7 +29,8 @@ use serde_json::json;
 use crate::context::Context;
 use crate::{ownership, pods};
 
-pub use indexes::Indexes;
+pub use indexes::{Failures, Indexes};
+pub use pod::NewPod;
 pub(crate) use status::{is_complete, is_finished};
 
 pub const TRACKING: &str = "batch.kubernetes.io/job-tracking";
@@ -55,8 +57,8 @@ pub struct World {
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
 pub struct Plan {
-    /// Pods to make; the completion index of each, for indexed Jobs.
-    pub create: Vec<Option<i32>>,
+    /// Pods to make.
+    pub create: Vec<NewPod>,
     /// Pods to end that shall count for nothing.
     pub withdraw: Vec<Arc<Pod>>,
     /// Pods to end that count as failed.
@@ -106,17 +108,11 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         .as_deref()
         .is_some_and(|manager| manager != MANAGER)
     {
-        return Plan::default();
+        // Whoever manages the Job, its time to live is ours to look after.
+        return expiry(job, &spec, now);
     }
     if status::is_finished(job.status.as_ref()) || pods::is_deleted(&job.metadata) {
         return after_the_end(job, &spec, world, now);
-    }
-    if let Some(what) = unsupported(&spec) {
-        let text = format!("Job asks for {what}, which is not supported yet; no pods are started");
-        return Plan {
-            event: Some((EventType::Warning, "Unsupported", text)),
-            ..Plan::default()
-        };
     }
     Step::new(job, &spec, &world.pods, now).plan()
 }
@@ -128,21 +124,17 @@ fn finalized(pods: &[Arc<Pod>]) -> Vec<Arc<Pod>> {
         .collect()
 }
 
-fn unsupported(spec: &JobSpec) -> Option<&'static str> {
-    if spec.success_policy.is_some() {
-        return Some("a successPolicy");
-    }
-    spec.backoff_limit_per_index
-        .is_some()
-        .then_some("backoffLimitPerIndex")
-}
-
 /// A finished Job only waits for its time to be deleted; a deleted one lets its pods go.
 fn after_the_end(job: &Job, spec: &JobSpec, world: &World, now: Timestamp) -> Plan {
-    let mut plan = Plan {
+    Plan {
         release: finalized(&world.pods),
-        ..Plan::default()
-    };
+        ..expiry(job, spec, now)
+    }
+}
+
+/// Deletes a finished Job when its time is over.
+fn expiry(job: &Job, spec: &JobSpec, now: Timestamp) -> Plan {
+    let mut plan = Plan::default();
     let deleted = pods::is_deleted(&job.metadata);
     if let Some(ttl) = spec.ttl_seconds_after_finished.filter(|_| !deleted)
         && let Some(finished) = status::finished_at(job.status.as_ref())
@@ -177,7 +169,7 @@ impl<'a> Step<'a> {
 
     fn plan(self) -> Plan {
         let mut plan = Plan::default();
-        let tally = status::tally(&self.old, self.spec, self.pods);
+        let mut tally = status::tally(&self.old, self.spec, self.pods);
         let mut active: Vec<_> = self
             .pods
             .iter()
@@ -193,7 +185,10 @@ impl<'a> Step<'a> {
         }
         let goal = self.goal(&mut status, &tally, &active);
         match goal {
-            Some(_) => plan.kill.append(&mut active),
+            Some(goal) => {
+                plan.kill.append(&mut active);
+                tally.end(goal, self.spec, self.pods);
+            }
             None if suspended => {
                 plan.event = status::suspend(&mut status, self.now);
                 plan.withdraw.append(&mut active);
@@ -252,7 +247,7 @@ impl<'a> Step<'a> {
             .and_then(|spec| spec.restart_policy.as_deref())
             == Some("OnFailure");
         let restarted = on_failure && restarts > 0 && restarts >= limit;
-        if tally.failed_total() > limit || restarted {
+        if tally.failed_total(self.spec) > limit || restarted {
             let text = "Job has reached the specified backoff limit".to_owned();
             return Some(status::fail(status, "BackoffLimitExceeded", text, self.now));
         }
@@ -261,12 +256,20 @@ impl<'a> Step<'a> {
             let text = "Job was active longer than specified deadline".to_owned();
             return Some(status::fail(status, "DeadlineExceeded", text, self.now));
         }
+        if let Some((reason, text)) = tally.failed_by_index(self.spec) {
+            return Some(status::fail(status, reason, text.to_owned(), self.now));
+        }
+        if let Some(rule) = policy::succeeding(self.spec, tally.completed()) {
+            let text = format!("Matched rules at index {rule}");
+            return Some(status::succeed(status, "SuccessPolicy", &text, self.now));
+        }
         let succeeded = tally.succeeded_total(self.spec);
         let complete = match self.spec.completions {
             Some(completions) => succeeded >= completions,
             None => succeeded > 0 && active.is_empty(),
         };
-        complete.then(|| status::succeed(status, self.now))
+        let text = "Reached expected number of succeeded pods";
+        complete.then(|| status::succeed(status, "CompletionsReached", text, self.now))
     }
 
     fn deadline(&self) -> Option<Timestamp> {
@@ -320,25 +323,38 @@ impl<'a> Step<'a> {
         if missing == 0 {
             return;
         }
-        if let Some(at) = self.backoff_until().filter(|at| *at > self.now) {
+        let per_index = self.spec.backoff_limit_per_index.is_some();
+        if let Some(at) = self
+            .backoff_until()
+            .filter(|at| !per_index && *at > self.now)
+        {
             plan.look_again = Some(at);
             return;
         }
-        plan.create = if is_indexed(self.spec) {
-            let blocked = if replaces_failed_only(self.spec) {
-                self.pods
-            } else {
-                &active[..]
-            };
-            let free = indexes::free(
-                blocked,
-                tally.completed(),
-                self.spec.completions.unwrap_or(0),
-            );
-            free.into_iter().take(missing).map(Some).collect()
+        if !is_indexed(self.spec) {
+            plan.create = vec![NewPod::default(); missing];
+            return;
+        }
+        let blocked = if replaces_failed_only(self.spec) {
+            self.pods
         } else {
-            vec![None; missing]
+            &active[..]
         };
+        let completions = self.spec.completions.unwrap_or(0);
+        let free = indexes::free(blocked, &tally.spent(), completions, missing);
+        for index in free {
+            let last = tally.waiting(index);
+            match last
+                .and_then(|last| index_backoff_until(last))
+                .filter(|at| *at > self.now)
+            {
+                Some(at) => plan.look_again = plan.look_again.into_iter().chain([at]).min(),
+                None => plan.create.push(NewPod {
+                    index: Some(index),
+                    failures: per_index.then(|| policy::failures_after(self.spec, last)),
+                }),
+            }
+        }
     }
 
     /// Until when no new pods are made because of failures in a row.
@@ -358,6 +374,13 @@ impl<'a> Step<'a> {
         last.checked_add(FAILURE_BACKOFF.delay(row - 1, &uid_of(&self.job.metadata)))
             .ok()
     }
+}
+
+/// Until when the successor of the last failed pod of an index is not made.
+fn index_backoff_until(last: &Pod) -> Option<Timestamp> {
+    let before = Failures::of(last).total();
+    let delay = FAILURE_BACKOFF.delay(before, &uid_of(&last.metadata));
+    pod::finished_at(last)?.checked_add(delay).ok()
 }
 
 struct Jobs {
@@ -469,9 +492,9 @@ impl Reconciler for Jobs {
 }
 
 impl Jobs {
-    async fn create(&self, job: &Job, indexes: &[Option<i32>]) -> Vec<Result<(), Error>> {
-        burst::slow_start(indexes.len(), |n| async move {
-            let new = pod::new(job, indexes[n]);
+    async fn create(&self, job: &Job, planned: &[NewPod]) -> Vec<Result<(), Error>> {
+        burst::slow_start(planned.len(), |n| async move {
+            let new = pod::new(job, &planned[n]);
             match self.pods.create(&new).await {
                 Ok(pod) => {
                     let name = pod.metadata.name.as_deref().unwrap_or_default();

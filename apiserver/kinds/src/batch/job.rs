@@ -100,8 +100,10 @@ impl Kind for JobKind {
     }
 
     fn warnings(job: &Job) -> Vec<String> {
+        let mut found = rules::warnings(job);
         let template = job.spec.as_ref().map(|s| &s.template);
-        warnings::of_template("spec.template", template)
+        found.extend(warnings::of_template("spec.template", template));
+        found
     }
 }
 
@@ -269,6 +271,55 @@ mod tests {
         assert_eq!(
             texts(&JobKind::validate_update(&new, &old)),
             ["spec.completions: Invalid value: 2: field is immutable"]
+        );
+    }
+
+    #[test]
+    fn indexes_are_looked_at_when_they_change() {
+        let with = |status: Value| {
+            let mut job = job(json!({
+                "template": pods(), "completionMode": "Indexed", "completions": 4, "backoffLimitPerIndex": 1,
+            }));
+            job.status = serde_json::from_value(status).expect("a status");
+            job
+        };
+        let says = |new: &Job, old: &Job| texts(&JobKind::validate_status_update(new, old));
+        let old = with(json!({"completedIndexes": "7"}));
+        assert_eq!(
+            says(&old, &old),
+            Vec::<String>::new(),
+            "scaled down from more"
+        );
+        let both = with(json!({"completedIndexes": "0,2", "failedIndexes": "1-3"}));
+        assert_eq!(
+            says(&both, &old),
+            [
+                "status.failedIndexes: Invalid value: \"1-3\": failedIndexes and completedIndexes overlap at index: 2"
+            ]
+        );
+        let beyond = with(json!({"completedIndexes": "0", "failedIndexes": "4"}));
+        assert_eq!(
+            says(&beyond, &old),
+            [
+                "status.failedIndexes: Invalid value: \"4\": error parsing failedIndexes: too large index: \"4\""
+            ]
+        );
+    }
+
+    #[test]
+    fn a_job_that_is_hard_to_track_is_warned_of() {
+        let indexed = |parallelism: i32| {
+            let mut job = job(json!({
+                "template": pods(), "completionMode": "Indexed", "completions": 100_001, "parallelism": parallelism,
+            }));
+            job.metadata.name = Some("a.b".into());
+            JobKind::warnings(&job)
+        };
+        assert_eq!(indexed(10_000).len(), 1);
+        let warnings = indexed(10_001);
+        assert!(warnings[0].starts_with("metadata.name: this is used in Pod names and hostnames"));
+        assert!(
+            warnings[1].starts_with("spec: In Indexed Jobs with a number of completions higher")
         );
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use corral_api::k8s::api::core::v1::Pod;
@@ -9,21 +10,63 @@ use corral_api::k8s::api::core::v1::Pod;
 /// The annotation and label with a pod's index.
 pub const INDEX: &str = "batch.kubernetes.io/job-completion-index";
 
+/// The annotations with how often an index has failed before, and how often that did not count.
+const FAILURES: &str = "batch.kubernetes.io/job-index-failure-count";
+const IGNORED_FAILURES: &str = "batch.kubernetes.io/job-index-ignored-failure-count";
+
+/// How often an index has failed before a pod of it was made; kept on the pod, for Jobs with a limit per index.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Failures {
+    pub counted: u32,
+    pub ignored: u32,
+}
+
+impl Failures {
+    /// What a pod carries.
+    pub fn of(pod: &Pod) -> Self {
+        let read = |name: &str| {
+            let text = pod.metadata.annotations.as_ref()?.get(name)?;
+            text.parse().ok()
+        };
+        Self {
+            counted: read(FAILURES).unwrap_or(0),
+            ignored: read(IGNORED_FAILURES).unwrap_or(0),
+        }
+    }
+
+    /// Writes them on a new pod.
+    pub fn note(self, pod: &mut Pod) {
+        let annotations = pod.metadata.annotations.get_or_insert_default();
+        annotations.insert(FAILURES.into(), self.counted.to_string());
+        if self.ignored > 0 {
+            annotations.insert(IGNORED_FAILURES.into(), self.ignored.to_string());
+        }
+    }
+
+    pub fn total(self) -> u32 {
+        self.counted.saturating_add(self.ignored)
+    }
+}
+
 /// A set of indexes; written as `0,2-4,7`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Indexes(pub BTreeSet<i32>);
 
+/// Reads indexes as ranges; parts that cannot be read are left out.
+pub fn ranges(text: &str) -> Vec<RangeInclusive<i32>> {
+    let range = |part: &str| {
+        let (first, last) = part.split_once('-').unwrap_or((part, part));
+        Some(first.parse().ok()?..=last.parse().ok()?)
+    };
+    text.split(',').filter_map(range).collect()
+}
+
 impl Indexes {
-    /// Reads what the status holds; parts that cannot be read are left out.
-    pub fn parse(text: &str) -> Self {
-        let mut indexes = BTreeSet::new();
-        for part in text.split(',') {
-            let (first, last) = part.split_once('-').unwrap_or((part, part));
-            if let (Ok(first), Ok(last)) = (first.parse::<i32>(), last.parse::<i32>()) {
-                indexes.extend(first..=last);
-            }
-        }
-        Self(indexes)
+    /// Reads what the status holds, as far as it is below `completions`; the API keeps it from being longer than what
+    /// the pods of a Job can come to.
+    pub fn parse(text: &str, completions: i32) -> Self {
+        let all = ranges(text).into_iter().flatten();
+        Self(all.take_while(|index| *index < completions).collect())
     }
 }
 
@@ -61,12 +104,13 @@ pub fn surplus(active: &[Arc<Pod>], done: &Indexes, completions: i32) -> Vec<Arc
     active.iter().filter(unwanted).cloned().collect()
 }
 
-/// The indexes that are neither done nor held by one of the pods that have not ended, smallest first.
-pub fn free(pods: &[Arc<Pod>], done: &Indexes, completions: i32) -> Vec<i32> {
+/// The first few indexes that are neither spent nor held by one of the pods that have not ended.
+pub fn free(pods: &[Arc<Pod>], spent: &BTreeSet<i32>, completions: i32, max: usize) -> Vec<i32> {
     let running = pods.iter().filter(|pod| !crate::pods::is_terminal(pod));
     let held: BTreeSet<_> = running.filter_map(|pod| of(pod)).collect();
     (0..completions)
-        .filter(|index| !done.0.contains(index) && !held.contains(index))
+        .filter(|index| !spent.contains(index) && !held.contains(index))
+        .take(max)
         .collect()
 }
 
@@ -80,7 +124,7 @@ mod tests {
         #[test]
         fn indexes_survive_a_trip_through_text(indexes in prop::collection::btree_set(0..200, 0..60)) {
             let indexes = Indexes(indexes);
-            prop_assert_eq!(Indexes::parse(&indexes.to_string()), indexes);
+            prop_assert_eq!(Indexes::parse(&indexes.to_string(), i32::MAX), indexes);
         }
     }
 

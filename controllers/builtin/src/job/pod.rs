@@ -5,15 +5,25 @@ use corral_api::k8s::api::core::v1::{Container, EnvVar, EnvVarSource, ObjectFiel
 use jiff::Timestamp;
 
 use super::TRACKING;
-use super::indexes::INDEX;
+use super::indexes::{Failures, INDEX};
 use crate::{ownership, pods};
 
 const INDEX_VARIABLE: &str = "JOB_COMPLETION_INDEX";
 /// The longest prefix that leaves room for the server's random letters in a name of 63.
 const PREFIX_LENGTH_MAX: usize = 58;
 
-/// A new pod, for a completion index if the Job has them.
-pub fn new(job: &Job, index: Option<i32>) -> Pod {
+/// A pod to make.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct NewPod {
+    /// The completion index, for indexed Jobs.
+    pub index: Option<i32>,
+    /// How often the index has failed, for Jobs with a limit per index.
+    pub failures: Option<Failures>,
+}
+
+/// A new pod.
+pub fn new(job: &Job, planned: &NewPod) -> Pod {
+    let index = planned.index;
     let spec = job.spec.clone().unwrap_or_default();
     let name = job.metadata.name.clone().unwrap_or_default();
     let prefix = match index {
@@ -52,6 +62,9 @@ pub fn new(job: &Job, index: Option<i32>) -> Pod {
             .iter_mut()
             .chain(init)
             .for_each(add_variable);
+    }
+    if let Some(failures) = planned.failures {
+        failures.note(&mut pod);
     }
     pod
 }

@@ -1,6 +1,6 @@
 //! A Job's counts and conditions. Pure.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use corral_api::k8s::api::batch::v1::{JobCondition, JobSpec, JobStatus, UncountedTerminatedPods};
@@ -10,7 +10,9 @@ use corral_runtime::events::EventType;
 use corral_runtime::key::uid_of;
 use jiff::Timestamp;
 
-use super::{Indexes, UNCOUNTED_MAX, has_finalizer, indexes, is_failed, is_indexed, policy};
+use super::{
+    Failures, Indexes, UNCOUNTED_MAX, has_finalizer, indexes, is_failed, is_indexed, pod, policy,
+};
 use crate::pods;
 use crate::replicaset::{nonzero, number};
 
@@ -57,10 +59,10 @@ pub fn finished_at(status: Option<&JobStatus>) -> Option<Timestamp> {
 
 /// The end that was decided earlier.
 pub fn goal_of(status: &JobStatus) -> Option<Goal> {
-    if is_true(Some(status), "FailureTarget") {
-        return Some(Goal::Fail);
+    if is_true(Some(status), "SuccessCriteriaMet") {
+        return Some(Goal::Succeed);
     }
-    is_true(Some(status), "SuccessCriteriaMet").then_some(Goal::Succeed)
+    is_true(Some(status), "FailureTarget").then_some(Goal::Fail)
 }
 
 fn set(
@@ -88,16 +90,8 @@ pub fn fail(status: &mut JobStatus, reason: &str, message: String, now: Timestam
     Goal::Fail
 }
 
-pub fn succeed(status: &mut JobStatus, now: Timestamp) -> Goal {
-    let message = "Reached expected number of succeeded pods";
-    set(
-        status,
-        "SuccessCriteriaMet",
-        "True",
-        "CompletionsReached",
-        message,
-        now,
-    );
+pub fn succeed(status: &mut JobStatus, reason: &str, message: &str, now: Timestamp) -> Goal {
+    set(status, "SuccessCriteriaMet", "True", reason, message, now);
     Goal::Succeed
 }
 
@@ -125,6 +119,8 @@ pub fn finish(status: &mut JobStatus, goal: Goal, now: Timestamp) -> Event {
                 "BackoffLimitExceeded",
                 "DeadlineExceeded",
                 "PodFailurePolicy",
+                "MaxFailedIndexesExceeded",
+                "FailedIndexes",
             ];
             let reason = known
                 .into_iter()
@@ -173,10 +169,12 @@ pub struct Tally {
     succeeded: i32,
     failed: i32,
     completed: Indexes,
+    /// The indexes that failed for good; only with a limit per index.
+    failed_indexes: Option<Indexes>,
     uncounted_succeeded: BTreeSet<String>,
     uncounted_failed: BTreeSet<String>,
-    /// Failures that the policy ignores: they are counted, but not towards the limit.
-    ignored: i32,
+    /// The last failed pod of each index that will be tried again, kept until its successor is made.
+    waiting: BTreeMap<i32, Arc<Pod>>,
     pub release: Vec<Arc<Pod>>,
 }
 
@@ -201,50 +199,138 @@ pub fn tally(old: &JobStatus, spec: &JobSpec, pods: &[Arc<Pod>]) -> Tally {
     };
     let (uncounted_succeeded, more_succeeded) = split(known.succeeded);
     let (uncounted_failed, more_failed) = split(known.failed);
+    let completions = spec.completions.unwrap_or(0);
+    let read = |text: Option<&str>| Indexes::parse(text.unwrap_or_default(), completions);
+    let per_index = is_indexed(spec) && spec.backoff_limit_per_index.is_some();
     let mut tally = Tally {
         succeeded: old.succeeded.unwrap_or(0) + more_succeeded,
         failed: old.failed.unwrap_or(0) + more_failed,
-        completed: Indexes::parse(old.completed_indexes.as_deref().unwrap_or_default()),
+        completed: read(old.completed_indexes.as_deref()),
+        failed_indexes: per_index.then(|| read(old.failed_indexes.as_deref())),
         uncounted_succeeded,
         uncounted_failed,
-        ignored: 0,
+        waiting: BTreeMap::new(),
         release: Vec::new(),
     };
-    for pod in pods {
+    tally.settle_indexes(spec, pods, goal_of(old).is_some());
+    for pod in pods.iter().filter(|pod| has_finalizer(pod)) {
         tally.take(spec, pod);
     }
     tally
 }
 
 impl Tally {
-    fn take(&mut self, spec: &JobSpec, pod: &Arc<Pod>) {
-        let failed = is_failed(pod, spec);
-        if failed && !policy::counts(spec, pod) {
-            self.ignored += 1;
-        }
-        if !has_finalizer(pod) || self.release.len() >= UNCOUNTED_MAX {
+    /// Which indexes are done, which have failed for good, and which wait for another try. Once the end is decided,
+    /// pods fail because they are ended, and no index for that.
+    fn settle_indexes(&mut self, spec: &JobSpec, pods: &[Arc<Pod>], decided: bool) {
+        if !is_indexed(spec) {
             return;
         }
-        let uid = uid_of(&pod.metadata).to_owned();
-        if pods::phase(pod) == "Succeeded" {
-            if is_indexed(spec) {
-                let valid = 0..spec.completions.unwrap_or(0);
-                self.completed
-                    .0
-                    .extend(indexes::of(pod).filter(|index| valid.contains(index)));
-            } else {
-                self.uncounted_succeeded.insert(uid);
+        let held = || pods.iter().filter(|pod| has_finalizer(pod));
+        let done = held().filter(|pod| self.has_succeeded(pod));
+        let done: Vec<_> = done.filter_map(|pod| valid_index(spec, pod)).collect();
+        self.completed.0.extend(done);
+        let Some(failed) = self.failed_indexes.as_mut().filter(|_| !decided) else {
+            return;
+        };
+        let lost = held().filter(|pod| is_failed(pod, spec));
+        let lost = lost.filter_map(|pod| policy::failed_index(spec, pod));
+        let valid = 0..spec.completions.unwrap_or(0);
+        failed.0.extend(lost.filter(|index| valid.contains(index)));
+        // One that succeeded after all, by a pod that was made twice, has not failed.
+        failed.0.retain(|index| !self.completed.0.contains(index));
+        let running = pods.iter().filter(|pod| pods::is_active(pod));
+        let running: BTreeSet<_> = running.filter_map(|pod| indexes::of(pod)).collect();
+        for pod in held().filter(|pod| is_failed(pod, spec)) {
+            let Some(index) = valid_index(spec, pod) else {
+                continue;
+            };
+            let over = self.completed.0.contains(&index) || failed.0.contains(&index);
+            if over || running.contains(&index) {
+                continue;
             }
-        } else if failed {
-            self.uncounted_failed.insert(uid);
-        } else {
+            let age = |pod: &Pod| (Failures::of(pod).total(), pod::finished_at(pod));
+            match self.waiting.get(&index) {
+                Some(known) if age(known) > age(pod) => {}
+                _ => drop(self.waiting.insert(index, Arc::clone(pod))),
+            }
+        }
+    }
+
+    fn has_succeeded(&self, pod: &Pod) -> bool {
+        // What was counted as failed when the Job ended stays so.
+        pods::phase(pod) == "Succeeded" && !self.uncounted_failed.contains(uid_of(&pod.metadata))
+    }
+
+    fn take(&mut self, spec: &JobSpec, pod: &Arc<Pod>) {
+        if self.release.len() >= UNCOUNTED_MAX {
+            return;
+        }
+        if self.has_succeeded(pod) {
+            // The index is enough to know an indexed success by.
+            if !is_indexed(spec) {
+                self.uncounted_succeeded
+                    .insert(uid_of(&pod.metadata).to_owned());
+            }
+        } else if is_failed(pod, spec) {
+            if self.waits(pod) {
+                return;
+            }
+            self.count_failure(spec, pod);
+        } else if !self.uncounted_failed.contains(uid_of(&pod.metadata)) {
             return;
         }
         self.release.push(Arc::clone(pod));
     }
 
+    fn count_failure(&mut self, spec: &JobSpec, pod: &Pod) {
+        let in_range = !is_indexed(spec) || valid_index(spec, pod).is_some();
+        if in_range && policy::counts(spec, pod) {
+            self.uncounted_failed
+                .insert(uid_of(&pod.metadata).to_owned());
+        }
+    }
+
+    fn waits(&self, pod: &Pod) -> bool {
+        let mut waiting = self.waiting.values();
+        waiting.any(|other| other.metadata.uid == pod.metadata.uid)
+    }
+
+    /// The end is decided: whatever has not ended counts as failed if the Job has failed, and for nothing otherwise.
+    pub fn end(&mut self, goal: Goal, spec: &JobSpec, pods: &[Arc<Pod>]) {
+        self.waiting.clear();
+        let taken: BTreeSet<_> = self
+            .release
+            .iter()
+            .map(|pod| pod.metadata.uid.clone())
+            .collect();
+        let left = pods
+            .iter()
+            .filter(|pod| has_finalizer(pod) && !taken.contains(&pod.metadata.uid));
+        for pod in left {
+            if self.release.len() >= UNCOUNTED_MAX {
+                return;
+            }
+            if goal == Goal::Fail || is_failed(pod, spec) {
+                self.count_failure(spec, pod);
+            }
+            self.release.push(Arc::clone(pod));
+        }
+    }
+
     pub fn completed(&self) -> &Indexes {
         &self.completed
+    }
+
+    /// The indexes that no further pod is made for.
+    pub fn spent(&self) -> BTreeSet<i32> {
+        let failed = self.failed_indexes.iter().flat_map(|failed| &failed.0);
+        self.completed.0.iter().chain(failed).copied().collect()
+    }
+
+    /// The last failed pod of an index that is to be tried again.
+    pub fn waiting(&self, index: i32) -> Option<&Pod> {
+        self.waiting.get(&index).map(|pod| &**pod)
     }
 
     pub fn succeeded_total(&self, spec: &JobSpec) -> i32 {
@@ -256,8 +342,28 @@ impl Tally {
     }
 
     /// Failures that count towards the back-off limit.
-    pub fn failed_total(&self) -> i32 {
-        self.failed + number(self.uncounted_failed.len()) - self.ignored
+    pub fn failed_total(&self, spec: &JobSpec) -> i32 {
+        let noted = |pod: &Pod| self.uncounted_failed.contains(uid_of(&pod.metadata));
+        let waiting = self.waiting.values();
+        let waiting = waiting
+            .filter(|pod| policy::counts(spec, pod) && !noted(pod))
+            .count();
+        self.failed + number(self.uncounted_failed.len() + waiting)
+    }
+
+    /// Why failed indexes end the Job, if they do.
+    pub fn failed_by_index(&self, spec: &JobSpec) -> Option<(&'static str, &'static str)> {
+        let failed = self.failed_indexes.as_ref()?.0.len();
+        let max = spec
+            .max_failed_indexes
+            .map(|max| usize::try_from(max).unwrap_or(0));
+        if max.is_some_and(|max| failed > max) {
+            let text = "Job has exceeded the specified maximal number of failed indexes";
+            return Some(("MaxFailedIndexesExceeded", text));
+        }
+        let all = usize::try_from(spec.completions.unwrap_or(0)).unwrap_or(0);
+        (failed > 0 && failed + self.completed.0.len() >= all)
+            .then_some(("FailedIndexes", "Job has failed indexes"))
     }
 
     /// Whether nothing waits to be counted.
@@ -275,6 +381,7 @@ impl Tally {
             status.succeeded = nonzero(number(self.completed.0.len()));
             let text = self.completed.to_string();
             status.completed_indexes = (!text.is_empty()).then_some(text);
+            status.failed_indexes = self.failed_indexes.as_ref().map(ToString::to_string);
         } else {
             status.succeeded = nonzero(self.succeeded);
         }
@@ -284,4 +391,9 @@ impl Tally {
             failed: list(&self.uncounted_failed),
         });
     }
+}
+
+fn valid_index(spec: &JobSpec, pod: &Pod) -> Option<i32> {
+    let valid = 0..spec.completions.unwrap_or(0);
+    indexes::of(pod).filter(|index| valid.contains(index))
 }

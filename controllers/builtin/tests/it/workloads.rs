@@ -125,6 +125,30 @@ async fn a_job_that_always_fails_gives_up() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn each_index_of_a_job_has_a_limit_of_its_own() {
+    let cluster = Cluster::start(&[Name::Job]);
+    cluster.run_pods();
+    let limits = json!({
+        "completions": 2, "parallelism": 1, "completionMode": "Indexed",
+        "backoffLimit": i32::MAX, "backoffLimitPerIndex": 1,
+    });
+    cluster.world.api.add(job("fails", limits));
+    cluster
+        .wait_until(|api| condition(&api.objects("/apis/batch/v1/jobs")[0], "Failed"))
+        .await;
+    let job = &cluster.world.api.objects("/apis/batch/v1/jobs")[0];
+    assert_eq!(job["status"]["failedIndexes"], "0,1");
+    assert_eq!(job["status"]["failed"], 4);
+    let counts = |pod: &serde_json::Value| {
+        let annotations = &pod["metadata"]["annotations"];
+        annotations["batch.kubernetes.io/job-index-failure-count"].clone()
+    };
+    let mut counts: Vec<_> = cluster.world.api.objects(PODS).iter().map(counts).collect();
+    counts.sort_by_key(ToString::to_string);
+    assert_eq!(counts, ["0", "0", "1", "1"]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_cron_job_runs_every_minute_and_keeps_a_short_history() {
     let cluster = Cluster::start(&[Name::Job, Name::CronJob, Name::GarbageCollector]);
     cluster.run_pods();

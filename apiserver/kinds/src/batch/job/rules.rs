@@ -577,6 +577,27 @@ fn allow_resources(expected: &mut PodTemplateSpec, new: &PodTemplateSpec) {
     }
 }
 
+/// What is allowed and may surprise.
+pub fn warnings(job: &Job) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let complaints = names::dns1123_label(text(&job.metadata.name));
+    if !complaints.is_empty() {
+        warnings.push(format!(
+            "metadata.name: this is used in Pod names and hostnames, which can result in surprising behavior; a DNS label is recommended: [{}]",
+            complaints.join(" ")
+        ));
+    }
+    let Some(spec) = &job.spec else {
+        return warnings;
+    };
+    let many = spec.completions.unwrap_or(0) > COMPLETIONS_SOFT_MAX
+        && spec.parallelism.unwrap_or(0) > HIGH_COMPLETIONS_PARALLELISM_MAX;
+    if is_indexed(spec) && many {
+        warnings.push("spec: In Indexed Jobs with a number of completions higher than 10^5 and a parallelism higher than 10^4, Kubernetes might not be able to track completedIndexes when a big number of indexes fail".to_owned());
+    }
+    warnings
+}
+
 /// A list of texts without empty and repeated ones.
 pub(super) fn uids(errors: &mut Errors, path: &FieldPath, uids: Option<&Vec<String>>) {
     let mut seen = Seen::default();

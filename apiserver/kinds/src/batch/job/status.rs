@@ -1,4 +1,6 @@
 //! What a Job's status may say, and how it may change: a Job that ended does not go on, and counts do not go back.
+//!
+//! Indexes are looked at only when they change: after the Job was scaled down they may exceed it for a moment.
 
 use corral_api::field::FieldError;
 use corral_api::k8s::api::batch::v1::{Job, JobStatus};
@@ -27,7 +29,7 @@ pub fn update(new: &Job, old: &Job) -> Errors {
     if is_finished(status) {
         finished(&mut errors, status);
     }
-    completed_indexes(&mut errors, new, status);
+    changed_indexes(&mut errors, new, status, was);
     history(&mut errors, new, status, was);
     errors
 }
@@ -103,6 +105,11 @@ fn conditions(errors: &mut Errors, status: &JobStatus, was: &JobStatus) {
         let detail = "cannot disable the SuccessCriteriaMet=True condition";
         errors.push(invalid_unshown(&path, detail));
     }
+    if is(was, "Complete") && becomes("SuccessCriteriaMet") {
+        let detail =
+            "cannot set SuccessCriteriaMet=True for Job already has Complete=true conditions";
+        errors.push(invalid_unshown(&path, detail));
+    }
 }
 
 fn times(errors: &mut Errors, job: &Job, status: &JobStatus, was: &JobStatus) {
@@ -168,37 +175,58 @@ fn finished(errors: &mut Errors, status: &JobStatus) {
     }
 }
 
-fn completed_indexes(errors: &mut Errors, job: &Job, status: &JobStatus) {
+fn changed_indexes(errors: &mut Errors, job: &Job, status: &JobStatus, was: &JobStatus) {
     let Some(spec) = &job.spec else { return };
-    let path = at("status");
+    let (path, completions) = (at("status"), spec.completions);
+    let (completed_path, failed_path) =
+        (path.child("completedIndexes"), path.child("failedIndexes"));
     let completed = rules::text(&status.completed_indexes);
-    let completed_path = path.child("completedIndexes");
-    if !completed.is_empty() && spec.completion_mode.as_deref() != Some("Indexed") {
-        let detail = "cannot set non-empty completedIndexes when non-indexed completion mode";
-        errors.push(FieldError::invalid(&completed_path, completed, detail));
-    }
-    if let Some(failed) = &status.failed_indexes
-        && spec.backoff_limit_per_index.is_none()
-    {
-        let detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
-        errors.push(FieldError::invalid(
-            &path.child("failedIndexes"),
-            failed.as_str(),
-            detail,
-        ));
-    }
-    let Some(completions) = spec.completions else {
-        return;
-    };
-    for (field, given) in [
-        ("completedIndexes", completed),
-        ("failedIndexes", rules::text(&status.failed_indexes)),
-    ] {
-        if let Err(why) = indexes::parse(given, completions) {
+    let failed = rules::text(&status.failed_indexes);
+    let completed_changed = status.completed_indexes != was.completed_indexes;
+    let failed_changed = status.failed_indexes != was.failed_indexes;
+    let well_formed = |errors: &mut Errors, field: &str, given: &str| {
+        if let Some(Err(why)) = completions.map(|completions| indexes::parse(given, completions)) {
             let detail = format!("error parsing {field}: {why}");
             errors.push(FieldError::invalid(&path.child(field), given, detail));
         }
+    };
+    if completed_changed {
+        well_formed(errors, "completedIndexes", completed);
+        if !completed.is_empty() && spec.completion_mode.as_deref() != Some("Indexed") {
+            let detail = "cannot set non-empty completedIndexes when non-indexed completion mode";
+            errors.push(FieldError::invalid(&completed_path, completed, detail));
+        }
     }
+    if failed_changed && spec.backoff_limit_per_index.is_some() {
+        well_formed(errors, "failedIndexes", failed);
+    } else if failed_changed && status.failed_indexes.is_some() {
+        let detail = "cannot set non-null failedIndexes when backoffLimitPerIndex is null";
+        errors.push(FieldError::invalid(&failed_path, failed, detail));
+    }
+    if (completed_changed || failed_changed)
+        && let Some(index) = completions.and_then(|max| overlap(completed, failed, max))
+    {
+        let detail = format!("failedIndexes and completedIndexes overlap at index: {index}");
+        errors.push(FieldError::invalid(&failed_path, failed, detail));
+    }
+}
+
+/// The first index that is in both texts, if both can be read.
+fn overlap(completed: &str, failed: &str, completions: i32) -> Option<i32> {
+    let completed = indexes::parse(completed, completions).ok()?;
+    let failed = indexes::parse(failed, completions).ok()?;
+    let (mut completed, mut failed) = (completed.iter().peekable(), failed.iter().peekable());
+    while let (Some((first, last)), Some((from, to))) = (completed.peek(), failed.peek()) {
+        if first <= to && from <= last {
+            return Some(*first.max(from));
+        }
+        if first <= from {
+            completed.next();
+        } else {
+            failed.next();
+        }
+    }
+    None
 }
 
 fn history(errors: &mut Errors, job: &Job, status: &JobStatus, was: &JobStatus) {
