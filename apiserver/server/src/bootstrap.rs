@@ -43,6 +43,7 @@ pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> R
         )
         .await?;
     }
+    keep_additions(api).await?;
     for role in roles::cluster_roles() {
         let value = serde_json::to_value(role).map_err(Status::internal)?;
         ensure_rules(api, value).await?;
@@ -105,39 +106,83 @@ async fn create(
     }
 }
 
-/// Makes a role, or adds the rules that it lacks.
+/// The roles for people once held their rules themselves. What an administrator added to one then must not get lost now
+/// that its rules are gathered from others.
+async fn keep_additions(api: &Api) -> Result<(), Status> {
+    let resource = api
+        .resource("rbac.authorization.k8s.io", "clusterroles")
+        .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+    for part in roles::cluster_roles() {
+        let Some(name) = part
+            .metadata
+            .name
+            .as_deref()
+            .unwrap_or("")
+            .strip_prefix(roles::AGGREGATED)
+        else {
+            continue;
+        };
+        let Some(stored) = resource.cacher.peek(&resource.key("", name)) else {
+            continue;
+        };
+        let live = stored.value().map_err(Status::internal)?;
+        if live["aggregationRule"].is_object() {
+            continue;
+        }
+        let mut part = serde_json::to_value(&part).map_err(Status::internal)?;
+        part["rules"] = live["rules"].clone();
+        create(api, "rbac.authorization.k8s.io", "clusterroles", "", part).await?;
+    }
+    Ok(())
+}
+
+/// Makes a role, or adds the rules and labels that it lacks. The rules of one that aggregates are not ours.
 async fn ensure_rules(api: &Api, role: Value) -> Result<(), Status> {
     let resource = api
         .resource("rbac.authorization.k8s.io", "clusterroles")
         .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
     let name = role["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    let wanted = role["rules"].as_array().cloned().unwrap_or_default();
     let Some(stored) = resource.cacher.peek(&resource.key("", &name)) else {
         return create(api, "rbac.authorization.k8s.io", "clusterroles", "", role).await;
     };
     let live = stored.value().map_err(Status::internal)?;
-    let has = |rule: &Value| {
-        live["rules"]
-            .as_array()
-            .is_some_and(|rules| rules.contains(rule))
-    };
     let updates =
         live["metadata"]["annotations"]["rbac.authorization.kubernetes.io/autoupdate"] == "true";
-    if !updates || wanted.iter().all(has) {
-        return Ok(());
-    }
     let change = |live: &Value| {
-        let mut next = live.clone();
-        let mut rules = live["rules"].as_array().cloned().unwrap_or_default();
-        rules.extend(wanted.iter().filter(|rule| !has(rule)).cloned());
-        next["rules"] = rules.into();
+        let mut next = completed(live, &role);
         metadata::drop_live_version(&mut next, live);
         Ok((next, Ownership::Update))
     };
+    if !updates || completed(&live, &role) == live {
+        return Ok(());
+    }
     resource
         .update(&context(""), &name, Part::Main, "", &change)
         .await
         .map(|_| ())
+}
+
+/// A stored role with everything that it lacks of what it shall have.
+fn completed(live: &Value, wanted: &Value) -> Value {
+    let mut next = live.clone();
+    let labels = wanted["metadata"]["labels"].as_object();
+    for (label, value) in labels.into_iter().flatten() {
+        next["metadata"]["labels"][label] = value.clone();
+    }
+    if wanted["aggregationRule"].is_object() {
+        if !live["aggregationRule"].is_object() {
+            next["aggregationRule"] = wanted["aggregationRule"].clone();
+        }
+        return next;
+    }
+    let mut rules = live["rules"].as_array().cloned().unwrap_or_default();
+    for rule in wanted["rules"].as_array().into_iter().flatten() {
+        if !rules.contains(rule) {
+            rules.push(rule.clone());
+        }
+    }
+    next["rules"] = rules.into();
+    next
 }
 
 /// The Service by which pods reach the API, and its endpoints.
@@ -209,4 +254,31 @@ async fn replace(api: &Api, group: &str, plural: &str, value: Value) -> Result<(
         .update(&context("default"), &name, Part::Main, "", &change)
         .await
         .map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stored_role_gets_what_it_lacks_and_keeps_what_was_added() {
+        let live = json!({"metadata": {"labels": {"own": "1"}}, "rules": [1, 2]});
+        let wanted = json!({"metadata": {"labels": {"ours": "1"}}, "rules": [2, 3]});
+        let next = completed(&live, &wanted);
+        assert_eq!(next["rules"], json!([1, 2, 3]));
+        assert_eq!(next["metadata"]["labels"], json!({"own": "1", "ours": "1"}));
+        assert_eq!(completed(&next, &wanted), next);
+    }
+
+    #[test]
+    fn the_rules_of_a_role_that_aggregates_are_left_to_the_controller() {
+        let wanted = json!({"metadata": {}, "rules": [1], "aggregationRule": {"ours": 1}});
+        let next = completed(&json!({"metadata": {}, "rules": [2]}), &wanted);
+        assert_eq!(
+            (&next["rules"], &next["aggregationRule"]),
+            (&json!([2]), &json!({"ours": 1}))
+        );
+        let own = json!({"metadata": {}, "rules": [2], "aggregationRule": {"theirs": 1}});
+        assert_eq!(completed(&own, &wanted), own);
+    }
 }

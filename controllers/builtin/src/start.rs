@@ -11,8 +11,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{ClientFactory, Context};
 use crate::{
-    cronjob, daemonset, deployment, endpoints, endpointslice, garbagecollector, job, namespace,
-    nodeipam, nodelifecycle, podgc, replicaset, rootca, serviceaccount,
+    clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
+    garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
+    replicaset, rootca, serviceaccount,
 };
 
 /// A controller.
@@ -31,6 +32,7 @@ pub enum Name {
     NodeIpam,
     NodeLifecycle,
     PodGc,
+    ClusterRoleAggregation,
     GarbageCollector,
 }
 
@@ -50,6 +52,7 @@ impl Name {
         Self::NodeIpam,
         Self::NodeLifecycle,
         Self::PodGc,
+        Self::ClusterRoleAggregation,
         Self::GarbageCollector,
     ];
 }
@@ -129,6 +132,7 @@ pub async fn start(config: ControllersConfig) {
             },
             Name::NodeLifecycle => nodelifecycle::start(&context),
             Name::PodGc => podgc::start(&context),
+            Name::ClusterRoleAggregation => clusterroleaggregation::start(&context),
             // Last in the set: it then finds the typed caches of the others and watches only the remaining kinds.
             Name::GarbageCollector => garbagecollector::start(&context),
         }

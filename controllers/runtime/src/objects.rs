@@ -154,6 +154,27 @@ where
         self.write(request).await
     }
 
+    /// Applies fields (server-side apply) in the name of `manager`, taking them from whoever has them. What is applied
+    /// is a function of more than the object's state, so it is not bound to the revision that was observed, but to the
+    /// object itself.
+    ///
+    /// # Errors
+    /// When the server refuses; a conflict when another object has the name now.
+    pub async fn apply(
+        &self,
+        manager: &str,
+        observed: &K,
+        fields: &Value,
+    ) -> Result<Arc<K>, Error> {
+        let meta = observed.meta();
+        let (scope, name) = path_of(meta);
+        let mut fields = fields.clone();
+        fields["metadata"]["uid"] = json!(meta.uid);
+        let params = PatchParams::apply(manager).force();
+        self.write(request::<K>(scope).patch(name, &params, &Patch::Apply(fields))?)
+            .await
+    }
+
     /// Deletes the very object that was observed; one that is gone already is no error.
     ///
     /// # Errors

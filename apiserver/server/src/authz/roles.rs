@@ -4,8 +4,9 @@
 //! rights, while what an administrator added stays.
 
 use corral_api::k8s::api::rbac::v1::{
-    ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
+    AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
 };
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use corral_api::meta::ObjectMeta;
 
 /// A rule on resources: groups, resources, verbs.
@@ -429,6 +430,32 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
+        "clusterrole-aggregation-controller",
+        &[(
+            &["rbac.authorization.k8s.io"],
+            &["clusterroles"],
+            // It gives what it does not have.
+            &["escalate", "get", "list", "patch", "update", "watch"],
+        )],
+    ),
+    (
+        "endpointslicemirroring-controller",
+        &[
+            (CORE, &["endpoints", "services"], READ),
+            (
+                CORE,
+                &["endpoints/finalizers", "services/finalizers"],
+                &["update"],
+            ),
+            (
+                &["discovery.k8s.io"],
+                &["endpointslices"],
+                &["create", "delete", "get", "list", "update", "watch"],
+            ),
+            EVENTS,
+        ],
+    ),
+    (
         "pod-garbage-collector",
         &[
             (CORE, &["pods"], &["delete", "get", "list", "watch"]),
@@ -505,6 +532,38 @@ fn role(name: &str, rules: Vec<PolicyRule>) -> ClusterRole {
     }
 }
 
+fn aggregation_label(to: &str) -> (String, String) {
+    let label = format!("rbac.authorization.k8s.io/aggregate-to-{to}");
+    (label, "true".to_owned())
+}
+
+/// Names of roles that hold what a role for people has of its own begin with this.
+pub const AGGREGATED: &str = "system:aggregate-to-";
+
+/// A role for people: others may add to it by a label. Its rules are what a controller gathers; it begins with what
+/// that will come to.
+fn aggregating(name: &str, part_of: Option<&str>, rules: Vec<PolicyRule>) -> ClusterRole {
+    let mut role = role(name, rules);
+    let labels = role.metadata.labels.get_or_insert_default();
+    labels.extend(part_of.map(aggregation_label));
+    let selector = LabelSelector {
+        match_labels: Some([aggregation_label(name)].into()),
+        ..Default::default()
+    };
+    role.aggregation_rule = Some(AggregationRule {
+        cluster_role_selectors: Some(vec![selector]),
+    });
+    role
+}
+
+/// What a role for people has of its own.
+fn aggregated(to: &str, rules: Vec<PolicyRule>) -> ClusterRole {
+    let mut role = role(&format!("{AGGREGATED}{to}"), rules);
+    let labels = role.metadata.labels.get_or_insert_default();
+    labels.extend([aggregation_label(to)]);
+    role
+}
+
 fn join(lists: &[&[Rule]]) -> Vec<PolicyRule> {
     lists
         .iter()
@@ -530,9 +589,13 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             "cluster-admin",
             vec![rule(&(ALL, ALL, ALL)), paths(ALL, ALL)],
         ),
-        role("admin", join(&[VIEW, EDIT, ADMIN])),
-        role("edit", join(&[VIEW, EDIT])),
-        role("view", join(&[VIEW])),
+        // In the order in which the controller gathers, so that it finds nothing to do in a new cluster.
+        aggregating("admin", None, join(&[EDIT, VIEW, ADMIN])),
+        aggregating("edit", Some("admin"), join(&[EDIT, VIEW])),
+        aggregating("view", Some("edit"), join(&[VIEW])),
+        aggregated("admin", join(&[ADMIN])),
+        aggregated("edit", join(&[EDIT])),
+        aggregated("view", join(&[VIEW])),
         role("system:discovery", vec![paths(DISCOVERY_PATHS, &["get"])]),
         role(
             "system:public-info-viewer",
@@ -687,4 +750,33 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
         )
     }));
     bindings
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn roles_for_people_begin_with_what_their_parts_come_to() {
+        let mut roles = cluster_roles();
+        roles.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
+        let has = |role: &ClusterRole, label: &str| {
+            let labels = role.metadata.labels.as_ref();
+            labels.is_some_and(|labels| labels.contains_key(label))
+        };
+        let mut n_aggregating = 0;
+        for role in roles.iter().filter(|role| role.aggregation_rule.is_some()) {
+            let name = role.metadata.name.as_deref().expect("has one");
+            let (label, _) = aggregation_label(name);
+            let parts = roles.iter().filter(|part| has(part, &label));
+            let rules: Vec<_> = parts.flat_map(|part| part.rules.iter().flatten()).collect();
+            assert_eq!(
+                role.rules.iter().flatten().collect::<Vec<_>>(),
+                rules,
+                "{name}"
+            );
+            n_aggregating += 1;
+        }
+        assert_eq!(n_aggregating, 3);
+    }
 }

@@ -118,3 +118,36 @@ async fn a_namespace_goes_with_everything_in_it() {
         .await;
     assert!(empty(&cluster.world.api));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_role_gathers_the_rules_of_others_and_follows_them() {
+    let cluster = Cluster::start(&[Name::ClusterRoleAggregation]);
+    let role = |name: &str, verb: &str| {
+        let rule = json!({"apiGroups": ["example.com"], "resources": ["widgets"], "verbs": [verb]});
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "rules": [rule],
+            "metadata": {"name": name, "labels": {"to": "all"}},
+        })
+    };
+    let mut all = role("all", "stale");
+    all["aggregationRule"] = json!({"clusterRoleSelectors": [{"matchLabels": {"to": "all"}}]});
+    let api = &cluster.world.api;
+    api.add(all);
+    api.add(role("reader", "get"));
+    api.add(role("maker", "create"));
+    let verbs = |api: &corral_runtime::testing::FakeApi| {
+        let roles = api.objects("/apis/rbac.authorization.k8s.io/v1/clusterroles");
+        let all = roles.iter().find(|role| role["metadata"]["name"] == "all");
+        let rules = all.and_then(|all| all["rules"].as_array().cloned());
+        let verbs = rules.unwrap_or_default();
+        let verbs = verbs.iter().map(|rule| rule["verbs"][0].clone());
+        verbs.collect::<Vec<_>>()
+    };
+    cluster
+        .wait_until(|api| verbs(api) == ["create", "get"])
+        .await;
+    api.remove("/apis/rbac.authorization.k8s.io/v1/clusterroles/maker");
+    cluster.wait_until(|api| verbs(api) == ["get"]).await;
+    let writes = api.recorded();
+    assert!(writes.iter().all(|write| write.method == "PATCH"));
+}

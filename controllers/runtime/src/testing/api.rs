@@ -89,6 +89,12 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("batch/v1", "CronJob", "cronjobs", true),
     ("coordination.k8s.io/v1", "Lease", "leases", true),
     (
+        "rbac.authorization.k8s.io/v1",
+        "ClusterRole",
+        "clusterroles",
+        false,
+    ),
+    (
         "discovery.k8s.io/v1",
         "EndpointSlice",
         "endpointslices",
