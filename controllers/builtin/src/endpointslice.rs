@@ -23,7 +23,7 @@ use crate::{ownership, pods, serviceaccount};
 /// Endpoints per slice: small enough that one pod's change is a small message.
 pub const ENDPOINTS_MAX: usize = 100;
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+pub const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 const MANAGER: &str = "endpointslice-controller.k8s.io";
 const HEADLESS: &str = "service.kubernetes.io/headless";
 const TRIGGER_TIME: &str = "endpoints.kubernetes.io/last-change-trigger-time";
@@ -155,7 +155,8 @@ fn endpoint(world: &World, pod: &Pod, address: String) -> Endpoint {
     }
 }
 
-fn group_of(slice: &EndpointSlice) -> Group {
+/// The kind of address of a slice and its ports.
+pub fn group_of(slice: &EndpointSlice) -> Group {
     let mut ports: Vec<_> = slice
         .ports
         .iter()

@@ -12,6 +12,7 @@ mod deployment;
 mod discovery;
 mod endpoints;
 mod endpointslice;
+mod endpointslicemirroring;
 mod garbagecollector;
 mod job;
 mod namespace;

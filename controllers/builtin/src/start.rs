@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::context::{ClientFactory, Context};
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
-    garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
+    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
     replicaset, rootca, serviceaccount,
 };
 
@@ -26,6 +26,7 @@ pub enum Name {
     CronJob,
     Endpoints,
     EndpointSlice,
+    EndpointSliceMirroring,
     Namespace,
     ServiceAccount,
     RootCa,
@@ -46,6 +47,7 @@ impl Name {
         Self::CronJob,
         Self::Endpoints,
         Self::EndpointSlice,
+        Self::EndpointSliceMirroring,
         Self::Namespace,
         Self::ServiceAccount,
         Self::RootCa,
@@ -120,6 +122,7 @@ pub async fn start(config: ControllersConfig) {
             Name::CronJob => cronjob::start(&context),
             Name::Endpoints => endpoints::start(&context),
             Name::EndpointSlice => endpointslice::start(&context),
+            Name::EndpointSliceMirroring => endpointslicemirroring::start(&context),
             Name::Namespace => namespace::start(&context),
             Name::ServiceAccount => serviceaccount::start(&context),
             Name::RootCa => match &config.root_ca {

@@ -72,3 +72,40 @@ async fn every_namespace_gets_an_account_and_the_certificate_back() {
         .merge(map, json!({"data": {"ca.crt": "forged"}}));
     cluster.wait_until(there).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_of_a_service_without_selector_are_mirrored() {
+    let cluster = Cluster::start(&[
+        Name::Endpoints,
+        Name::EndpointSlice,
+        Name::EndpointSliceMirroring,
+    ]);
+    let api = &cluster.world.api;
+    api.add(json!({
+        "apiVersion": "v1", "kind": "Service", "metadata": {"name": "db", "namespace": "ns"},
+        "spec": {"ports": [{"port": 5432}], "ipFamilies": ["IPv4"]},
+    }));
+    api.add(json!({
+        "apiVersion": "v1", "kind": "Endpoints", "metadata": {"name": "db", "namespace": "ns"},
+        "subsets": [{"addresses": [{"ip": "192.0.2.1"}], "ports": [{"port": 5432}]}],
+    }));
+    let addresses = |api: &corral_runtime::testing::FakeApi| {
+        let slices = api.objects("/apis/discovery.k8s.io/v1/endpointslices");
+        let endpoints = slices
+            .iter()
+            .flat_map(|slice| slice["endpoints"].as_array().cloned());
+        let addresses = endpoints.flatten().map(|e| e["addresses"][0].clone());
+        addresses.collect::<Vec<_>>()
+    };
+    cluster
+        .wait_until(|api| addresses(api) == ["192.0.2.1"])
+        .await;
+    let moved =
+        json!({"subsets": [{"addresses": [{"ip": "192.0.2.2"}], "ports": [{"port": 5433}]}]});
+    api.merge("/api/v1/namespaces/ns/endpoints/db", moved);
+    cluster
+        .wait_until(|api| addresses(api) == ["192.0.2.2"])
+        .await;
+    api.remove("/api/v1/namespaces/ns/endpoints/db");
+    cluster.wait_until(|api| addresses(api).is_empty()).await;
+}
