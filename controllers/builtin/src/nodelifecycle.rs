@@ -1,10 +1,12 @@
 //! Node lifecycle: a node that is not heard of becomes Unknown, is tainted, and after a while its pods are evicted.
 //!
 //! Hearing of a node means that its Lease or its Ready heart-beat changes, by our own clock; other machines' clocks
-//! are not trusted. When no node at all is ready the fault is more likely here than there, so nothing is evicted.
+//! are not trusted. Failing nodes are given up one after the other (`zones`); when no node at all is ready the fault is
+//! more likely here than there, so nothing is evicted.
 
 mod eviction;
 mod health;
+mod zones;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};
@@ -16,11 +18,12 @@ use corral_api::k8s::api::core::v1::{Node, NodeStatus, Pod, Taint};
 use corral_api::time::MicroTime;
 use corral_runtime::objects::Deletion;
 use corral_runtime::{
-    Action, Clock, Controller, Error, ObjectKey, Objects, Reconciler, Recorder, burst,
+    Action, Change, Clock, Controller, Error, ObjectKey, Objects, Reconciler, Recorder, burst,
 };
 use jiff::Timestamp;
 use serde_json::json;
 
+use self::zones::{Turn, Zones};
 use crate::context::Context;
 use crate::{ownership, pods};
 
@@ -37,8 +40,8 @@ pub struct World {
     /// When the node was last heard of, by our clock.
     pub heard: Timestamp,
     pub pods: Vec<Arc<Pod>>,
-    /// Whether any node of the cluster is ready.
-    pub any_ready: bool,
+    /// When the node may be given up, should it fail.
+    pub turn: Turn,
 }
 
 /// What is to be done.
@@ -46,6 +49,8 @@ pub struct World {
 pub struct Plan {
     pub status: Option<NodeStatus>,
     pub taints: Option<Vec<Taint>>,
+    /// Whether the taints give the node up, which others of its zone then wait for.
+    pub gives_up: bool,
     /// Pods whose Ready condition must not say True any longer.
     pub unready: Vec<Arc<Pod>>,
     pub evict: Vec<Arc<Pod>>,
@@ -61,7 +66,10 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         None
     };
     let ready = health::ready_of(status.as_ref().or(world.node.status.as_ref()));
-    let taints = health::taints(&world.node, ready, world.any_ready, now);
+    let given_up = health::is_given_up(&world.node);
+    let gives_up = !given_up && ready != "True" && world.turn == Turn::Now;
+    let stays_given_up = given_up && world.turn != Turn::Never;
+    let taints = health::taints(&world.node, ready, gives_up || stays_given_up, now);
     let present = world
         .node
         .spec
@@ -79,12 +87,17 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         .filter(|pod| pods::is_ready(pod) && !pods::is_terminal(pod))
         .collect();
     let wait = (!silent).then_some(silent_at);
+    let turn = match world.turn {
+        Turn::At(at) if ready != "True" && !given_up => Some(at),
+        _ => None,
+    };
     Plan {
         status,
         taints,
+        gives_up,
         unready,
         evict,
-        look_again: [wait, next].into_iter().flatten().min(),
+        look_again: [wait, next, turn].into_iter().flatten().min(),
     }
 }
 
@@ -104,6 +117,8 @@ struct Nodes {
     clock: Arc<dyn Clock>,
     /// Guards what was last seen of each node.
     seen: Mutex<HashMap<String, (Seen, Timestamp)>>,
+    /// Guards who of each zone is next.
+    zones: Arc<Mutex<Zones>>,
 }
 
 /// Starts the controller.
@@ -117,7 +132,18 @@ pub fn start(context: &Context) {
     pods.cache().add_index(BY_NODE, |pod| {
         pods::node_of(pod).map(Into::into).into_iter().collect()
     });
+    let zones = Arc::new(Mutex::new(Zones::default()));
+    let noted = Arc::clone(&zones);
     let controller = Controller::new("nodelifecycle")
+        .map(nodes.cache(), move |change| {
+            let (old, new) = match change {
+                Change::Applied { old, new } => (old.as_deref(), Some(&**new)),
+                Change::Deleted(last) => (Some(&**last), None),
+            };
+            let mut zones = noted.lock().expect("no panic while held");
+            let woken = zones.note(old, new);
+            woken.into_iter().map(ObjectKey::cluster).collect()
+        })
         .watch(nodes.cache())
         .map(leases.cache(), |change| {
             let meta = &change.latest().metadata;
@@ -141,6 +167,7 @@ pub fn start(context: &Context) {
         events: context.recorder(name),
         clock: Arc::clone(&context.clock),
         seen: Mutex::default(),
+        zones,
     };
     controller.run_planned(
         reconciler,
@@ -180,18 +207,20 @@ impl Reconciler for Nodes {
         };
         seen.insert(key.name.clone(), (now_seen, heard));
         drop(seen);
-        let any_ready = self
-            .nodes
-            .cache()
-            .list()
-            .iter()
-            .any(|node| health::ready_of(node.status.as_ref()) == "True");
+        let now = self.clock.now();
+        // One that is merely silent stands in line once its status says so.
+        let turn = if health::ready_of(node.status.as_ref()) != "True" {
+            let mut zones = self.zones.lock().expect("no panic while held");
+            zones.turn(&node, now)
+        } else {
+            Turn::Later
+        };
         let pods = self.pods.cache().by_index(BY_NODE, &key.name);
         Some(World {
             node,
             heard,
             pods,
-            any_ready,
+            turn,
         })
     }
 
@@ -212,6 +241,10 @@ impl Reconciler for Nodes {
                     ..(*node).clone()
                 })
                 .await?;
+        }
+        if plan.gives_up {
+            let mut zones = self.zones.lock().expect("no panic while held");
+            zones.take(&node, now);
         }
         if let Some(taints) = plan.taints {
             self.nodes

@@ -79,8 +79,16 @@ fn taint(key: &str, effect: &str, since: Option<Time>) -> Taint {
     }
 }
 
-/// The taints that the node shall have; nothing if it has them. Taints that are not ours stay as they are.
-pub fn taints(node: &Node, ready: &str, any_ready: bool, now: Timestamp) -> Option<Vec<Taint>> {
+/// Whether a node's pods are being driven away because it fails.
+pub fn is_given_up(node: &Node) -> bool {
+    let taints = node.spec.as_ref().and_then(|spec| spec.taints.as_ref());
+    let mut taints = taints.into_iter().flatten();
+    taints.any(|taint| taint.effect == "NoExecute" && is_ours(taint))
+}
+
+/// The taints that the node shall have; nothing if it has them. Taints that are not ours stay as they are. A node that
+/// fails drives its pods away only if it `gives_up`.
+pub fn taints(node: &Node, ready: &str, gives_up: bool, now: Timestamp) -> Option<Vec<Taint>> {
     let spec = node.spec.clone().unwrap_or_default();
     let present = spec.taints.unwrap_or_default();
     let mut wanted = Vec::new();
@@ -91,7 +99,7 @@ pub fn taints(node: &Node, ready: &str, any_ready: bool, now: Timestamp) -> Opti
     };
     if let Some(key) = cause {
         wanted.push(taint(key, "NoSchedule", None));
-        if any_ready {
+        if gives_up {
             wanted.push(taint(
                 key,
                 "NoExecute",

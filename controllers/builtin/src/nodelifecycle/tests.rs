@@ -23,12 +23,12 @@ fn pod(tolerations: Value) -> Arc<Pod> {
     })))
 }
 
-fn world(node: Node, heard: i64, pods: Vec<Arc<Pod>>, any_ready: bool) -> World {
+fn world(node: Node, heard: i64, pods: Vec<Arc<Pod>>, turn: Turn) -> World {
     World {
         node: Arc::new(node),
         heard: at(heard),
         pods,
-        any_ready,
+        turn,
     }
 }
 
@@ -42,7 +42,7 @@ fn applied(world: &World, plan: &Plan) -> World {
         node: Arc::new(node),
         heard: world.heard,
         pods: Vec::new(),
-        any_ready: world.any_ready,
+        turn: world.turn,
     }
 }
 
@@ -53,7 +53,7 @@ fn a_silent_node_becomes_unknown_and_its_pods_leave_when_their_toleration_ends()
     let stubborn = pod(json!([{"operator": "Exists"}]));
     let timid = pod(json!([]));
     let pods = vec![Arc::clone(&patient), stubborn, timid];
-    let silent = world(node("True", json!([])), 0, pods.clone(), true);
+    let silent = world(node("True", json!([])), 0, pods.clone(), Turn::Now);
     assert!(plan(&silent, at(49)).status.is_none());
     let first = plan(&silent, at(50));
     assert_eq!(health::ready_of(first.status.as_ref()), "Unknown");
@@ -73,17 +73,56 @@ fn a_silent_node_becomes_unknown_and_its_pods_leave_when_their_toleration_ends()
 
 #[test]
 fn nothing_is_evicted_while_no_node_is_ready() {
-    let silent = world(node("True", json!([])), 0, vec![pod(json!([]))], false);
+    let silent = world(
+        node("True", json!([])),
+        0,
+        vec![pod(json!([]))],
+        Turn::Never,
+    );
     let plan = plan(&silent, at(100));
     assert!(plan.evict.is_empty());
     assert_eq!(plan.taints.map(|taints| taints.len()), Some(1));
+}
+
+#[test]
+fn a_node_waits_for_its_turn_to_be_given_up_but_not_to_be_kept_free() {
+    let mut waiting = world(
+        node("False", json!([])),
+        100,
+        vec![pod(json!([]))],
+        Turn::At(at(107)),
+    );
+    let first = plan(&waiting, at(100));
+    assert!(first.evict.is_empty() && !first.gives_up);
+    assert_eq!(first.look_again, Some(at(107)));
+    let taints = first.taints.expect("no new pods come");
+    assert_eq!(
+        taints
+            .iter()
+            .map(|taint| taint.effect.as_str())
+            .collect::<Vec<_>>(),
+        ["NoSchedule"]
+    );
+    waiting.turn = Turn::Now;
+    let then = plan(&waiting, at(107));
+    assert!(then.gives_up && then.evict.len() == 1);
+    // Who is given up already changes the reason at once.
+    let given_up = json!([{"key": health::UNREACHABLE, "effect": "NoExecute", "timeAdded": at(0).to_string()}]);
+    let swapped = plan(
+        &world(node("False", given_up), 100, vec![], Turn::Later),
+        at(100),
+    );
+    assert!(!swapped.gives_up);
+    let taints = swapped.taints.expect("the other reason");
+    assert!(taints.iter().all(|taint| taint.key == health::NOT_READY) && taints.len() == 2);
 }
 
 proptest! {
     #[test]
     fn plans_settle_and_never_touch_foreign_taints(
         ready in prop_oneof![Just("True"), Just("False"), Just("Unknown")], heard in 0..100_i64,
-        any_ready in any::<bool>(), cordoned in any::<bool>(), stale in any::<bool>(),
+        turn in prop_oneof![Just(Turn::Never), Just(Turn::Later), Just(Turn::At(at(200))), Just(Turn::Now)],
+        cordoned in any::<bool>(), stale in any::<bool>(),
     ) {
         let mut taints = vec![json!({"key": "mine", "effect": "NoSchedule"})];
         if stale {
@@ -91,7 +130,7 @@ proptest! {
         }
         let mut node = node(ready, json!(taints));
         node.spec.get_or_insert_default().unschedulable = Some(cordoned);
-        let world = world(node, heard, Vec::new(), any_ready);
+        let world = world(node, heard, Vec::new(), turn);
         let first = plan(&world, at(100));
         let after = applied(&world, &first);
         let again = plan(&after, at(100));

@@ -151,3 +151,54 @@ async fn a_role_gathers_the_rules_of_others_and_follows_them() {
     let writes = api.recorded();
     assert!(writes.iter().all(|write| write.method == "PATCH"));
 }
+
+#[tokio::test(start_paused = true)]
+async fn failing_nodes_are_given_up_one_by_one_and_taken_back_when_none_is_left() {
+    let cluster = Cluster::start(&[Name::NodeLifecycle]);
+    let api = &cluster.world.api;
+    for n in 0..5 {
+        let ready = if n < 3 { "False" } else { "True" };
+        let conditions = json!([{"type": "Ready", "status": ready}]);
+        api.add(json!({
+            "apiVersion": "v1", "kind": "Node", "metadata": {"name": format!("n{n}")}, "spec": {},
+            "status": {"conditions": conditions},
+        }));
+    }
+    let given_up = |api: &FakeApi| {
+        let nodes = api.objects("/api/v1/nodes");
+        let taints = nodes
+            .iter()
+            .flat_map(|node| node["spec"]["taints"].as_array().cloned());
+        let driving = taints
+            .flatten()
+            .filter(|taint| taint["effect"] == "NoExecute");
+        let mut times: Vec<jiff::Timestamp> = driving
+            .map(|taint| {
+                taint["timeAdded"]
+                    .as_str()
+                    .expect("set")
+                    .parse()
+                    .expect("a time")
+            })
+            .collect();
+        times.sort();
+        times
+    };
+    // Three of five, all at once, are most of a small zone.
+    tokio::time::sleep(std::time::Duration::from_secs(20)).await;
+    assert!(
+        given_up(api).len() <= 2,
+        "the first may go before the others are known to fail"
+    );
+    api.add(json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": {"name": "n5"}, "spec": {},
+        "status": {"conditions": [{"type": "Ready", "status": "True"}]},
+    }));
+    cluster.wait_until(|api| given_up(api).len() == 3).await;
+    for pair in given_up(api).windows(2) {
+        let apart = pair[1].as_second() - pair[0].as_second();
+        assert!(apart >= 10, "{apart} s between two nodes of a zone");
+    }
+    // Nobody renews: in the end no node is ready, and the fault is taken to be ours.
+    cluster.wait_until(|api| given_up(api).is_empty()).await;
+}
