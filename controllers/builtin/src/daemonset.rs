@@ -3,22 +3,26 @@
 //! The scheduler places the pods: each names its node in a required node affinity. Revisions are told apart by the
 //! label `controller-revision-hash`.
 
+mod failures;
 mod placement;
 mod update;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
 use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use corral_api::k8s::api::core::v1::{Node, Pod};
 use corral_api::selector::LabelSelector;
+use corral_runtime::key::uid_of;
 use corral_runtime::objects::Deletion;
 use corral_runtime::{
-    Action, Cache, Change, Controller, Error, ObjectKey, Objects, Reconciler, Recorder, burst,
+    Action, Cache, Change, Clock, Controller, Error, ObjectKey, Objects, Reconciler, Recorder,
+    burst,
 };
 use jiff::Timestamp;
 
+use self::failures::{Failures, Waits};
 use crate::context::Context;
 use crate::deployment::template_hash;
 use crate::ownership::{self, Claims};
@@ -28,15 +32,14 @@ use crate::replicaset::{nonzero, number};
 pub const REVISION_HASH: &str = "controller-revision-hash";
 /// Pods made or deleted in one go.
 const BURST_MAX: usize = 250;
-/// A failed pod stays this long before it is replaced, so that a pod that always fails does not spin.
-const FAILED_PACE: std::time::Duration = std::time::Duration::from_secs(10);
-
 /// Everything that the plan may look at.
 #[derive(Debug)]
 pub struct World {
     pub set: Arc<DaemonSet>,
     pub nodes: Vec<Arc<Node>>,
     pub candidates: Vec<Arc<Pod>>,
+    /// Until when failed pods stay.
+    pub waits: Waits,
 }
 
 /// What is to be done.
@@ -46,8 +49,9 @@ pub struct Plan {
     /// The nodes that get a pod.
     pub create: Vec<String>,
     pub delete: Vec<Arc<Pod>>,
-    /// Of those, the ones that have failed.
+    /// Of those, the ones that have failed, and the ones that ended well, which a daemon does not do either.
     pub failed: Vec<Arc<Pod>>,
+    pub succeeded: Vec<Arc<Pod>>,
     pub hash: String,
     pub status: DaemonSetStatus,
     pub look_again: Option<Timestamp>,
@@ -82,6 +86,7 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
         create: Vec::new(),
         delete: Vec::new(),
         failed: Vec::new(),
+        succeeded: Vec::new(),
         hash,
         look_again: None,
     };
@@ -94,12 +99,15 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     if pods::is_deleted(&set.metadata) || selector.is_everything() {
         return plan;
     }
-    manage(&mut plan, &places, &spec, now);
+    manage(&mut plan, &places, &spec, &world.waits, now);
     if plan.create.is_empty() && plan.delete.is_empty() {
         update::plan(&mut plan, &places, &spec, now);
     }
     plan.create.truncate(BURST_MAX);
     plan.delete.truncate(BURST_MAX);
+    let goes = |pod: &Arc<Pod>| plan.delete.iter().any(|gone| Arc::ptr_eq(gone, pod));
+    plan.failed.retain(goes);
+    plan.succeeded.retain(goes);
     plan
 }
 
@@ -131,7 +139,7 @@ fn places(world: &World, spec: &DaemonSetSpec, claims: &Claims<Pod>) -> Vec<Plac
 }
 
 /// Sees to it that there is one pod where one is wanted and none where it may not stay.
-fn manage(plan: &mut Plan, places: &[Place], spec: &DaemonSetSpec, now: Timestamp) {
+fn manage(plan: &mut Plan, places: &[Place], spec: &DaemonSetSpec, waits: &Waits, now: Timestamp) {
     for place in places {
         let (ended, living): (Vec<_>, Vec<_>) = place
             .pods
@@ -149,17 +157,15 @@ fn manage(plan: &mut Plan, places: &[Place], spec: &DaemonSetSpec, now: Timestam
             continue;
         }
         for pod in ended.iter().filter(|pod| !pods::is_deleted(&pod.metadata)) {
-            let due = pod
-                .metadata
-                .creation_timestamp
-                .as_ref()
-                .map_or(now, |time| time.0 + FAILED_PACE);
-            if due <= now {
-                plan.delete.push(Arc::clone(pod));
-                plan.failed.push(Arc::clone(pod));
+            if pods::phase(pod) == "Succeeded" {
+                plan.succeeded.push(Arc::clone(pod));
+            } else if let Some(until) = waits.until(&place.name, now) {
+                plan.look_again = plan.look_again.into_iter().chain([until]).min();
+                continue;
             } else {
-                plan.look_again = Some(plan.look_again.map_or(due, |known| known.min(due)));
+                plan.failed.push(Arc::clone(pod));
             }
+            plan.delete.push(Arc::clone(pod));
         }
         if place.wanted && place.pods.is_empty() {
             plan.create.push(place.name.clone());
@@ -212,6 +218,9 @@ struct DaemonSets {
     nodes: Objects<Node>,
     pods: Objects<Pod>,
     events: Recorder,
+    clock: Arc<dyn Clock>,
+    /// Guards the last failures of all sets.
+    failures: Mutex<Failures>,
 }
 
 /// Starts the controller.
@@ -233,6 +242,8 @@ pub fn start(context: &Context) {
         nodes,
         pods,
         events: context.recorder(name),
+        clock: Arc::clone(&context.clock),
+        failures: Mutex::default(),
     };
     controller.run_planned(
         reconciler,
@@ -266,7 +277,11 @@ impl Reconciler for DaemonSets {
     fn observe(&self, key: &ObjectKey) -> Option<World> {
         let set = self.sets.get(key)?;
         let candidates = ownership::candidates(self.pods.cache(), &set.metadata);
+        let failures = self.failures.lock().expect("no panic while held");
+        let waits = failures.of(&failure_key(&set));
+        drop(failures);
         Some(World {
+            waits,
             set,
             nodes: self.nodes.cache().list(),
             candidates,
@@ -280,14 +295,7 @@ impl Reconciler for DaemonSets {
     async fn apply(&self, world: &World, plan: Plan, now: Timestamp) -> Result<Action, Error> {
         let set = &*world.set;
         ownership::apply_claims(&self.sets, set, &self.pods, &plan.claims).await?;
-        for pod in &plan.failed {
-            let (key, node) = (
-                ObjectKey::of(&pod.metadata),
-                placement::target(pod).unwrap_or_default(),
-            );
-            let text = format!("Found failed daemon pod {key} on node {node}, will try to kill it");
-            self.events.warning(set, "FailedDaemonPod", text);
-        }
+        self.tell_of_ended(set, &plan);
         let deleted = burst::each(&plan.delete, |pod| self.delete(set, pod)).await;
         let created = self.create(set, &plan.create, &plan.hash).await;
         if set.status.as_ref() != Some(&plan.status) {
@@ -305,7 +313,37 @@ impl Reconciler for DaemonSets {
     }
 }
 
+/// A changed set has not failed yet.
+fn failure_key(set: &DaemonSet) -> failures::Key {
+    let observed = set
+        .status
+        .as_ref()
+        .and_then(|status| status.observed_generation);
+    (uid_of(&set.metadata).to_owned(), observed.unwrap_or(0))
+}
+
 impl DaemonSets {
+    fn tell_of_ended(&self, set: &DaemonSet, plan: &Plan) {
+        let text = |pod: &Pod, how: &str, what: &str| {
+            let (key, node) = (
+                ObjectKey::of(&pod.metadata),
+                placement::target(pod).unwrap_or_default(),
+            );
+            format!("Found {how} daemon pod {key} on node {node}, will try to {what} it")
+        };
+        for pod in &plan.succeeded {
+            let text = text(pod, "succeeded", "delete");
+            self.events.normal(set, "SucceededDaemonPod", text);
+        }
+        let mut failures = self.failures.lock().expect("no panic while held");
+        for pod in &plan.failed {
+            let node = placement::target(pod).unwrap_or_default();
+            failures.note(&failure_key(set), node, self.clock.now());
+            let text = text(pod, "failed", "kill");
+            self.events.warning(set, "FailedDaemonPod", text);
+        }
+    }
+
     async fn create(
         &self,
         set: &DaemonSet,

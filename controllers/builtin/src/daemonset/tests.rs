@@ -30,6 +30,7 @@ struct Simulation {
     pods: Vec<Pod>,
     made: usize,
     clock: i64,
+    failures: Failures,
 }
 
 impl Simulation {
@@ -41,6 +42,7 @@ impl Simulation {
             pods: Vec::new(),
             made: 0,
             clock: 0,
+            failures: Failures::default(),
         }
     }
 
@@ -61,8 +63,14 @@ impl Simulation {
             set: Arc::new(self.set.clone()),
             nodes: self.nodes.clone(),
             candidates,
+            waits: self.failures.of(&failure_key(&self.set)),
         };
         let plan = plan(&world, at(self.clock));
+        for pod in &plan.failed {
+            let node = placement::target(pod).expect("daemons name their node");
+            self.failures
+                .note(&failure_key(&self.set), node, at(self.clock));
+        }
         let busy = !plan.create.is_empty() || !plan.delete.is_empty();
         self.pods.retain(|pod| {
             !plan
@@ -179,4 +187,52 @@ fn taints_keep_pods_away_or_drive_them_off() {
     sim.nodes[1] = node(1, json!([{"key": "k", "effect": "NoExecute"}]));
     sim.settle();
     assert_eq!(sim.pods.len(), 1);
+}
+
+#[test]
+fn a_pod_that_always_fails_is_replaced_ever_more_slowly() {
+    let mut sim = Simulation::new(json!({}), 2);
+    let mut made = Vec::new();
+    for _ in 0..600 {
+        let before = sim.made;
+        sim.step();
+        if sim.made > before {
+            made.push(sim.clock);
+        }
+        for pod in &mut sim.pods {
+            let phase = if placement::target(pod) == Some("n0") {
+                "Failed"
+            } else {
+                "Running"
+            };
+            pod.status = Some(serde_json::from_value(json!({"phase": phase})).expect("a status"));
+        }
+    }
+    // Each step takes a second: one to delete, one to make anew.
+    let pauses: Vec<_> = made.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert_eq!(pauses, [2, 2, 2, 4, 8, 16, 32, 64, 128, 256]);
+    sim.set
+        .status
+        .as_mut()
+        .expect("has one")
+        .observed_generation = Some(1);
+    sim.set.metadata.generation = Some(2);
+    sim.step();
+    let before = sim.made;
+    sim.step();
+    sim.step();
+    assert_eq!(sim.made, before + 1, "a changed set begins anew");
+}
+
+#[test]
+fn a_pod_that_ends_well_is_replaced_at_once() {
+    let mut sim = Simulation::new(json!({}), 1);
+    for _ in 0..10 {
+        sim.step();
+        for pod in &mut sim.pods {
+            pod.status =
+                Some(serde_json::from_value(json!({"phase": "Succeeded"})).expect("a status"));
+        }
+    }
+    assert_eq!(sim.made, 5);
 }
