@@ -10,7 +10,7 @@
 //!        ▲                                                                     │
 //!        └── sandbox lost                    restart with back-off ◀── ended ──┤
 //!                                                                              ▼
-//!  Delete ◀── Teardown ◀── sidecars stopped, last first ◀── main containers stopped (preStop, TERM, KILL)
+//! Release ◀── Teardown ◀── sidecars stopped, last first ◀── main containers stopped (preStop, TERM, KILL)
 //! ```
 //!
 //! Reading order: this file (types and events), [`admission`], [`advance`], [`status`] (what the API shows), [`backoff`].
@@ -91,8 +91,9 @@ pub enum Teardown {
     Running,
     /// Nothing of it is left but its logs.
     Done,
-    /// The API was asked to delete the object.
-    Deleted,
+    /// Only the object is left: it goes as soon as it shows how the pod ended.
+    #[serde(alias = "Deleted")]
+    Released,
 }
 
 /// What part a container plays.
@@ -341,8 +342,6 @@ pub enum Effect {
     },
     /// Remove containers, network, namespaces and volumes.
     Teardown,
-    /// Delete the object from the API at once.
-    DeleteObject,
     /// Tell people.
     Record {
         /// `Warning` instead of `Normal`.
@@ -579,7 +578,7 @@ fn take(
         Event::ObjectGone => {
             begin_ending(state, now + container_grace(spec), now, None);
             if state.teardown == Teardown::Done {
-                state.teardown = Teardown::Deleted;
+                state.teardown = Teardown::Released;
             }
         }
     }

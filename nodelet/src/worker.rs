@@ -166,7 +166,7 @@ impl Worker {
 
     /// Nothing is left to do, here or at the API server.
     fn finished(&self) -> bool {
-        self.gone && matches!(self.state.teardown, Teardown::Done | Teardown::Deleted)
+        self.gone && matches!(self.state.teardown, Teardown::Done | Teardown::Released)
     }
 
     fn updated(&mut self) {
@@ -194,7 +194,7 @@ impl Worker {
         if self.state.teardown == Teardown::Running {
             self.state.teardown = Teardown::No;
         }
-        if self.state.teardown == Teardown::Deleted {
+        if self.state.teardown == Teardown::Released {
             self.state.teardown = Teardown::Done;
         }
         if let Sandbox::Creating(failures) = self.state.sandbox {
@@ -404,10 +404,6 @@ impl Worker {
                     Some(Event::TornDown)
                 });
             }
-            Effect::DeleteObject => self.report(async move {
-                publish::delete(&node, &pod).await;
-                None
-            }),
             Effect::Record {
                 warning,
                 reason,

@@ -105,7 +105,7 @@ impl From<crate::images::Error> for Trouble {
 fn used_names(views: &Views) -> Vec<String> {
     let mut names = Vec::new();
     for view in views.all() {
-        if matches!(view.state.teardown, Teardown::Done | Teardown::Deleted) {
+        if matches!(view.state.teardown, Teardown::Done | Teardown::Released) {
             continue;
         }
         let spec = view.pod.spec.as_ref();

@@ -24,7 +24,7 @@ pub fn advance(
     notice_refusal(state, spec, now, effects);
     notice_deadline(state, spec, now);
     if state.teardown != Teardown::No {
-        return finish(state, pod, effects);
+        return finish(state, pod);
     }
     if state.ending.is_some() || outcome(state, spec).is_some() {
         return wind_down(state, spec, now, effects);
@@ -314,9 +314,8 @@ fn wind_down(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &mut Ve
     }
 }
 
-fn finish(state: &mut State, pod: &Pod, effects: &mut Vec<Effect>) {
+fn finish(state: &mut State, pod: &Pod) {
     if state.teardown == Teardown::Done && pod.metadata.deletion_timestamp.is_some() {
-        state.teardown = Teardown::Deleted;
-        effects.push(Effect::DeleteObject);
+        state.teardown = Teardown::Released;
     }
 }

@@ -8,7 +8,7 @@ use corral_api::time::Time;
 use jiff::Timestamp;
 
 use super::advance::{outcome, restarts};
-use super::{ContainerState, EVICTED, Ended, Phase, Role, Sandbox, State};
+use super::{ContainerState, EVICTED, Ended, Phase, Role, Sandbox, State, Teardown};
 use crate::runtime::spec::resources::qos;
 
 /// The conditions that the node owns; others on the object are kept as they are.
@@ -69,7 +69,10 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
             .collect()
     };
     let rejected = state.ending.as_ref().is_some_and(|ending| ending.rejected);
-    let init = statuses(init);
+    let (mut init, mut main) = (statuses(init), statuses(main));
+    if matches!(phase, "Succeeded" | "Failed") {
+        conclude(&mut init, &mut main);
+    }
     PodStatus {
         phase: Some(phase.to_owned()),
         reason: failure.as_ref().map(|(reason, _)| reason.clone()),
@@ -87,10 +90,73 @@ pub fn status(state: &State, pod: &Pod, host_ips: &[String], now: Timestamp) -> 
             .filter(|ips: &Vec<_>| !ips.is_empty()),
         start_time: Some(seconds(state.start_time)),
         init_container_statuses: Some(init).filter(|list| !rejected && !list.is_empty()),
-        container_statuses: Some(statuses(main)).filter(|_| !rejected),
+        container_statuses: Some(main).filter(|_| !rejected),
         qos_class: Some(qos(&spec).name().to_owned()),
         observed_generation: pod.metadata.generation,
         ..PodStatus::default()
+    }
+}
+
+/// Whether the object shows already how a pod ended of which this node has no other record.
+pub fn settled(state: &State, pod: &Pod) -> bool {
+    let shown = pod.status.as_ref();
+    let over = matches!(
+        shown.and_then(|status| status.phase.as_deref()),
+        Some("Succeeded" | "Failed")
+    );
+    let untouched = state
+        .containers
+        .iter()
+        .all(|container| container.attempt == 0);
+    over && untouched && state.teardown != Teardown::No
+}
+
+/// Nothing of a pod that is over waits any longer: what should have run and did not, failed. Containers whose turn had
+/// not come by then stay as they are.
+fn conclude(init: &mut [ContainerStatus], main: &mut [ContainerStatus]) {
+    let waits = |status: &ContainerStatus| {
+        status
+            .state
+            .as_ref()
+            .is_some_and(|state| state.waiting.is_some())
+    };
+    let ended = |state: &Option<WireState>| {
+        state
+            .as_ref()
+            .and_then(|state| state.terminated.clone())
+            .map(|terminated| terminated.exit_code)
+    };
+    let tried = |status: &ContainerStatus| !waits(status) || ended(&status.last_state).is_some();
+    let initialized = match init.last() {
+        None => true,
+        Some(last) => {
+            main.iter().any(tried)
+                || ended(&last.state) == Some(0)
+                || ended(&last.last_state) == Some(0)
+        }
+    };
+    let reached = init
+        .iter()
+        .rposition(tried)
+        .map_or(init.len().min(1), |last| last + 1);
+    let main = main.iter_mut().filter(|_| initialized);
+    for status in init[..reached].iter_mut().chain(main) {
+        if waits(status) {
+            status.state = Some(unknown());
+        }
+    }
+}
+
+fn unknown() -> WireState {
+    let terminated = ContainerStateTerminated {
+        exit_code: 137,
+        reason: Some("ContainerStatusUnknown".to_owned()),
+        message: Some("The container could not be located when the pod was terminated".to_owned()),
+        ..ContainerStateTerminated::default()
+    };
+    WireState {
+        terminated: Some(terminated),
+        ..WireState::default()
     }
 }
 

@@ -12,7 +12,8 @@ use tokio::sync::watch;
 
 use super::PodView;
 use crate::node::{Node, uid};
-use crate::pod::status::status;
+use crate::pod::Teardown;
+use crate::pod::status::{settled, status};
 
 /// The wait after a failed write; it doubles up to [`RETRY_MAX`].
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -28,7 +29,8 @@ const CLEARED: [&str; 4] = [
     "initContainerStatuses",
 ];
 
-/// Keeps the status of a pod's object what the machine says, until the object or the worker is gone.
+/// Keeps the status of a pod's object what the machine says, until the object or the worker is gone. The object of a pod
+/// that was taken apart is deleted here too: whoever watches must see first how its containers ended.
 pub async fn run(
     node: Arc<Node>,
     mut view: watch::Receiver<PodView>,
@@ -44,13 +46,18 @@ pub async fn run(
         };
         let current = newer(base.take(), watched);
         let wanted = status(&state, &current, &host_ips, Timestamp::now());
-        let outcome = match same(&wanted, current.status.as_ref()) {
+        let told = same(&wanted, current.status.as_ref()) || settled(&state, &current);
+        let outcome = match told {
             true => Ok(None),
             false => write(&node, &current, &wanted).await.map(Some),
         };
         match outcome {
             Ok(written) => {
-                base = Some(written.map_or(current, Arc::new));
+                let current = written.map_or(current, Arc::new);
+                if state.teardown == Teardown::Released {
+                    return delete(&node, &current).await;
+                }
+                base = Some(current);
                 delay = RETRY_FIRST;
                 // A status can also change by time alone (a back-off that is over); the worker ticks then.
                 if view.changed().await.is_err() {
@@ -142,7 +149,7 @@ async fn fetch(node: &Node, pod: &Pod) -> Option<Arc<Pod>> {
 }
 
 /// Deletes the object of a pod that has been taken apart. Repeated until the server agrees or the object is gone.
-pub(super) async fn delete(node: &Node, pod: &Pod) {
+async fn delete(node: &Node, pod: &Pod) {
     let api = pods(node, pod);
     let name = pod.metadata.name.clone().unwrap_or_default();
     let parameters = DeleteParams {

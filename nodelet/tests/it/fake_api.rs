@@ -26,6 +26,8 @@ struct Inner {
     version: u64,
     /// By resource and name; one namespace is enough.
     objects: BTreeMap<(String, String), Value>,
+    /// What clients wrote, in order: method, resource and name, and the object after it (before it, of a delete).
+    writes: Vec<(Method, String, Value)>,
 }
 
 impl FakeApi {
@@ -54,6 +56,16 @@ impl FakeApi {
             .cloned()
     }
 
+    /// The writes that clients made to an object, in order, with what was then there.
+    pub fn writes(&self, resource: &str, name: &str) -> Vec<(Method, Value)> {
+        let key = format!("{resource}/{name}");
+        let inner = self.inner.lock().expect("lock");
+        let writes = inner.writes.iter().filter(|(_, of, _)| *of == key);
+        writes
+            .map(|(method, _, object)| (method.clone(), object.clone()))
+            .collect()
+    }
+
     pub fn all(&self, resource: &str) -> Vec<Value> {
         let inner = self.inner.lock().expect("lock");
         let objects = inner.objects.iter();
@@ -65,7 +77,7 @@ impl FakeApi {
 
     pub fn put(&self, resource: &str, name: &str, object: Value) -> Value {
         let mut inner = self.inner.lock().expect("lock");
-        self.store(&mut inner, resource, name, object)
+        self.store(&mut inner, None, resource, name, object)
     }
 
     /// Changes an object that is there, as one step; the closure says whether the change is meant.
@@ -75,13 +87,30 @@ impl FakeApi {
         name: &str,
         change: impl FnOnce(&mut Value) -> bool,
     ) -> Option<Value> {
+        self.change_as(None, resource, name, change)
+    }
+
+    fn change_as(
+        &self,
+        client: Option<Method>,
+        resource: &str,
+        name: &str,
+        change: impl FnOnce(&mut Value) -> bool,
+    ) -> Option<Value> {
         let mut inner = self.inner.lock().expect("lock");
         let key = (resource.to_owned(), name.to_owned());
         let mut object = inner.objects.get(&key)?.clone();
-        change(&mut object).then(|| self.store(&mut inner, resource, name, object))
+        change(&mut object).then(|| self.store(&mut inner, client, resource, name, object))
     }
 
-    fn store(&self, inner: &mut Inner, resource: &str, name: &str, mut object: Value) -> Value {
+    fn store(
+        &self,
+        inner: &mut Inner,
+        client: Option<Method>,
+        resource: &str,
+        name: &str,
+        mut object: Value,
+    ) -> Value {
         inner.version += 1;
         object["metadata"]["resourceVersion"] = json!(inner.version.to_string());
         if object["metadata"]["uid"].is_null() {
@@ -94,13 +123,14 @@ impl FakeApi {
             "ADDED"
         };
         inner.objects.insert(key, object.clone());
+        inner.wrote(client, resource, name, &object);
         let _ = self
             .events
             .send((resource.to_owned(), json!({"type": kind, "object": object})));
         object
     }
 
-    pub fn remove(&self, resource: &str, name: &str) -> Option<Value> {
+    fn remove(&self, client: Method, resource: &str, name: &str) -> Option<Value> {
         let mut inner = self.inner.lock().expect("lock");
         inner.version += 1;
         let version = inner.version.to_string();
@@ -108,6 +138,7 @@ impl FakeApi {
             .objects
             .remove(&(resource.to_owned(), name.to_owned()))?;
         object["metadata"]["resourceVersion"] = json!(version);
+        inner.wrote(Some(client), resource, name, &object);
         let _ = self.events.send((
             resource.to_owned(),
             json!({"type": "DELETED", "object": object}),
@@ -142,7 +173,7 @@ impl FakeApi {
                 found(Some(self.put(resource, &name, body)))
             }
             (Method::PATCH, Some(name)) => self.patch(resource, name, body),
-            (Method::DELETE, Some(name)) => found(self.remove(resource, name)),
+            (Method::DELETE, Some(name)) => found(self.remove(Method::DELETE, resource, name)),
             _ => found(None),
         }
     }
@@ -193,7 +224,7 @@ impl FakeApi {
     fn patch(&self, resource: &str, name: &str, patch: Value) -> Answer {
         let version = &patch["metadata"]["resourceVersion"];
         let mut conflict = false;
-        let patched = self.change(resource, name, |object| {
+        let patched = self.change_as(Some(Method::PATCH), resource, name, |object| {
             conflict = !version.is_null() && *version != object["metadata"]["resourceVersion"];
             if !conflict {
                 merge(object, &patch);
@@ -207,6 +238,15 @@ impl FakeApi {
             );
         }
         found(patched)
+    }
+}
+
+impl Inner {
+    fn wrote(&mut self, client: Option<Method>, resource: &str, name: &str, object: &Value) {
+        if let Some(method) = client {
+            let key = format!("{resource}/{name}");
+            self.writes.push((method, key, object.clone()));
+        }
     }
 }
 

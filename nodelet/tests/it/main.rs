@@ -1,6 +1,7 @@
 //! A real agent with real shims and containers against an API server made of a map. Needs root; cleans up.
 
 mod disk;
+mod ending;
 mod fake_api;
 mod fields;
 mod images;
