@@ -4,16 +4,18 @@
 //! /corral-<cluster>/            this node's pods
 //!   shims/                      the shims themselves
 //!   pod<uid>/                   limits of the pod
-//!     <container>/              made and removed by the runtime
+//!     <container>/              limits set by the runtime
 //! ```
 //!
-//! Works on v1 (one tree per controller) and v2. Container cgroups are libcontainer's work; this module makes and
-//! removes the parents and reads usage.
+//! Works on v1 (one tree per controller) and v2. Entering container cgroups and limiting them is libcontainer's work;
+//! this module makes and removes what is needed around it and reads usage.
 
 use std::io;
 use std::path::PathBuf;
 
 use corral_shim::cgroup::{Hierarchy, controllers, directory, field, hierarchy};
+
+use crate::runtime::spec::cgroup::View;
 
 /// The scheduler's period for CPU quotas, in microseconds; the kernel's default.
 pub const CPU_PERIOD: u64 = 100_000;
@@ -95,6 +97,31 @@ impl Cgroups {
             }
         }
         apply(hierarchy, &path, limits)
+    }
+
+    /// Makes what a container will see of its cgroup: on v1 its directories, which must be there to be mounted.
+    pub fn prepare_container(&self, uid: &str, id: &str) -> io::Result<View> {
+        let hierarchy = hierarchy();
+        if hierarchy == Hierarchy::V2 {
+            return Ok(View::V2);
+        }
+        let path = self.container(uid, id);
+        let mut shown = Vec::new();
+        for controller in controllers(hierarchy) {
+            // A tree for names only; the runtime does not put containers there.
+            if controller == "systemd" {
+                continue;
+            }
+            let target = directory(hierarchy, &controller, &path);
+            std::fs::create_dir_all(&target)?;
+            shown.push((controller, target));
+        }
+        Ok(View::V1(shown))
+    }
+
+    /// Removes what is left of an ended container's cgroup.
+    pub fn remove_container(&self, uid: &str, id: &str) -> io::Result<()> {
+        self.remove(&self.container(uid, id))
     }
 
     /// Moves a shim out of the agent's cgroup. Not vital: failing leaves the shim where it was started.

@@ -1,9 +1,10 @@
 //! From a pod's container and its image to the OCI runtime specification. Pure: everything it needs is passed in.
 //!
 //! Reading order: [`build`], then [`user`] (who runs), [`capabilities`], [`resources`] (cgroup limits and sums),
-//! [`hostname`], [`expand`] (`$(VAR)`).
+//! [`cgroup`] (what is seen of them), [`hostname`], [`expand`] (`$(VAR)`).
 
 pub mod capabilities;
+pub mod cgroup;
 pub mod expand;
 pub mod hostname;
 pub mod resources;
@@ -135,6 +136,8 @@ pub struct Input<'a> {
     pub shm: Option<&'a Path>,
     /// The cgroup path.
     pub cgroup: String,
+    /// What the container sees of it.
+    pub cgroup_view: &'a cgroup::View,
     /// The node's memory, for OOM scores.
     pub node_memory: i64,
     /// Devices for privileged containers.
@@ -205,7 +208,7 @@ pub fn build(input: &Input<'_>) -> Result<Value, Error> {
     };
     let mut linux = json!({
         "cgroupsPath": input.cgroup,
-        "namespaces": namespaces(spec, input.namespaces),
+        "namespaces": namespaces(spec, input.namespaces, input.cgroup_view.namespaced(privileged)),
         "resources": resources::container_resources(input.container, privileged),
         "rootfsPropagation": propagation(input),
     });
@@ -214,9 +217,15 @@ pub fn build(input: &Input<'_>) -> Result<Value, Error> {
     }
     if privileged {
         linux["devices"] = input.devices.iter().map(device).collect();
-    } else if context.proc_mount.as_deref() != Some("Unmasked") {
-        linux["maskedPaths"] = json!(MASKED_PATHS);
-        linux["readonlyPaths"] = json!(READONLY_PATHS);
+    } else {
+        let mut read_only = Vec::new();
+        if context.proc_mount.as_deref() != Some("Unmasked") {
+            linux["maskedPaths"] = json!(MASKED_PATHS);
+            read_only.extend(READONLY_PATHS);
+        }
+        let view = Some(input.cgroup_view).filter(|_| shows_cgroup(input));
+        read_only.extend(view.and_then(|view| view.sealed(privileged)));
+        linux["readonlyPaths"] = json!(read_only);
     }
     let read_only = input.rootfs_read_only || context.read_only_root_filesystem.unwrap_or(false);
     Ok(json!({
@@ -382,8 +391,11 @@ fn propagation(input: &Input<'_>) -> &'static str {
     }
 }
 
-fn namespaces(spec: &PodSpec, paths: &Namespaces) -> Value {
+fn namespaces(spec: &PodSpec, paths: &Namespaces, cgroup: bool) -> Value {
     let mut list = vec![json!({"type": "mount"})];
+    if cgroup {
+        list.push(json!({"type": "cgroup"}));
+    }
     if !spec.host_pid.unwrap_or(false) {
         list.push(match &paths.pid {
             Some(path) => json!({"type": "pid", "path": path}),
@@ -438,13 +450,20 @@ fn device(node: &DeviceNode) -> Value {
     })
 }
 
+fn taken(input: &Input<'_>, path: &str) -> bool {
+    let mut mounts = input.mounts.iter();
+    mounts.any(|mount| mount.destination.trim_end_matches('/') == path)
+}
+
+/// A pod that brings the file system itself (or all of `/sys`) sees its own.
+fn shows_cgroup(input: &Input<'_>) -> bool {
+    !["/sys", "/sys/fs", cgroup::PATH]
+        .iter()
+        .any(|path| taken(input, path))
+}
+
 fn mounts(input: &Input<'_>, privileged: bool) -> Vec<Value> {
-    let taken = |path: &str| {
-        input
-            .mounts
-            .iter()
-            .any(|mount| mount.destination.trim_end_matches('/') == path)
-    };
+    let taken = |path: &str| taken(input, path);
     let sys = if privileged { "rw" } else { "ro" };
     let mut list: Vec<Value> = input.base_mounts.to_vec();
     let kernel = [
@@ -485,6 +504,9 @@ fn mounts(input: &Input<'_>, privileged: bool) -> Vec<Value> {
         if !taken(destination) {
             list.push(json!({"destination": destination, "type": kind, "source": source, "options": options}));
         }
+    }
+    if shows_cgroup(input) {
+        list.extend(input.cgroup_view.mounts(privileged));
     }
     if let (Some(shm), false) = (input.shm, taken("/dev/shm")) {
         list.push(json!({"destination": "/dev/shm", "type": "bind", "source": shm, "options": ["rbind", "rw"]}));

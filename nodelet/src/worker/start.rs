@@ -130,6 +130,7 @@ async fn remove_earlier(node: &Node, pod: &Pod, name: &str, id: &str) {
             tracing::debug!(pod = uid, id = old, %error, "an earlier instance was not removed");
         }
         unmount_root(&entry.path());
+        let _ = node.cgroups.remove_container(&uid, &old);
         let _ = std::fs::remove_dir_all(entry.path());
     }
     let logs = node.log_path(&uid, name, 0);
@@ -197,6 +198,10 @@ async fn try_start(
         .and_then(|context| context.privileged)
         .unwrap_or(false);
     let cgroup = node.cgroups.container(&uid, id);
+    let view = node
+        .cgroups
+        .prepare_container(&uid, id)
+        .map_err(|error| create(error.to_string()))?;
     let resolver = node.network.resolver();
     let hostname = hostname::of_kernel(pod, &resolver.domain).map_err(|error| config(&error))?;
     let oci = spec::build(&Input {
@@ -213,6 +218,7 @@ async fn try_start(
         namespaces: &namespaces,
         shm: Some(shm.as_path()).filter(|_| namespaces.ipc.is_some()),
         cgroup: cgroup.clone(),
+        cgroup_view: &view,
         node_memory: node.capacity.memory,
         devices: &if privileged {
             crate::machine::devices()

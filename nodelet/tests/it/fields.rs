@@ -50,6 +50,44 @@ async fn safe_sysctls_are_set_and_others_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn containers_see_their_own_cgroup() {
+    let scenario = Scenario::new("cgroup").await;
+    let v1 = corral_shim::cgroup::hierarchy() == corral_shim::cgroup::Hierarchy::V1;
+    let (limit, inside) = match v1 {
+        true => ("memory/memory.limit_in_bytes", "memory/mine"),
+        false => ("memory.max", "mine"),
+    };
+    let script = format!(
+        "cd /sys/fs/cgroup; cat {limit}; mkdir {inside} && echo made && rmdir {inside}; \
+         mkdir top 2>/dev/null && echo top && rmdir top; echo end"
+    );
+    let mut limited = shell(&script);
+    limited["resources"] = json!({"limits": {"memory": "64Mi"}});
+    let mut privileged = limited.clone();
+    privileged["securityContext"] = json!({"privileged": true});
+    if !v1 {
+        // It sees the machine's own tree, whose root has no limit.
+        privileged["command"] = json!(["/bin/sh", "-c", script.replace("cat", "echo 67108864")]);
+    }
+    for (name, container) in [("plain", limited), ("privileged", privileged)] {
+        scenario.create(pod(
+            name,
+            json!({"restartPolicy": "Never", "containers": [container]}),
+        ));
+        scenario
+            .wait_for(name, |pod| pod["status"]["phase"] == "Succeeded")
+            .await;
+        let log = scenario.log(name, "c", 0);
+        assert!(log.contains("F 67108864\n"), "{log}");
+        assert_eq!(log.contains("F made\n"), name == "privileged", "{log}");
+        assert!(!log.contains("F top\n") || name == "privileged", "{log}");
+        scenario.delete(name, 0);
+        scenario.wait_gone(name).await;
+    }
+    scenario.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_pod_has_the_name_that_it_asks_for() {
     let scenario = Scenario::new("names").await;
     let script =

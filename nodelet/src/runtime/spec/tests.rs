@@ -48,6 +48,7 @@ fn spec_of(pod: &Pod, image: &ImageConfig, env: &[(String, String)]) -> Result<V
         },
         shm: Some(Path::new("/shm")),
         cgroup: "/corral-x/podu/c".into(),
+        cgroup_view: &cgroup::View::V2,
         node_memory: 1 << 30,
         devices: &[],
         localhost_profile: None,
