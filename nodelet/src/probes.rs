@@ -22,6 +22,10 @@ const OUTPUT_LEN_MAX: usize = 10 << 10;
 /// How long a lifecycle hook over HTTP may take; Kubernetes leaves it to the grace period, a connection needs an end.
 const HOOK_HTTP_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// How probes and hooks introduce themselves.
+const PROBE_AGENT: &str = "kube-probe/1.36";
+const HOOK_AGENT: &str = "kube-lifecycle/1.36";
+
 /// What a probe is aimed at.
 #[derive(Clone)]
 pub struct Target {
@@ -123,7 +127,10 @@ impl Target {
         if let Some(exec) = &probe.exec {
             self.exec(exec).await
         } else if let Some(http) = &probe.http_get {
-            self.http(http, timeout).await
+            match self.http(http, PROBE_AGENT, timeout).await? {
+                200..=399 => Ok(()),
+                status => Err(format!("HTTP probe failed with statuscode: {status}")),
+            }
         } else if let Some(tcp) = &probe.tcp_socket {
             self.tcp(tcp).await
         } else if let Some(grpc) = &probe.grpc {
@@ -138,7 +145,9 @@ impl Target {
         if let Some(exec) = &handler.exec {
             self.exec(exec).await
         } else if let Some(http) = &handler.http_get {
-            self.http(http, HOOK_HTTP_TIMEOUT).await
+            // That there was an answer is enough, as for kubelets; a probe is what looks at the status.
+            let answer = self.http(http, HOOK_AGENT, HOOK_HTTP_TIMEOUT).await;
+            answer.map(drop)
         } else if let Some(sleep) = &handler.sleep {
             tokio::time::sleep(Duration::from_secs(
                 u64::try_from(sleep.seconds).unwrap_or(0),
@@ -156,6 +165,7 @@ impl Target {
         let spec = ExecSpec {
             command: action.command.clone().unwrap_or_default(),
             stdout: true,
+            stderr: true,
             kill_on_drop: true,
             ..ExecSpec::default()
         };
@@ -164,15 +174,8 @@ impl Target {
             .exec(&self.uid, &self.id, &spec)
             .await
             .map_err(|error| error.to_string())?;
-        let mut output = Vec::new();
-        if let Some(stdout) = session.stdout {
-            let reader = crate::streams::reader(stdout).map_err(|error| error.to_string())?;
-            let mut bounded = reader.take(OUTPUT_LEN_MAX as u64);
-            let _ = bounded.read_to_end(&mut output).await;
-            // Past the bound the output is read and dropped: a full pipe would hold the command up.
-            let mut rest = bounded.into_inner();
-            let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
-        }
+        let (stdout, stderr) = tokio::join!(drain(session.stdout), drain(session.stderr));
+        let output = [stdout?, stderr?].concat();
         match session.exit.await {
             Ok(exit) if exit.code == 0 => Ok(()),
             Ok(_) => Err(String::from_utf8_lossy(&output).trim().to_owned()),
@@ -217,7 +220,13 @@ impl Target {
         self.connect(action.host.as_deref(), port).await.map(drop)
     }
 
-    async fn http(&self, action: &HTTPGetAction, timeout: Duration) -> Result<(), String> {
+    /// The status of the answer.
+    async fn http(
+        &self,
+        action: &HTTPGetAction,
+        agent: &str,
+        timeout: Duration,
+    ) -> Result<u16, String> {
         let path = action
             .path
             .clone()
@@ -233,7 +242,7 @@ impl Target {
         let scheme = if https { "https" } else { "http" };
         let attempt = async {
             let (stream, shown) = self.connect(action.host.as_deref(), port).await?;
-            let request = http_request(action, &path, &shown);
+            let request = http_request(action, agent, &path, &shown);
             let status = if https {
                 let stream = crate::server::tls::connect_unverified(stream)
                     .await
@@ -242,12 +251,7 @@ impl Target {
             } else {
                 exchange(stream, &request).await
             };
-            let status =
-                status.map_err(|error| format!("Get \"{scheme}://{shown}{path}\": {error}"))?;
-            match status {
-                200..=399 => Ok(()),
-                status => Err(format!("HTTP probe failed with statuscode: {status}")),
-            }
+            status.map_err(|error| format!("Get \"{scheme}://{shown}{path}\": {error}"))
         };
         tokio::time::timeout(timeout, attempt)
             .await
@@ -266,6 +270,19 @@ impl Target {
     }
 }
 
+/// The beginning of a command's output, when it has ended.
+async fn drain(pipe: Option<std::os::fd::OwnedFd>) -> Result<Vec<u8>, String> {
+    let mut output = Vec::new();
+    let Some(pipe) = pipe else { return Ok(output) };
+    let reader = crate::streams::reader(pipe).map_err(|error| error.to_string())?;
+    let mut bounded = reader.take(OUTPUT_LEN_MAX as u64);
+    let _ = bounded.read_to_end(&mut output).await;
+    // Past the bound the output is read and dropped: a full pipe would hold the command up.
+    let mut rest = bounded.into_inner();
+    let _ = tokio::io::copy(&mut rest, &mut tokio::io::sink()).await;
+    Ok(output)
+}
+
 fn reason(error: &std::io::Error) -> String {
     match error.kind() {
         std::io::ErrorKind::ConnectionRefused => "connection refused".into(),
@@ -273,7 +290,7 @@ fn reason(error: &std::io::Error) -> String {
     }
 }
 
-fn http_request(action: &HTTPGetAction, path: &str, host: &str) -> String {
+fn http_request(action: &HTTPGetAction, agent: &str, path: &str, host: &str) -> String {
     let headers = action.http_headers.clone().unwrap_or_default();
     let given = |name: &str| {
         headers
@@ -284,7 +301,7 @@ fn http_request(action: &HTTPGetAction, path: &str, host: &str) -> String {
     let mut add = |name: &str, value: &str| request.push_str(&format!("{name}: {value}\r\n"));
     add("Host", given("Host").map_or(host, |header| &header.value));
     if given("User-Agent").is_none() {
-        add("User-Agent", "kube-probe/1.36");
+        add("User-Agent", agent);
     }
     if given("Accept").is_none() {
         add("Accept", "*/*");
@@ -323,6 +340,23 @@ async fn exchange(
     status.ok_or_else(|| std::io::Error::other("malformed HTTP response"))
 }
 
+/// Field 1, a string: tag 0x0a, its length in pieces of seven bits, the lowest first, and the text.
+fn grpc_request(service: &str) -> Vec<u8> {
+    let mut message = Vec::new();
+    if service.is_empty() {
+        return message;
+    }
+    message.push(0x0a);
+    let mut len = service.len();
+    while len >= 0x80 {
+        message.push((len & 0x7f) as u8 | 0x80);
+        len >>= 7;
+    }
+    message.push(len as u8);
+    message.extend_from_slice(service.as_bytes());
+    message
+}
+
 async fn grpc_check(stream: TcpStream, authority: &str, service: &str) -> Result<(), String> {
     use http_body_util::{BodyExt, Full};
     let failed = |error: &dyn std::fmt::Display| format!("service unhealthy: {error}");
@@ -333,15 +367,7 @@ async fn grpc_check(stream: TcpStream, authority: &str, service: &str) -> Result
     .await
     .map_err(|error| failed(&error))?;
     let driver = tokio::spawn(connection);
-    // Field 1, a string: tag 0x0a and its length. Names longer than a one-byte length are cut by validation.
-    let mut message = Vec::new();
-    if !service.is_empty() {
-        message.push(0x0a);
-        message.push(
-            u8::try_from(service.len()).map_err(|_| "the service's name is too long".to_owned())?,
-        );
-        message.extend_from_slice(service.as_bytes());
-    }
+    let message = grpc_request(service);
     let mut frame = vec![0];
     frame.extend_from_slice(&u32::try_from(message.len()).unwrap_or(0).to_be_bytes());
     frame.extend_from_slice(&message);
@@ -365,5 +391,18 @@ async fn grpc_check(stream: TcpStream, authority: &str, service: &str) -> Result
     match body.get(5..) {
         Some([0x08, 1, ..]) => Ok(()),
         _ => Err(failed(&"not serving")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_grpc_services_may_be_long() {
+        assert!(grpc_request("").is_empty());
+        assert_eq!(grpc_request("ab"), [0x0a, 2, b'a', b'b']);
+        let long = grpc_request(&"x".repeat(300));
+        assert_eq!((&long[..3], long.len()), (&[0x0a, 0xac, 0x02][..], 303));
     }
 }

@@ -5,7 +5,9 @@ mod ending;
 mod fake_api;
 mod fields;
 mod images;
+mod isolation;
 mod node_api;
+mod probing;
 mod scenario;
 
 use std::time::Duration;

@@ -281,3 +281,136 @@ async fn others_of_the_same_authority_are_refused() {
     assert_eq!(api.get("/pods").await.0, 403);
     scenario.finish().await;
 }
+
+/// A pod whose container reads its input.
+async fn reading(name: &str, script: &str, more: Value) -> (Scenario, NodeApi) {
+    let scenario = Scenario::new(name).await;
+    let mut container = json!({"name": "c", "image": "corral.dev/host", "stdin": true,
+        "command": ["/bin/sh", "-c", script]});
+    for (key, value) in more.as_object().expect("fields") {
+        container[key] = value.clone();
+    }
+    scenario.create(
+        json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [container],
+        "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}}),
+    );
+    scenario.wait_for_log("p", "c", 0, "up").await;
+    let api = NodeApi::start(&scenario, "kube-apiserver-kubelet-client").await;
+    (scenario, api)
+}
+
+/// Output of a channel until `text` is in it.
+async fn until(
+    socket: &mut WebSocketStream<TlsStream<TcpStream>>,
+    channel: u8,
+    text: &str,
+) -> String {
+    let mut seen = String::new();
+    while !seen.contains(text) {
+        match socket.next().await {
+            Some(Ok(Message::Binary(bytes))) if bytes[0] == channel => {
+                seen.push_str(&String::from_utf8_lossy(&bytes[1..]));
+            }
+            Some(Ok(_)) => {}
+            end => panic!("{text:?} never came after {seen:?}: {end:?}"),
+        }
+    }
+    seen
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attach_carries_input_and_both_outputs_and_may_come_back() {
+    let script = "echo up; while read line; do echo got $line; echo err $line >&2; \
+                  [ $line = end ] && exit 5; done; echo closed";
+    let (scenario, api) = reading("attach", script, json!({})).await;
+    let path = "/attach/default/p/c?input=1&output=1&error=1";
+    let mut first = api.socket(path, "v5.channel.k8s.io").await;
+    first.send(binary(0, b"one\n")).await.expect("sent");
+    assert_eq!(until(&mut first, 1, "got one\n").await, "got one\n");
+    drop(first);
+    // Without `stdinOnce` the container's input stays open for whoever comes next.
+    let mut watcher = api
+        .socket("/attach/default/p/c?output=1", "v4.channel.k8s.io")
+        .await;
+    let mut second = api.socket(path, "v5.channel.k8s.io").await;
+    second.send(binary(0, b"two\n")).await.expect("sent");
+    assert_eq!(until(&mut second, 2, "err two\n").await, "err two\n");
+    assert_eq!(until(&mut watcher, 1, "got two\n").await, "got two\n");
+    drop(watcher);
+    second.send(binary(0, b"end\n")).await.expect("sent");
+    let [_, out, err, status] = collect(second).await;
+    assert!(
+        out.ends_with("got end\n") && err.ends_with("err end\n"),
+        "{out:?} {err:?}"
+    );
+    assert!(status.contains("Success"), "{status}");
+    let pod = scenario
+        .wait_for("p", |pod| pod["status"]["phase"] == "Failed")
+        .await;
+    let ended = &pod["status"]["containerStatuses"][0]["state"]["terminated"];
+    assert_eq!(ended["exitCode"], 5);
+    let log = scenario.log("p", "c", 0);
+    for line in [
+        "stdout F got one",
+        "stderr F err one",
+        "stdout F got two",
+        "stdout F got end",
+    ] {
+        assert!(log.contains(line), "{line:?} is missing in {log}");
+    }
+    assert!(!log.contains("closed"), "{log}");
+    end(scenario).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn input_that_is_given_once_ends_with_its_giver() {
+    let (scenario, api) = reading(
+        "once-in",
+        "echo up; cat; echo closed",
+        json!({"stdinOnce": true}),
+    )
+    .await;
+    let mut socket = api
+        .socket("/attach/default/p/c?input=1&output=1", "v5.channel.k8s.io")
+        .await;
+    socket.send(binary(0, b"words\n")).await.expect("sent");
+    until(&mut socket, 1, "words\n").await;
+    socket.close(None).await.expect("closed");
+    scenario
+        .wait_for("p", |pod| pod["status"]["phase"] == "Succeeded")
+        .await;
+    let log = scenario.log("p", "c", 0);
+    assert!(
+        log.contains("F words\n") && log.contains("F closed\n"),
+        "{log}"
+    );
+    end(scenario).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_terminal_can_be_attached_to_and_resized() {
+    let (scenario, api) = reading(
+        "tty",
+        "echo up; read line; stty size; echo got $line; test -t 0 && echo tty",
+        json!({"tty": true}),
+    )
+    .await;
+    let mut socket = api
+        .socket(
+            "/attach/default/p/c?input=1&output=1&tty=1",
+            "v5.channel.k8s.io",
+        )
+        .await;
+    socket
+        .send(binary(4, br#"{"Width":91,"Height":37}"#))
+        .await
+        .expect("sent");
+    socket.send(binary(0, b"go\r")).await.expect("sent");
+    let [_, out, err, _] = collect(socket).await;
+    assert!(
+        out.contains("37 91\r\n") && out.contains("got go\r\n"),
+        "{out:?}"
+    );
+    assert!(out.contains("tty\r\n") && err.is_empty(), "{out:?} {err:?}");
+    end(scenario).await;
+}
