@@ -27,8 +27,10 @@ type Field struct {
 	Default     json.RawMessage `json:"d,omitempty"`
 	GoType      string          `json:"go"`
 	OmitZero    bool            `json:"oz,omitempty"`
-	Number      int             `json:"n,omitempty"`
-	Wire        string          `json:"w,omitempty"`
+	// A struct is left out when it is zero; without this Go writes {} or null.
+	OmitZeroStruct bool   `json:"oy,omitempty"`
+	Number         int    `json:"n,omitempty"`
+	Wire           string `json:"w,omitempty"`
 }
 
 // Type is what is known of one struct.
@@ -142,6 +144,9 @@ func fields(st *ast.StructType, pkg string, out map[string]Field) {
 		for _, option := range parts[1:] {
 			if option == "omitempty" && !strings.HasPrefix(goType, "*") {
 				fact.OmitZero = true
+			}
+			if option == "omitzero" {
+				fact.OmitZeroStruct = true
 			}
 		}
 		wire(&fact, tag)

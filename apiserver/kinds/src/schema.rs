@@ -14,6 +14,7 @@ use serde_json::Value;
 use crate::kind::AnyKind;
 
 mod check;
+mod complete;
 
 pub use check::{Report, TypeError};
 
@@ -52,6 +53,10 @@ pub struct Field {
     pub go_type: Arc<str>,
     /// Whether Kubernetes leaves the field out when it holds a zero value.
     pub omit_zero: bool,
+    /// Whether that holds for a struct and a time, too.
+    pub omit_zero_struct: bool,
+    /// The structs that it is embedded in, with dots, which Go names in messages about types; empty for an own field.
+    pub embedded: Arc<str>,
 }
 
 /// A struct.
@@ -65,6 +70,8 @@ pub struct Definition {
     pub atomic: bool,
     /// Times that every object has. Clients in Go send `null` for one that is not set.
     pub required_times: Vec<Arc<str>>,
+    /// What stands in every object, with the value that it has where it is not set.
+    pub always: Vec<(Arc<str>, Value)>,
 }
 
 /// A reference to a definition, resolved when first used.
@@ -236,6 +243,9 @@ pub struct FieldFacts {
     /// Left out when zero.
     #[serde(rename = "oz", default)]
     pub omit_zero: bool,
+    /// Left out when zero, a struct as well.
+    #[serde(rename = "oy", default)]
+    pub omit_zero_struct: bool,
     /// Number in protobuf; 0 if it has none.
     #[serde(rename = "n", default)]
     pub number: u32,
@@ -268,6 +278,31 @@ pub fn facts(definition: &str, field: &str) -> Option<&'static FieldFacts> {
         .filter_map(|name| name.strip_prefix("+inline:"))
         .filter_map(|go| go.rsplit_once('.'))
         .find_map(|(_, name)| facts(&format!("{package}.{name}"), field))
+}
+
+/// The structs of a type, with dots, that a field is embedded in; empty for a field of its own.
+fn embedded(definition: &str, field: &str) -> String {
+    let Some(types) = FACTS.get(definition) else {
+        return String::new();
+    };
+    if types.fields.contains_key(field) {
+        return String::new();
+    }
+    let package = definition
+        .rsplit_once('.')
+        .map_or("", |(package, _)| package);
+    let inlined = types.fields.keys();
+    let inlined = inlined.filter_map(|name| name.strip_prefix("+inline:"));
+    for name in inlined.filter_map(|go| go.rsplit('.').next()) {
+        let inner = format!("{package}.{name}");
+        if facts(&inner, field).is_some() {
+            return match embedded(&inner, field) {
+                more if more.is_empty() => name.to_owned(),
+                more => format!("{name}.{more}"),
+            };
+        }
+    }
+    String::new()
 }
 
 /// What a protobuf field number means in a type.
@@ -335,7 +370,8 @@ impl Schemas {
         for (field, schema) in properties.into_iter().flatten() {
             let facts = facts(name, field).cloned().unwrap_or_default();
             let node = self.node(schema, Some(&facts));
-            fields.insert(Arc::from(field.as_str()), make_field(node, facts));
+            let embedded = embedded(name, field).into();
+            fields.insert(Arc::from(field.as_str()), make_field(node, facts, embedded));
         }
         let required = source.as_ref().and_then(|s| s["required"].as_array());
         let required_times = required
@@ -353,11 +389,16 @@ impl Schemas {
             })
             .map(Arc::from)
             .collect();
+        let always = fields
+            .iter()
+            .filter_map(|(name, field)| Some((name.clone(), field.unset()?)))
+            .collect();
         Definition {
             short_name,
             fields,
             atomic: type_is_atomic(name),
             required_times,
+            always,
         }
     }
 
@@ -421,7 +462,7 @@ impl Schemas {
     }
 }
 
-fn make_field(node: Node, facts: FieldFacts) -> Field {
+fn make_field(node: Node, facts: FieldFacts, embedded: Arc<str>) -> Field {
     Field {
         node,
         strategy: Strategy {
@@ -432,6 +473,8 @@ fn make_field(node: Node, facts: FieldFacts) -> Field {
         default: facts.default,
         go_type: facts.go_type,
         omit_zero: facts.omit_zero,
+        omit_zero_struct: facts.omit_zero_struct,
+        embedded,
     }
 }
 

@@ -270,7 +270,24 @@ impl Resource {
     }
 
     fn encode(&self, object: &Object) -> Result<Value, Status> {
-        self.kind.encode(object).map_err(Status::internal)
+        let mut value = self.kind.encode(object).map_err(Status::internal)?;
+        self.schema().complete(&mut value);
+        Ok(value)
+    }
+
+    /// The owners of the fields of an object as a client meant it: what admission and the server itself add later belongs
+    /// to nobody.
+    fn owners(
+        &self,
+        object: &Object,
+        old: Option<&Value>,
+        sent: Option<Value>,
+        manager: &Manager,
+    ) -> Result<Option<Value>, Status> {
+        let mut value = self.encode(object)?;
+        restore_managed(&mut value, sent);
+        apply::update(self.schema(), old, &mut value, manager);
+        Ok(value["metadata"].get("managedFields").cloned())
     }
 
     fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
@@ -321,6 +338,10 @@ impl Resource {
         let managed = value["metadata"].get("managedFields").cloned();
         let mut object = self.decode(value)?;
         kind.default(&mut object);
+        let managed = match ownership {
+            Ownership::Update => self.owners(&object, None, managed, &self.manager(cx, ""))?,
+            Ownership::Applied => managed,
+        };
         let mut attributes = Attributes::create(kind, cx);
         self.admission
             .mutate(&mut attributes, &mut object, None)
@@ -336,11 +357,7 @@ impl Resource {
             .into_iter()
             .for_each(|text| cx.warn(text));
         let mut value = self.encode(&object)?;
-        if ownership == Ownership::Update {
-            apply::update(self.schema(), None, &mut value, &self.manager(cx, ""));
-        } else if let Some(managed) = managed {
-            value["metadata"]["managedFields"] = managed;
-        }
+        restore_managed(&mut value, managed);
         self.admission.validate(&attributes, &object, None).await?;
         self.store_new(cx, &name, value, attributes.claims).await
     }
@@ -473,6 +490,13 @@ impl Resource {
         let old = self.decode(old_value.clone())?;
         let mut object = self.decode(value)?;
         kind.default(&mut object);
+        let owners = match ownership {
+            Ownership::Update => {
+                let manager = self.manager(cx, subresource);
+                self.owners(&object, Some(&old_value), managed.clone(), &manager)?
+            }
+            Ownership::Applied => managed.clone(),
+        };
         let mut attributes = Attributes::update(kind, cx, subresource);
         self.admission
             .mutate(&mut attributes, &mut object, Some(&old))
@@ -500,14 +524,7 @@ impl Resource {
         if same_but_ownership(&value, &old_value) && ownership == Ownership::Update {
             return Ok(Some(unchanged(live_json)));
         }
-        if ownership == Ownership::Update {
-            apply::update(
-                self.schema(),
-                Some(&old_value),
-                &mut value,
-                &self.manager(cx, subresource),
-            );
-        }
+        restore_managed(&mut value, owners);
         self.admission
             .validate(&attributes, &object, Some(&old))
             .await?;
@@ -606,7 +623,9 @@ impl Resource {
     fn check_name(&self, cx: &WriteContext, name: &str, value: &Value) -> Result<(), Status> {
         let sent = value["metadata"]["name"].as_str().unwrap_or("");
         if sent.is_empty() {
-            return Err(Status::bad_request("name must be provided"));
+            return Err(Status::bad_request(format!(
+                "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+            )));
         }
         if sent != name {
             return Err(Status::bad_request(format!(

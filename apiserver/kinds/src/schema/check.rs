@@ -22,6 +22,19 @@ const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TypeError(pub String);
 
+/// The same while its place is still a path of the object.
+enum Wrong {
+    /// Where, what was found, what is wanted.
+    Type {
+        path: String,
+        owner: String,
+        found: String,
+        wanted: String,
+    },
+    /// Something that says all by itself.
+    Value(String),
+}
+
 struct Walk<'a> {
     report: Report,
     path: String,
@@ -39,24 +52,88 @@ impl Node {
             path: String::new(),
             owner: "",
         };
-        walk.node(self, value, "")?;
-        Ok(walk.report)
+        match walk.node(self, value, "") {
+            Ok(()) => Ok(walk.report),
+            Err(wrong) => Err(TypeError(wrong.told(self))),
+        }
+    }
+
+    /// The zero value of Go that a `null` in a list or a map stands for.
+    fn zero(&self) -> Value {
+        match self {
+            Self::Any | Self::List { .. } | Self::Map { .. } | Self::Time => Value::Null,
+            Self::String | Self::Bytes => "".into(),
+            Self::Quantity => "0".into(),
+            Self::Boolean => false.into(),
+            Self::Integer { .. } | Self::Number | Self::IntOrString => 0.into(),
+            Self::Struct { .. } => Value::Object(serde_json::Map::new()),
+        }
     }
 }
 
+impl Wrong {
+    /// The message, for an object of this shape.
+    fn told(self, root: &Node) -> String {
+        match self {
+            Self::Value(message) => message,
+            Self::Type {
+                path,
+                found,
+                wanted,
+                ..
+            } if path.is_empty() => {
+                format!("json: cannot unmarshal {found} into Go value of type {wanted}")
+            }
+            Self::Type {
+                path,
+                owner,
+                found,
+                wanted,
+            } => format!(
+                "json: cannot unmarshal {found} into Go struct field {owner}.{} of type {wanted}",
+                go_path(root, &path)
+            ),
+        }
+    }
+}
+
+/// A path as Go tells it: without positions in lists, with the names of embedded structs.
+fn go_path(root: &Node, path: &str) -> String {
+    let mut told = Vec::new();
+    let mut node = Some(root);
+    for part in path.split('.') {
+        let name = part.split('[').next().unwrap_or(part);
+        let field = node.and_then(|node| node.field(name));
+        if let Some(field) = field.filter(|field| !field.embedded.is_empty()) {
+            told.push(field.embedded.as_ref());
+        }
+        told.push(name);
+        node = field.map(|field| &field.node);
+        for _ in part.matches('[') {
+            node = match node {
+                Some(Node::List { item, .. }) => Some(item.as_ref()),
+                other => other,
+            };
+        }
+    }
+    told.join(".")
+}
+
 impl<'a> Walk<'a> {
-    fn node(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), TypeError> {
+    fn node(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), Wrong> {
         match node {
             Node::Any => Ok(()),
-            Node::String | Node::Bytes | Node::Time => {
-                self.expect(value.is_string(), value, node, go_type)
-            }
+            Node::String | Node::Bytes => self.expect(value.is_string(), value, node, go_type),
+            Node::Time => self.time(value, go_type),
             Node::Boolean => self.expect(value.is_boolean(), value, node, go_type),
             Node::Integer { bits } => self.integer(*bits, value, node, go_type),
             Node::Number => self.expect(value.is_number(), value, node, go_type),
             Node::Quantity => self.quantity(value),
             Node::IntOrString => self.int_or_string(value, go_type),
             Node::Struct { definition, .. } => {
+                if !value.is_object() {
+                    return Err(self.mismatch(value, node, go_type));
+                }
                 let owner = std::mem::replace(&mut self.owner, &definition.get().short_name);
                 let result = self.structure(node, value, go_type);
                 self.owner = owner;
@@ -67,12 +144,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn structure(
-        &mut self,
-        node: &'a Node,
-        value: &mut Value,
-        go_type: &str,
-    ) -> Result<(), TypeError> {
+    fn structure(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), Wrong> {
         let Value::Object(map) = value else {
             return Err(self.mismatch(value, node, go_type));
         };
@@ -111,13 +183,13 @@ impl<'a> Walk<'a> {
         node: &'a Node,
         value: &mut Value,
         go_type: &str,
-    ) -> Result<(), TypeError> {
+    ) -> Result<(), Wrong> {
         let Value::Object(map) = value else {
             return Err(self.mismatch(value, node, go_type));
         };
         for (name, item) in map.iter_mut() {
-            if item.is_null() && matches!(inner, Node::String | Node::Bytes) {
-                *item = Value::String(String::new());
+            if item.is_null() {
+                *item = inner.zero();
             }
             let length = self.push(name);
             self.node(inner, item, "")?;
@@ -132,11 +204,14 @@ impl<'a> Walk<'a> {
         node: &'a Node,
         value: &mut Value,
         go_type: &str,
-    ) -> Result<(), TypeError> {
+    ) -> Result<(), Wrong> {
         let Value::Array(items) = value else {
             return Err(self.mismatch(value, node, go_type));
         };
         for (index, inner) in items.iter_mut().enumerate() {
+            if inner.is_null() {
+                *inner = item.zero();
+            }
             let length = self.path.len();
             self.path.push_str(&format!("[{index}]"));
             self.node(item, inner, go_type.strip_prefix("[]").unwrap_or(""))?;
@@ -151,7 +226,7 @@ impl<'a> Walk<'a> {
         value: &Value,
         node: &Node,
         go_type: &str,
-    ) -> Result<(), TypeError> {
+    ) -> Result<(), Wrong> {
         let fits = match value.as_i64() {
             Some(n) => bits == 64 || i32::try_from(n).is_ok(),
             None => false,
@@ -159,33 +234,42 @@ impl<'a> Walk<'a> {
         self.expect(fits, value, node, go_type)
     }
 
-    fn quantity(&mut self, value: &mut Value) -> Result<(), TypeError> {
+    fn quantity(&mut self, value: &mut Value) -> Result<(), Wrong> {
         let text = match value {
             Value::Number(n) => n.to_string(),
             Value::String(s) => s.trim().to_owned(),
             _ => {
-                return Err(TypeError(corral_api::quantity::ParseError.to_string()));
+                return Err(Wrong::Value(corral_api::quantity::ParseError.to_string()));
             }
         };
         match corral_api::quantity::Quantity::parse(&text) {
             Ok(quantity) => *value = Value::String(quantity.to_string()),
-            Err(error) => return Err(TypeError(error.to_string())),
+            Err(error) => return Err(Wrong::Value(error.to_string())),
         }
         Ok(())
     }
 
-    fn int_or_string(&mut self, value: &Value, go_type: &str) -> Result<(), TypeError> {
+    fn time(&mut self, value: &Value, go_type: &str) -> Result<(), Wrong> {
+        let Value::String(text) = value else {
+            // Go reads a time from a text of its own.
+            return Err(self.mismatch(value, &Node::String, "string"));
+        };
+        let layout = match go_type.ends_with("MicroTime") {
+            true => corral_api::time::MICRO_LAYOUT,
+            false => corral_api::time::LAYOUT,
+        };
+        match corral_api::time::check(text, layout) {
+            Ok(()) => Ok(()),
+            Err(message) => Err(Wrong::Value(message)),
+        }
+    }
+
+    fn int_or_string(&mut self, value: &Value, go_type: &str) -> Result<(), Wrong> {
         let fits = value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok());
         self.expect(fits, value, &Node::IntOrString, go_type)
     }
 
-    fn expect(
-        &self,
-        fits: bool,
-        value: &Value,
-        node: &Node,
-        go_type: &str,
-    ) -> Result<(), TypeError> {
+    fn expect(&self, fits: bool, value: &Value, node: &Node, go_type: &str) -> Result<(), Wrong> {
         if fits {
             Ok(())
         } else {
@@ -210,7 +294,7 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn mismatch(&self, value: &Value, node: &Node, go_type: &str) -> TypeError {
+    fn mismatch(&self, value: &Value, node: &Node, go_type: &str) -> Wrong {
         let found = match value {
             Value::Null => "null".to_owned(),
             Value::Bool(_) => "bool".to_owned(),
@@ -225,27 +309,12 @@ impl<'a> Walk<'a> {
         } else {
             go_type
         };
-        let wanted = wanted.trim_start_matches('*');
-        // Positions in lists are not part of Go's paths.
-        let mut path = String::with_capacity(self.path.len());
-        let mut depth = 0;
-        for c in self.path.chars() {
-            match c {
-                '[' => depth += 1,
-                ']' => depth -= 1,
-                c if depth == 0 => path.push(c),
-                _ => {}
-            }
+        Wrong::Type {
+            path: self.path.clone(),
+            owner: self.owner.to_owned(),
+            found,
+            wanted: wanted.trim_start_matches('*').to_owned(),
         }
-        if path.is_empty() {
-            return TypeError(format!(
-                "json: cannot unmarshal {found} into Go value of type {wanted}"
-            ));
-        }
-        TypeError(format!(
-            "json: cannot unmarshal {found} into Go struct field {}.{path} of type {wanted}",
-            self.owner
-        ))
     }
 }
 

@@ -14,6 +14,8 @@ pub struct Comparison {
     pub modified: Set,
     /// Paths that are no longer there.
     pub removed: Set,
+    /// Whether an item of a keyed list has no key: Kubernetes then tracks nothing at all.
+    pub keyless: bool,
 }
 
 impl Comparison {
@@ -32,27 +34,43 @@ pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
         &mut Vec::new(),
         Some(old),
         Some(new),
-        true,
+        Parent::There,
+        None,
     );
     comparison
 }
 
-/// `implied`: whether Kubernetes' empty object has the value already (a struct that is not a pointer, a list that is
-/// never left out), so that its appearance is no addition.
+/// Whether the struct around a value was there before: in Kubernetes' empty object all structs are that are no
+/// pointers, and their fields have zero values.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parent {
+    There,
+    New,
+}
+
+/// `field`: the field of a struct that this is.
 fn walk(
     out: &mut Comparison,
     node: &Node,
     path: &mut Vec<Step>,
     old: Option<&Value>,
     new: Option<&Value>,
-    implied: bool,
+    parent: Parent,
+    field: Option<&Field>,
 ) {
+    // What the empty object has already is no addition.
+    let implied = path.is_empty() || parent == Parent::There && field.is_some_and(is_implied);
     match (old, new) {
         (None, None) => {}
         (Some(old), Some(new)) if old == new => {}
         (Some(old), Some(new)) if is_leaf(node, old) && is_leaf(node, new) => {
             out.modified.insert(path);
         }
+        (None, Some(new))
+            if parent == Parent::There
+                && field
+                    .and_then(Field::unset)
+                    .is_some_and(|unset| unset == *new) => {}
         _ => {
             let leaf = |v: Option<&Value>| v.is_none_or(|v| is_leaf(node, v));
             if leaf(old) && leaf(new) {
@@ -74,7 +92,9 @@ fn walk(
                 }
                 _ => {}
             }
-            descend(out, node, path, old, new);
+            let there = old.is_some() || implied;
+            let parent = if there { Parent::There } else { Parent::New };
+            descend(out, node, path, old, new, parent);
         }
     }
 }
@@ -85,6 +105,7 @@ fn descend(
     path: &mut Vec<Step>,
     old: Option<&Value>,
     new: Option<&Value>,
+    parent: Parent,
 ) {
     match node {
         Node::Struct { .. } | Node::Map { .. } => {
@@ -99,29 +120,37 @@ fn descend(
             names.dedup();
             for name in names {
                 let child = node.child(name).unwrap_or(&Node::Any);
-                let implied = node.field(name).is_some_and(is_implied);
+                let field = node.field(name);
                 path.push(Step::Field(name.clone()));
                 let (a, b) = (
                     before.and_then(|m| m.get(name)),
                     after.and_then(|m| m.get(name)),
                 );
-                walk(out, child, path, a, b, implied);
+                walk(out, child, path, a, b, parent, field);
                 path.pop();
             }
         }
         Node::List { item, kind } => {
             let before = items(item, kind, old);
             let after = items(item, kind, new);
+            if let (ListKind::Map(keys), Some(Value::Array(items))) = (kind, new) {
+                let has = |item: &Value, key: &str| item.get(key).is_some();
+                let complete = |inner: &Value| {
+                    keys.iter()
+                        .all(|key| has(inner, key) || item.default_of(key).is_some())
+                };
+                out.keyless |= !items.iter().all(complete);
+            }
             for (step, a) in &before {
                 let b = after.iter().find(|(s, _)| s == step).map(|(_, v)| *v);
                 path.push(step.clone());
-                walk(out, item, path, Some(a), b, false);
+                walk(out, item, path, Some(a), b, Parent::New, None);
                 path.pop();
             }
             for (step, b) in &after {
                 if before.iter().all(|(s, _)| s != step) {
                     path.push(step.clone());
-                    walk(out, item, path, None, Some(b), false);
+                    walk(out, item, path, None, Some(b), Parent::New, None);
                     path.pop();
                 }
             }

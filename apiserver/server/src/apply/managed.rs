@@ -197,6 +197,10 @@ pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manag
         return;
     }
     let comparison = compare(node, old.unwrap_or(&empty), new);
+    if comparison.keyless {
+        write(new, Vec::new());
+        return;
+    }
     let hidden = unowned(node, &manager.subresource);
     let changed = strip(comparison.changed(), &hidden);
     for entry in &mut entries {

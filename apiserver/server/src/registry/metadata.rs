@@ -202,8 +202,9 @@ fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
     if bytes > ANNOTATIONS_BYTES_MAX {
         errors.push(FieldError::too_long(&path, ANNOTATIONS_BYTES_MAX));
     }
-    for (index, owner) in meta.owner_references.iter().flatten().enumerate() {
-        let path = metadata_path("ownerReferences").index(index);
+    for owner in meta.owner_references.iter().flatten() {
+        // Kubernetes does not say which one.
+        let path = metadata_path("ownerReferences");
         for (field, value) in [
             ("apiVersion", &owner.api_version),
             ("kind", &owner.kind),
