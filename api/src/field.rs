@@ -215,8 +215,14 @@ impl FieldError {
 
     /// A value that is none of the allowed ones.
     pub fn not_supported(path: &FieldPath, value: impl ShowValue, allowed: &[&str]) -> Self {
-        let mut allowed: Vec<String> = allowed.iter().map(|a| go_quote(a)).collect();
-        allowed.sort();
+        let mut allowed = allowed.to_vec();
+        allowed.sort_unstable();
+        Self::not_supported_of(path, value, &allowed)
+    }
+
+    /// The same with the values in the order given.
+    pub fn not_supported_of(path: &FieldPath, value: impl ShowValue, allowed: &[&str]) -> Self {
+        let allowed: Vec<String> = allowed.iter().map(|a| go_quote(a)).collect();
         let detail = if allowed.is_empty() {
             String::new()
         } else {

@@ -20,7 +20,12 @@ fn regex_error(message: &str, pattern: &str, examples: &[&str]) -> String {
     )
 }
 
+/// For names of their own. Keys and values of labels are counted in other words, see [`too_many_bytes`].
 fn too_long(length_max: usize) -> String {
+    format!("must be no more than {length_max} characters")
+}
+
+fn too_many_bytes(length_max: usize) -> String {
     format!("must be no more than {length_max} bytes")
 }
 
@@ -130,6 +135,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
                 errors.extend(
                     dns1123_subdomain(prefix)
                         .iter()
+                        .map(|e| e.replace(" characters", " bytes"))
                         .map(|e| format!("prefix part {e}")),
                 );
             }
@@ -146,7 +152,10 @@ pub fn qualified_name(text: &str) -> Vec<String> {
     if name.is_empty() {
         errors.push("name part must be non-empty".to_owned());
     } else if name.len() > DNS_LABEL_LENGTH_MAX {
-        errors.push(format!("name part {}", too_long(DNS_LABEL_LENGTH_MAX)));
+        errors.push(format!(
+            "name part {}",
+            too_many_bytes(DNS_LABEL_LENGTH_MAX)
+        ));
     }
     if !is_qualified_shape(name) {
         let what = format!("name part {QUALIFIED_NAME}");
@@ -159,7 +168,7 @@ pub fn qualified_name(text: &str) -> Vec<String> {
 pub fn label_value(text: &str) -> Vec<String> {
     let mut errors = Vec::new();
     if text.len() > DNS_LABEL_LENGTH_MAX {
-        errors.push(too_long(DNS_LABEL_LENGTH_MAX));
+        errors.push(too_many_bytes(DNS_LABEL_LENGTH_MAX));
     }
     if !text.is_empty() && !is_qualified_shape(text) {
         errors.push(regex_error(

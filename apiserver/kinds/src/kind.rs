@@ -157,6 +157,8 @@ pub trait Kind: Send + Sync + 'static {
     const VERBS: Verbs = Verbs::All;
     /// Whether `status` is a subresource with an owner of its own.
     const STATUS: bool = false;
+    /// The warning that each answer about the kind carries, if it is on its way out.
+    const DEPRECATION: Option<&'static str> = None;
     /// Whether `metadata.generation` counts changes of `spec`.
     const GENERATION: bool = false;
     /// The `scale` subresource, if the kind has one.
@@ -172,6 +174,8 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Sets what a client may not change (beyond `status`, which the registry keeps).
     fn prepare_update(_new: &mut Self::Object, _old: &Self::Object) {}
+    /// Sets what belongs to the server in an update of the status.
+    fn prepare_status_update(_new: &mut Self::Object, _old: &Self::Object) {}
 
     /// Everything wrong with an object.
     fn validate(_object: &Self::Object) -> Vec<FieldError> {
@@ -298,6 +302,10 @@ pub trait AnyKind: Send + Sync {
     fn prepare_create(&self, object: &mut Object);
     /// See [`Kind::prepare_update`].
     fn prepare_update(&self, new: &mut Object, old: &Object);
+    /// See [`Kind::prepare_status_update`].
+    fn prepare_status_update(&self, new: &mut Object, old: &Object);
+    /// See [`Kind::DEPRECATION`].
+    fn deprecation(&self) -> Option<&'static str>;
     /// See [`Kind::validate`].
     fn validate(&self, object: &Object) -> Vec<FieldError>;
     /// See [`Kind::validate_update`].
@@ -395,6 +403,12 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn prepare_update(&self, new: &mut Object, old: &Object) {
         K::prepare_update(typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn prepare_status_update(&self, new: &mut Object, old: &Object) {
+        K::prepare_status_update(typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn deprecation(&self) -> Option<&'static str> {
+        K::DEPRECATION
     }
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         K::validate(typed::<K>(object))

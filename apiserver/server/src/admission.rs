@@ -15,6 +15,7 @@ use crate::registry::WriteContext;
 
 mod namespace_lifecycle;
 mod node_restriction;
+mod node_taints;
 mod pod_priority;
 mod pod_tolerations;
 mod rbac_escalation;
@@ -142,6 +143,9 @@ impl Admission {
         if attributes.is("", "Pod", Action::Create) || attributes.is("", "Pod", Action::Update) {
             // A patch replaces the whole list: what was added at creation would be missed.
             pod_tolerations::admit(object);
+        }
+        if attributes.is("", "Node", Action::Create) {
+            node_taints::admit(object);
         }
         if attributes.is("", "Service", Action::Create)
             || attributes.is("", "Service", Action::Update)

@@ -154,6 +154,19 @@ impl Call {
 /// # Errors
 /// The Status to answer instead.
 pub async fn handle(call: Call) -> Result<Answer, Status> {
+    let info = &call.info;
+    let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource);
+    let deprecation = kind
+        .filter(|_| info.is_resource)
+        .and_then(|kind| kind.deprecation());
+    let mut answer = route(call).await?;
+    if let Some(text) = deprecation {
+        warn(&mut answer, text);
+    }
+    Ok(answer)
+}
+
+async fn route(call: Call) -> Result<Answer, Status> {
     if !call.info.is_resource {
         return crate::paths::handle(&call).await;
     }
@@ -205,16 +218,18 @@ fn object_answer(
 /// Adds the warnings of a write to its answer.
 fn with_warnings(mut answer: Answer, cx: &WriteContext) -> Answer {
     let warnings = std::mem::take(&mut *cx.warnings.lock().expect("no panic under the lock"));
-    for text in warnings {
-        let quoted = text
-            .replace('\\', "\\\\")
-            .replace('"', "\\\"")
-            .replace(['\n', '\r'], " ");
-        if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
-            answer.headers_mut().append(http::header::WARNING, value);
-        }
-    }
+    warnings.iter().for_each(|text| warn(&mut answer, text));
     answer
+}
+
+fn warn(answer: &mut Answer, text: &str) {
+    let quoted = text
+        .replace('\\', "\\\\")
+        .replace('"', "\\\"")
+        .replace(['\n', '\r'], " ");
+    if let Ok(value) = HeaderValue::from_str(&format!("299 - \"{quoted}\"")) {
+        answer.headers_mut().append(http::header::WARNING, value);
+    }
 }
 
 /// A `Status` of success in the representation that the client wants.

@@ -504,6 +504,9 @@ impl Resource {
         if part == Part::Main {
             kind.prepare_update(&mut object, &old);
         }
+        if part == Part::Status {
+            kind.prepare_status_update(&mut object, &old);
+        }
         let mut errors = metadata::validate_update(kind.meta(&object), kind.meta(&old));
         errors.extend(match part {
             Part::Main => kind.validate_update(&object, &old),

@@ -13,6 +13,20 @@ use crate::kind::{Column, Kind, Names, age};
 use crate::rules::{self, Errors, at, json};
 use crate::table;
 
+/// How often the template has changed. Tools of the days before revisions read it.
+const TEMPLATE_GENERATION: &str = "deprecated.daemonset.template.generation";
+
+fn template_generation(set: &DaemonSet) -> i64 {
+    let annotations = set.metadata.annotations.as_ref();
+    let text = annotations.and_then(|all| all.get(TEMPLATE_GENERATION));
+    text.and_then(|text| text.parse().ok()).unwrap_or(1)
+}
+
+fn set_template_generation(set: &mut DaemonSet, generation: i64) {
+    let annotations = set.metadata.annotations.get_or_insert_default();
+    annotations.insert(TEMPLATE_GENERATION.to_owned(), generation.to_string());
+}
+
 /// `apps/v1 DaemonSet`.
 pub struct DaemonSetKind;
 
@@ -47,6 +61,13 @@ impl Kind for DaemonSetKind {
 
     fn prepare_create(set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
+        set_template_generation(set, 1);
+    }
+
+    fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
+        let template = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.template.clone());
+        let changed = template(new) != template(old);
+        set_template_generation(new, template_generation(old) + i64::from(changed));
     }
 
     fn columns() -> Vec<Column> {

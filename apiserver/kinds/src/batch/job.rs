@@ -34,14 +34,7 @@ impl Kind for JobKind {
     const GENERATION: bool = true;
 
     fn default(job: &mut Job) {
-        let labels = job
-            .spec
-            .as_ref()
-            .and_then(|s| s.template.metadata.as_ref()?.labels.clone());
-        let own = job.metadata.labels.as_ref().is_none_or(|l| l.is_empty());
-        if own && labels.is_some() {
-            job.metadata.labels = labels;
-        }
+        labels_of_pods(job);
         default_spec(job.spec.get_or_insert_default());
     }
 
@@ -51,6 +44,7 @@ impl Kind for JobKind {
         if spec.manual_selector != Some(true) {
             own_selector(spec, &name.unwrap_or_default(), &uid.unwrap_or_default());
         }
+        labels_of_pods(job);
         job.status = Some(JobStatus::default());
     }
 
@@ -113,6 +107,16 @@ pub const CONTROLLER_UID_LABEL: &str = "batch.kubernetes.io/controller-uid";
 pub const JOB_NAME_LABEL: &str = "batch.kubernetes.io/job-name";
 const LEGACY_CONTROLLER_UID_LABEL: &str = "controller-uid";
 const LEGACY_JOB_NAME_LABEL: &str = "job-name";
+
+/// A Job without labels has those of its pods.
+fn labels_of_pods(job: &mut Job) {
+    let template = job.spec.as_ref().map(|spec| &spec.template);
+    let labels = template.and_then(|template| template.metadata.as_ref()?.labels.clone());
+    let own = job.metadata.labels.as_ref().is_none_or(|l| l.is_empty());
+    if own && labels.is_some() {
+        job.metadata.labels = labels;
+    }
+}
 
 /// Defaults of a Job. The template of a CronJob gets only those of its pods: a Job made from it gets the rest.
 fn default_spec(spec: &mut JobSpec) {

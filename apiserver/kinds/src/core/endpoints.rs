@@ -27,6 +27,8 @@ impl Kind for EndpointsKind {
         categories: &[],
         namespaced: true,
     };
+    const DEPRECATION: Option<&'static str> =
+        Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice");
 
     fn columns() -> Vec<Column> {
         vec![

@@ -55,6 +55,14 @@ impl Kind for PodKind {
         new.status.clone_from(&old.status);
     }
 
+    fn prepare_status_update(new: &mut Pod, old: &Pod) {
+        let class = old.status.as_ref().and_then(|s| s.qos_class.clone());
+        let status = new.status.get_or_insert_default();
+        if status.qos_class.is_none() {
+            status.qos_class = class;
+        }
+    }
+
     /// A pod that no node runs, or that has ended, goes at once.
     fn default_grace_period(pod: &Pod) -> Option<i64> {
         let spec = pod.spec.as_ref()?;

@@ -107,7 +107,7 @@ pub(crate) fn validate(errors: &mut Errors, subjects: &[Subject], namespaced: bo
             }
             other => {
                 let allowed = ["ServiceAccount", "User", "Group"];
-                errors.push(FieldError::not_supported(
+                errors.push(FieldError::not_supported_of(
                     &path.child("kind"),
                     other,
                     &allowed,

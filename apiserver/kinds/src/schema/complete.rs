@@ -39,10 +39,11 @@ impl Node {
                     }
                 }
                 for (name, inner) in map.iter_mut() {
-                    if inner.is_object() || inner.is_array() {
-                        if let Some(field) = definition.fields.get(name.as_str()) {
-                            field.node.complete(inner);
-                        }
+                    if !inner.is_object() && !inner.is_array() {
+                        continue;
+                    }
+                    if let Some(field) = definition.fields.get(name.as_str()) {
+                        field.node.complete(inner);
                     }
                 }
             }
