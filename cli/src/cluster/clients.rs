@@ -56,7 +56,8 @@ impl Clients {
             root_ca: plane.server.ca().to_owned(),
             registry: plane.registry.clone(),
             // One cache per kind for everything in this process.
-            caches: CacheFactory::new(client, Metrics::register(&plane.registry), tasks.clone()),
+            caches: CacheFactory::new(client, Metrics::register(&plane.registry), tasks.clone())
+                .trimming(corral_runtime::trim::pod),
             tasks,
             stop: plane.clients_stop.clone(),
             identity: args.elects_leader().then(candidate).transpose()?,

@@ -102,6 +102,7 @@ pub async fn start(config: ControllersConfig) {
     let caches = config.caches.unwrap_or_else(|| {
         let metrics = Metrics::register(&config.registry);
         CacheFactory::new((config.clients)("shared-caches"), metrics, tasks.clone())
+            .trimming(corral_runtime::trim::pod)
     });
     // Caches that outlive us must not go on waking our queues.
     let caches = caches.during(config.shutdown.clone());

@@ -99,6 +99,8 @@ struct Shared<K> {
     /// new listener gets the contents and then each later change exactly once.
     listeners: Mutex<Vec<Listener<K>>>,
     synced: watch::Sender<bool>,
+    /// Takes away what nobody reads, before an object is kept.
+    trim: fn(&mut K),
 }
 
 /// A shared cache; clones see the same objects.
@@ -128,6 +130,12 @@ impl<K: Object> Default for Cache<K> {
 impl<K: Object> Cache<K> {
     /// An empty cache with the indexes by owner and by namespace.
     pub fn new() -> Self {
+        Self::trimmed(|_| ())
+    }
+
+    /// An empty cache that keeps of each object what `trim` leaves. Managed fields are never kept: they are large, and
+    /// only the server has use for them.
+    pub fn trimmed(trim: fn(&mut K)) -> Self {
         let contents = Contents {
             objects: HashMap::new(),
             indexes: Vec::new(),
@@ -138,6 +146,7 @@ impl<K: Object> Cache<K> {
                 contents: RwLock::new(contents),
                 listeners: Mutex::new(Vec::new()),
                 synced: watch::Sender::new(false),
+                trim,
             }),
             scope: CancellationToken::new(),
         };
@@ -265,7 +274,7 @@ impl<K: Object> Cache<K> {
             .listeners
             .lock()
             .expect("listeners do not panic");
-        let object = Arc::new(object);
+        let object = self.kept(object);
         if revision_of(object.meta()).is_some_and(|revision| revision > self.revision()) {
             self.put(&mut listeners, Arc::clone(&object));
         }
@@ -287,8 +296,13 @@ impl<K: Object> Cache<K> {
         }
     }
 
-    /// Replaces everything by a list as of a revision; used by reflectors and tests.
+    /// Replaces everything by a list as of a revision.
     pub fn replace(&self, items: Vec<K>, revision: u64) {
+        let items = items.into_iter().map(|item| self.kept(item)).collect();
+        self.replace_kept(items, revision);
+    }
+
+    pub(crate) fn replace_kept(&self, items: Vec<Arc<K>>, revision: u64) {
         let mut listeners = self
             .shared
             .listeners
@@ -296,7 +310,7 @@ impl<K: Object> Cache<K> {
             .expect("listeners do not panic");
         let listed: HashMap<_, _> = items
             .into_iter()
-            .map(|item| (ObjectKey::of(item.meta()), Arc::new(item)))
+            .map(|item| (ObjectKey::of(item.meta()), item))
             .collect();
         // A list is never older than what the watch has delivered, unless the server was set back to an older state.
         let set_back = revision < self.revision();
@@ -336,7 +350,8 @@ impl<K: Object> Cache<K> {
             .lock()
             .expect("listeners do not panic");
         self.progress(revision_of(object.meta()).unwrap_or(0));
-        self.put(&mut listeners, Arc::new(object));
+        let object = self.kept(object);
+        self.put(&mut listeners, object);
     }
 
     /// Takes out an object at the watch's word.
@@ -375,6 +390,13 @@ impl<K: Object> Cache<K> {
         for key in self.keys() {
             self.take(&mut listeners, &key);
         }
+    }
+
+    /// An object as this cache keeps it.
+    pub(crate) fn kept(&self, mut object: K) -> Arc<K> {
+        object.meta_mut().managed_fields = None;
+        (self.shared.trim)(&mut object);
+        Arc::new(object)
     }
 
     fn put(&self, listeners: &mut Vec<Listener<K>>, new: Arc<K>) {

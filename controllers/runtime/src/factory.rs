@@ -65,6 +65,16 @@ struct Caches {
     /// Which type caches a collection, by path.
     paths: HashMap<String, TypeId>,
     dynamic: HashMap<String, Dynamic>,
+    /// What is not kept of a type: functions from `&mut K`.
+    trims: HashMap<TypeId, Box<dyn Any + Send + Sync>>,
+}
+
+impl Caches {
+    fn trim_of<K: Object>(&self) -> fn(&mut K) {
+        let trim = self.trims.get(&TypeId::of::<K>());
+        let trim = trim.and_then(|trim| trim.downcast_ref::<fn(&mut K)>());
+        trim.copied().unwrap_or(|_| ())
+    }
 }
 
 /// Makes and shares caches. Clones share.
@@ -101,6 +111,19 @@ impl CacheFactory {
         }
     }
 
+    /// Keeps of a kind only what `trim` leaves. Whoever puts caches together for several users must know what all of
+    /// them read, and say so before the first one asks for the kind.
+    #[must_use]
+    pub fn trimming<K: Object>(self, trim: fn(&mut K)) -> Self {
+        let mut caches = self
+            .caches
+            .lock()
+            .expect("no panic while the table is held");
+        caches.trims.insert(TypeId::of::<K>(), Box::new(trim));
+        drop(caches);
+        self
+    }
+
     /// The counters that the factory was made with, for controllers that share it.
     pub fn metrics(&self) -> &Metrics {
         &self.metrics
@@ -121,7 +144,8 @@ impl CacheFactory {
             return cache.during(self.scope.clone());
         }
         let path = K::url_path(&(), None);
-        let cache = Cache::<K>::new();
+        let trim = caches.trim_of::<K>();
+        let cache = Cache::<K>::trimmed(trim);
         caches
             .typed
             .insert(TypeId::of::<K>(), Box::new(cache.clone()));
@@ -132,7 +156,6 @@ impl CacheFactory {
             path: path.clone(),
             fields: None,
             metadata_only: false,
-            trim: |object: &mut K| object.meta_mut().managed_fields = None,
             metrics: self.metrics.clone(),
         };
         self.tasks
@@ -153,7 +176,6 @@ impl CacheFactory {
             path: path.clone(),
             fields: Some(fields),
             metadata_only: false,
-            trim: |object: &mut K| object.meta_mut().managed_fields = None,
             metrics: self.metrics.clone(),
         };
         let (scope, kept) = (self.scope.clone(), cache.clone());
@@ -193,14 +215,13 @@ impl CacheFactory {
     }
 
     fn start_dynamic(&self, caches: &mut Caches, path: String) -> Cache<Metadata> {
-        let cache = Cache::<Metadata>::new();
+        let cache = Cache::<Metadata>::trimmed(trim_metadata);
         let stop = CancellationToken::new();
         let reflector = Reflector {
             client: self.client.clone(),
             path: path.clone(),
             fields: None,
             metadata_only: true,
-            trim: trim_metadata,
             metrics: self.metrics.clone(),
         };
         let (token, name, kept) = (
@@ -265,7 +286,6 @@ pub fn collection_path(resource: &ApiResource) -> String {
 
 /// Keeps what says who owns what.
 fn trim_metadata(object: &mut Metadata) {
-    object.metadata.managed_fields = None;
     object.metadata.annotations = None;
     object.metadata.labels = None;
 }

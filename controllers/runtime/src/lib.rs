@@ -24,7 +24,7 @@
 //! [`Handler`].
 //!
 //! Reading order: [`key`], [`cache`], [`reflector`], [`factory`], [`objects`], [`queue`], [`controller`], then
-//! [`events`], [`leader`], [`metrics`], [`tasks`], [`placement`]; [`testing`] for tests.
+//! [`events`], [`leader`], [`metrics`], [`tasks`], [`placement`], [`trim`]; [`testing`] for tests.
 
 #![warn(missing_docs)]
 
@@ -45,6 +45,7 @@ pub mod queue;
 pub mod reflector;
 pub mod tasks;
 pub mod testing;
+pub mod trim;
 
 pub use cache::{Cache, Change};
 pub use clock::{Clock, SystemClock};

@@ -235,8 +235,7 @@ where
     }
 
     async fn write(&self, request: http::Request<Vec<u8>>) -> Result<Arc<K>, Error> {
-        let mut answer: K = self.client.request(request).await?;
-        answer.meta_mut().managed_fields = None;
+        let answer: K = self.client.request(request).await?;
         Ok(self.cache.record_write(answer))
     }
 }

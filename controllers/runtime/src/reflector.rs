@@ -22,7 +22,7 @@ const WATCH_HEALTHY_MIN: Duration = Duration::from_secs(1);
 
 /// What is listed and watched.
 #[derive(Clone)]
-pub struct Reflector<K> {
+pub struct Reflector {
     /// The client.
     pub client: Client,
     /// The path of the collection, such as `/api/v1/pods`.
@@ -31,15 +31,13 @@ pub struct Reflector<K> {
     pub fields: Option<&'static str>,
     /// Whether only the metadata is asked for.
     pub metadata_only: bool,
-    /// Takes away what nobody reads, before the object is kept.
-    pub trim: fn(&mut K),
     /// Counts lists.
     pub metrics: Metrics,
 }
 
-impl<K: Object> Reflector<K> {
+impl Reflector {
     /// Runs for ever; drop it to stop.
-    pub async fn run(self, cache: Cache<K>) {
+    pub async fn run<K: Object>(self, cache: Cache<K>) {
         let mut failures = 0;
         let mut revision: Option<String> = None;
         loop {
@@ -64,7 +62,11 @@ impl<K: Object> Reflector<K> {
     }
 
     /// One list if there is no revision to go on from, and one watch to its end.
-    async fn round(&self, cache: &Cache<K>, revision: &mut Option<String>) -> Result<(), Error> {
+    async fn round<K: Object>(
+        &self,
+        cache: &Cache<K>,
+        revision: &mut Option<String>,
+    ) -> Result<(), Error> {
         let from = match revision {
             Some(from) => from.clone(),
             None => revision.insert(self.list(cache).await?).clone(),
@@ -85,16 +87,15 @@ impl<K: Object> Reflector<K> {
         Ok(())
     }
 
-    fn take(
+    fn take<K: Object>(
         &self,
         cache: &Cache<K>,
         event: WatchEvent<K>,
         revision: &mut Option<String>,
     ) -> Result<(), Error> {
         match event {
-            WatchEvent::Added(mut object) | WatchEvent::Modified(mut object) => {
+            WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 revision.clone_from(&object.meta().resource_version);
-                (self.trim)(&mut object);
                 cache.apply(object);
             }
             WatchEvent::Deleted(object) => {
@@ -110,7 +111,7 @@ impl<K: Object> Reflector<K> {
         Ok(())
     }
 
-    async fn list(&self, cache: &Cache<K>) -> Result<String, Error> {
+    async fn list<K: Object>(&self, cache: &Cache<K>) -> Result<String, Error> {
         self.metrics.listed(&self.path);
         let mut items = Vec::new();
         let mut params = ListParams::default().limit(PAGE_SIZE);
@@ -123,15 +124,13 @@ impl<K: Object> Reflector<K> {
                 request.list(&params)?
             };
             let page: ObjectList<K> = self.client.request(request).await?;
-            items.extend(page.items.into_iter().map(|mut item| {
-                (self.trim)(&mut item);
-                item
-            }));
+            // Trimmed page by page: a whole list as it is decoded may take several times the cache's memory.
+            items.extend(page.items.into_iter().map(|item| cache.kept(item)));
             match page.metadata.continue_.filter(|token| !token.is_empty()) {
                 Some(token) => params.continue_token = Some(token),
                 None => {
                     let revision = page.metadata.resource_version.unwrap_or_default();
-                    cache.replace(items, revision.parse().unwrap_or(0));
+                    cache.replace_kept(items, revision.parse().unwrap_or(0));
                     return Ok(revision);
                 }
             }

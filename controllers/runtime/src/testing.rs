@@ -67,7 +67,9 @@ impl World {
         let start = Timestamp::from_second(1_700_000_000).expect("a valid time");
         let clock = Arc::new(TokioClock::starting_at(start));
         api.set_clock(Arc::clone(&clock) as Arc<dyn crate::Clock>);
-        let factory = CacheFactory::new(client.clone(), metrics.clone(), tasks.clone());
+        // As in production, so that a reader of what is not kept fails its tests.
+        let factory = CacheFactory::new(client.clone(), metrics.clone(), tasks.clone())
+            .trimming(crate::trim::pod);
         Self {
             api,
             client,

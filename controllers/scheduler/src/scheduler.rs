@@ -115,6 +115,7 @@ pub async fn start(config: SchedulerConfig) {
     let caches = config.caches.unwrap_or_else(|| {
         let metrics = Metrics::register(&config.registry);
         CacheFactory::new(config.client.clone(), metrics, tasks.clone())
+            .trimming(corral_runtime::trim::pod)
     });
     // Caches that outlive us must not go on waking our queue.
     let caches = caches.during(config.shutdown.clone());

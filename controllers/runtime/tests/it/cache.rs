@@ -1,6 +1,6 @@
 //! A cache follows the API through lists, watches and writes.
 
-use corral_api::k8s::api::core::v1::ConfigMap;
+use corral_api::k8s::api::core::v1::{ConfigMap, Pod};
 use corral_runtime::objects::Deletion;
 use corral_runtime::testing::{World, object};
 use corral_runtime::{Error, ObjectKey};
@@ -70,4 +70,51 @@ async fn a_kind_is_watched_once_however_many_ask() {
     assert_eq!(receiver.recv().await.as_deref(), Some("a"));
     world.api.add(config_map("b"));
     assert_eq!(receiver.recv().await.as_deref(), Some("b"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_trimmed_is_kept_neither_from_lists_nor_from_events_nor_from_answers() {
+    let world = World::new();
+    let pod = |name: &str| {
+        let container = json!({"name": "c", "image": "i", "env": [{"name": "A", "value": "b"}]});
+        json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": "ns"},
+            "spec": {"containers": [container]},
+        })
+    };
+    world.api.add(pod("listed"));
+    let pods = world.factory.objects::<Pod>(&world.client);
+    pods.cache().wait_for_sync().await;
+    let (sender, mut seen) = tokio::sync::mpsc::channel(8);
+    pods.cache().listen(move |change| {
+        let pod = change.latest();
+        let name = pod.metadata.name.clone().expect("named");
+        let spec = pod.spec.clone().expect("has one");
+        sender.try_send((name, spec)).expect("room");
+    });
+    world.api.add(pod("watched"));
+    let mut names = std::collections::BTreeSet::new();
+    while names.len() < 2 {
+        let (name, spec) = seen.recv().await.expect("more come");
+        assert!(
+            spec.containers[0].env.is_none() && spec.containers[0].image.is_some(),
+            "{name}"
+        );
+        names.insert(name);
+    }
+    let answer = pods
+        .create(&object(pod("written")))
+        .await
+        .expect("accepted");
+    assert!(
+        answer.spec.as_ref().expect("has one").containers[0]
+            .env
+            .is_none()
+    );
+    let stored = world.api.objects("/api/v1/pods");
+    assert!(
+        stored
+            .iter()
+            .all(|pod| !pod["spec"]["containers"][0]["env"].is_null())
+    );
 }
