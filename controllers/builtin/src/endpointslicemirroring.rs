@@ -103,8 +103,10 @@ pub fn plan(world: &World) -> Plan {
     plan
 }
 
+/// Addresses by their text, and whether they are ready.
+type Addresses<'a> = BTreeMap<&'a str, (bool, &'a EndpointAddress)>;
 /// The addresses of each port over all subsets; one that is not ready anywhere is not ready.
-type ByPort<'a> = BTreeMap<Option<Port>, BTreeMap<&'a str, (bool, &'a EndpointAddress)>>;
+type ByPort<'a> = BTreeMap<Option<Port>, Addresses<'a>>;
 
 fn by_port(endpoints: &Endpoints) -> ByPort<'_> {
     let mut by_port = ByPort::new();
@@ -138,7 +140,7 @@ fn by_port(endpoints: &Endpoints) -> ByPort<'_> {
 /// Ports with the same addresses share slices, whatever subsets they were written in; addresses without a port need no
 /// slice of their own if there is one of the same addresses.
 fn wanted(endpoints: &Endpoints, warnings: &mut Vec<(&'static str, String)>) -> Wanted {
-    let mut subsets: Vec<(BTreeMap<&str, (bool, &EndpointAddress)>, Vec<Port>)> = Vec::new();
+    let mut subsets: Vec<(Addresses<'_>, Vec<Port>)> = Vec::new();
     for (port, addresses) in by_port(endpoints) {
         match subsets.iter_mut().find(|(known, _)| *known == addresses) {
             Some((_, ports)) => ports.extend(port),

@@ -345,7 +345,7 @@ impl<'a> Step<'a> {
         for index in free {
             let last = tally.waiting(index);
             match last
-                .and_then(|last| index_backoff_until(last))
+                .and_then(index_backoff_until)
                 .filter(|at| *at > self.now)
             {
                 Some(at) => plan.look_again = plan.look_again.into_iter().chain([at]).min(),

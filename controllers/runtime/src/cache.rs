@@ -54,10 +54,12 @@ impl<K> Change<K> {
     }
 }
 
+type Tell<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
+
 struct Listener<K> {
     /// The listener is told until this is cancelled, and then dropped.
     scope: CancellationToken,
-    tell: Box<dyn Fn(&Change<K>) + Send + Sync>,
+    tell: Tell<K>,
 }
 
 struct Index<K> {

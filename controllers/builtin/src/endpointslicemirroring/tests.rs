@@ -84,7 +84,7 @@ proptest! {
             let mut expected: BTreeMap<(String, i32), bool> = BTreeMap::new();
             let subsets = round.iter().map(|(ports, addresses)| {
                 // Even addresses are of the one family, odd ones of the other.
-                let text = |n: u8| if n % 2 == 0 { format!("10.0.0.{n}") } else { format!("fd00::{n}") };
+                let text = |n: u8| if n.is_multiple_of(2) { format!("10.0.0.{n}") } else { format!("fd00::{n}") };
                 let listed = |wanted: bool| {
                     let listed = addresses.iter().filter(|(_, ready)| *ready == wanted);
                     listed.map(|(n, _)| json!({"ip": text(*n)})).collect::<Vec<_>>()
