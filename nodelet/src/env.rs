@@ -1,15 +1,20 @@
 //! A container's environment: literal values, references, whole ConfigMaps and Secrets, and the Services around it.
 
+mod file;
+
 use std::collections::BTreeMap;
+use std::path::Path;
 
 use corral_api::k8s::api::core::v1::{
-    Container, EnvVarSource, ObjectFieldSelector, Pod, ResourceFieldSelector, Service,
+    Container, EnvVarSource, FileKeySelector, ObjectFieldSelector, Pod, ResourceFieldSelector,
+    Service,
 };
 use corral_api::quantity::Quantity;
 
 use crate::objects::{Error, Objects};
 use crate::runtime::spec::expand::expand;
 use crate::runtime::spec::resources::{limit, request};
+use crate::volumes::mounts::read_below;
 
 /// What the node knows and a pod may ask for.
 #[derive(Debug, Clone, Default)]
@@ -24,15 +29,21 @@ pub struct Facts {
     pub allocatable_milli_cpu: i64,
     /// Bytes that pods of this node may use.
     pub allocatable_memory: i64,
+    /// Bytes of the disk that pods of this node may use.
+    pub allocatable_disk: i64,
 }
 
-/// Resolves everything. Later entries win; `$(NAME)` sees what came before.
+/// The largest file of variables that is read, about what an environment can hold.
+const FILE_LEN_MAX: u64 = 1 << 20;
+
+/// Resolves everything. Later entries win; `$(NAME)` sees what came before. `pod_dir` has the pod's volumes.
 pub async fn resolve(
     objects: &Objects,
     pod: &Pod,
     container: &Container,
     services: &[Service],
     facts: &Facts,
+    pod_dir: &Path,
 ) -> Result<Vec<(String, String)>, Error> {
     let namespace = pod.metadata.namespace.clone().unwrap_or_default();
     let enable_links = pod
@@ -72,6 +83,12 @@ pub async fn resolve(
     for variable in container.env.iter().flatten() {
         let value = match (&variable.value, &variable.value_from) {
             (_, Some(source)) => {
+                if let Some(reference) = &source.file_key_ref {
+                    if let Some(value) = from_file(pod_dir, reference)? {
+                        list.push((variable.name.clone(), value));
+                    }
+                    continue;
+                }
                 match referenced(objects, &namespace, pod, container, source, facts).await? {
                     Some(value) => value,
                     None => continue,
@@ -135,6 +152,23 @@ async fn referenced(
             key: key.clone(),
             namespace: namespace.to_owned(),
             name: name.clone(),
+        }),
+    }
+}
+
+/// A variable of a file that another container of the pod wrote. As in a kubelet, an empty one is missing.
+fn from_file(pod_dir: &Path, reference: &FileKeySelector) -> Result<Option<String>, Error> {
+    let volume = pod_dir.join("volumes").join(&reference.volume_name);
+    let path = Path::new(&reference.path);
+    let bytes = read_below(&volume, path, FILE_LEN_MAX).map_err(Error::EnvFile)?;
+    let value = file::value(&String::from_utf8_lossy(&bytes), &reference.key)
+        .map_err(|error| Error::EnvFile(std::io::Error::other(error)))?;
+    match (value.is_empty(), reference.optional.unwrap_or(false)) {
+        (false, _) => Ok(Some(value)),
+        (true, true) => Ok(None),
+        (true, false) => Err(Error::NoVariable {
+            key: reference.key.clone(),
+            path: reference.path.clone(),
         }),
     }
 }
@@ -233,10 +267,10 @@ pub fn resource_value(
         let milli = value.map_or(fallback, Quantity::milli_value);
         divided(milli, divisor.map_or(1000, Quantity::milli_value)).to_string()
     } else {
-        let fallback = if side == "limits" && name == "memory" {
-            facts.allocatable_memory
-        } else {
-            0
+        let fallback = match (side, name) {
+            ("limits", "memory") => facts.allocatable_memory,
+            ("limits", "ephemeral-storage") => facts.allocatable_disk,
+            _ => 0,
         };
         divided(
             value.map_or(fallback, Quantity::value),

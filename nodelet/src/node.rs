@@ -86,6 +86,7 @@ impl Node {
             pod_ips: pod_ips.to_vec(),
             allocatable_milli_cpu: self.capacity.milli_cpu,
             allocatable_memory: self.capacity.memory,
+            allocatable_disk: self.capacity.disk,
         }
     }
 

@@ -48,6 +48,17 @@ pub enum Error {
         /// Why not.
         source: std::io::Error,
     },
+    /// A file of variables cannot be read.
+    #[error("couldn't parse env file")]
+    EnvFile(#[source] std::io::Error),
+    /// A file of variables lacks one.
+    #[error("environment variable key {key:?} not found in file {path:?}")]
+    NoVariable {
+        /// The variable.
+        key: String,
+        /// The file, in its volume.
+        path: String,
+    },
     /// A hostPath is not what its type says.
     #[error("hostPath type check failed: {0}")]
     HostPath(String),

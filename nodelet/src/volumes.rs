@@ -89,6 +89,10 @@ impl Volumes {
         if let Some(source) = &volume.empty_dir {
             return empty_dir(path, source, group);
         }
+        // Its image is pulled and mounted when a container that wants it starts.
+        if volume.image.is_some() {
+            return Ok(());
+        }
         if !render::is_rendered(volume) {
             return Err(Error::Unsupported("this kind of volume"));
         }
@@ -204,7 +208,7 @@ fn on_tmpfs(path: &Path, size: Option<i64>) -> Result<(), Error> {
     .map_err(|error| Error::io("mount a tmpfs")(error.into()))
 }
 
-fn is_mount_point(path: &Path) -> bool {
+pub(crate) fn is_mount_point(path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     let device = |path: &Path| std::fs::metadata(path).map(|metadata| metadata.dev()).ok();
     path.parent()

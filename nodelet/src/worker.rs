@@ -4,6 +4,7 @@
 //! of exits, deletions and probe verdicts. Reading order: [`Worker::run`], [`start`] (a container), [`sandbox`] (the
 //! pod around it), [`publish`] (status).
 
+mod image_volume;
 pub mod publish;
 mod sandbox;
 mod start;

@@ -116,6 +116,10 @@ fn used_names(views: &Views) -> Vec<String> {
                 .chain(&spec.containers)
         });
         names.extend(containers.filter_map(|container| container.image.clone()));
+        let volumes = spec
+            .into_iter()
+            .flat_map(|spec| spec.volumes.iter().flatten());
+        names.extend(volumes.filter_map(|volume| volume.image.as_ref()?.reference.clone()));
         let known = view.state.containers.iter();
         names.extend(known.map(|container| container.image_id.clone()));
     }

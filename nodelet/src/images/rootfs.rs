@@ -58,7 +58,7 @@ pub fn mount_root(layers_dir: &Path, image: &Image, directory: &Path) -> Result<
         upper.display(),
         work.display()
     );
-    let mounted = in_directory(from, root.clone(), options);
+    let mounted = in_directory(from, root.clone(), MsFlags::empty(), options);
     if let Err(error) = mounted {
         unmount_root(directory);
         return Err(Error::io("mount an overlay")(error));
@@ -66,9 +66,38 @@ pub fn mount_root(layers_dir: &Path, image: &Image, directory: &Path) -> Result<
     Ok(root)
 }
 
+/// Mounts the layers of an image, merged, at `path`, above the empty directory `base`. Nobody can write there.
+pub fn mount_volume(
+    layers_dir: &Path,
+    image: &Image,
+    base: &Path,
+    path: &Path,
+) -> Result<(), Error> {
+    let Some(layers) = &image.layers else {
+        return Err(Error::Invalid("it has no layers to mount".into()));
+    };
+    // Two of them, so that even an image without layers has what an overlay needs.
+    let bases = [base.join("0"), base.join("1")];
+    for directory in bases.iter().map(PathBuf::as_path).chain([path]) {
+        std::fs::create_dir_all(directory).map_err(Error::io("make a volume"))?;
+    }
+    let names = layers.iter().rev().cloned();
+    let bases = bases.iter().map(|base| base.display().to_string());
+    let lower: Vec<String> = names.chain(bases).collect();
+    let options = format!("lowerdir={}", lower.join(":"));
+    let flags = MsFlags::MS_RDONLY | MsFlags::MS_NODEV;
+    in_directory(layers_dir.to_owned(), path.to_owned(), flags, options)
+        .map_err(Error::io("mount an image"))
+}
+
 /// Mounts an overlay with lower directories relative to `from`, which keeps the options short. The working directory
 /// of a thread of its own is changed, so no other is disturbed.
-fn in_directory(from: PathBuf, root: PathBuf, options: String) -> std::io::Result<()> {
+fn in_directory(
+    from: PathBuf,
+    root: PathBuf,
+    flags: MsFlags,
+    options: String,
+) -> std::io::Result<()> {
     let work = move || -> std::io::Result<()> {
         unshare(CloneFlags::CLONE_FS)?;
         nix::unistd::chdir(&from)?;
@@ -76,7 +105,7 @@ fn in_directory(from: PathBuf, root: PathBuf, options: String) -> std::io::Resul
             Some("overlay"),
             &root,
             Some("overlay"),
-            MsFlags::empty(),
+            flags,
             Some(options.as_str()),
         )?;
         Ok(())

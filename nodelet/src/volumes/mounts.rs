@@ -129,6 +129,24 @@ fn pin(volume: &Path, path: Option<&str>, place: &Path) -> Result<(), Error> {
     .map_err(escaped)
 }
 
+/// Reads a file of a volume, of at most `len_max` bytes; nothing outside of the volume, and nothing that is no file.
+pub(crate) fn read_below(volume: &Path, path: &Path, len_max: u64) -> std::io::Result<Vec<u8>> {
+    use std::io::Read;
+    let root = open(None, volume, ResolveFlag::empty())?;
+    let found = open_below(&root, path)?;
+    let handle = PathBuf::from(format!("/proc/self/fd/{}", found.as_raw_fd()));
+    if !std::fs::metadata(&handle)?.is_file() {
+        return Err(std::io::Error::other("it is no regular file"));
+    }
+    let mut bytes = Vec::new();
+    let mut file = std::fs::File::open(&handle)?.take(len_max + 1);
+    file.read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > len_max {
+        return Err(std::io::Error::other("it is too large"));
+    }
+    Ok(bytes)
+}
+
 fn open(at: Option<&OwnedFd>, path: &Path, resolve: ResolveFlag) -> nix::Result<OwnedFd> {
     let how = OpenHow::new()
         .flags(OFlag::O_PATH | OFlag::O_CLOEXEC)

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use nix::sys::signal::Signal;
 use tokio::sync::mpsc;
 
+use super::image_volume;
 use super::sandbox::{chain, shm};
 use super::{primary, time, until};
 use crate::env;
@@ -29,7 +30,7 @@ const FILE_LEN_MAX: u64 = 1 << 20;
 const STOP: Signal = Signal::SIGTERM;
 
 /// Why a container does not start, in Kubernetes' words.
-enum Failure {
+pub(super) enum Failure {
     /// It was not created.
     Create(&'static str, String),
     /// It was created and would not run.
@@ -165,10 +166,11 @@ async fn try_start(
     let image = pull(node, pod, container).await?;
     let services = node.services.borrow().clone();
     let facts = node.facts(addresses);
-    let environment = env::resolve(&node.objects, pod, container, &services, &facts)
+    let directory = node.pod_dir(&uid);
+    let environment = env::resolve(&node.objects, pod, container, &services, &facts, &directory)
         .await
         .map_err(|error| config(&error))?;
-    let directory = node.pod_dir(&uid);
+    image_volume::prepare(node, pod, container, &directory).await?;
     let volumes = node
         .volumes
         .prepare(&directory, pod, &facts)

@@ -50,6 +50,64 @@ async fn safe_sysctls_are_set_and_others_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn variables_come_from_a_file_that_an_init_container_wrote() {
+    let scenario = Scenario::new("envfile").await;
+    let mut writer =
+        shell("printf \"A='one'\\nB='two\\nlines'\\n\" > /v/env; ln -s /etc/hostname /v/out");
+    writer["name"] = json!("i");
+    writer["volumeMounts"] = json!([{"name": "v", "mountPath": "/v"}]);
+    let reader = |path: &str, key: &str, optional: bool| {
+        let mut reader = shell("echo A=$A B=\"$B\" C=${C-unset} DISK=$DISK");
+        let file = |path: &str, key: &str, optional: bool| json!({"fileKeyRef": {"volumeName": "v", "path": path, "key": key, "optional": optional}});
+        reader["env"] = json!([
+            {"name": "A", "valueFrom": file("env", "A", false)},
+            {"name": "B", "valueFrom": file("env", "B", false)},
+            {"name": "C", "valueFrom": file(path, key, optional)},
+            {"name": "DISK", "valueFrom": {"resourceFieldRef": {"resource": "limits.ephemeral-storage", "divisor": "1"}}},
+        ]);
+        json!({"restartPolicy": "Never", "initContainers": [writer], "containers": [reader],
+            "volumes": [{"name": "v", "emptyDir": {}}]})
+    };
+    scenario.create(pod("good", reader("env", "C", true)));
+    scenario
+        .wait_for("good", |pod| pod["status"]["phase"] == "Succeeded")
+        .await;
+    let log = scenario.log("good", "c", 0);
+    assert!(log.contains("F A=one B=two\n"), "{log}");
+    let disk = scenario.shared().0.capacity.disk;
+    assert!(
+        log.contains(&format!("F lines C=unset DISK={disk}\n")),
+        "{log}"
+    );
+    for (name, path, message) in [
+        (
+            "key",
+            "env",
+            "environment variable key \"C\" not found in file \"env\"",
+        ),
+        ("file", "absent", "couldn't parse env file"),
+        ("link", "out", "couldn't parse env file"),
+    ] {
+        scenario.create(pod(name, reader(path, "C", false)));
+        let waiting = scenario
+            .wait_for(name, |pod| {
+                crate::state(pod, "waiting")["reason"] == "CreateContainerConfigError"
+            })
+            .await;
+        let shown = crate::state(&waiting, "waiting")["message"].clone();
+        assert!(
+            shown.as_str().is_some_and(|shown| shown.contains(message)),
+            "{shown}"
+        );
+        scenario.delete(name, 0);
+        scenario.wait_gone(name).await;
+    }
+    scenario.delete("good", 0);
+    scenario.wait_gone("good").await;
+    scenario.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn containers_see_their_own_cgroup() {
     let scenario = Scenario::new("cgroup").await;
     let v1 = corral_shim::cgroup::hierarchy() == corral_shim::cgroup::Hierarchy::V1;

@@ -406,6 +406,50 @@ async fn a_saved_image_runs_as_the_user_that_it_names() {
     scenario.finish().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_image_can_be_a_volume() {
+    let scenario = Scenario::new("volume").await;
+    let directory = tempfile::tempdir().expect("temporary directory");
+    let store = scenario.shared().0.images.store().clone();
+    let archive_path = packed(directory.path(), "prog:1");
+    archive::import(&store, &archive_path, None).expect("imported");
+    let volumes = |reference: &str| json!([{"name": "v", "image": {"reference": reference, "pullPolicy": "Never"}}]);
+    let mut container = crate::shell(
+        "ls /vol; (touch /vol/x) 2>/dev/null || echo read-only; cmp /vol/prog /file && echo same; /file hello",
+    );
+    container["volumeMounts"] = json!([{"name": "v", "mountPath": "/vol"},
+        {"name": "v", "mountPath": "/file", "subPath": "prog"}]);
+    let spec = |reference: &str, container: &serde_json::Value| json!({"restartPolicy": "Never", "containers": [container], "volumes": volumes(reference)});
+    scenario.create(crate::pod("there", spec("prog:1", &container)));
+    scenario
+        .wait_for("there", |pod| pod["status"]["phase"] == "Succeeded")
+        .await;
+    let log = scenario.log("there", "c", 0);
+    for line in ["F prog\n", "F read-only\n", "F same\n", "F args 2 hello\n"] {
+        assert!(log.contains(line), "{line:?} is missing in {log}");
+    }
+    scenario.create(crate::pod("missing", spec("none:1", &container)));
+    scenario
+        .wait_for("missing", |pod| {
+            crate::state(pod, "waiting")["reason"] == "ErrImageNeverPull"
+        })
+        .await;
+    container["volumeMounts"] = json!([{"name": "v", "mountPath": "/vol", "subPath": "absent"}]);
+    scenario.create(crate::pod("absent", spec("prog:1", &container)));
+    scenario
+        .wait_for("absent", |pod| {
+            crate::state(pod, "waiting")["reason"] == "CreateContainerConfigError"
+        })
+        .await;
+    for name in ["there", "missing", "absent"] {
+        scenario.delete(name, 0);
+        scenario.wait_gone(name).await;
+    }
+    let layers = std::fs::read_dir(store.layers_dir()).expect("layers");
+    assert_eq!(layers.count(), 1, "volumes are no copies");
+    scenario.finish().await;
+}
+
 #[test]
 fn layers_with_whiteouts_and_traps_unpack_safely() {
     let directory = tempfile::tempdir().expect("temporary directory");

@@ -199,7 +199,8 @@ async fn probes_and_hooks_and_grace_work_together() {
     container["readinessProbe"] =
         json!({"exec": {"command": ["/bin/sh", "-c", "exit 0"]}, "periodSeconds": 1});
     container["lifecycle"] = json!({
-        "postStart": {"exec": {"command": ["/bin/sh", "-c", "echo started > /proc/1/fd/1"]}},
+        // The hook may run before the container's program is executed; its output cannot be opened until then.
+        "postStart": {"exec": {"command": ["/bin/sh", "-c", "until echo started > /proc/1/fd/1; do :; done"]}},
         "preStop": {"exec": {"command": ["/bin/sh", "-c", "echo stopping > /proc/1/fd/1"]}},
     });
     scenario.create(pod("probes", json!({"containers": [container]})));
@@ -213,6 +214,8 @@ async fn probes_and_hooks_and_grace_work_together() {
             .any(|condition| condition["type"] == "Ready" && condition["status"] == "True")
     };
     scenario.wait_for("probes", ready).await;
+    // Before that line the signal would find nobody who listens.
+    scenario.wait_for_log("probes", "c", 0, "up").await;
     let log_path = scenario.log_path("probes", "c", 0);
     scenario.delete("probes", 20);
     // The log goes with the pod; it is read while the pod ends.

@@ -12,6 +12,7 @@ const HONOURED_VOLUMES: &[&str] = &[
     "configMap",
     "downwardAPI",
     "projected",
+    "image",
 ];
 const NOT_HONOURED: &str = "accepted, but not honoured by this server yet";
 
@@ -154,7 +155,7 @@ mod tests {
             "setHostnameAsFQDN": true,
             "containers": [{"name": "c", "lifecycle": {"stopSignal": "SIGUSR1"},
                 "resources": {"limits": {"ephemeral-storage": "1Gi"}}}],
-            "volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}],
+            "volumes": [{"name": "a", "emptyDir": {"sizeLimit": "1Mi"}}, {"name": "i", "image": {"reference": "x"}}],
         }))
         .expect("a spec");
         assert_eq!(of_spec("spec", &spec), Vec::<String>::new());
