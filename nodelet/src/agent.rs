@@ -4,11 +4,12 @@
 //! without a server keeps its pods. The list of pods from the API then starts what is new and ends what is gone.
 //!
 //! Reading order: [`Agent::run`], [`registration`] (the Node object), [`heartbeat`] (its Lease), [`follow`] (watches),
-//! [`housekeeping`] (its disk).
+//! [`housekeeping`] (its images), [`pressure`] (what is done when it runs short).
 
 pub mod follow;
 pub mod heartbeat;
 pub mod housekeeping;
+pub mod pressure;
 pub mod registration;
 
 use std::collections::{BTreeSet, HashMap};
@@ -18,7 +19,7 @@ use std::sync::{Arc, RwLock};
 
 use corral_api::k8s::api::core::v1::{Node as NodeObject, Pod, Service};
 use kube::Client;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::cgroup::Cgroups;
@@ -28,7 +29,7 @@ use crate::machine;
 use crate::network::PodNetwork;
 use crate::node::{Node, uid};
 use crate::objects::Objects;
-use crate::pod::State;
+use crate::pod::{Event, State, Teardown};
 use crate::runtime::ContainerRuntime;
 use crate::runtime::shim::{ShimConfig, ShimRuntime};
 use crate::volumes::Volumes;
@@ -78,7 +79,13 @@ pub enum Error {
 #[derive(Clone, Default)]
 pub struct Views {
     /// Guards the map from uid to what the worker decided; held only to look up or replace.
-    map: Arc<RwLock<HashMap<String, watch::Receiver<PodView>>>>,
+    map: Arc<RwLock<HashMap<String, Shown>>>,
+}
+
+/// A pod as others see it, and where they may tell its worker something.
+struct Shown {
+    view: watch::Receiver<PodView>,
+    reports: mpsc::Sender<Event>,
 }
 
 impl Views {
@@ -88,7 +95,9 @@ impl Views {
             .map
             .read()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        map.values().map(|view| view.borrow().clone()).collect()
+        map.values()
+            .map(|shown| shown.view.borrow().clone())
+            .collect()
     }
 
     /// The pod of that name; a changing view.
@@ -108,14 +117,41 @@ impl Views {
                 && pod.metadata.name.as_deref() == Some(name)
                 && wanted_uid.is_none_or(|wanted| pod.metadata.uid.as_deref() == Some(wanted))
         };
-        map.values().find(fits).cloned()
+        map.values().map(|shown| &shown.view).find(fits).cloned()
     }
 
-    fn insert(&self, uid: String, view: watch::Receiver<PodView>) {
+    /// Whether a pod is there that was not yet taken apart.
+    fn holds(&self, uid: &str) -> bool {
+        let map = self
+            .map
+            .read()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        map.get(uid).is_some_and(|shown| {
+            let teardown = shown.view.borrow().state.teardown;
+            matches!(teardown, Teardown::No | Teardown::Running)
+        })
+    }
+
+    /// Tells a pod's worker what happened; false if there is none.
+    async fn tell(&self, uid: &str, event: Event) -> bool {
+        let reports = {
+            let map = self
+                .map
+                .read()
+                .unwrap_or_else(std::sync::PoisonError::into_inner);
+            map.get(uid).map(|shown| shown.reports.clone())
+        };
+        match reports {
+            Some(reports) => reports.send(event).await.is_ok(),
+            None => false,
+        }
+    }
+
+    fn insert(&self, uid: String, shown: Shown) {
         self.map
             .write()
             .unwrap_or_else(std::sync::PoisonError::into_inner)
-            .insert(uid, view);
+            .insert(uid, shown);
     }
 
     fn remove(&self, uid: &str) {
@@ -187,6 +223,7 @@ impl Agent {
             events,
             addresses,
             housekeeping,
+            pressure: watch::channel(Vec::new()).0,
             measuring: tokio::sync::Semaphore::new(1),
             services: services_receiver,
         });
@@ -229,6 +266,13 @@ impl Agent {
         let heartbeat = tokio::spawn(heartbeat::run(node.clone(), shutdown.clone()));
         let images = housekeeping::run(node.clone(), self.views.clone(), shutdown.clone());
         let images = tokio::spawn(images);
+        let pressure = pressure::run(
+            node.clone(),
+            self.views.clone(),
+            wake_status.clone(),
+            shutdown.clone(),
+        );
+        let pressure = tokio::spawn(pressure);
         let mut known_services = HashMap::new();
         loop {
             tokio::select! {
@@ -254,6 +298,7 @@ impl Agent {
         let _ = registration.await;
         let _ = heartbeat.await;
         let _ = images.await;
+        let _ = pressure.await;
         self.sender.abort();
     }
 
@@ -292,7 +337,11 @@ impl Agent {
     fn start(&mut self, pod: Arc<Pod>, state: Option<State>, shutdown: &CancellationToken) {
         let uid = uid(&pod);
         let handle = worker::spawn(self.node.clone(), pod, state, shutdown.clone());
-        self.views.insert(uid.clone(), handle.view.clone());
+        let shown = Shown {
+            view: handle.view.clone(),
+            reports: handle.reports.clone(),
+        };
+        self.views.insert(uid.clone(), shown);
         self.workers.insert(uid, handle);
     }
 
@@ -335,7 +384,7 @@ impl Agent {
         }
         let state = over.then(|| {
             let mut state = State::new(&pod, jiff::Timestamp::now());
-            state.teardown = crate::pod::Teardown::Done;
+            state.teardown = Teardown::Done;
             state
         });
         self.start(pod, state, shutdown);

@@ -11,10 +11,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_api::k8s::api::core::v1::{Container, Pod, PodSpec};
+use corral_api::k8s::api::core::v1::{Container, EmptyDirVolumeSource, Pod, PodSpec};
 use corral_api::quantity::Quantity;
 use tokio::sync::mpsc;
 
+use crate::eviction::CRITICAL_PRIORITY;
 use crate::node::{Node, uid};
 use crate::pod::{Event, is_sidecar};
 use crate::runtime::spec::resources::limit;
@@ -28,9 +29,6 @@ const REST_FACTOR: u32 = 19;
 
 /// The resource of containers.
 const RESOURCE: &str = "ephemeral-storage";
-
-/// Pods of this priority and above are vital to the cluster and not evicted.
-const CRITICAL_PRIORITY: i32 = 2_000_000_000;
 
 /// How much of the disk parts of a pod may use.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -69,8 +67,7 @@ impl Limits {
             let Some(source) = &volume.empty_dir else {
                 continue;
             };
-            // The kernel keeps a memory volume within its limit.
-            if source.medium.as_deref() == Some("Memory") {
+            if !on_disk(source) {
                 continue;
             }
             limits.on_disk.push(volume.name.clone());
@@ -116,6 +113,27 @@ impl Limits {
             })
         })
     }
+}
+
+/// The kernel keeps a memory volume within its limit.
+fn on_disk(source: &EmptyDirVolumeSource) -> bool {
+    source.medium.as_deref() != Some("Memory")
+}
+
+/// What a pod uses on disk, and each of its containers (their volumes apart).
+pub fn parts(pod_dir: &Path, spec: &PodSpec) -> (u64, Vec<(String, u64)>) {
+    let volumes = spec.volumes.iter().flatten();
+    let names: Vec<String> = volumes
+        .filter(|volume| volume.empty_dir.as_ref().is_some_and(on_disk))
+        .map(|volume| volume.name.clone())
+        .collect();
+    let usage = measure(pod_dir, &names);
+    let total = usage
+        .volumes
+        .values()
+        .chain(usage.containers.values())
+        .sum();
+    (total, usage.containers.into_iter().collect())
 }
 
 fn own_limit(container: &Container) -> Option<Quantity> {

@@ -22,6 +22,7 @@ pub mod disk;
 pub mod dns;
 pub mod env;
 pub mod events;
+pub mod eviction;
 pub mod files;
 pub mod images;
 pub mod logs;

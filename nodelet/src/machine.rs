@@ -3,6 +3,7 @@
 use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 
+use crate::eviction::{Amount, Readings};
 use crate::images::collect::Disk;
 use crate::node::Capacity;
 use crate::runtime::spec::DeviceNode;
@@ -50,11 +51,35 @@ pub fn disk(directory: &Path) -> Disk {
     }
 }
 
-/// The part of a disk that is free, in thousandths.
-pub fn disk_free(directory: &Path) -> u64 {
-    nix::sys::statvfs::statvfs(directory)
-        .map(|stat| stat.blocks_available().saturating_mul(1000) / stat.blocks().max(1))
-        .unwrap_or(1000)
+/// What this machine has left, with pods in one directory and images in another.
+pub fn readings(pods: &Path, images: &Path) -> Readings {
+    let memory = capacity(pods).memory;
+    let space = |directory: &Path| {
+        let disk = disk(directory);
+        (disk.capacity > 0).then_some(Amount {
+            capacity: disk.capacity,
+            available: disk.available,
+        })
+    };
+    // Some file systems make inodes as they need them and count none.
+    let inodes = |directory: &Path| {
+        let stat = nix::sys::statvfs::statvfs(directory).ok()?;
+        (stat.files() > 0).then_some(Amount {
+            capacity: stat.files(),
+            available: stat.files_available(),
+        })
+    };
+    let bytes = |amount: i64| u64::try_from(amount).unwrap_or(0);
+    Readings {
+        memory: (memory > 0).then(|| Amount {
+            capacity: bytes(memory),
+            available: bytes(memory_available()),
+        }),
+        nodefs: space(pods),
+        nodefs_inodes: inodes(pods),
+        imagefs: space(images),
+        imagefs_inodes: inodes(images),
+    }
 }
 
 /// Bytes of memory that could still be used.

@@ -12,6 +12,7 @@ use crate::agent::housekeeping::Housekeeping;
 use crate::cgroup::Cgroups;
 use crate::env::Facts;
 use crate::events::Events;
+use crate::eviction::Condition;
 use crate::images::Images;
 use crate::network::PodNetwork;
 use crate::objects::Objects;
@@ -48,6 +49,8 @@ pub struct Node {
     pub capacity: Capacity,
     /// How the node keeps its disk in order.
     pub housekeeping: Housekeeping,
+    /// What the machine is short of; the node shows it and takes fewer pods on.
+    pub pressure: watch::Sender<Vec<Condition>>,
     /// Whose turn it is to measure a pod's disk usage.
     pub measuring: tokio::sync::Semaphore,
     /// Services, for environment variables.

@@ -299,6 +299,11 @@ pub enum Event {
         /// Why, in Kubernetes' words.
         message: String,
     },
+    /// The node is too short of something to take the pod on.
+    Refused {
+        /// Why, in Kubernetes' words.
+        message: String,
+    },
     /// Everything was taken apart.
     TornDown,
     /// The object is gone from the API.
@@ -402,6 +407,13 @@ impl State {
         self.containers
             .iter_mut()
             .find(|container| container.name == name)
+    }
+
+    /// Whether the pod runs or is about to.
+    pub fn is_active(&self, spec: &PodSpec) -> bool {
+        self.ending.is_none()
+            && self.teardown == Teardown::No
+            && advance::outcome(self, spec).is_none()
     }
 
     /// Takes an event in and says what to do about it.
@@ -571,6 +583,9 @@ fn take(
             success,
         } => probed(state, spec, &name, kind, success, now, effects),
         Event::Evicted { message } => evicted(state, spec, message, now, effects),
+        Event::Refused { message } => {
+            advance::refuse(state, EVICTED, message, now, effects);
+        }
         Event::TornDown => {
             state.sandbox = Sandbox::Absent;
             state.teardown = Teardown::Done;

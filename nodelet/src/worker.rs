@@ -24,6 +24,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::eviction;
 use crate::node::{Node, uid};
 use crate::pod::{
     ContainerState, Effect, Ended, Event, Phase, ProbeKind, Sandbox, State, StopStage, Teardown,
@@ -57,6 +58,8 @@ pub struct Handle {
     pub pod: watch::Sender<Option<Arc<Pod>>>,
     /// What the worker last decided.
     pub view: watch::Receiver<PodView>,
+    /// Where the worker hears of what happens.
+    pub reports: mpsc::Sender<Event>,
     /// The task.
     pub task: tokio::task::JoinHandle<()>,
 }
@@ -84,12 +87,14 @@ pub fn spawn(
     stop: CancellationToken,
 ) -> Handle {
     let (pod_sender, updates) = watch::channel(Some(pod.clone()));
+    let fresh = kept.is_none();
     let state = kept.unwrap_or_else(|| State::new(&pod, Timestamp::now()));
     let (view, view_receiver) = watch::channel(PodView {
         pod: pod.clone(),
         state: Arc::new(state.clone()),
     });
     let (reports, inbox) = mpsc::channel(REPORTS_MAX);
+    let to_worker = reports.clone();
     let worker = Worker {
         node,
         pod,
@@ -103,10 +108,13 @@ pub fn spawn(
         probes: HashMap::new(),
         gone: false,
     };
-    let task = tokio::spawn(worker.run(stop));
+    let spec = worker.pod.spec.clone().unwrap_or_default();
+    let refusal = eviction::refusal(&spec, &worker.node.pressure.borrow()).filter(|_| fresh);
+    let task = tokio::spawn(worker.run(refusal, stop));
     Handle {
         pod: pod_sender,
         view: view_receiver,
+        reports: to_worker,
         task,
     }
 }
@@ -122,7 +130,7 @@ pub fn pod_path(node: &Node, uid: &str) -> PathBuf {
 }
 
 impl Worker {
-    async fn run(mut self, stop: CancellationToken) {
+    async fn run(mut self, refusal: Option<String>, stop: CancellationToken) {
         let uid = uid(&self.pod);
         if let Err(error) = std::fs::create_dir_all(self.node.pod_dir(&uid)) {
             tracing::error!(pod = uid, %error, "cannot make the pod's directory");
@@ -131,8 +139,8 @@ impl Worker {
         let watch = crate::disk::watch(self.node.clone(), self.pod.clone(), self.reports.clone());
         self.tasks.spawn(watch);
         self.adopt().await;
-        self.step(Event::Tick);
-        // After the first decision: a pod that is refused was never waiting for its containers.
+        self.step(refusal.map_or(Event::Tick, |message| Event::Refused { message }));
+        // Only now: before the first step a pod that is refused looks like one that waits.
         let publisher = tokio::spawn(publish::run(
             self.node.clone(),
             self.view.subscribe(),

@@ -9,6 +9,7 @@ use jiff::Timestamp;
 use tokio_util::sync::CancellationToken;
 
 use super::Views;
+use crate::eviction::{self, Readings};
 use crate::images::collect::{Ages, Disk, Policy};
 use crate::images::reference::Reference;
 use crate::images::rootfs::mounted_layers;
@@ -22,7 +23,10 @@ const IMAGES_PERIOD: Duration = Duration::from_secs(5 * 60);
 /// Reads the disk that holds a directory.
 pub type DiskReading = Arc<dyn Fn(&Path) -> Disk + Send + Sync>;
 
-/// How the disk is kept in order.
+/// Reads what the machine has left, given the directories of pods and of images.
+pub type Reader = Arc<dyn Fn(&Path, &Path) -> Readings + Send + Sync>;
+
+/// How memory and disk are kept in order.
 #[derive(Clone)]
 pub struct Housekeeping {
     /// How often pods with limits are measured.
@@ -33,6 +37,12 @@ pub struct Housekeeping {
     pub images: Policy,
     /// What tells how full the disk with the images is.
     pub disk: DiskReading,
+    /// How often the machine is looked at for what runs short.
+    pub pressure_period: Duration,
+    /// When pods are evicted because of it.
+    pub eviction: eviction::Policy,
+    /// What tells how much the machine has left.
+    pub readings: Reader,
 }
 
 impl Default for Housekeeping {
@@ -42,6 +52,9 @@ impl Default for Housekeeping {
             images_period: IMAGES_PERIOD,
             images: Policy::default(),
             disk: Arc::new(crate::machine::disk),
+            pressure_period: super::pressure::PERIOD,
+            eviction: eviction::Policy::default(),
+            readings: Arc::new(crate::machine::readings),
         }
     }
 }
@@ -86,9 +99,9 @@ pub(super) async fn run(node: Arc<Node>, views: Views, shutdown: CancellationTok
 }
 
 /// What went wrong, as an event of the node.
-struct Trouble {
+pub(super) struct Trouble {
     reason: &'static str,
-    message: String,
+    pub(super) message: String,
 }
 
 impl From<crate::images::Error> for Trouble {
@@ -102,7 +115,7 @@ impl From<crate::images::Error> for Trouble {
 
 /// The images that pods of this node have or will start, by the names that they use. A pod that was taken apart does not
 /// start anything again.
-fn used_names(views: &Views) -> Vec<String> {
+pub(super) fn used_names(views: &Views) -> Vec<String> {
     let mut names = Vec::new();
     for view in views.all() {
         if matches!(view.state.teardown, Teardown::Done | Teardown::Released) {
@@ -126,6 +139,27 @@ fn used_names(views: &Views) -> Vec<String> {
     names
 }
 
+/// Removes every image that no pod needs, however young.
+pub(super) fn remove_unused(store: &Store, used: &[String]) -> Result<u64, Trouble> {
+    let used = used_ids(store, used)?;
+    let mounted = mounted_layers();
+    let mut freed = store.remove_orphans(&mounted)?;
+    for image in store.list() {
+        if !used.contains(&image.id) {
+            freed += free(store, &image.id, &mounted)?;
+        }
+    }
+    Ok(freed)
+}
+
+fn used_ids(store: &Store, names: &[String]) -> Result<BTreeSet<String>, Trouble> {
+    let references = names
+        .iter()
+        .filter_map(|name| Reference::parse(name).ok())
+        .collect::<Vec<_>>();
+    Ok(store.ids(&references)?)
+}
+
 fn round(
     store: &Store,
     housekeeping: &Housekeeping,
@@ -134,11 +168,7 @@ fn round(
 ) -> Result<(), Trouble> {
     let policy = &housekeeping.images;
     let now = Timestamp::now();
-    let references = used
-        .iter()
-        .filter_map(|name| Reference::parse(name).ok())
-        .collect::<Vec<_>>();
-    let used = store.ids(&references)?;
+    let used = used_ids(store, used)?;
     ages.look(&store.list(), &used, now);
     let mounted = mounted_layers();
     for id in ages.outdated(&used, policy, now) {

@@ -17,6 +17,7 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::eviction::Condition;
 use crate::machine;
 use crate::node::Node;
 
@@ -31,12 +32,6 @@ const RETRY: Duration = Duration::from_millis(500);
 
 /// The most images that a status names, Kubernetes' default.
 const IMAGES_MAX: usize = 50;
-
-/// Disk pressure begins below a tenth of the disk, in thousandths.
-const DISK_FREE_MIN: u64 = 100;
-
-/// Memory pressure begins below this, Kubernetes' default.
-const MEMORY_FREE_MIN: i64 = 100 << 20;
 
 /// The version of Kubernetes that this node speaks, with ours behind.
 const VERSION: &str = concat!("v1.36.0+corral-", env!("CARGO_PKG_VERSION"));
@@ -244,46 +239,44 @@ fn status(
 }
 
 fn conditions(node: &Node, before: Option<&NodeStatus>, now: Timestamp) -> Vec<NodeCondition> {
-    let memory = machine::memory_available() < MEMORY_FREE_MIN;
-    let disk = machine::disk_free(&node.data_dir) < DISK_FREE_MIN;
+    let shown = node.pressure.borrow().clone();
+    let memory = shown.contains(&Condition::Memory);
+    let disk = shown.contains(&Condition::Disk);
     let list = [
         (
             "MemoryPressure",
             memory,
             "KubeletHasInsufficientMemory",
             "KubeletHasSufficientMemory",
-            "memory available",
+            "insufficient memory available",
+            "sufficient memory available",
         ),
         (
             "DiskPressure",
             disk,
             "KubeletHasDiskPressure",
             "KubeletHasNoDiskPressure",
-            "disk space available",
+            "disk pressure",
+            "no disk pressure",
         ),
         (
             "PIDPressure",
             false,
             "KubeletHasInsufficientPID",
             "KubeletHasSufficientPID",
-            "PID available",
+            "insufficient PID available",
+            "sufficient PID available",
         ),
     ];
-    let pressure = list
-        .into_iter()
-        .map(|(kind, bad, bad_reason, good_reason, what)| {
-            let message = if bad {
-                format!("the node has insufficient {what}")
-            } else {
-                format!("kubelet has sufficient {what}")
+    let pressure = list.into_iter().map(
+        |(kind, bad, bad_reason, good_reason, bad_text, good_text)| {
+            let (reason, text) = match bad {
+                true => (bad_reason, bad_text),
+                false => (good_reason, good_text),
             };
-            (
-                kind,
-                bad,
-                if bad { bad_reason } else { good_reason },
-                message,
-            )
-        });
+            (kind, bad, reason, format!("kubelet has {text}"))
+        },
+    );
     let ready = (
         "Ready",
         true,

@@ -78,6 +78,17 @@ fn notice_refusal(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &m
     let Some((reason, message)) = admission::refusal(spec) else {
         return;
     };
+    refuse(state, reason, message, now, effects);
+}
+
+/// Fails a pod of which nothing was made.
+pub(super) fn refuse(
+    state: &mut State,
+    reason: &'static str,
+    message: String,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
     effects.push(Effect::Record {
         warning: true,
         reason,

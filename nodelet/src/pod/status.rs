@@ -164,7 +164,8 @@ fn unknown() -> WireState {
 fn disruption(state: &State, pod: &Pod) -> Option<PodCondition> {
     let ending = state.ending.as_ref()?;
     let (reason, message) = ending.failure.as_ref()?;
-    (reason == EVICTED).then(|| PodCondition {
+    // Of a pod that was never taken on nothing is disrupted.
+    (reason == EVICTED && !ending.rejected).then(|| PodCondition {
         last_transition_time: Some(seconds(ending.since)),
         observed_generation: pod.metadata.generation,
         ..condition(

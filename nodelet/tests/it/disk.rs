@@ -11,7 +11,7 @@ use corral_nodelet::images::reference::Reference;
 use serde_json::{Value, json};
 
 use crate::images::{packed, packed_from};
-use crate::scenario::Scenario;
+use crate::scenario::{Scenario, plenty};
 use crate::{pod, shell};
 
 /// Often, so that a test need not wait.
@@ -30,7 +30,7 @@ fn condition<'a>(pod: &'a Value, kind: &str) -> &'a Value {
 async fn a_pod_that_fills_the_disk_is_evicted() {
     let housekeeping = Housekeeping {
         limits_period: OFTEN,
-        ..Housekeeping::default()
+        ..plenty()
     };
     let scenario = Scenario::with("evict", housekeeping).await;
     let fill = "head -c 3000000 /dev/zero > /v/f; exec sleep 1000";
@@ -146,7 +146,7 @@ async fn unused_images_go_when_the_disk_fills_up() {
             capacity: 1000,
             available: reading.load(Ordering::Relaxed),
         }),
-        ..Housekeeping::default()
+        ..plenty()
     };
     let scenario = Scenario::with("imagegc", housekeeping).await;
     let store = scenario.shared().0.images.store().clone();

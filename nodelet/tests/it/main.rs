@@ -7,6 +7,7 @@ mod fields;
 mod images;
 mod isolation;
 mod node_api;
+mod pressure;
 mod probing;
 mod scenario;
 

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_nodelet::agent::housekeeping::Housekeeping;
+use corral_nodelet::eviction::Readings;
 use corral_nodelet::network::{Error, NoNetwork, PodAddresses, PodIdentity, PodNetwork, Resolver};
 use corral_nodelet::node::Node;
 use corral_nodelet::{Agent, AgentConfig, Views};
@@ -47,6 +48,14 @@ impl PodNetwork for NamedNetwork {
     }
 }
 
+/// A machine that has enough of everything, whatever the real one has.
+pub fn plenty() -> Housekeeping {
+    Housekeeping {
+        readings: Arc::new(|_, _| Readings::default()),
+        ..Housekeeping::default()
+    }
+}
+
 pub struct Scenario {
     pub api: FakeApi,
     directory: tempfile::TempDir,
@@ -58,7 +67,7 @@ pub struct Scenario {
 
 impl Scenario {
     pub async fn new(name: &str) -> Self {
-        Self::with(name, Housekeeping::default()).await
+        Self::with(name, plenty()).await
     }
 
     pub async fn with(name: &str, housekeeping: Housekeeping) -> Self {
