@@ -157,6 +157,62 @@ impl Default for Policy {
     }
 }
 
+/// Why thresholds cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ParseError {
+    /// Something else than `SIGNAL<QUANTITY`.
+    #[error("{0:?} is not SIGNAL<QUANTITY")]
+    Form(String),
+    /// There is no such signal here.
+    #[error("unknown eviction signal {0:?}")]
+    Signal(String),
+    /// Neither a quantity nor a percentage from 0 to 100.
+    #[error("{0:?} is no quantity and no percentage")]
+    Quantity(String),
+}
+
+impl std::str::FromStr for Policy {
+    type Err = ParseError;
+
+    /// Thresholds as a kubelet's `--eviction-hard` takes them: `memory.available<100Mi,nodefs.available<10%`. What is not
+    /// named has none.
+    fn from_str(text: &str) -> Result<Self, ParseError> {
+        let parts = text.split(',').filter(|part| !part.is_empty());
+        let mut hard = parts.map(threshold).collect::<Result<Vec<_>, _>>()?;
+        hard.sort_by_key(|(signal, _)| *signal != Signal::Memory);
+        Ok(Self {
+            hard,
+            ..Self::default()
+        })
+    }
+}
+
+fn threshold(text: &str) -> Result<(Signal, Bound), ParseError> {
+    let (name, amount) = text
+        .split_once('<')
+        .ok_or_else(|| ParseError::Form(text.to_owned()))?;
+    let signal = match name {
+        "memory.available" => Signal::Memory,
+        "nodefs.available" => Signal::Nodefs,
+        "nodefs.inodesFree" => Signal::NodefsInodes,
+        "imagefs.available" => Signal::Imagefs,
+        "imagefs.inodesFree" => Signal::ImagefsInodes,
+        _ => return Err(ParseError::Signal(name.to_owned())),
+    };
+    let wrong = || ParseError::Quantity(amount.to_owned());
+    let bound = match amount.strip_suffix('%') {
+        Some(percent) => {
+            let percent = percent.parse().ok().filter(|percent| *percent <= 100);
+            Bound::Percent(percent.ok_or_else(wrong)?)
+        }
+        None => {
+            let amount = Quantity::parse(amount).map_err(|_| wrong())?;
+            Bound::Absolute(u64::try_from(amount.value()).map_err(|_| wrong())?)
+        }
+    };
+    Ok((signal, bound))
+}
+
 /// A threshold that is crossed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Crossed {
@@ -350,6 +406,27 @@ mod tests {
         };
         let all: Vec<Signal> = policy.hard.iter().map(|(signal, _)| *signal).collect();
         assert_eq!(signals(short), all);
+    }
+
+    #[test]
+    fn thresholds_are_written_as_for_kubelets() {
+        let read = |text: &str| text.parse::<Policy>().map(|policy| policy.hard);
+        let all = "nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%,memory.available<100Mi";
+        assert_eq!(read(all), Ok(Policy::default().hard));
+        assert_eq!(read(""), Ok(vec![]));
+        let wrong = |text: &str| read(text).expect_err("refused").to_string();
+        assert_eq!(
+            wrong("memory.available=1"),
+            "\"memory.available=1\" is not SIGNAL<QUANTITY"
+        );
+        assert_eq!(
+            wrong("pid.available<1"),
+            "unknown eviction signal \"pid.available\""
+        );
+        for amount in ["101%", "x", "-1", ""] {
+            let text = wrong(&format!("memory.available<{amount}"));
+            assert_eq!(text, format!("{amount:?} is no quantity and no percentage"));
+        }
     }
 
     #[test]

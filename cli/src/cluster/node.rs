@@ -9,6 +9,8 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Args;
 use corral_api::k8s::api::core::v1::{Node, NodeSpec};
+use corral_nodelet::agent::housekeeping::Housekeeping;
+use corral_nodelet::eviction;
 use corral_nodelet::network::PodNetwork;
 use corral_nodelet::network::range::Range;
 use corral_nodelet::server::tls::ServerCertificate;
@@ -30,6 +32,14 @@ pub struct NodeArgs {
     /// A registry to speak to without TLS, HOST:PORT; loopback addresses always are.
     #[arg(long = "insecure-registry", value_name = "HOST")]
     pub insecure_registries: Vec<String>,
+    /// When pods are evicted, as for a kubelet: SIGNAL<QUANTITY,… with memory.available and, of nodefs and imagefs,
+    /// available and inodesFree. Empty: never.
+    #[arg(
+        long,
+        value_name = "THRESHOLDS",
+        default_value = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%"
+    )]
+    pub eviction_hard: eviction::Policy,
 }
 
 fn label(text: &str) -> Result<(String, String), String> {
@@ -185,7 +195,10 @@ pub async fn start(config: NodeConfig, tasks: &TaskTracker) -> anyhow::Result<()
         server_port,
         insecure_registries: args.insecure_registries.clone(),
         labels: args.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
-        housekeeping: Default::default(),
+        housekeeping: Housekeeping {
+            eviction: args.eviction_hard.clone(),
+            ..Housekeeping::default()
+        },
     })?;
     let tls = corral_nodelet::server::tls::server_config(certificate, &ca)?;
     let server = corral_nodelet::server::Server::new(agent.shared(), stop.clone());

@@ -87,7 +87,7 @@ impl Desk {
                 let desk = desk.clone();
                 let service = hyper::service::service_fn(move |request| {
                     let desk = desk.clone();
-                    async move { Ok::<_, hyper::Error>(desk.health(request).await?) }
+                    async move { desk.health(request).await }
                 });
                 tokio::spawn(
                     hyper::server::conn::http2::Builder::new(TokioExecutor::new())
