@@ -582,7 +582,7 @@ fn take(
             kind,
             success,
         } => probed(state, spec, &name, kind, success, now, effects),
-        Event::Evicted { message } => evicted(state, spec, message, now, effects),
+        Event::Evicted { message } => advance::evict(state, spec, message, now, effects),
         Event::Refused { message } => {
             advance::refuse(state, EVICTED, message, now, effects);
         }
@@ -718,31 +718,8 @@ fn probed(
     }
 }
 
-/// What was evicted does not linger: the disk may be full.
-const EVICTION_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
-
 /// The reason of a pod that was evicted.
 const EVICTED: &str = "Evicted";
-
-fn evicted(
-    state: &mut State,
-    spec: &PodSpec,
-    message: String,
-    now: Timestamp,
-    effects: &mut Vec<Effect>,
-) {
-    if state.ending.is_some() || advance::outcome(state, spec).is_some() {
-        return;
-    }
-    effects.push(Effect::Record {
-        warning: true,
-        reason: EVICTED,
-        message: message.clone(),
-        container: None,
-    });
-    let failure = (EVICTED.to_owned(), message);
-    begin_ending(state, now + EVICTION_GRACE, now, Some(failure));
-}
 
 fn stop_one(state: &mut State, name: &str, deadline: Timestamp) {
     if let Some(container) = state.container_mut(name)

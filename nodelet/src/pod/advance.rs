@@ -4,7 +4,7 @@ use corral_api::k8s::api::core::v1::{Pod, PodSpec};
 use jiff::Timestamp;
 
 use super::{
-    ContainerState, Effect, Ended, Phase, Role, Sandbox, State, Stop, StopStage, Teardown,
+    ContainerState, EVICTED, Effect, Ended, Phase, Role, Sandbox, State, Stop, StopStage, Teardown,
     admission, begin_ending, find, record, seconds,
 };
 
@@ -79,6 +79,30 @@ fn notice_refusal(state: &mut State, spec: &PodSpec, now: Timestamp, effects: &m
         return;
     };
     refuse(state, reason, message, now, effects);
+}
+
+/// What was evicted does not linger: the disk may be full.
+const EVICTION_GRACE: jiff::SignedDuration = jiff::SignedDuration::from_secs(1);
+
+/// Ends a pod that takes what the node needs.
+pub(super) fn evict(
+    state: &mut State,
+    spec: &PodSpec,
+    message: String,
+    now: Timestamp,
+    effects: &mut Vec<Effect>,
+) {
+    if state.ending.is_some() || outcome(state, spec).is_some() {
+        return;
+    }
+    effects.push(Effect::Record {
+        warning: true,
+        reason: EVICTED,
+        message: message.clone(),
+        container: None,
+    });
+    let failure = (EVICTED.to_owned(), message);
+    begin_ending(state, now + EVICTION_GRACE, now, Some(failure));
 }
 
 /// Fails a pod of which nothing was made.
