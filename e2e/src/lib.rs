@@ -3,6 +3,8 @@
 //! A [`Cluster`] is a `corral up` of its own on a free port and in a temporary directory; dropping it stops its pods
 //! and removes what it made. [`Cluster::kubectl`] runs the unmodified kubectl that `scripts/clients` built.
 
+pub mod machines;
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -303,21 +305,9 @@ impl Kubectl<'_> {
         self.succeeded(args, self.try_run_with_input(args, input))
     }
 
-    /// Starts it with a pipe behind its output, for what is read while it runs.
+    /// Starts it, for output that is read while it runs.
     pub fn stream(&self, args: &[&str]) -> Stream {
-        let mut child = self
-            .command(args)
-            .stdout(Stdio::piped())
-            .spawn()
-            .expect("kubectl is built; run scripts/clients");
-        let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
-        let (sender, lines) = mpsc::channel();
-        // A thread, because a pipe cannot be read with a deadline. It ends with the client's output.
-        std::thread::spawn(move || {
-            let mut lines = out.lines().map_while(Result::ok);
-            lines.try_for_each(|line| sender.send(line))
-        });
-        Stream { child, lines }
+        Stream::of(&mut self.command(args))
     }
 
     #[track_caller]
@@ -341,6 +331,30 @@ pub struct Stream {
 }
 
 impl Stream {
+    /// Starts a command.
+    pub fn of(command: &mut Command) -> Self {
+        let mut child = command
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("clients are built; run scripts/clients");
+        let out = BufReader::new(child.stdout.take().expect("stdout is a pipe"));
+        let (sender, lines) = mpsc::channel();
+        // A thread, because a pipe cannot be read with a deadline. It ends with the client's output.
+        std::thread::spawn(move || {
+            let mut lines = out.lines().map_while(Result::ok);
+            lines.try_for_each(|line| sender.send(line))
+        });
+        Self { child, lines }
+    }
+
+    /// Ends it, and answers the lines that were not read.
+    pub fn end(mut self) -> Vec<String> {
+        // One that has ended already is as good.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        self.lines.iter().collect()
+    }
+
     /// The next line, or nothing at the end.
     #[track_caller]
     pub fn line(&mut self) -> Option<String> {
