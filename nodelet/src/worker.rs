@@ -25,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::eviction;
+use crate::images::PullPolicy;
 use crate::node::{Node, uid};
 use crate::pod::{
     ContainerState, Effect, Ended, Event, Phase, ProbeKind, Sandbox, State, StopStage, Teardown,
@@ -232,7 +233,21 @@ impl Worker {
             return;
         };
         self.watch_shim().await;
+        let started = self.started_meanwhile().await;
+        if let Err(error) = sandbox::adopt(&self.node, &self.pod, &addresses).await {
+            tracing::warn!(pod = uid, %error, "the pod's network was not adopted");
+        }
+        for event in started {
+            self.step(event);
+        }
+        self.shim_changed().await;
+    }
+
+    /// What the earlier process did not live to report: the containers that it started. Those that it was about to
+    /// start wait again.
+    async fn started_meanwhile(&mut self) -> Vec<Event> {
         let known = self.shim_containers();
+        let mut events = Vec::new();
         for container in &mut self.state.containers {
             if container.phase != Phase::Starting {
                 continue;
@@ -242,18 +257,28 @@ impl Worker {
                 .iter()
                 .find(|found| found.id == id)
                 .and_then(|found| found.started_at.clone());
-            container.phase = match found {
-                Some(at) => Phase::Running {
-                    id,
-                    started_at: time(&at),
-                },
-                None => Phase::Waiting { problem: None },
+            let Some(at) = found else {
+                container.phase = Phase::Waiting { problem: None };
+                continue;
             };
+            let images = &self.node.images;
+            let image = images
+                .ensure(&container.image, PullPolicy::Never, &[])
+                .await;
+            // The container runs whatever became of its image's name.
+            let (image, image_id) = match image {
+                Ok(image) => (image.name, image.id),
+                Err(_) => (container.image.clone(), container.image_id.clone()),
+            };
+            events.push(Event::Started {
+                name: container.name.clone(),
+                id,
+                image,
+                image_id,
+                at: time(&at),
+            });
         }
-        if let Err(error) = sandbox::adopt(&self.node, &self.pod, &addresses).await {
-            tracing::warn!(pod = uid, %error, "the pod's network was not adopted");
-        }
-        self.shim_changed().await;
+        events
     }
 
     async fn watch_shim(&mut self) {

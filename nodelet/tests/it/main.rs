@@ -166,6 +166,39 @@ async fn a_new_agent_adopts_what_the_old_one_left() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_container_whose_start_was_not_reported_is_started_and_ready() {
+    let mut scenario = Scenario::new("unreported").await;
+    let mut container = shell("exec sleep 1000");
+    container["volumeMounts"] = json!([{"name": "v", "mountPath": "/sig"}]);
+    // The start is reported after the hook, so that the agent ends between the two.
+    container["lifecycle"] = json!({"postStart":
+        {"exec": {"command": ["sh", "-c", "touch /sig/hook; exec sleep 1000"]}}});
+    scenario.create(pod(
+        "p",
+        json!({"containers": [container], "volumes": [{"name": "v", "emptyDir": {}}]}),
+    ));
+    let hook = || scenario.pod_dir("p").join("volumes/v/hook").exists();
+    while !hook() {
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    scenario.stop_agent().await;
+    scenario.start_agent().await;
+    let ready = scenario
+        .wait_for("p", |pod| {
+            pod["status"]["containerStatuses"][0]["ready"] == true
+        })
+        .await;
+    let status = &ready["status"]["containerStatuses"][0];
+    assert_eq!(
+        (&status["started"], &status["restartCount"]),
+        (&json!(true), &json!(0))
+    );
+    scenario.delete("p", 0);
+    scenario.wait_gone("p").await;
+    scenario.finish().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_crash_is_restarted_and_a_killed_shim_is_noticed() {
     let scenario = Scenario::new("crash").await;
     scenario.create(pod(
