@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::OpenOptions;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
@@ -40,6 +40,8 @@ pub struct Machines {
     links: Links,
     names: Vec<String>,
     processes: BTreeMap<String, Child>,
+    /// The arguments that corral was started with on a machine.
+    started: BTreeMap<String, Vec<String>>,
 }
 
 impl Machines {
@@ -57,6 +59,7 @@ impl Machines {
             links,
             names: names.iter().map(|name| (*name).to_owned()).collect(),
             processes: BTreeMap::new(),
+            started: BTreeMap::new(),
         };
         // What connects them is apart, so that the network of whoever runs the test sees nothing of it.
         let middle = machines.namespace(MIDDLE);
@@ -169,6 +172,13 @@ impl Machines {
 
     /// Starts corral on a machine. It may have run there before.
     pub fn start(&mut self, name: &str, args: &[&str]) {
+        let kept = args.iter().map(|arg| (*arg).to_owned()).collect();
+        self.started.insert(name.to_owned(), kept);
+        self.start_again(name);
+    }
+
+    /// Starts what was killed, as it was started before.
+    pub fn start_again(&mut self, name: &str) {
         let log = OpenOptions::new()
             .create(true)
             .append(true)
@@ -176,7 +186,7 @@ impl Machines {
             .expect("a log file");
         let process = self
             .command(name, corral())
-            .args(args)
+            .args(&self.started[name])
             .arg("--data-dir")
             .arg(self.path(name))
             .stdout(Stdio::null())
@@ -353,4 +363,21 @@ fn ip(args: &[&str]) {
 pub fn succeed(command: &mut Command) {
     let output = command.output().expect("the command is installed");
     assert!(output.status.success(), "{command:?}: {output:?}");
+}
+
+/// The cgroups of a name, in every hierarchy.
+pub fn cgroups_named(name: &str) -> Vec<PathBuf> {
+    fn visit(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
+        // Cgroups of others come and go meanwhile.
+        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+            if entry.file_name() == name {
+                found.push(entry.path());
+            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                visit(&entry.path(), name, found);
+            }
+        }
+    }
+    let mut found = Vec::new();
+    visit(Path::new("/sys/fs/cgroup"), name, &mut found);
+    found
 }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use corral_e2e::corral;
-use corral_e2e::machines::{Links, Machines, SERVER, succeed};
+use corral_e2e::machines::{Links, Machines, SERVER, cgroups_named, succeed};
 
 const MANIFEST: &str = "
 apiVersion: apps/v1
@@ -166,21 +166,4 @@ fn made_by_the_node(machines: &Machines) -> String {
         "node-a",
         "ip -oneline link | grep -vE ': (lo|eth0)(@[^ ]*)?: '; nft list tables; ip route | grep -v '192[.]0[.]2[.]0/24'; true",
     )
-}
-
-/// The cgroups of a name, in every hierarchy.
-fn cgroups_named(name: &str) -> Vec<PathBuf> {
-    fn visit(directory: &Path, name: &str, found: &mut Vec<PathBuf>) {
-        // Cgroups of others come and go meanwhile.
-        for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
-            if entry.file_name() == name {
-                found.push(entry.path());
-            } else if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                visit(&entry.path(), name, found);
-            }
-        }
-    }
-    let mut found = Vec::new();
-    visit(Path::new("/sys/fs/cgroup"), name, &mut found);
-    found
 }
