@@ -6,7 +6,6 @@ use anyhow::Context;
 use clap::Args;
 use corral_nodelet::network::node_network::{NodeNetwork, NodeNetworkConfig};
 use corral_nodelet::network::range::Range;
-use corral_nodelet::network::{bridge, routes};
 use tokio_util::task::TaskTracker;
 
 use super::identity::Member;
@@ -72,7 +71,7 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         service_range,
         domain: node::DOMAIN.to_owned(),
         vxlan_port: node::VXLAN_PORT,
-        mtu: bridge::MTU - routes::OVERHEAD,
+        mtu: node::POD_MTU,
         shutdown: stop.clone(),
     })
     .await

@@ -11,8 +11,8 @@ use clap::Args;
 use corral_api::k8s::api::core::v1::{Node, NodeSpec};
 use corral_nodelet::agent::housekeeping::Housekeeping;
 use corral_nodelet::eviction;
-use corral_nodelet::network::PodNetwork;
 use corral_nodelet::network::range::Range;
+use corral_nodelet::network::{PodNetwork, bridge, routes};
 use corral_nodelet::server::tls::ServerCertificate;
 use corral_nodelet::{Agent, AgentConfig};
 use sha2::{Digest, Sha256};
@@ -98,6 +98,9 @@ pub const POD_RANGE_PREFIX: u8 = 24;
 pub const DOMAIN: &str = "cluster.local";
 /// The port of the VXLAN between nodes that share no link, as Linux and others use it.
 pub const VXLAN_PORT: u16 = 8472;
+/// The greatest packet of pods. It leaves room for VXLAN on every node, whether it needs one now or not: a node behind a
+/// router may join at any time, and the links of pods that run then are not changed any more.
+pub const POD_MTU: u32 = bridge::MTU - routes::OVERHEAD;
 /// How long a node waits for its addresses.
 const RANGE_WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often it looks.

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
-use corral_nodelet::network::bridge;
 use corral_nodelet::network::node_network::{NodeNetwork, NodeNetworkConfig};
 use corral_nodelet::network::range::Range;
 use corral_nodelet::server::tls::ServerCertificate;
@@ -108,7 +107,7 @@ async fn start_node(
         service_range: ranges.services,
         domain: node::DOMAIN.to_owned(),
         vxlan_port: node::VXLAN_PORT,
-        mtu: bridge::MTU,
+        mtu: node::POD_MTU,
         shutdown: stop.clone(),
     })
     .await
