@@ -6,6 +6,7 @@ mod kills;
 mod kubectl;
 mod kubectl_versions;
 mod lifecycle;
+mod links;
 mod python;
 mod streams;
 mod two_nodes;
