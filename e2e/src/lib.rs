@@ -69,19 +69,19 @@ impl Said {
 pub struct Cluster {
     directory: tempfile::TempDir,
     process: Option<Child>,
+    /// The verb of `corral` and flags beyond those that every cluster is started with.
+    args: Vec<String>,
 }
 
 impl Cluster {
     /// Starts a cluster and waits until its node is ready.
     pub fn up() -> Self {
-        let directory = tempfile::Builder::new()
-            .prefix("corral-e2e-")
-            .tempdir()
-            .expect("a temporary directory");
-        let mut cluster = Self {
-            directory,
-            process: None,
-        };
+        Self::up_with(&[])
+    }
+
+    /// Starts a cluster with flags of its own, and waits until its node is ready.
+    pub fn up_with(flags: &[&str]) -> Self {
+        let mut cluster = Self::new(&[&["up", "--node-name", "node-1"], flags].concat());
         cluster.start();
         cluster.wait("the node to be ready", || {
             let said = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
@@ -91,6 +91,33 @@ impl Cluster {
             cluster.try_kubectl(&["get", "sa", "default"]).ok
         });
         cluster
+    }
+
+    /// Starts a control plane without a node, and waits until it answers. It has the keys of another if one is given.
+    pub fn server_with(flags: &[&str], keys_of: Option<&Self>) -> Self {
+        let mut cluster = Self::new(&[&["server"], flags].concat());
+        if let Some(other) = keys_of {
+            std::fs::create_dir_all(cluster.data_dir()).expect("the directory is ours");
+            let mut copy = Command::new("cp");
+            copy.arg("-r")
+                .arg(other.data_dir().join("pki"))
+                .arg(cluster.data_dir());
+            machines::succeed(&mut copy);
+        }
+        cluster.start();
+        cluster
+    }
+
+    fn new(args: &[&str]) -> Self {
+        let directory = tempfile::Builder::new()
+            .prefix("corral-e2e-")
+            .tempdir()
+            .expect("a temporary directory");
+        Self {
+            directory,
+            process: None,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+        }
     }
 
     /// The data directory.
@@ -120,14 +147,8 @@ impl Cluster {
         };
         let _ = std::fs::remove_file(self.kubeconfig());
         let process = Command::new(corral())
-            .args([
-                "up",
-                "--listen",
-                "127.0.0.1:0",
-                "--node-name",
-                "node-1",
-                "--data-dir",
-            ])
+            .args(&self.args)
+            .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .stdin(Stdio::null())
             .stdout(open("out"))

@@ -2,6 +2,7 @@
 
 mod api;
 mod apply;
+mod etcd;
 mod kills;
 mod kubectl;
 mod kubectl_versions;
