@@ -61,7 +61,10 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let (client, address) = (member.client(), member.address());
     let tasks = TaskTracker::new();
     let cluster_id = node::cluster_id(&data_dir)?;
-    let pod_range = node::claim_range(&client, &name, None).await?;
+    let pod_range = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        range = node::claim_range(&client, &name, None) => range?,
+    };
     let network = NodeNetwork::start(NodeNetworkConfig {
         cluster_id: cluster_id.clone(),
         directory: data_dir.join("node").join("network"),

@@ -113,7 +113,7 @@ pub async fn claim_range(
     wanted: Option<Range>,
 ) -> anyhow::Result<Range> {
     let nodes: kube::Api<Node> = kube::Api::all(client.clone());
-    if nodes.get_opt(name).await?.is_none() {
+    if patiently(|| nodes.get_opt(name)).await?.is_none() {
         let mut node = Node::default();
         node.metadata.name = Some(name.to_owned());
         node.metadata.labels =
@@ -123,14 +123,16 @@ pub async fn claim_range(
             pod_cidrs: wanted.map(|range| vec![range.to_string()]),
             ..Default::default()
         });
-        nodes
-            .create(&kube::api::PostParams::default(), &node)
-            .await
-            .context("cannot register the node")?;
+        let as_usual = kube::api::PostParams::default();
+        match patiently(|| nodes.create(&as_usual, &node)).await {
+            // An earlier attempt was heard, and its answer was not.
+            Err(kube::Error::Api(status)) if status.is_already_exists() => {}
+            made => drop(made.context("cannot register the node")?),
+        }
     }
     let given = async {
         loop {
-            let node = nodes.get(name).await?;
+            let node = patiently(|| nodes.get(name)).await?;
             if let Some(text) = node
                 .spec
                 .and_then(|spec| spec.pod_cidr)
@@ -146,6 +148,26 @@ pub async fn claim_range(
     tokio::time::timeout(RANGE_WAIT_MAX, given)
         .await
         .context("the node is given no addresses; does the control plane run its controllers?")?
+}
+
+/// Asks until the server answers: one that is started anew is no reason for its nodes to end, and their containers run
+/// meanwhile.
+async fn patiently<T, F>(ask: impl Fn() -> F) -> kube::Result<T>
+where
+    F: Future<Output = kube::Result<T>>,
+{
+    loop {
+        match ask().await {
+            Err(error @ (kube::Error::Service(_) | kube::Error::HyperError(_))) => {
+                tracing::warn!(%error, "waiting for the server");
+            }
+            Err(kube::Error::Api(status)) if status.code >= 500 => {
+                tracing::warn!(error = status.message, "waiting for the server");
+            }
+            answered => return answered,
+        }
+        tokio::time::sleep(RANGE_LOOK_PERIOD).await;
+    }
 }
 
 /// Everything that a node is started with.
