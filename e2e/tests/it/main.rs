@@ -9,6 +9,7 @@ mod kubectl_versions;
 mod lifecycle;
 mod links;
 mod python;
+mod services;
 mod side_by_side;
 mod streams;
 mod two_nodes;
