@@ -216,11 +216,8 @@ impl Worker {
             };
         }
         for container in &mut self.state.containers {
-            if let Some(stop) = container
-                .stop
-                .as_mut()
-                .filter(|stop| stop.stage < StopStage::Killed)
-            {
+            // Each stage is kept before it is done: whether the signal was sent is not known.
+            if let Some(stop) = &mut container.stop {
                 stop.stage = StopStage::Requested;
             }
         }
