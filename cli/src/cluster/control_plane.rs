@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, ensure};
 use clap::Args;
 use corral_nodelet::network::range::Range;
 use corral_server::authn::User;
@@ -13,7 +13,7 @@ use corral_server::local::Local;
 use corral_server::{AddressRange, Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
-use corral_storage::etcd::EtcdStore;
+use corral_storage::etcd::{EtcdConfig, EtcdStore};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -175,7 +175,7 @@ async fn open_store(
     if let Some(mut config) = args.etcd.config()? {
         config.history_window = history_window;
         config.history_revisions_min = args.history_revisions;
-        return Ok(EtcdStore::connect(config).await?);
+        return connect(config).await;
     }
     let mut config = EmbeddedConfig::new(args.data_dir.join("store"));
     config.history_window = history_window;
@@ -183,6 +183,33 @@ async fn open_store(
     let metrics = EmbeddedMetrics::register(registry)?;
     let store = tokio::task::spawn_blocking(move || EmbeddedStore::open(config, metrics)).await??;
     Ok(store)
+}
+
+/// How long a server that starts waits for etcd, which may be starting beside it.
+const ETCD_WAIT_MAX: Duration = Duration::from_secs(30);
+const ETCD_LOOK_PERIOD: Duration = Duration::from_millis(200);
+
+async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<dyn Storage>> {
+    let deadline = tokio::time::Instant::now() + ETCD_WAIT_MAX;
+    let mut told = false;
+    loop {
+        match EtcdStore::connect(config.clone()).await {
+            Ok(store) => return Ok(store),
+            Err(corral_storage::Error::Unavailable(why)) => {
+                let endpoints = config.endpoints.join(",");
+                ensure!(
+                    tokio::time::Instant::now() < deadline,
+                    "etcd at {endpoints} does not answer: {why}; does it run, and do the certificates fit?"
+                );
+                if !told {
+                    tracing::warn!(endpoints, why, "waiting for etcd");
+                    told = true;
+                }
+                tokio::time::sleep(ETCD_LOOK_PERIOD).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
 }
 
 /// Writes `admin.kubeconfig`, which only its owner may read.

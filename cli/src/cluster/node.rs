@@ -37,7 +37,7 @@ pub struct NodeArgs {
     #[arg(
         long,
         value_name = "THRESHOLDS",
-        default_value = "memory.available<100Mi,nodefs.available<10%,nodefs.inodesFree<5%,imagefs.available<15%,imagefs.inodesFree<5%"
+        default_value = "memory.available<100Mi,nodefs.available<5%,nodefs.inodesFree<5%,imagefs.available<5%,imagefs.inodesFree<5%"
     )]
     pub eviction_hard: eviction::Policy,
 }

@@ -157,7 +157,9 @@ fn used_ids(store: &Store, names: &[String]) -> Result<BTreeSet<String>, Trouble
         .iter()
         .filter_map(|name| Reference::parse(name).ok())
         .collect::<Vec<_>>();
-    Ok(store.ids(&references)?)
+    let mut ids = store.ids(&references)?;
+    ids.append(&mut store.pinned()?);
+    Ok(ids)
 }
 
 fn round(

@@ -107,6 +107,7 @@ fn import_layout(
             record.layers.push(layer);
             record.size += size;
         }
+        record.pinned = true;
         images.push(store.add(&reference, record)?);
     }
     Ok(images)
@@ -132,6 +133,7 @@ fn import_docker(
             record.layers.push(layer);
             record.size += size;
         }
+        record.pinned = true;
         let own: Vec<String> = entry["RepoTags"]
             .as_array()
             .into_iter()
@@ -222,5 +224,6 @@ pub(super) fn record(
         layers: Vec::new(),
         size: 0,
         run: run_config(config)?,
+        pinned: false,
     })
 }

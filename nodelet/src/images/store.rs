@@ -30,6 +30,9 @@ pub struct Record {
     pub size: u64,
     /// How to run it.
     pub run: ImageConfig,
+    /// Whether it stays when room is made: it was brought by hand, and no registry may have it.
+    #[serde(default)]
+    pub pinned: bool,
 }
 
 /// An image in a listing.
@@ -170,6 +173,22 @@ impl Store {
             listed.names.push(name.clone());
         }
         by_id.into_values().collect()
+    }
+
+    /// The identities of images that stay when room is made.
+    pub fn pinned(&self) -> Result<BTreeSet<String>, Error> {
+        let index = self.lock()?.names;
+        let pinned = index.values().filter(|record| record.pinned);
+        Ok(pinned.map(|record| record.config.clone()).collect())
+    }
+
+    /// Lets an image stay when room is made, or go; says whether it is there.
+    pub fn pin(&self, reference: &Reference, pinned: bool) -> Result<bool, Error> {
+        let mut index = self.lock()?;
+        let record = index.names.get_mut(&reference.to_string());
+        let found = record.map(|record| record.pinned = pinned).is_some();
+        self.save(&index.names)?;
+        Ok(found)
     }
 
     /// Removes a name; says whether it was there. Layers go with [`Store::collect`].

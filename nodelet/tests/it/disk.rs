@@ -153,6 +153,7 @@ async fn unused_images_go_when_the_disk_fills_up() {
     let directory = tempfile::tempdir().expect("temporary directory");
     let path = packed(directory.path(), "unused:1");
     archive::import(&store, &path, None).expect("imported");
+    let by_hand = Reference::parse("unused:1").expect("a name");
     let present = |name: &str| {
         let reference = Reference::parse(name).expect("a name");
         store.find(&reference).is_some()
@@ -177,6 +178,16 @@ async fn unused_images_go_when_the_disk_fills_up() {
         .await;
     assert!(present("unused:1"), "there is room");
     available.store(100, Ordering::Relaxed);
+    let events = || scenario.api.all("events");
+    scenario
+        .wait_until("there is too little room", || {
+            events()
+                .iter()
+                .any(|event| event["reason"] == "FreeDiskSpaceFailed")
+        })
+        .await;
+    assert!(present("unused:1"), "what was brought by hand stays");
+    store.pin(&by_hand, false).expect("the index");
     scenario
         .wait_until("the unused image is removed", || !present("unused:1"))
         .await;

@@ -79,7 +79,7 @@ fn short_of_disk() -> Readings {
     Readings {
         nodefs: Some(Amount {
             capacity: 1000 << 20,
-            available: 99 << 20,
+            available: 49 << 20,
         }),
         ..Readings::default()
     }
@@ -186,6 +186,8 @@ async fn images_go_before_pods_when_the_disk_runs_short() {
     let archive_path = packed(directory.path(), "unused:1");
     archive::import(&store, &archive_path, None).expect("imported");
     let reference = Reference::parse("unused:1").expect("a name");
+    // As if a registry had it.
+    store.pin(&reference, false).expect("the index");
     let writer = |bytes: u64| {
         let mut container = shell(&format!(
             "head -c {bytes} /dev/zero > /v/f; echo up; exec sleep 1000"
@@ -219,7 +221,7 @@ async fn images_go_before_pods_when_the_disk_runs_short() {
     let message = evicted["status"]["message"].as_str().expect("a message");
     assert!(
         message.starts_with(
-            "The node was low on resource: ephemeral-storage. Threshold quantity: 100Mi, available: 99Mi. "
+            "The node was low on resource: ephemeral-storage. Threshold quantity: 50Mi, available: 49Mi. "
         ),
         "{message}"
     );
