@@ -38,6 +38,8 @@ const CHANGE: &[&str] = &["get", "patch", "update"];
 const STREAM: &[&str] = &["create", "get"];
 const CREATE: &[&str] = &["create"];
 
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
 fn subresources(kind: &dyn AnyKind) -> Vec<Entry> {
     let names = kind.names();
     let own = |subresource, verbs| Entry {
@@ -68,6 +70,13 @@ fn subresources(kind: &dyn AnyKind) -> Vec<Entry> {
             "PodPortForwardOptions",
             STREAM,
         ));
+        entries.push(other("proxy", "", "", "PodProxyOptions", PROXY));
+    }
+    if names.group.is_empty() && names.kind == "Service" {
+        entries.push(other("proxy", "", "", "ServiceProxyOptions", PROXY));
+    }
+    if names.group.is_empty() && names.kind == "Node" {
+        entries.push(other("proxy", "", "", "NodeProxyOptions", PROXY));
     }
     if names.kind == "Namespace" {
         entries.push(own("finalize", &["update"]));

@@ -45,6 +45,7 @@ mod openapi;
 pub mod patch;
 mod paths;
 pub mod pki;
+mod proxy;
 pub mod registry;
 pub mod request;
 pub mod response;

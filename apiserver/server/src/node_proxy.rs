@@ -8,13 +8,14 @@ use corral_api::k8s::api::core::v1::{Node, Pod};
 use corral_api::status::{Status, StatusReason};
 use http::header::{CONNECTION, CONTENT_TYPE, HOST, UPGRADE};
 use http::{HeaderValue, Method, Request, Response};
-use http_body_util::{BodyExt, Empty};
+use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_util::sync::CancellationToken;
 
 use crate::handlers::Call;
 use crate::response::{self, Answer};
@@ -27,7 +28,7 @@ const CONNECT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 const ERROR_BYTES_MAX: usize = 64 * 1024;
 
 /// Where a node answers.
-struct Target {
+pub(crate) struct Target {
     node: String,
     address: IpAddr,
     port: u16,
@@ -53,11 +54,19 @@ fn target_of(call: &Call, pod: &Pod) -> Result<Option<Target>, Status> {
     if name.is_empty() {
         return Ok(None);
     }
+    node(call, &name).map(Some)
+}
+
+/// Where a node of this name answers.
+///
+/// # Errors
+/// 404 without the node, 500 if it does not tell where it is.
+pub(crate) fn node(call: &Call, name: &str) -> Result<Target, Status> {
     let nodes = call.shared.api.core("nodes");
     let stored = nodes
         .cacher
-        .peek(&nodes.key("", &name))
-        .ok_or_else(|| nodes.not_found(&name))?;
+        .peek(&nodes.key("", name))
+        .ok_or_else(|| nodes.not_found(name))?;
     let node: Node = serde_json::from_slice(&stored.json).map_err(Status::internal)?;
     let status = node.status.unwrap_or_default();
     let addresses = status.addresses.unwrap_or_default();
@@ -71,11 +80,11 @@ fn target_of(call: &Call, pod: &Pod) -> Result<Option<Target>, Status> {
         .and_then(|d| d.kubelet_endpoint)
         .and_then(|e| u16::try_from(e.port).ok())
         .ok_or_else(|| Status::internal(format!("node {name} tells no port")))?;
-    Ok(Some(Target {
-        node: name,
+    Ok(Target {
+        node: name.to_owned(),
         address,
         port,
-    }))
+    })
 }
 
 /// The container meant: the one named, the only one, or the one that the pod marks as its default.
@@ -145,7 +154,7 @@ async fn log_of(call: &Call) -> Result<Answer, Status> {
         info.namespace, info.name
     );
     let request = Request::get(path)
-        .body(Empty::new())
+        .body(Full::default())
         .map_err(Status::internal)?;
     let answer = send(call, &target, request).await?;
     if !answer.status().is_success() {
@@ -198,7 +207,7 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
     let mut request = Request::builder()
         .method(method)
         .uri(path)
-        .body(Empty::new())
+        .body(Full::default())
         .map_err(Status::internal)?;
     for (name, value) in &call.parts.headers {
         let passes = name == UPGRADE
@@ -214,22 +223,26 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
         return Err(failure(answer).await);
     }
     let node = hyper::upgrade::on(&mut answer);
-    let stop = call.shared.stop.clone();
-    tokio::spawn(async move {
-        let (Ok(client), Ok(node)) = tokio::join!(client, node) else {
-            return;
-        };
-        let (mut client, mut node) = (TokioIo::new(client), TokioIo::new(node));
-        // Either side may end the connection; the other is closed with it.
-        tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut node) => {}
-            () = stop.cancelled() => {}
-        }
-    });
+    join(client, node, call.shared.stop.clone());
     let mut out = Response::new(response::full(""));
     *out.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
     *out.headers_mut() = answer.headers().clone();
     Ok(out)
+}
+
+/// Passes bytes both ways between two upgraded connections until one of them ends, or the server does.
+pub(crate) fn join(client: OnUpgrade, behind: OnUpgrade, stop: CancellationToken) {
+    tokio::spawn(async move {
+        let (Ok(client), Ok(behind)) = tokio::join!(client, behind) else {
+            return;
+        };
+        let (mut client, mut behind) = (TokioIo::new(client), TokioIo::new(behind));
+        // Either side may end the connection; the other is closed with it.
+        tokio::select! {
+            _ = tokio::io::copy_bidirectional(&mut client, &mut behind) => {}
+            () = stop.cancelled() => {}
+        }
+    });
 }
 
 /// The query as nodes read it: which streams are wanted has other names there.
@@ -273,10 +286,14 @@ async fn failure(answer: Response<Incoming>) -> Status {
     Status::failure(code, reason, text)
 }
 
-async fn send(
+/// Asks a node's API.
+///
+/// # Errors
+/// 502 when the node does not answer.
+pub(crate) async fn send(
     call: &Call,
     target: &Target,
-    mut request: Request<Empty<bytes::Bytes>>,
+    mut request: Request<Full<bytes::Bytes>>,
 ) -> Result<Response<Incoming>, Status> {
     let unreachable = |why: String| {
         tracing::warn!(node = target.node, why, "node does not answer");

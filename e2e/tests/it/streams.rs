@@ -159,3 +159,109 @@ fn a_port_is_forwarded() {
     forward.wait().expect("kubectl is ours");
     assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
 }
+
+const SPEAKER: &str = r"
+apiVersion: v1
+kind: Pod
+metadata: {name: speaker, labels: {app: speaker}}
+spec:
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: c
+    image: corral.dev/host
+    command:
+    - python3
+    - -c
+    - |
+      import http.server
+      class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+          if self.path == '/moved':
+            self.send_response(302)
+            self.send_header('Location', '/new')
+            self.end_headers()
+            return
+          self.send_response(200)
+          self.end_headers()
+          who = self.headers.get('Authorization', 'nobody')
+          self.wfile.write(f'{self.command} {self.path} {who}'.encode())
+      http.server.HTTPServer(('', 8080), Handler).serve_forever()
+    ports: [{containerPort: 8080}]
+    readinessProbe: {tcpSocket: {port: 8080}, periodSeconds: 1}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: speaker}
+spec: {selector: {app: speaker}, ports: [{name: http, port: 80, targetPort: 8080}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: nobody}
+spec: {selector: {app: nobody}, ports: [{port: 80}]}
+";
+
+#[test]
+fn pods_services_and_nodes_are_reached_through_the_api() {
+    let cluster = Cluster::up();
+    cluster.apply(SPEAKER);
+    cluster.kubectl(&[
+        "wait",
+        "--for=condition=ready",
+        "pod/speaker",
+        "--timeout=60s",
+    ]);
+    let base = "/api/v1/namespaces/default";
+    let raw = |path: &str| cluster.try_kubectl(&["get", "--raw", path]);
+    for name in [
+        "pods/speaker",
+        "pods/http:speaker:8080",
+        "pods/speaker:8080",
+    ] {
+        let said = raw(&format!("{base}/{name}/proxy/a/b?c=d"));
+        // What identifies the client to the server is not for pods.
+        assert_eq!(said.out, "GET /a/b?c=d nobody", "{name}: {said:?}");
+    }
+    // The endpoints of a Service follow its pods a moment later.
+    cluster.wait("the service", || {
+        raw(&format!("{base}/services/speaker/proxy/")).out == "GET / nobody"
+    });
+    for name in [
+        "services/speaker:http",
+        "services/speaker:80",
+        "services/http:speaker:http",
+    ] {
+        let said = raw(&format!("{base}/{name}/proxy/x"));
+        assert_eq!(said.out, "GET /x nobody", "{name}: {said:?}");
+    }
+    // A place on the host behind is found through here, too.
+    assert_eq!(
+        raw(&format!("{base}/pods/speaker/proxy/moved")).out,
+        "GET /new nobody"
+    );
+    assert_eq!(
+        raw(&format!("{base}/pods/speaker/proxy")).out,
+        "GET / nobody"
+    );
+    for (path, words) in [
+        (
+            "services/nobody/proxy/",
+            "no endpoints available for service \"nobody\"",
+        ),
+        (
+            "services/speaker:9/proxy/",
+            "no service port \"9\" found for service \"speaker\"",
+        ),
+        ("services/none/proxy/", "services \"none\" not found"),
+        ("pods/none/proxy/", "pods \"none\" not found"),
+        ("pods/speaker:81/proxy/", "error trying to reach service"),
+    ] {
+        let said = raw(&format!("{base}/{path}"));
+        assert!(!said.ok && said.err.contains(words), "{path}: {said:?}");
+    }
+    let node = cluster.kubectl(&["get", "nodes", "-o", "name"]);
+    let healthy = raw(&format!(
+        "/api/v1/{}/proxy/healthz",
+        node.trim().replace("node/", "nodes/")
+    ));
+    assert_eq!(healthy.out.trim(), "ok", "{healthy:?}");
+}

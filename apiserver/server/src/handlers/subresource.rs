@@ -40,6 +40,9 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
         }
         ("binding", Verb::Create) if pods => bind(&call, &resource).await,
         ("eviction", Verb::Create) if pods => eviction::evict(&call, &resource).await,
+        ("proxy", _) if pods || matches!(kind.names().kind, "Service" | "Node") => {
+            crate::proxy::handle(call).await
+        }
         ("log", Verb::Get) if pods => crate::node_proxy::logs(call).await,
         ("exec" | "attach" | "portforward", Verb::Get | Verb::Create) if pods => {
             crate::node_proxy::stream(call).await
