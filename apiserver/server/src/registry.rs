@@ -27,6 +27,7 @@ use crate::cacher::{Cacher, storage_status};
 use crate::decode::Decoded;
 use crate::object::{canonical, own_form, stored_form, with_revision};
 
+pub mod body;
 pub mod delete;
 pub mod metadata;
 
@@ -179,84 +180,7 @@ impl Resource {
     /// # Errors
     /// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
     pub fn read_body(&self, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
-        let Decoded {
-            mut value,
-            duplicates,
-        } = body;
-        self.check_type(&mut value)?;
-        self.check_fields(cx, &mut value, duplicates)?;
-        Ok(value)
-    }
-
-    fn check_type(&self, value: &mut Value) -> Result<(), Status> {
-        let names = self.kind.names();
-        let api_version = names.api_version();
-        let Value::Object(map) = value else {
-            return Err(Status::bad_request(
-                "the body of the request must be an object",
-            ));
-        };
-        let sent = |key: &str| {
-            map.get(key)
-                .and_then(Value::as_str)
-                .unwrap_or("")
-                .to_owned()
-        };
-        let (sent_version, sent_kind) = (sent("apiVersion"), sent("kind"));
-        if !sent_kind.is_empty() && sent_kind != names.kind {
-            return Err(Status::bad_request(format!(
-                "{sent_kind} in version \"{}\" cannot be handled as a {}: converting ({sent_version}, Kind={sent_kind}) to ({api_version}, Kind={}): unknown conversion",
-                sent_version.rsplit('/').next().unwrap_or(""),
-                names.kind,
-                names.kind
-            )));
-        }
-        if !sent_version.is_empty() && sent_version != api_version {
-            return Err(Status::bad_request(format!(
-                "the API version in the data ({sent_version}) does not match the expected API version ({api_version})"
-            )));
-        }
-        map.insert("apiVersion".into(), api_version.into());
-        map.insert("kind".into(), names.kind.into());
-        Ok(())
-    }
-
-    fn check_fields(
-        &self,
-        cx: &WriteContext,
-        value: &mut Value,
-        duplicates: Vec<String>,
-    ) -> Result<(), Status> {
-        let names = self.kind.names();
-        let cannot = |why: &str| {
-            Status::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {why}",
-                names.kind, names.version, names.kind
-            ))
-        };
-        let report = self
-            .schema()
-            .check(value)
-            .map_err(|error| cannot(&error.0))?;
-        let unknown = report
-            .unknown
-            .iter()
-            .map(|path| format!("unknown field {path:?}"));
-        // Kubernetes finds both at once in JSON, and in YAML first what the YAML itself has wrong.
-        let of_yaml = |text: &String| !text.starts_with("duplicate field ");
-        let (first, last): (Vec<_>, Vec<_>) = duplicates.into_iter().partition(of_yaml);
-        let found: Vec<String> = first.into_iter().chain(unknown).chain(last).collect();
-        match cx.validation {
-            FieldValidation::Strict if !found.is_empty() => Err(cannot(&format!(
-                "strict decoding error: {}",
-                found.join(", ")
-            ))),
-            FieldValidation::Warn => {
-                found.into_iter().for_each(|text| cx.warn(text));
-                Ok(())
-            }
-            _ => Ok(()),
-        }
+        body::read(self.kind, self.schema(), cx, body)
     }
 
     fn decode(&self, value: Value) -> Result<Object, Status> {
@@ -482,7 +406,7 @@ impl Resource {
         {
             return Err(self.modified(name));
         }
-        self.check_type(&mut value)?;
+        body::check_type(self.kind, &mut value)?;
         metadata::for_update(self, name, &mut value, &old_value)?;
         keep_unwritten(kind, part, &mut value, &old_value);
         let managed = value["metadata"].get("managedFields").cloned();

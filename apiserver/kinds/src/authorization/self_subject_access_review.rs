@@ -1,7 +1,9 @@
 //! `SelfSubjectAccessReview`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::authorization::v1::SelfSubjectAccessReview;
 
+use super::rules;
 use crate::kind::{Kind, Names, Verbs};
 
 /// `authorization.k8s.io/v1 SelfSubjectAccessReview`.
@@ -21,4 +23,14 @@ impl Kind for SelfSubjectAccessReviewKind {
         namespaced: false,
     };
     const VERBS: Verbs = Verbs::CreateOnly;
+
+    fn validate(review: &SelfSubjectAccessReview) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let resource = review.spec.resource_attributes.as_ref();
+        let path = review.spec.non_resource_attributes.as_ref();
+        rules::one_of(&mut errors, resource, path);
+        rules::selectors(&mut errors, resource);
+        rules::no_metadata(&mut errors, &review.metadata, "must be empty");
+        errors
+    }
 }

@@ -1,7 +1,9 @@
 //! `SubjectAccessReview`.
 
+use corral_api::field::FieldError;
 use corral_api::k8s::api::authorization::v1::SubjectAccessReview;
 
+use super::rules;
 use crate::kind::{Kind, Names, Verbs};
 
 /// `authorization.k8s.io/v1 SubjectAccessReview`.
@@ -21,4 +23,11 @@ impl Kind for SubjectAccessReviewKind {
         namespaced: false,
     };
     const VERBS: Verbs = Verbs::CreateOnly;
+
+    fn validate(review: &SubjectAccessReview) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        rules::subject(&mut errors, &review.spec);
+        rules::no_metadata(&mut errors, &review.metadata, "must be empty");
+        errors
+    }
 }

@@ -10,13 +10,17 @@ use corral_api::k8s::api::authorization::v1::{
 };
 use corral_api::selector::FieldSelector;
 use corral_api::status::Status;
+use corral_kinds::schema::Node;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 use super::Call;
+use crate::apply::{self, Manager};
 use crate::authn::{User, tokens};
 use crate::authz::{Access, node};
 use crate::negotiate;
+use crate::registry::{WriteContext, body, metadata};
 use crate::response::{self, Answer};
 
 /// Answers a review.
@@ -25,37 +29,33 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
         "tokenreviews" => token(call).await,
         "selfsubjectreviews" => who(call),
         "subjectaccessreviews" => {
-            let mut review: SubjectAccessReview = read(call)?;
+            let mut asked = read::<SubjectAccessReview>(call)?;
+            let review = &mut asked.review;
             let user = subject(&review.spec);
             let access = access(
                 &review.spec.resource_attributes,
                 &review.spec.non_resource_attributes,
             )?;
             review.status = Some(decide(call, &user, &access));
-            created(call, &review)
+            created(call, &asked)
         }
         "localsubjectaccessreviews" => {
-            let mut review: LocalSubjectAccessReview = read(call)?;
+            let mut asked = read::<LocalSubjectAccessReview>(call)?;
+            let review = &mut asked.review;
             let user = subject(&review.spec);
             let access = access(&review.spec.resource_attributes, &None)?;
-            if access.namespace != call.info.namespace {
-                let message = format!(
-                    "spec.resourceAttributes.namespace must match namespace: {}",
-                    call.info.namespace
-                );
-                return Err(Status::bad_request(message));
-            }
             review.status = Some(decide(call, &user, &access));
-            created(call, &review)
+            created(call, &asked)
         }
         "selfsubjectaccessreviews" => {
-            let mut review: SelfSubjectAccessReview = read(call)?;
+            let mut asked = read::<SelfSubjectAccessReview>(call)?;
+            let review = &mut asked.review;
             let access = access(
                 &review.spec.resource_attributes,
                 &review.spec.non_resource_attributes,
             )?;
             review.status = Some(decide(call, &call.user, &access));
-            created(call, &review)
+            created(call, &asked)
         }
         "selfsubjectrulesreviews" => rules(call),
         "bindings" => super::subresource::bind_by_collection(call).await,
@@ -63,21 +63,66 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
     }
 }
 
-fn read<T: DeserializeOwned>(call: &Call) -> Result<T, Status> {
+/// A question as it was asked.
+struct Asked<T> {
+    review: T,
+    managed: Value,
+    schema: Node,
+    cx: WriteContext,
+}
+
+fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, Status> {
     let info = &call.info;
     let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource)
         .ok_or_else(Status::no_such_path)?;
-    let body = call.decoded(&corral_kinds::schema::of(kind))?;
-    serde_json::from_value(body.value)
-        .map_err(|e| Status::bad_request(format!("the review cannot be read: {e}")))
+    let schema = corral_kinds::schema::of(kind);
+    let cx = call.write_context()?;
+    let mut value = body::read(kind, &schema, &cx, call.decoded(&schema)?)?;
+    metadata::check_namespace(&cx, &value)?;
+    if kind.names().namespaced {
+        value["metadata"]["namespace"] = info.namespace.clone().into();
+    }
+    let names = kind.names();
+    let object = kind.decode(value.clone()).map_err(|error| {
+        Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {error}",
+            names.kind, names.version, names.kind
+        ))
+    })?;
+    let errors = kind.validate(&object);
+    if !errors.is_empty() {
+        // Kubernetes leaves out the kind.
+        return Err(Status::invalid(names.group, "", "", &errors));
+    }
+    schema.complete(&mut value);
+    let manager = Manager {
+        name: cx.manager.clone(),
+        api_version: names.api_version(),
+        subresource: String::new(),
+        time: corral_api::time::format_seconds(cx.now),
+    };
+    apply::update(&schema, None, &mut value, &manager);
+    let review = object
+        .get::<T>()
+        .cloned()
+        .ok_or_else(Status::no_such_path)?;
+    Ok(Asked {
+        review,
+        managed: value["metadata"]["managedFields"].take(),
+        schema,
+        cx,
+    })
 }
 
-fn created(call: &Call, review: &impl Serialize) -> Result<Answer, Status> {
-    Ok(response::object(
-        201,
-        negotiate::accept_whole(call.headers())?,
-        review,
-    ))
+fn created<T: Serialize>(call: &Call, asked: &Asked<T>) -> Result<Answer, Status> {
+    let mut value = serde_json::to_value(&asked.review).map_err(Status::internal)?;
+    asked.schema.complete(&mut value);
+    if !asked.managed.is_null() {
+        value["metadata"]["managedFields"] = asked.managed.clone();
+    }
+    let representation = negotiate::accept_whole(call.headers())?;
+    let answer = response::object(201, representation, &value);
+    Ok(super::with_warnings(answer, &asked.cx))
 }
 
 fn info(user: User) -> UserInfo {
@@ -90,7 +135,8 @@ fn info(user: User) -> UserInfo {
 }
 
 async fn token(call: &Call) -> Result<Answer, Status> {
-    let mut review: TokenReview = read(call)?;
+    let mut asked = read::<TokenReview>(call)?;
+    let review = &mut asked.review;
     let given = review.spec.token.clone();
     if given.is_empty() {
         let path = corral_api::FieldPath::new("spec.token");
@@ -121,15 +167,16 @@ async fn token(call: &Call) -> Result<Answer, Status> {
             ..Default::default()
         },
     });
-    created(call, &review)
+    created(call, &asked)
 }
 
 fn who(call: &Call) -> Result<Answer, Status> {
-    let mut review: SelfSubjectReview = read(call)?;
+    let mut asked = read::<SelfSubjectReview>(call)?;
+    let review = &mut asked.review;
     review.status = Some(SelfSubjectReviewStatus {
         user_info: Some(info(call.user.clone())),
     });
-    created(call, &review)
+    created(call, &asked)
 }
 
 fn subject(spec: &corral_api::k8s::api::authorization::v1::SubjectAccessReviewSpec) -> User {
@@ -191,7 +238,8 @@ fn decide(call: &Call, user: &User, access: &Access) -> SubjectAccessReviewStatu
 }
 
 fn rules(call: &Call) -> Result<Answer, Status> {
-    let mut review: SelfSubjectRulesReview = read(call)?;
+    let mut asked = read::<SelfSubjectRulesReview>(call)?;
+    let review = &mut asked.review;
     let namespace = review.spec.namespace.clone().unwrap_or_default();
     if namespace.is_empty() {
         return Err(Status::bad_request("no namespace on request"));
@@ -218,5 +266,5 @@ fn rules(call: &Call) -> Result<Answer, Status> {
         status.evaluation_error = Some(why.to_owned());
     }
     review.status = Some(status);
-    created(call, &review)
+    created(call, &asked)
 }

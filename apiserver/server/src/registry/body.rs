@@ -1,0 +1,97 @@
+//! What a body must be before anything is done with it: of the kind that the path means, with fields that the kind has.
+
+use corral_api::status::Status;
+use corral_kinds::AnyKind;
+use corral_kinds::schema::Node;
+use serde_json::Value;
+
+use super::{FieldValidation, WriteContext};
+use crate::decode::Decoded;
+
+/// Checks a body against the kind: its type, its fields.
+///
+/// # Errors
+/// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
+pub fn read(
+    kind: &dyn AnyKind,
+    schema: &Node,
+    cx: &WriteContext,
+    body: Decoded,
+) -> Result<Value, Status> {
+    let Decoded {
+        mut value,
+        duplicates,
+    } = body;
+    check_type(kind, &mut value)?;
+    check_fields(kind, schema, cx, &mut value, duplicates)?;
+    Ok(value)
+}
+
+pub(super) fn check_type(kind: &dyn AnyKind, value: &mut Value) -> Result<(), Status> {
+    let names = kind.names();
+    let api_version = names.api_version();
+    let Value::Object(map) = value else {
+        return Err(Status::bad_request(
+            "the body of the request must be an object",
+        ));
+    };
+    let sent = |key: &str| {
+        map.get(key)
+            .and_then(Value::as_str)
+            .unwrap_or("")
+            .to_owned()
+    };
+    let (sent_version, sent_kind) = (sent("apiVersion"), sent("kind"));
+    if !sent_kind.is_empty() && sent_kind != names.kind {
+        return Err(Status::bad_request(format!(
+            "{sent_kind} in version \"{}\" cannot be handled as a {}: converting ({sent_version}, Kind={sent_kind}) to ({api_version}, Kind={}): unknown conversion",
+            sent_version.rsplit('/').next().unwrap_or(""),
+            names.kind,
+            names.kind
+        )));
+    }
+    if !sent_version.is_empty() && sent_version != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({sent_version}) does not match the expected API version ({api_version})"
+        )));
+    }
+    map.insert("apiVersion".into(), api_version.into());
+    map.insert("kind".into(), names.kind.into());
+    Ok(())
+}
+
+fn check_fields(
+    kind: &dyn AnyKind,
+    schema: &Node,
+    cx: &WriteContext,
+    value: &mut Value,
+    duplicates: Vec<String>,
+) -> Result<(), Status> {
+    let names = kind.names();
+    let cannot = |why: &str| {
+        Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            names.kind, names.version, names.kind
+        ))
+    };
+    let report = schema.check(value).map_err(|error| cannot(&error.0))?;
+    let unknown = report
+        .unknown
+        .iter()
+        .map(|path| format!("unknown field {path:?}"));
+    // Kubernetes finds both at once in JSON, and in YAML first what the YAML itself has wrong.
+    let of_yaml = |text: &String| !text.starts_with("duplicate field ");
+    let (first, last): (Vec<_>, Vec<_>) = duplicates.into_iter().partition(of_yaml);
+    let found: Vec<String> = first.into_iter().chain(unknown).chain(last).collect();
+    match cx.validation {
+        FieldValidation::Strict if !found.is_empty() => Err(cannot(&format!(
+            "strict decoding error: {}",
+            found.join(", ")
+        ))),
+        FieldValidation::Warn => {
+            found.into_iter().for_each(|text| cx.warn(text));
+            Ok(())
+        }
+        _ => Ok(()),
+    }
+}
