@@ -327,6 +327,17 @@ pub fn numbered(definition: &str, number: u32) -> Option<Numbered> {
     }
 }
 
+/// Whether Kubernetes has a kind, served here or not.
+pub fn is_kind(api_version: &str, kind: &str) -> bool {
+    let (group, version) = api_version.split_once('/').unwrap_or(("", api_version));
+    // The package of a group is called by its first label: `rbac.authorization.k8s.io` is in `rbac`.
+    let package = match group.split('.').next() {
+        Some("") | None => "core",
+        Some(label) => label,
+    };
+    FACTS.contains_key(&format!("io.k8s.api.{package}.{version}.{kind}"))
+}
+
 fn type_is_atomic(definition: &str) -> bool {
     FACTS
         .get(definition)

@@ -41,6 +41,14 @@ impl Authorizer {
         }
         self.rbac.allows(user, access)
     }
+
+    /// Why a user may, in Kubernetes' words; nothing where it gives no reason.
+    pub fn reason(&self, user: &User, access: &Access) -> Option<String> {
+        if node::name_of(user).is_some_and(|node| self.node.allows(node, access)) {
+            return None;
+        }
+        self.rbac.reason(user, access)
+    }
 }
 
 /// A question of access.

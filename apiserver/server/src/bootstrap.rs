@@ -96,10 +96,7 @@ async fn create(
     {
         return Ok(());
     }
-    let body = Decoded {
-        value,
-        duplicates: Vec::new(),
-    };
+    let body = Decoded::of(value);
     match resource.create(&context(namespace), body).await {
         Err(status) if !status.is(StatusReason::AlreadyExists) => Err(status),
         _ => Ok(()),

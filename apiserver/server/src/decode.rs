@@ -32,6 +32,31 @@ pub struct Decoded {
     pub value: Value,
     /// What a strict decoder would say about duplicates, such as `duplicate field "spec.replicas"`.
     pub duplicates: Vec<String>,
+    /// How the body begins, for messages.
+    pub head: String,
+}
+
+impl Decoded {
+    /// A tree that was not read from a body.
+    pub fn of(value: Value) -> Self {
+        Self {
+            value,
+            duplicates: Vec::new(),
+            head: String::new(),
+        }
+    }
+}
+
+/// How much of a body is shown in a message, as in Kubernetes.
+const HEAD_CHARS: usize = 30;
+
+fn head(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(&body[..body.len().min(HEAD_CHARS * 4)]);
+    let shown: String = text.chars().take(HEAD_CHARS).collect();
+    match shown.len() < body.len() {
+        true => shown + " ...",
+        false => shown,
+    }
 }
 
 /// Reads a body whose object has the given shape. Only protobuf needs the shape: its fields have no names.
@@ -56,7 +81,11 @@ pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Stat
         Format::Yaml => yaml(body, &mut duplicates)?,
         Format::Protobuf => protobuf(body, shape)?,
     };
-    Ok(Decoded { value, duplicates })
+    Ok(Decoded {
+        value,
+        duplicates,
+        head: head(body),
+    })
 }
 
 fn protobuf(body: &[u8], shape: &Node) -> Result<Value, Status> {

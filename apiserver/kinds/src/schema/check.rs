@@ -102,6 +102,10 @@ fn go_path(root: &Node, path: &str) -> String {
     let mut told = Vec::new();
     let mut node = Some(root);
     for part in path.split('.') {
+        // Keys of maps are no part of it either.
+        if matches!(node, Some(Node::Map { .. })) {
+            break;
+        }
         let name = part.split('[').next().unwrap_or(part);
         let field = node.and_then(|node| node.field(name));
         if let Some(field) = field.filter(|field| !field.embedded.is_empty()) {

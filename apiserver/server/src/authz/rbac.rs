@@ -32,6 +32,8 @@ pub struct Grant {
     pub namespace: Option<String>,
     /// The rules.
     pub rules: Arc<Vec<PolicyRule>>,
+    /// The binding, its role and the subject, as reasons name them.
+    given: Arc<str>,
 }
 
 struct Compiled {
@@ -60,11 +62,17 @@ impl Rbac {
         if user.is_in(MASTERS) {
             return true;
         }
+        self.compiled().grant(user, access).is_some()
+    }
+
+    /// By which binding a user may; nothing for somebody who may not, or who may everything.
+    pub fn reason(&self, user: &User, access: &Access) -> Option<String> {
+        if user.is_in(MASTERS) {
+            return None;
+        }
         let compiled = self.compiled();
-        let grants = compiled.grants(user);
-        grants
-            .filter(|grant| grant.covers(access))
-            .any(|grant| grant.rules.iter().any(|r| rule_allows(r, access)))
+        let grant = compiled.grant(user, access)?;
+        Some(format!("RBAC: allowed by {}", grant.given))
     }
 
     /// The rules that a user has in a namespace.
@@ -121,6 +129,12 @@ impl Rbac {
 }
 
 impl Compiled {
+    fn grant<'a>(&'a self, user: &'a User, access: &Access) -> Option<&'a Grant> {
+        self.grants(user)
+            .filter(|grant| grant.covers(access))
+            .find(|grant| grant.rules.iter().any(|r| rule_allows(r, access)))
+    }
+
     fn grants<'a>(&'a self, user: &'a User) -> impl Iterator<Item = &'a Grant> {
         let own = self.users.get(&user.name).into_iter().flatten();
         let groups = user
@@ -195,9 +209,16 @@ fn compile(sources: [Objects; 4]) -> Compiled {
     let (mut users, mut groups) = (HashMap::new(), HashMap::new());
     for binding in read::<ClusterRoleBinding>(&sources[3]) {
         if let Some(rules) = rules(&binding.role_ref, "") {
+            let name = binding.metadata.name.unwrap_or_default();
+            let role = &binding.role_ref;
+            let given = format!(
+                "ClusterRoleBinding {name:?} of {} {:?}",
+                role.kind, role.name
+            );
             let grant = Grant {
                 namespace: None,
                 rules,
+                given: given.into(),
             };
             give(&mut users, &mut groups, binding.subjects, &grant);
         }
@@ -205,9 +226,14 @@ fn compile(sources: [Objects; 4]) -> Compiled {
     for binding in read::<RoleBinding>(&sources[1]) {
         let namespace = binding.metadata.namespace.unwrap_or_default();
         if let Some(rules) = rules(&binding.role_ref, &namespace) {
+            let name = binding.metadata.name.unwrap_or_default();
+            let place = format!("{name}/{namespace}");
+            let role = &binding.role_ref;
+            let given = format!("RoleBinding {place:?} of {} {:?}", role.kind, role.name);
             let grant = Grant {
                 namespace: Some(namespace),
                 rules,
+                given: given.into(),
             };
             give(&mut users, &mut groups, binding.subjects, &grant);
         }
@@ -223,6 +249,7 @@ type Grants = HashMap<String, Vec<Grant>>;
 
 fn give(users: &mut Grants, groups: &mut Grants, subjects: Option<Vec<Subject>>, grant: &Grant) {
     for subject in subjects.into_iter().flatten() {
+        let mut shown = format!("{:?}", subject.name);
         let (map, name) = match subject.kind.as_str() {
             "User" => (&mut *users, subject.name),
             "Group" => (&mut *groups, subject.name),
@@ -231,12 +258,15 @@ fn give(users: &mut Grants, groups: &mut Grants, subjects: Option<Vec<Subject>>,
                     .namespace
                     .or_else(|| grant.namespace.clone())
                     .unwrap_or_default();
+                shown = format!("{:?}", format!("{}/{namespace}", subject.name));
                 let name = format!("system:serviceaccount:{namespace}:{}", subject.name);
                 (&mut *users, name)
             }
             _ => continue,
         };
-        map.entry(name).or_default().push(grant.clone());
+        let mut grant = grant.clone();
+        grant.given = format!("{} to {} {shown}", grant.given, subject.kind).into();
+        map.entry(name).or_default().push(grant);
     }
 }
 

@@ -233,6 +233,7 @@ fn selected_node(selector: &FieldSelectorAttributes) -> Option<String> {
 fn decide(call: &Call, user: &User, access: &Access) -> SubjectAccessReviewStatus {
     SubjectAccessReviewStatus {
         allowed: call.shared.authorizer.allows(user, access),
+        reason: call.shared.authorizer.reason(user, access),
         ..Default::default()
     }
 }

@@ -108,11 +108,9 @@ async fn apply_patch(
     let Decoded {
         value: document,
         duplicates,
+        ..
     } = match kind {
-        PatchType::Json => Decoded {
-            value: Value::Null,
-            duplicates: Vec::new(),
-        },
+        PatchType::Json => Decoded::of(Value::Null),
         _ => call.decoded_as(format)?,
     };
     report_duplicates(cx, &duplicates)?;
@@ -123,11 +121,7 @@ async fn apply_patch(
             PatchType::Merge => patch::merge_patch(live, &document)?,
             _ => patch::strategic_patch(resource.schema(), live, &document)?,
         };
-        let body = Decoded {
-            value: patched,
-            duplicates: Vec::new(),
-        };
-        let mut patched = resource.read_body(cx, body)?;
+        let mut patched = resource.read_body(cx, Decoded::of(patched))?;
         metadata::drop_live_version(&mut patched, live);
         Ok((patched, Ownership::Update))
     };

@@ -21,10 +21,31 @@ pub fn read(
     let Decoded {
         mut value,
         duplicates,
+        head,
     } = body;
+    check_names(kind, &value, &head)?;
     check_type(kind, &mut value)?;
     check_fields(kind, schema, cx, &mut value, duplicates)?;
     Ok(value)
+}
+
+/// What a body calls itself must be text.
+fn check_names(kind: &dyn AnyKind, value: &Value, head: &str) -> Result<(), Status> {
+    for key in ["apiVersion", "kind"] {
+        let found = match value.get(key) {
+            None | Some(Value::Null | Value::String(_)) => continue,
+            Some(Value::Bool(_)) => "bool",
+            Some(Value::Number(_)) => "number",
+            Some(Value::Array(_)) => "array",
+            Some(Value::Object(_)) => "object",
+        };
+        return Err(Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; json parse error: \
+             json: cannot unmarshal {found} into Go struct field .{key} of type string ({head})",
+            kind.names().kind
+        )));
+    }
+    Ok(())
 }
 
 pub(super) fn check_type(kind: &dyn AnyKind, value: &mut Value) -> Result<(), Status> {
@@ -42,6 +63,26 @@ pub(super) fn check_type(kind: &dyn AnyKind, value: &mut Value) -> Result<(), St
             .to_owned()
     };
     let (sent_version, sent_kind) = (sent("apiVersion"), sent("kind"));
+    // What is left out is that of the path.
+    let meant_version = [sent_version.as_str(), &api_version];
+    let meant_version = meant_version
+        .into_iter()
+        .find(|v| !v.is_empty())
+        .unwrap_or_default();
+    let meant_kind = [sent_kind.as_str(), names.kind];
+    let meant_kind = meant_kind
+        .into_iter()
+        .find(|k| !k.is_empty())
+        .unwrap_or_default();
+    let own = meant_version == api_version && meant_kind == names.kind;
+    if !own && !corral_kinds::schema::is_kind(meant_version, meant_kind) {
+        let version = meant_version.rsplit('/').next().unwrap_or_default();
+        return Err(Status::bad_request(format!(
+            "{meant_kind} in version {version:?} cannot be handled as a {}: no kind {meant_kind:?} is registered for \
+             version {meant_version:?} in scheme \"pkg/runtime/scheme.go:111\"",
+            names.kind
+        )));
+    }
     if !sent_kind.is_empty() && sent_kind != names.kind {
         return Err(Status::bad_request(format!(
             "{sent_kind} in version \"{}\" cannot be handled as a {}: converting ({sent_version}, Kind={sent_kind}) to ({api_version}, Kind={}): unknown conversion",
