@@ -29,7 +29,7 @@ fn spec_of(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
 fn always(errors: &mut Errors, pod: &Pod) {
     let path = at("spec");
     let spec = spec_of(pod);
-    validation::spec(errors, &path, &spec, Owner::Pod);
+    validation::spec(errors, &path, &spec, Owner::Pod(&pod.metadata));
     containers::image_spaces(errors, &path.child("containers"), &spec.containers);
     let init = spec.init_containers.as_deref().unwrap_or_default();
     containers::image_spaces(errors, &path.child("initContainers"), init);

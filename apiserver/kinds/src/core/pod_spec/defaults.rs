@@ -117,13 +117,18 @@ fn pod_level_requests(spec: &mut PodSpec) {
     }
 }
 
-/// The most that a pod's containers ask for at one time: sidecars and containers together, or an init container beside
-/// the sidecars started before it.
 fn containers_request(spec: &PodSpec, name: &str) -> Option<Quantity> {
-    let of = |c: &Container| {
-        let wire = c.resources.as_ref()?.requests.as_ref()?.get(name)?;
-        Quantity::from_wire(wire).ok()
-    };
+    most_at_once(spec, name, |c| c.resources.as_ref()?.requests.clone())
+}
+
+/// The most that a pod's containers have of a resource at one time: sidecars and containers together, or an init
+/// container beside the sidecars started before it.
+pub(super) fn most_at_once(
+    spec: &PodSpec,
+    name: &str,
+    amounts: impl Fn(&Container) -> Option<BTreeMap<String, Wire>>,
+) -> Option<Quantity> {
+    let of = |c: &Container| Quantity::from_wire(amounts(c)?.get(name)?).ok();
     let mut found = false;
     let mut sidecars = Quantity::default();
     let mut init_max = Quantity::default();

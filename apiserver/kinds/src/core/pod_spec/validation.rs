@@ -2,18 +2,23 @@
 
 pub(crate) mod containers;
 mod env;
+mod ephemeral;
 mod handlers;
 mod network;
+mod os;
 mod projected;
+mod resource_claims;
 pub(crate) mod resources;
 pub(crate) mod scheduling;
 mod security;
 mod volumes;
+mod windows;
 
 pub(crate) use volumes::source_fields as volume_sources;
 
 use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::core::v1::{PodSpec, PodTemplateSpec};
+use corral_api::k8s::api::core::v1::{Container, PodSpec, PodTemplateSpec};
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use corral_api::names;
 
 use crate::rules::{self, Errors, text};
@@ -22,12 +27,22 @@ use crate::rules::{self, Errors, text};
 pub(crate) const DEADLINE_SECONDS_MAX: i64 = i32::MAX as i64;
 
 /// Whose spec it is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// A Pod's own.
-    Pod,
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Owner<'a> {
+    /// A Pod's own, with the Pod's metadata.
+    Pod(&'a ObjectMeta),
     /// A template's, from which pods are made.
     Template,
+}
+
+impl<'a> Owner<'a> {
+    /// The name of the Pod, if it is one and has one.
+    fn pod_name(self) -> Option<&'a str> {
+        match self {
+            Self::Pod(meta) => meta.name.as_deref().filter(|name| !name.is_empty()),
+            Self::Template => None,
+        }
+    }
 }
 
 /// Rules of a template of pods.
@@ -66,21 +81,18 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner:
         let path = path.child("terminationGracePeriodSeconds");
         errors.push(FieldError::required(&path, ""));
     }
-    let volumes = volumes::volumes(errors, &path.child("volumes"), spec);
+    let volumes = volumes::volumes(errors, &path.child("volumes"), spec, owner);
+    resource_claims::of_pod(errors, &path.child("resourceClaims"), spec, owner);
     containers::all(errors, path, spec, &volumes);
-    if let Some(resources) = &spec.resources {
-        resources::pod_level(errors, &path.child("resources"), resources);
-    }
+    ephemeral::containers(errors, &path.child("ephemeralContainers"), spec, &volumes);
+    resources::pod_level(errors, &path.child("resources"), spec);
     network::host_ports(errors, path, spec, owner);
     let policy = text(&spec.restart_policy);
     let policies = ["Always", "OnFailure", "Never"];
     rules::required_of(errors, &path.child("restartPolicy"), policy, &policies);
     network::dns_policy(errors, &path.child("dnsPolicy"), spec);
-    rules::labels(
-        errors,
-        &path.child("nodeSelector"),
-        spec.node_selector.as_ref(),
-    );
+    let selector = spec.node_selector.as_ref();
+    rules::labels(errors, &path.child("nodeSelector"), selector);
     security::pod(errors, &path.child("securityContext"), spec);
     if let Some(affinity) = &spec.affinity {
         scheduling::affinity(errors, &path.child("affinity"), affinity);
@@ -88,23 +100,79 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner:
     network::dns_config(errors, &path.child("dnsConfig"), spec);
     scheduling::gates(errors, path, spec);
     scheduling::spread(errors, &path.child("topologySpreadConstraints"), spec);
+    windows::host_processes(errors, path, spec);
     security::host_users(errors, path, spec);
     network::hostname_override(errors, &path.child("hostnameOverride"), spec);
-    simple_names(errors, path, spec);
+    names_and_rest(errors, path, spec);
+    os::rules(errors, path, spec);
+    env::file_volumes(errors, path, spec);
+}
+
+/// The fields that speak for themselves.
+fn names_and_rest(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
+    let name = |errors: &mut Errors, field: &str, value: &Option<String>, rule: NameRule| {
+        let value = text(value);
+        if !value.is_empty() {
+            rules::complain(errors, &path.child(field), value, rule(value));
+        }
+    };
+    name(
+        errors,
+        "serviceAccountName",
+        &spec.service_account_name,
+        names::dns1123_subdomain,
+    );
+    name(
+        errors,
+        "nodeName",
+        &spec.node_name,
+        names::dns1123_subdomain,
+    );
     active_deadline(errors, &path.child("activeDeadlineSeconds"), spec, 1);
+    name(errors, "hostname", &spec.hostname, names::dns1123_label);
+    name(errors, "subdomain", &spec.subdomain, names::dns1123_label);
     let tolerations = spec.tolerations.as_deref().unwrap_or_default();
     scheduling::tolerations(errors, &path.child("tolerations"), tolerations);
     network::host_aliases(errors, &path.child("hostAliases"), spec);
+    name(
+        errors,
+        "priorityClassName",
+        &spec.priority_class_name,
+        names::dns1123_subdomain,
+    );
+    // An absent runtime class is no runtime class, an empty one is a wrong name.
+    if let Some(class) = &spec.runtime_class_name {
+        let complaints = names::dns1123_subdomain(class);
+        rules::complain(errors, &path.child("runtimeClassName"), class, complaints);
+    }
     if let Some(policy) = &spec.preemption_policy {
         preemption_policy(errors, &path.child("preemptionPolicy"), policy);
     }
     if let Some(overhead) = &spec.overhead {
         resources::overhead(errors, &path.child("overhead"), overhead);
     }
-    if let Some(os) = &spec.os {
-        let path = path.child("os").child("name");
-        rules::required_of(errors, &path, &os.name, &["linux", "windows"]);
-    }
+}
+
+/// Every container of a pod with its path, in the order in which Kubernetes speaks of them.
+fn every_container(path: &FieldPath, spec: &PodSpec) -> Vec<(FieldPath, Container)> {
+    let list = |field: &str, containers: Vec<Container>| {
+        let path = path.child(field);
+        let containers = containers.into_iter().enumerate();
+        containers
+            .map(|(index, c)| (path.index(index), c))
+            .collect::<Vec<_>>()
+    };
+    let ephemeral = spec.ephemeral_containers.iter().flatten();
+    let mut all = list(
+        "initContainers",
+        spec.init_containers.clone().unwrap_or_default(),
+    );
+    all.extend(list("containers", spec.containers.clone()));
+    all.extend(list(
+        "ephemeralContainers",
+        ephemeral.map(ephemeral::as_container).collect(),
+    ));
+    all
 }
 
 /// `PreemptLowerPriority` or `Never`.
@@ -123,37 +191,6 @@ pub(crate) fn active_deadline(errors: &mut Errors, path: &FieldPath, spec: &PodS
 }
 
 type NameRule = fn(&str) -> Vec<String>;
-
-fn simple_names(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
-    let named: [(&str, &Option<String>, NameRule); 6] = [
-        (
-            "serviceAccountName",
-            &spec.service_account_name,
-            names::dns1123_subdomain,
-        ),
-        ("nodeName", &spec.node_name, names::dns1123_subdomain),
-        ("hostname", &spec.hostname, names::dns1123_label),
-        ("subdomain", &spec.subdomain, names::dns1123_label),
-        (
-            "priorityClassName",
-            &spec.priority_class_name,
-            names::dns1123_subdomain,
-        ),
-        (
-            "runtimeClassName",
-            &spec.runtime_class_name,
-            names::dns1123_subdomain,
-        ),
-    ];
-    for (field, value, rule) in named {
-        let value = text(value);
-        // An absent runtime class is no runtime class, an empty one is a wrong name.
-        let given_empty = field == "runtimeClassName" && spec.runtime_class_name.is_some();
-        if !value.is_empty() || given_empty {
-            rules::complain(errors, &path.child(field), value, rule(value));
-        }
-    }
-}
 
 #[cfg(test)]
 mod tests;

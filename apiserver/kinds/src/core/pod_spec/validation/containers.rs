@@ -36,8 +36,13 @@ pub(super) fn all(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, volumes
     for (index, container) in spec.init_containers.iter().flatten().enumerate() {
         let path = init.index(index);
         common(errors, &path, container, spec, volumes);
-        restart_policy(errors, &path, container);
-        if !container.name.is_empty() {
+        if container.restart_policy.is_some() || container.restart_policy_rules.is_none() {
+            restart_policy(errors, &path, container);
+        } else {
+            unnamed_policy(errors, &path, container);
+        }
+        // An empty name is missed in each container, and taken by none.
+        if !container.name.is_empty() || seen.has("") {
             seen.check(errors, &path.child("name"), &container.name);
         }
         host_port_conflicts(errors, &init, std::slice::from_ref(container));
@@ -52,15 +57,20 @@ pub(super) fn all(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, volumes
 /// An image's name without spaces around it, which Pods are asked and templates are not.
 pub(crate) fn image_spaces(errors: &mut Errors, path: &FieldPath, containers: &[Container]) {
     for (index, container) in containers.iter().enumerate() {
-        let image = text(&container.image);
-        if image != image.trim() {
-            let path = path.index(index).child("image");
-            errors.push(FieldError::invalid(&path, image, SPACE_AROUND_IMAGE));
-        }
+        image_space(errors, &path.index(index), container);
     }
 }
 
-fn common(
+/// The same of one container.
+pub(super) fn image_space(errors: &mut Errors, path: &FieldPath, container: &Container) {
+    let image = text(&container.image);
+    if image != image.trim() {
+        let path = path.child("image");
+        errors.push(FieldError::invalid(&path, image, SPACE_AROUND_IMAGE));
+    }
+}
+
+pub(super) fn common(
     errors: &mut Errors,
     path: &FieldPath,
     container: &Container,
@@ -77,18 +87,19 @@ fn common(
     if text(&container.image).is_empty() {
         errors.push(FieldError::required(&path.child("image"), ""));
     }
-    rules::required_of(
-        errors,
-        &path.child("terminationMessagePolicy"),
-        text(&container.termination_message_policy),
-        &["File", "FallbackToLogsOnError"],
-    );
+    let policy_path = path.child("terminationMessagePolicy");
+    let policies = ["File", "FallbackToLogsOnError"];
+    match text(&container.termination_message_policy) {
+        "" => errors.push(FieldError::required(&policy_path, "")),
+        known if policies.contains(&known) => {}
+        other => errors.push(FieldError::not_supported_of(&policy_path, other, &policies)),
+    }
     container_ports(
         errors,
         &path.child("ports"),
         container.ports.as_deref().unwrap_or_default(),
     );
-    env::variables(errors, &path.child("env"), container, volumes);
+    env::variables(errors, &path.child("env"), container);
     env::sources(errors, &path.child("envFrom"), container);
     volumes::mounts(errors, &path.child("volumeMounts"), container, volumes);
     volumes::devices(errors, &path.child("volumeDevices"), container, volumes);
@@ -99,8 +110,7 @@ fn common(
         &["Always", "IfNotPresent", "Never"],
     );
     if let Some(requirements) = &container.resources {
-        let claims = spec.resource_claims.as_deref().unwrap_or_default();
-        resources::container(errors, &path.child("resources"), requirements, claims);
+        resources::container(errors, &path.child("resources"), requirements, spec);
     }
     let policies = container.resize_policy.as_deref().unwrap_or_default();
     resize_policy(errors, &path.child("resizePolicy"), policies, spec);
@@ -191,11 +201,7 @@ fn restart_policy(errors: &mut Errors, path: &FieldPath, container: &Container) 
             let allowed = ["Always", "Never", "OnFailure"];
             rules::supported(errors, &path.child("restartPolicy"), policy, &allowed);
         }
-        None if !restart_rules.is_empty() => errors.push(FieldError::required(
-            &path.child("restartPolicy"),
-            "must specify restartPolicy when restart rules are used",
-        )),
-        None => {}
+        None => unnamed_policy(errors, path, container),
     }
     let path = path.child("restartPolicyRules");
     if restart_rules.len() > RESTART_RULES_MAX {
@@ -207,6 +213,16 @@ fn restart_policy(errors: &mut Errors, path: &FieldPath, container: &Container) 
     }
     for (index, rule) in restart_rules.iter().enumerate() {
         restart_rule(errors, &path.index(index), rule);
+    }
+}
+
+/// Rules of when to restart need a policy that they are exceptions from.
+fn unnamed_policy(errors: &mut Errors, path: &FieldPath, container: &Container) {
+    let restart_rules = container.restart_policy_rules.as_ref();
+    if restart_rules.is_some_and(|rules| !rules.is_empty()) {
+        let detail = "must specify restartPolicy when restart rules are used";
+        let path = path.child("restartPolicy");
+        errors.push(FieldError::required(&path, detail));
     }
 }
 

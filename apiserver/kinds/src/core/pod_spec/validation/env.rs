@@ -2,12 +2,13 @@
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::{
-    Container, EnvVar, EnvVarSource, ObjectFieldSelector, ResourceFieldSelector,
+    Container, EnvVar, EnvVarSource, FileKeySelector, ObjectFieldSelector, PodSpec,
+    ResourceFieldSelector,
 };
 use corral_api::names;
 use corral_api::quantity::Quantity;
 
-use super::volumes::Volumes;
+use super::every_container;
 use crate::rules::{self, Errors, text};
 
 /// Fields that a variable may refer to.
@@ -60,12 +61,7 @@ const BYTE_DIVISORS: &[&str] = &[
 ];
 
 /// `env`.
-pub(super) fn variables(
-    errors: &mut Errors,
-    path: &FieldPath,
-    container: &Container,
-    volumes: &Volumes<'_>,
-) {
+pub(super) fn variables(errors: &mut Errors, path: &FieldPath, container: &Container) {
     for (index, variable) in container.env.iter().flatten().enumerate() {
         let path = path.index(index);
         let name = &variable.name;
@@ -75,18 +71,12 @@ pub(super) fn variables(
             rules::complain(errors, &path.child("name"), name, names::env_var_name(name));
         }
         if let Some(from) = &variable.value_from {
-            value_from(errors, &path.child("valueFrom"), variable, from, volumes);
+            value_from(errors, &path.child("valueFrom"), variable, from);
         }
     }
 }
 
-fn value_from(
-    errors: &mut Errors,
-    path: &FieldPath,
-    variable: &EnvVar,
-    from: &EnvVarSource,
-    volumes: &Volumes<'_>,
-) {
+fn value_from(errors: &mut Errors, path: &FieldPath, variable: &EnvVar, from: &EnvVarSource) {
     let mut n_sources = 0;
     if let Some(field) = &from.field_ref {
         n_sources += 1;
@@ -106,24 +96,7 @@ fn value_from(
     }
     if let Some(file) = &from.file_key_ref {
         n_sources += 1;
-        let path = path.child("fileKeyRef");
-        if file.key.is_empty() {
-            errors.push(FieldError::required(&path.child("key"), ""));
-        } else {
-            let complaints = names::env_var_name(&file.key);
-            rules::complain(errors, &path.child("key"), &file.key, complaints);
-        }
-        if file.path.is_empty() {
-            errors.push(FieldError::required(&path.child("path"), ""));
-        } else {
-            rules::unreserved_path(errors, &path.child("path"), &file.path);
-        }
-        file_volume(
-            errors,
-            &path.child("volumeName"),
-            &file.volume_name,
-            volumes,
-        );
+        file_key(errors, &path.child("fileKeyRef"), file);
     }
     let detail = if n_sources == 0 {
         "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef`, `secretKeyRef` or `fileKeyRef`"
@@ -137,24 +110,61 @@ fn value_from(
     errors.push(FieldError::invalid(path, "", detail));
 }
 
-fn file_volume(errors: &mut Errors, path: &FieldPath, name: &str, volumes: &Volumes<'_>) {
-    if name.is_empty() {
-        errors.push(FieldError::required(path, ""));
-        return;
+fn file_key(errors: &mut Errors, path: &FieldPath, file: &FileKeySelector) {
+    let given = |errors: &mut Errors, field: &str, value: &str| {
+        if value.is_empty() {
+            errors.push(FieldError::required(&path.child(field), ""));
+        }
+        !value.is_empty()
+    };
+    if given(errors, "key", &file.key) {
+        let complaints = names::env_var_name(&file.key);
+        rules::complain(errors, &path.child("key"), &file.key, complaints);
     }
-    match volumes.get(name) {
-        None => errors.push(FieldError::not_found(path, name)),
-        Some(volume) if volume.empty_dir.is_none() => errors.push(FieldError::invalid(
-            path,
-            name,
-            "referenced volume must be of type emptyDir",
-        )),
-        Some(_) => {}
+    let volume = &file.volume_name;
+    if given(errors, "volumeName", volume) {
+        let complaints = names::dns1123_label(volume);
+        rules::complain(errors, &path.child("volumeName"), volume, complaints);
+    }
+    if given(errors, "path", &file.path) {
+        rules::no_backsteps(errors, &path.child("path"), &file.path);
+    }
+}
+
+/// The files that variables are read from are written by containers of the same pod.
+pub(super) fn file_volumes(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
+    for (path, container) in every_container(path, spec) {
+        for (index, variable) in container.env.iter().flatten().enumerate() {
+            let from = variable.value_from.as_ref();
+            let Some(file) = from.and_then(|f| f.file_key_ref.as_ref()) else {
+                continue;
+            };
+            let path = path
+                .child("env")
+                .index(index)
+                .child("valueFrom.fileKeyRef.volumeName");
+            let name = file.volume_name.as_str();
+            let mut volumes = spec.volumes.iter().flatten().rev();
+            match volumes.find(|v| v.name == name) {
+                None => errors.push(FieldError::not_found(&path, name)),
+                Some(volume) if volume.empty_dir.is_none() => {
+                    let detail = "referenced volume must be of type emptyDir";
+                    errors.push(FieldError::invalid(&path, name, detail));
+                }
+                Some(_) => {}
+            }
+        }
     }
 }
 
 fn key_ref(errors: &mut Errors, path: &FieldPath, name: &str, key: &str) {
-    object_name(errors, path, name);
+    // No name at all is a wrong name here.
+    rules::complain(
+        errors,
+        &path.child("name"),
+        name,
+        names::dns1123_subdomain(name),
+    );
     if key.is_empty() {
         errors.push(FieldError::required(&path.child("key"), ""));
     } else {

@@ -15,7 +15,7 @@ const SEARCH_LIST_LENGTH_MAX: usize = 2048;
 const HOSTNAME_LENGTH_MAX: usize = 64;
 
 /// In the node's network every port is a port of the node.
-pub(super) fn host_ports(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner: Owner) {
+pub(super) fn host_ports(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner: Owner<'_>) {
     if spec.host_network != Some(true) {
         return;
     }
@@ -23,7 +23,9 @@ pub(super) fn host_ports(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, 
         let path = path.child("containers").index(index).child("ports");
         for (index, port) in container.ports.iter().flatten().enumerate() {
             let host_port = port.host_port.unwrap_or(0);
-            if (owner == Owner::Pod || host_port != 0) && host_port != port.container_port {
+            if (matches!(owner, Owner::Pod(_)) || host_port != 0)
+                && host_port != port.container_port
+            {
                 let path = path.index(index).child("hostPort");
                 let detail = "must match `containerPort` when `hostNetwork` is true";
                 errors.push(FieldError::invalid(&path, host_port, detail));
@@ -35,7 +37,11 @@ pub(super) fn host_ports(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, 
 /// `dnsPolicy`.
 pub(super) fn dns_policy(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
     let allowed = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    rules::required_of(errors, path, text(&spec.dns_policy), &allowed);
+    match text(&spec.dns_policy) {
+        "" => errors.push(FieldError::required(path, "")),
+        known if allowed.contains(&known) => {}
+        other => errors.push(FieldError::not_supported_of(path, other, &allowed)),
+    }
 }
 
 /// `dnsConfig`.
@@ -89,8 +95,7 @@ fn search_list(errors: &mut Errors, path: &FieldPath, searches: &[String]) {
     for (index, search) in searches.iter().enumerate() {
         if search != "." {
             let domain = search.strip_suffix('.').unwrap_or(search);
-            // Search paths may have underscores, which other domains may not.
-            let complaints = names::dns1123_subdomain(&domain.replace('_', "a"));
+            let complaints = names::dns1123_subdomain_with_underscore(domain);
             rules::complain(errors, &path.index(index), domain, complaints);
         }
     }

@@ -1,13 +1,16 @@
 //! Requests and limits.
 
+mod pod_level;
+
 use std::collections::BTreeMap;
 
 use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::core::v1::{PodResourceClaim, ResourceRequirements};
+use corral_api::k8s::api::core::v1::{PodSpec, ResourceRequirements};
 use corral_api::k8s::apimachinery::pkg::api::resource::Quantity as Wire;
 use corral_api::names;
 use corral_api::quantity::Quantity;
 
+use super::resource_claims;
 use crate::rules::Errors;
 
 const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
@@ -58,30 +61,31 @@ pub(crate) fn container(
     errors: &mut Errors,
     path: &FieldPath,
     requirements: &ResourceRequirements,
-    claims: &[PodResourceClaim],
+    spec: &PodSpec,
 ) {
     all(errors, path, requirements, container_name);
-    for (index, claim) in requirements.claims.iter().flatten().enumerate() {
-        let path = path.child("claims").index(index);
-        if claim.name.is_empty() {
-            errors.push(FieldError::required(&path, ""));
-        } else if !claims.iter().any(|c| c.name == claim.name) {
-            errors.push(FieldError::not_found(&path, claim.name.as_str()));
-        }
-    }
+    let claims = requirements.claims.as_deref().unwrap_or_default();
+    resource_claims::of_container(errors, &path.child("claims"), claims, spec);
 }
 
 /// Requests and limits of a pod as a whole.
-pub(super) fn pod_level(
-    errors: &mut Errors,
-    path: &FieldPath,
-    requirements: &ResourceRequirements,
-) {
+pub(super) fn pod_level(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
+    let Some(requirements) = &spec.resources else {
+        return;
+    };
+    if spec.os.as_ref().is_some_and(|os| os.name == "windows") {
+        let detail = "may not be set for a windows pod";
+        errors.push(FieldError::forbidden(path, detail));
+        return;
+    }
     if requirements.claims.is_some() {
         let detail = "claims may not be set for Resources at pod-level";
         errors.push(FieldError::forbidden(&path.child("claims"), detail));
     }
     all(errors, path, requirements, pod_name);
+    let claims = requirements.claims.as_deref().unwrap_or_default();
+    resource_claims::of_container(errors, &path.child("claims"), claims, spec);
+    pod_level::consistent(errors, path, spec, requirements);
 }
 
 /// What a runtime costs beside the containers.
@@ -118,6 +122,7 @@ fn all(errors: &mut Errors, path: &FieldPath, given: &ResourceRequirements, name
         let path = limits_path.key(name);
         name_rule(errors, &path, name);
         amount(errors, &path, name, wire);
+        whole_pages(errors, &path, name, wire);
     }
     for (name, wire) in given.requests.iter().flatten() {
         let path = requests_path.key(name);
@@ -132,6 +137,7 @@ fn all(errors: &mut Errors, path: &FieldPath, given: &ResourceRequirements, name
             )),
             None => {}
         }
+        whole_pages(errors, &path, name, wire);
     }
     let lists = [&given.limits, &given.requests];
     let has = |test: fn(&str) -> bool| {
@@ -144,6 +150,24 @@ fn all(errors: &mut Errors, path: &FieldPath, given: &ResourceRequirements, name
             path,
             "HugePages require cpu or memory",
         ));
+    }
+}
+
+/// Huge pages are given whole.
+fn whole_pages(errors: &mut Errors, path: &FieldPath, name: &str, wire: &Wire) {
+    let Some(size) = name.strip_prefix(HUGE_PAGES) else {
+        return;
+    };
+    let (Ok(quantity), Ok(page)) = (
+        Quantity::from_wire(wire),
+        Quantity::from_wire(&Wire(size.to_owned())),
+    ) else {
+        return;
+    };
+    let page = page.milli_value();
+    if page <= 0 || quantity.milli_value() % page != 0 {
+        let detail = format!("{quantity} is not positive integer multiple of {name}");
+        errors.push(FieldError::invalid(path, quantity.to_string(), detail));
     }
 }
 
@@ -163,23 +187,22 @@ fn within(errors: &mut Errors, path: &FieldPath, name: &str, request: &Wire, lim
     errors.push(FieldError::invalid(path, request.to_string(), detail));
 }
 
-/// Whether the name is one that any resource may have.
-fn is_resource_name(errors: &mut Errors, path: &FieldPath, name: &str) -> bool {
+/// The name is one that any resource may have.
+fn resource_name(errors: &mut Errors, path: &FieldPath, name: &str) {
     let complaints = names::qualified_name(name);
     if !complaints.is_empty() {
         crate::rules::complain(errors, path, name, complaints);
-        return false;
+        return;
     }
     let huge = name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-");
     if !name.contains('/') && !STANDARD.contains(&name) && !huge {
         let detail = "must be a standard resource type or fully qualified";
         errors.push(FieldError::invalid(path, name, detail));
     }
-    true
 }
 
 fn container_name(errors: &mut Errors, path: &FieldPath, name: &str) {
-    is_resource_name(errors, path, name);
+    resource_name(errors, path, name);
     let detail = if !name.contains('/') {
         if OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES) {
             return;
@@ -194,7 +217,9 @@ fn container_name(errors: &mut Errors, path: &FieldPath, name: &str) {
 }
 
 fn pod_name(errors: &mut Errors, path: &FieldPath, name: &str) {
-    if is_resource_name(errors, path, name)
+    let n_errors = errors.len();
+    resource_name(errors, path, name);
+    if errors.len() == n_errors
         && !matches!(name, "cpu" | "memory")
         && !name.starts_with(HUGE_PAGES)
     {

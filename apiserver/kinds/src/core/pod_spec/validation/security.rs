@@ -5,10 +5,12 @@ use corral_api::k8s::api::core::v1::{
     AppArmorProfile, PodSecurityContext, PodSpec, SeccompProfile, SecurityContext, Sysctl,
 };
 
+use super::{every_container, windows};
 use crate::rules::{self, Errors, json};
 
 const ID_MAX: i64 = i32::MAX as i64;
 const SYSCTL_LENGTH_MAX: usize = 253;
+const NOT_WITH_OWN_USERS: &str = "when `hostUsers` is false";
 /// `PATH_MAX` without its final zero.
 const PROFILE_LENGTH_MAX: usize = 4095;
 const PROFILE_TYPES: &[&str] = &["Localhost", "RuntimeDefault", "Unconfined"];
@@ -24,11 +26,6 @@ fn id(errors: &mut Errors, path: &FieldPath, id: Option<i64>) {
 
 /// The pod's security context.
 pub(super) fn pod(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
-    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
-        let path = path.child("shareProcessNamespace");
-        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
-        errors.push(FieldError::invalid(&path, true, detail));
-    }
     let Some(context) = &spec.security_context else {
         return;
     };
@@ -39,34 +36,45 @@ pub(super) fn pod(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
         let path = path.child("supplementalGroups").index(index);
         id(errors, &path, Some(*group));
     }
+    if spec.share_process_namespace == Some(true) && spec.host_pid == Some(true) {
+        let path = path.child("shareProcessNamespace");
+        let detail = "ShareProcessNamespace and HostPID cannot both be enabled";
+        errors.push(FieldError::invalid(&path, true, detail));
+    }
     sysctls(errors, &path.child("sysctls"), context, spec);
+    let chosen = |errors: &mut Errors, field: &str, value: &Option<String>, allowed: &[&str]| {
+        if let Some(value) = value {
+            rules::supported(errors, &path.child(field), value, allowed);
+        }
+    };
+    chosen(
+        errors,
+        "fsGroupChangePolicy",
+        &context.fs_group_change_policy,
+        &["Always", "OnRootMismatch"],
+    );
     if let Some(profile) = &context.seccomp_profile {
         seccomp(errors, &path.child("seccompProfile"), profile);
+    }
+    if let Some(options) = &context.windows_options {
+        windows::options(errors, &path.child("windowsOptions"), options);
     }
     if let Some(profile) = &context.app_armor_profile {
         app_armor(errors, &path.child("appArmorProfile"), profile);
     }
-    for (field, value, allowed) in [
-        (
-            "fsGroupChangePolicy",
-            &context.fs_group_change_policy,
-            ["Always", "OnRootMismatch"],
-        ),
-        (
-            "supplementalGroupsPolicy",
-            &context.supplemental_groups_policy,
-            ["Merge", "Strict"],
-        ),
-        (
-            "seLinuxChangePolicy",
-            &context.se_linux_change_policy,
-            ["MountOption", "Recursive"],
-        ),
-    ] {
-        if let Some(value) = value {
-            rules::supported(errors, &path.child(field), value, &allowed);
-        }
-    }
+    chosen(
+        errors,
+        "supplementalGroupsPolicy",
+        &context.supplemental_groups_policy,
+        &["Merge", "Strict"],
+    );
+    // Mounting with the label is not offered yet in this version of Kubernetes.
+    chosen(
+        errors,
+        "seLinuxChangePolicy",
+        &context.se_linux_change_policy,
+        &["Recursive"],
+    );
 }
 
 /// `a.b/c`: segments of lower case letters, digits, `-` and `_`.
@@ -200,6 +208,9 @@ pub(super) fn container(
             errors.push(FieldError::invalid(path, json(context), detail));
         }
     }
+    if let Some(options) = &context.windows_options {
+        windows::options(errors, &path.child("windowsOptions"), options);
+    }
     if let Some(profile) = &context.app_armor_profile {
         app_armor(errors, &path.child("appArmorProfile"), profile);
     }
@@ -217,7 +228,14 @@ pub(super) fn host_users(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) 
     ] {
         if given == Some(true) {
             let path = path.child(field);
-            errors.push(FieldError::forbidden(&path, "when `hostUsers` is false"));
+            errors.push(FieldError::forbidden(&path, NOT_WITH_OWN_USERS));
+        }
+    }
+    for (path, container) in every_container(path, spec) {
+        let devices = container.volume_devices.as_ref();
+        if devices.is_some_and(|d| !d.is_empty()) {
+            let path = path.child("volumeDevices");
+            errors.push(FieldError::forbidden(&path, NOT_WITH_OWN_USERS));
         }
     }
 }

@@ -10,7 +10,12 @@ fn problems(value: Value) -> Vec<String> {
     defaults::spec(&mut pod_spec);
     defaults::pod_only(&mut pod_spec);
     let mut errors = Errors::new();
-    spec(&mut errors, &at("spec"), &pod_spec, Owner::Pod);
+    spec(
+        &mut errors,
+        &at("spec"),
+        &pod_spec,
+        Owner::Pod(&ObjectMeta::default()),
+    );
     texts(&errors)
 }
 

@@ -1,14 +1,20 @@
 //! Volumes, and where containers mount them.
 
+mod claim_template;
+mod foreign;
+mod mounts;
+
+pub(super) use mounts::{devices, mounts};
+
 use std::collections::BTreeMap;
 
-use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::core::v1::{Container, KeyToPath, PodSpec, Volume, VolumeMount};
+use corral_api::field::{FieldError, FieldPath, go_quote};
+use corral_api::k8s::api::core::v1::{KeyToPath, PodSpec, Volume};
 use corral_api::names;
 use corral_api::quantity::Quantity;
 
-use super::projected;
-use crate::rules::{self, Errors, Seen, text};
+use super::{Owner, projected};
+use crate::rules::{self, Errors, text};
 
 /// The volumes of a pod that are right, by their names.
 pub(super) type Volumes<'a> = BTreeMap<&'a str, &'a Volume>;
@@ -36,12 +42,18 @@ pub(super) fn file_mode(errors: &mut Errors, path: &FieldPath, mode: Option<i32>
 }
 
 /// All volumes; those that are right can be mounted.
-pub(super) fn volumes<'a>(errors: &mut Errors, path: &FieldPath, spec: &'a PodSpec) -> Volumes<'a> {
+pub(super) fn volumes<'a>(
+    errors: &mut Errors,
+    path: &FieldPath,
+    spec: &'a PodSpec,
+    owner: Owner<'_>,
+) -> Volumes<'a> {
     let mut right = Volumes::new();
+    let made = claims_made(spec, owner);
     for (index, volume) in spec.volumes.iter().flatten().enumerate() {
         let path = path.index(index);
         let n_errors = errors.len();
-        source(errors, &path, volume);
+        source(errors, &path, volume, owner);
         let name_path = path.child("name");
         let name = volume.name.as_str();
         if name.is_empty() {
@@ -55,8 +67,30 @@ pub(super) fn volumes<'a>(errors: &mut Errors, path: &FieldPath, spec: &'a PodSp
         if errors.len() == n_errors {
             right.insert(name, volume);
         }
+        let claim = volume.persistent_volume_claim.as_ref();
+        if let Some(claim) = claim.filter(|c| made.contains(&c.claim_name)) {
+            let path = path.child("persistentVolumeClaim").child("claimName");
+            let detail = "must not reference a PVC that gets created for an ephemeral volume";
+            errors.push(FieldError::invalid(
+                &path,
+                claim.claim_name.as_str(),
+                detail,
+            ));
+        }
     }
     right
+}
+
+/// Names of the claims that are made for the pod's own volumes; those of a template have no name yet.
+fn claims_made(spec: &PodSpec, owner: Owner<'_>) -> Vec<String> {
+    let Some(pod) = owner.pod_name() else {
+        return Vec::new();
+    };
+    let volumes = spec.volumes.iter().flatten();
+    volumes
+        .filter(|v| v.ephemeral.is_some())
+        .map(|v| format!("{pod}-{}", v.name))
+        .collect()
 }
 
 /// The kinds of sources a volume names, with the field of each.
@@ -106,20 +140,63 @@ pub(crate) fn source_fields(volume: &Volume) -> Vec<&'static str> {
     given.map(|(field, _)| field).collect()
 }
 
-fn source(errors: &mut Errors, path: &FieldPath, volume: &Volume) {
+/// Where the rules of a source speak of it, which for some is not its field.
+fn path_of_rules<'a>(field: &'a str) -> &'a str {
+    match field {
+        "gcePersistentDisk" => "persistentDisk",
+        "cephFS" => "cephfs",
+        other => other,
+    }
+}
+
+fn source(errors: &mut Errors, path: &FieldPath, volume: &Volume, owner: Owner<'_>) {
     let given = source_fields(volume);
     let Some((first, more)) = given.split_first() else {
         errors.push(FieldError::required(path, "must specify a volume type"));
         return;
     };
-    source_rules(errors, &path.child(first), first, volume);
+    source_rules(
+        errors,
+        &path.child(path_of_rules(first)),
+        first,
+        volume,
+        owner,
+    );
+    foreign::session_name(errors, path, volume);
+    if *first == "ephemeral" {
+        claim_name(errors, path, volume, owner);
+    }
     for field in more {
+        let field = match *field {
+            // The name that Kubernetes gives it here.
+            "downwardAPI" => "downwarAPI",
+            other => other,
+        };
         let detail = "may not specify more than 1 volume type";
         errors.push(FieldError::forbidden(&path.child(field), detail));
     }
 }
 
-fn source_rules(errors: &mut Errors, path: &FieldPath, field: &str, volume: &Volume) {
+/// The claim of an ephemeral volume has the names of the pod and of the volume.
+fn claim_name(errors: &mut Errors, path: &FieldPath, volume: &Volume, owner: Owner<'_>) {
+    let Some(pod) = owner.pod_name().filter(|_| !volume.name.is_empty()) else {
+        return;
+    };
+    let claim = format!("{pod}-{}", volume.name);
+    for complaint in names::dns1123_subdomain(&claim) {
+        let path = path.child("name");
+        let detail = format!("PVC name {}: {complaint}", go_quote(&claim));
+        errors.push(FieldError::invalid(&path, volume.name.as_str(), detail));
+    }
+}
+
+fn source_rules(
+    errors: &mut Errors,
+    path: &FieldPath,
+    field: &str,
+    volume: &Volume,
+    owner: Owner<'_>,
+) {
     match field {
         "emptyDir" => empty_dir(errors, path, volume),
         "hostPath" => host_path(errors, path, volume),
@@ -158,29 +235,26 @@ fn source_rules(errors: &mut Errors, path: &FieldPath, field: &str, volume: &Vol
             required(errors, &path.child("claimName"), name);
         }
         "nfs" => nfs(errors, path, volume),
-        "csi" => {
-            let driver = volume.csi.as_ref().map_or("", |c| c.driver.as_str());
-            required(errors, &path.child("driver"), driver);
-        }
         "ephemeral" => {
-            let template = volume
-                .ephemeral
-                .as_ref()
-                .and_then(|e| e.volume_claim_template.as_ref());
-            if template.is_none() {
-                let path = path.child("volumeClaimTemplate");
-                errors.push(FieldError::required(&path, ""));
+            let source = volume.ephemeral.as_ref();
+            let template = source.and_then(|e| e.volume_claim_template.as_ref());
+            let path = path.child("volumeClaimTemplate");
+            match template {
+                Some(template) => claim_template::claim_template(errors, &path, template),
+                None => errors.push(FieldError::required(&path, "")),
             }
         }
         "image" => {
             let Some(image) = &volume.image else { return };
-            required(errors, &path.child("reference"), text(&image.reference));
+            // Whoever makes pods from a template may put it there.
+            if matches!(owner, Owner::Pod(_)) {
+                required(errors, &path.child("reference"), text(&image.reference));
+            }
             let policy = text(&image.pull_policy);
             let allowed = ["Always", "IfNotPresent", "Never"];
             rules::required_of(errors, &path.child("pullPolicy"), policy, &allowed);
         }
-        // The rest is accepted with a warning that it is not mounted.
-        _ => {}
+        _ => foreign::source(errors, path, field, volume),
     }
 }
 
@@ -240,142 +314,5 @@ pub(super) fn keys_to_paths(errors: &mut Errors, path: &FieldPath, items: Option
         }
         rules::unreserved_path(errors, &path.child("path"), &item.path);
         file_mode(errors, &path.child("mode"), item.mode);
-    }
-}
-
-/// `volumeMounts`.
-pub(super) fn mounts(
-    errors: &mut Errors,
-    list: &FieldPath,
-    container: &Container,
-    volumes: &Volumes<'_>,
-) {
-    let devices = container.volume_devices.as_deref().unwrap_or_default();
-    let mut paths = Seen::default();
-    for (index, mount) in container.volume_mounts.iter().flatten().enumerate() {
-        let path = list.index(index);
-        let (name, mount_path) = (mount.name.as_str(), mount.mount_path.as_str());
-        required(errors, &path.child("name"), name);
-        if !volumes.contains_key(name) {
-            errors.push(FieldError::not_found(&path.child("name"), name));
-        }
-        required(errors, &path.child("mountPath"), mount_path);
-        if paths.has(mount_path) {
-            let path = path.child("mountPath");
-            errors.push(FieldError::invalid(&path, mount_path, "must be unique"));
-        } else {
-            paths.check(errors, &path, mount_path);
-        }
-        if devices.iter().any(|d| d.name == name) {
-            let detail = "must not already exist in volumeDevices";
-            errors.push(FieldError::invalid(&path.child("name"), name, detail));
-        }
-        if devices.iter().any(|d| d.device_path == mount_path) {
-            let detail = "must not already exist as a path in volumeDevices";
-            errors.push(FieldError::invalid(
-                &path.child("mountPath"),
-                mount_path,
-                detail,
-            ));
-        }
-        sub_path(errors, list, &path, mount);
-        propagation(errors, &list.child("mountPropagation"), mount, container);
-        recursive_read_only(errors, &list.child("recursiveReadOnly"), mount);
-    }
-}
-
-fn sub_path(errors: &mut Errors, list: &FieldPath, path: &FieldPath, mount: &VolumeMount) {
-    let (sub_path, expression) = (text(&mount.sub_path), text(&mount.sub_path_expr));
-    if !sub_path.is_empty() {
-        rules::local_path(errors, &list.child("subPath"), sub_path);
-    }
-    if !expression.is_empty() {
-        let expression_path = path.child("subPathExpr");
-        if !sub_path.is_empty() {
-            let detail = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(&expression_path, expression, detail));
-        }
-        rules::local_path(errors, &list.child("subPathExpr"), expression);
-    }
-}
-
-fn propagation(errors: &mut Errors, path: &FieldPath, mount: &VolumeMount, container: &Container) {
-    let Some(propagation) = &mount.mount_propagation else {
-        return;
-    };
-    let allowed = ["Bidirectional", "HostToContainer", "None"];
-    rules::supported(errors, path, propagation, &allowed);
-    let context = container.security_context.as_ref();
-    let privileged = context.and_then(|c| c.privileged) == Some(true);
-    if propagation == "Bidirectional" && !privileged {
-        let detail = "Bidirectional mount propagation is available only to privileged containers";
-        errors.push(FieldError::forbidden(path, detail));
-    }
-}
-
-fn recursive_read_only(errors: &mut Errors, path: &FieldPath, mount: &VolumeMount) {
-    match mount.recursive_read_only.as_deref() {
-        None | Some("Disabled") => {}
-        Some("Enabled" | "IfPossible") => {
-            if mount.read_only != Some(true) {
-                let detail = "may only be specified when readOnly is true";
-                errors.push(FieldError::forbidden(path, detail));
-            }
-            if !matches!(mount.mount_propagation.as_deref(), None | Some("None")) {
-                let detail = "may only be specified when mountPropagation is None or not specified";
-                errors.push(FieldError::forbidden(path, detail));
-            }
-        }
-        Some(other) => {
-            rules::supported(errors, path, other, &["Disabled", "Enabled", "IfPossible"]);
-        }
-    }
-}
-
-/// `volumeDevices`.
-pub(super) fn devices(
-    errors: &mut Errors,
-    list: &FieldPath,
-    container: &Container,
-    volumes: &Volumes<'_>,
-) {
-    let mounts = container.volume_mounts.as_deref().unwrap_or_default();
-    let (mut seen_names, mut seen_paths) = (Seen::default(), Seen::default());
-    let mut scratch = Errors::new();
-    for (index, device) in container.volume_devices.iter().flatten().enumerate() {
-        let path = list.index(index);
-        let (name_path, device_path) = (path.child("name"), path.child("devicePath"));
-        let (name, at) = (device.name.as_str(), device.device_path.as_str());
-        let mut invalid = |path: &FieldPath, value: &str, detail: &str| {
-            errors.push(FieldError::invalid(path, value, detail));
-        };
-        if seen_names.has(name) {
-            invalid(&name_path, name, "must be unique");
-        }
-        if seen_paths.has(at) {
-            invalid(&device_path, at, "must be unique");
-        }
-        if at.split('/').any(|part| part == "..") {
-            invalid(&device_path, at, "can not contain backsteps ('..')");
-        }
-        if mounts.iter().any(|m| m.name == name) {
-            invalid(&name_path, name, "must not already exist in volumeMounts");
-        }
-        if mounts.iter().any(|m| m.mount_path == at) {
-            let detail = "must not already exist as a path in volumeMounts";
-            invalid(&device_path, at, detail);
-        }
-        match volumes.get(name) {
-            None => errors.push(FieldError::not_found(&name_path, name)),
-            Some(v) if v.persistent_volume_claim.is_none() && v.ephemeral.is_none() => {
-                let detail = "can only use volume source type of PersistentVolumeClaim or Ephemeral for block mode";
-                invalid(&name_path, name, detail);
-            }
-            Some(_) => {}
-        }
-        required(errors, &name_path, name);
-        required(errors, &device_path, at);
-        seen_names.check(&mut scratch, &path, name);
-        seen_paths.check(&mut scratch, &path, at);
     }
 }
