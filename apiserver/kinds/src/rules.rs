@@ -103,6 +103,20 @@ pub(crate) fn required_of(errors: &mut Errors, path: &FieldPath, value: &str, al
     }
 }
 
+/// The same, told in the order given.
+pub(crate) fn required_in_order(
+    errors: &mut Errors,
+    path: &FieldPath,
+    value: &str,
+    allowed: &[&str],
+) {
+    if value.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else if !allowed.contains(&value) {
+        errors.push(FieldError::not_supported_of(path, value, allowed));
+    }
+}
+
 /// A value that may not change.
 pub(crate) fn immutable<T: Serialize + PartialEq>(
     errors: &mut Errors,

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::template;
-use crate::core::pod_spec::{defaults, warnings};
+use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
 use crate::rules::{self, Errors, at, json};
@@ -61,10 +61,15 @@ impl Kind for DaemonSetKind {
 
     fn prepare_create(set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
+        let spec = set.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut spec.template, None);
         set_template_generation(set, 1);
     }
 
     fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
+        let old_template = old.spec.as_ref().map(|spec| &spec.template);
+        let spec = new.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut spec.template, old_template);
         let template = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.template.clone());
         let changed = template(new) != template(old);
         set_template_generation(new, template_generation(old) + i64::from(changed));

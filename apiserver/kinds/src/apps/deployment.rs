@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::template;
-use crate::core::pod_spec::{defaults, warnings};
+use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, age};
 use crate::rules::{self, Errors, at, json};
@@ -57,6 +57,14 @@ impl Kind for DeploymentKind {
 
     fn prepare_create(deployment: &mut Deployment) {
         deployment.status = Some(DeploymentStatus::default());
+        let spec = deployment.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut spec.template, None);
+    }
+
+    fn prepare_update(new: &mut Deployment, old: &Deployment) {
+        let old = old.spec.as_ref().map(|spec| &spec.template);
+        let spec = new.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut spec.template, old);
     }
 
     fn columns() -> Vec<Column> {

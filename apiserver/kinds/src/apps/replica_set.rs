@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::template;
-use crate::core::pod_spec::{defaults, warnings};
+use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, age};
 use crate::rules::{self, Errors, at};
@@ -44,6 +44,16 @@ impl Kind for ReplicaSetKind {
 
     fn prepare_create(set: &mut ReplicaSet) {
         set.status = Some(ReplicaSetStatus::default());
+        if let Some(template) = set.spec.as_mut().and_then(|s| s.template.as_mut()) {
+            prepare::drop_unoffered_of_template(template, None);
+        }
+    }
+
+    fn prepare_update(new: &mut ReplicaSet, old: &ReplicaSet) {
+        let old = old.spec.as_ref().and_then(|s| s.template.as_ref());
+        if let Some(template) = new.spec.as_mut().and_then(|s| s.template.as_mut()) {
+            prepare::drop_unoffered_of_template(template, old);
+        }
     }
 
     fn selectable_fields(set: &ReplicaSet) -> Vec<(&'static str, String)> {

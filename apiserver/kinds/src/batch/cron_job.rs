@@ -4,7 +4,7 @@ use corral_api::field::FieldError;
 use corral_api::k8s::api::batch::v1::{CronJob, CronJobStatus};
 
 use super::{job, schedule};
-use crate::core::pod_spec::warnings;
+use crate::core::pod_spec::{prepare, warnings};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -43,6 +43,14 @@ impl Kind for CronJobKind {
 
     fn prepare_create(cron_job: &mut CronJob) {
         cron_job.status = Some(CronJobStatus::default());
+        let jobs = cron_job.spec.job_template.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut jobs.template, None);
+    }
+
+    fn prepare_update(new: &mut CronJob, old: &CronJob) {
+        let old = old.spec.job_template.spec.as_ref();
+        let jobs = new.spec.job_template.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut jobs.template, old.map(|spec| &spec.template));
     }
 
     fn columns() -> Vec<Column> {

@@ -9,7 +9,7 @@ use corral_api::k8s::api::batch::v1::{Job, JobSpec, JobStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::core::pod_spec::{defaults, warnings};
+use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
 use crate::table;
@@ -41,11 +41,18 @@ impl Kind for JobKind {
     fn prepare_create(job: &mut Job) {
         let (name, uid) = (job.metadata.name.clone(), job.metadata.uid.clone());
         let spec = job.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut spec.template, None);
         if spec.manual_selector != Some(true) {
             own_selector(spec, &name.unwrap_or_default(), &uid.unwrap_or_default());
         }
         labels_of_pods(job);
         job.status = Some(JobStatus::default());
+    }
+
+    fn prepare_update(new: &mut Job, old: &Job) {
+        let old = old.spec.as_ref().map(|spec| &spec.template);
+        let spec = new.spec.get_or_insert_default();
+        prepare::drop_unoffered_of_template(&mut spec.template, old);
     }
 
     fn selectable_fields(job: &Job) -> Vec<(&'static str, String)> {

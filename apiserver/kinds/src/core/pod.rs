@@ -2,13 +2,14 @@
 
 pub mod row;
 pub mod rules;
+mod status;
 
 use corral_api::field::FieldError;
 use corral_api::k8s::api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pod_spec::{defaults, qos, warnings};
+use super::pod_spec::{defaults, prepare, qos, warnings};
 use crate::kind::{Column, Kind, Names};
 
 /// `v1 Pod`.
@@ -42,6 +43,8 @@ impl Kind for PodKind {
     fn prepare_create(pod: &mut Pod) {
         let spec = pod.spec.get_or_insert_default();
         defaults::service_account_alias(spec);
+        prepare::drop_unoffered(spec, None);
+        prepare::select_by_own_labels(spec, pod.metadata.labels.as_ref());
         pod.status = Some(PodStatus {
             phase: Some("Pending".to_owned()),
             qos_class: Some(qos::class(spec).to_owned()),
@@ -51,7 +54,9 @@ impl Kind for PodKind {
     }
 
     fn prepare_update(new: &mut Pod, old: &Pod) {
-        defaults::service_account_alias(new.spec.get_or_insert_default());
+        let spec = new.spec.get_or_insert_default();
+        defaults::service_account_alias(spec);
+        prepare::drop_unoffered(spec, old.spec.as_ref());
         new.status.clone_from(&old.status);
     }
 
@@ -61,6 +66,7 @@ impl Kind for PodKind {
         if status.qos_class.is_none() {
             status.qos_class = class;
         }
+        status::drop_unoffered(status, old.status.as_ref());
     }
 
     /// A pod that no node runs, or that has ended, goes at once.
@@ -123,7 +129,7 @@ impl Kind for PodKind {
     }
 
     fn validate_status_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
-        rules::status(new, old)
+        status::rules(new, old)
     }
 
     fn warnings(pod: &Pod) -> Vec<String> {

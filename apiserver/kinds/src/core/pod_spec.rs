@@ -2,6 +2,7 @@
 
 pub mod defaults;
 pub mod image;
+pub mod prepare;
 pub mod qos;
 pub(crate) mod validation;
 pub mod warnings;

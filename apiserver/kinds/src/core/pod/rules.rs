@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 
 use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::core::v1::{
-    Affinity, Container, ContainerStatus, NodeAffinity, Pod, PodSpec, PodStatus, Toleration,
-};
-use corral_api::names;
+use corral_api::k8s::api::core::v1::{Affinity, Container, NodeAffinity, Pod, PodSpec, Toleration};
 use serde_json::Value;
 
 use crate::core::pod_spec::validation::{self, Owner, containers};
@@ -18,7 +15,7 @@ const UPDATABLE: &str = "pod updates may not change fields other than `spec.cont
 /// Longest text of a value in the list of what an update changed.
 const SHOWN_LENGTH_MAX: usize = 200;
 
-fn spec_of(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
+pub(super) fn spec_of(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
     match &pod.spec {
         Some(spec) => std::borrow::Cow::Borrowed(spec),
         None => std::borrow::Cow::Owned(PodSpec::default()),
@@ -309,123 +306,6 @@ fn changes(new: &PodSpec, old: &PodSpec) -> String {
     lines.join("\n")
 }
 
-/// Rules of a changed status.
-pub fn status(new: &Pod, old: &Pod) -> Errors {
-    let mut errors = Errors::new();
-    let path = at("status");
-    let nothing = PodStatus::default();
-    let status = new.status.as_ref().unwrap_or(&nothing);
-    let was = old.status.as_ref().unwrap_or(&nothing);
-    for (index, condition) in status.conditions.iter().flatten().enumerate() {
-        if !matches!(
-            condition.type_.as_str(),
-            "PodScheduled" | "Ready" | "Initialized"
-        ) {
-            let path = path.child("conditions").index(index).child("Type");
-            let complaints = names::qualified_name(&condition.type_);
-            rules::complain(&mut errors, &path, &condition.type_, complaints);
-        }
-    }
-    let nominated = rules::text(&status.nominated_node_name);
-    if !nominated.is_empty() && status.nominated_node_name != was.nominated_node_name {
-        let path = path.child("nominatedNodeName");
-        rules::complain(
-            &mut errors,
-            &path,
-            nominated,
-            names::dns1123_subdomain(nominated),
-        );
-    }
-    if was.qos_class.is_some() && status.qos_class.is_some() {
-        rules::immutable(
-            &mut errors,
-            &path.child("qosClass"),
-            &status.qos_class,
-            &was.qos_class,
-        );
-    }
-    let spec = spec_of(old);
-    transitions(
-        &mut errors,
-        &path.child("containerStatuses"),
-        &spec,
-        status.container_statuses.as_deref(),
-        was.container_statuses.as_deref(),
-    );
-    for (index, ip) in status.pod_ips.iter().flatten().enumerate() {
-        rules::ip(&mut errors, &path.child("podIPs").index(index), &ip.ip);
-    }
-    for (index, ip) in status.host_ips.iter().flatten().enumerate() {
-        let path = path.child("hostIPs").index(index);
-        if index == 0 && status.host_ip.as_ref() != Some(&ip.ip) {
-            let detail = "must be equal to `hostIP`";
-            errors.push(FieldError::invalid(
-                &path.child("ip"),
-                ip.ip.as_str(),
-                detail,
-            ));
-        }
-        rules::ip(&mut errors, &path, &ip.ip);
-    }
-    errors
-}
-
-/// A container that ended for good stays so.
-fn transitions(
-    errors: &mut Errors,
-    path: &FieldPath,
-    spec: &PodSpec,
-    new: Option<&[ContainerStatus]>,
-    old: Option<&[ContainerStatus]>,
-) {
-    let restarts_all = spec
-        .containers
-        .iter()
-        .flat_map(|c| c.restart_policy_rules.iter().flatten())
-        .any(|rule| rule.action == "RestartAllContainers");
-    if restarts_all {
-        return;
-    }
-    let ended = |status: &ContainerStatus| -> Option<i32> {
-        Some(status.state.as_ref()?.terminated.as_ref()?.exit_code)
-    };
-    for (index, was) in old.unwrap_or_default().iter().enumerate() {
-        let Some(exit_code) = ended(was) else {
-            continue;
-        };
-        let again = new
-            .unwrap_or_default()
-            .iter()
-            .any(|s| s.name == was.name && ended(s).is_none());
-        let container = spec.containers.iter().find(|c| c.name == was.name);
-        if again && !may_restart(spec, container, exit_code) {
-            let detail = "may not be transitioned to non-terminated state";
-            errors.push(FieldError::forbidden(
-                &path.index(index).child("state"),
-                detail,
-            ));
-        }
-    }
-}
-
-fn may_restart(spec: &PodSpec, container: Option<&Container>, exit_code: i32) -> bool {
-    let rule_matches = container.is_some_and(|c| {
-        c.restart_policy_rules.iter().flatten().any(|rule| {
-            rule.exit_codes.as_ref().is_some_and(|codes| {
-                let listed = codes.values.iter().flatten().any(|v| *v == exit_code);
-                listed == (codes.operator == "In")
-            })
-        })
-    });
-    let own = container.and_then(|c| c.restart_policy.as_deref());
-    rule_matches
-        || match own.or(spec.restart_policy.as_deref()) {
-            Some("Never") => false,
-            Some("OnFailure") => exit_code != 0,
-            _ => true,
-        }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -465,27 +345,6 @@ mod tests {
         assert_eq!(
             texts(&update(&more, &old)),
             ["spec.containers: Forbidden: pod updates may not add or remove containers"]
-        );
-    }
-
-    #[test]
-    fn a_container_that_ended_for_good_does_not_run_again() {
-        let with = |state: Value| {
-            let mut pod =
-                pod(json!({"restartPolicy": "Never", "containers": [{"name": "a", "image": "x"}]}));
-            pod.status = serde_json::from_value(
-                json!({"containerStatuses": [{"name": "a", "state": state}]}),
-            )
-            .expect("a status");
-            pod
-        };
-        let old = with(json!({"terminated": {"exitCode": 1}}));
-        let new = with(json!({"running": {}}));
-        assert_eq!(
-            texts(&status(&new, &old)),
-            [
-                "status.containerStatuses[0].state: Forbidden: may not be transitioned to non-terminated state"
-            ]
         );
     }
 }

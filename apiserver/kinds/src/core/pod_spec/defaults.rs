@@ -1,6 +1,6 @@
 //! Defaults of a pod's spec: those of every spec, templates included, and those that only a Pod itself gets.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corral_api::k8s::api::core::v1::{
     Container, EnvVar, EphemeralContainer, HTTPGetAction, Lifecycle, LifecycleHandler,
@@ -13,6 +13,7 @@ use corral_api::quantity::Quantity;
 use super::image;
 use crate::fill;
 
+const HUGE_PAGES: &str = "hugepages-";
 const TERMINATION_GRACE_SECONDS: i64 = 30;
 const TOKEN_EXPIRATION_SECONDS: i64 = 3600;
 /// `rw-r--r--`, of files in volumes made from objects.
@@ -68,6 +69,7 @@ pub fn pod_only(spec: &mut PodSpec) {
             requests_from_limits(resources);
         }
     }
+    pod_level_huge_pages(spec);
     pod_level_requests(spec);
     fill::absent(&mut spec.enable_service_links, true);
     if spec.host_network == Some(true) {
@@ -113,7 +115,46 @@ fn pod_level_requests(spec: &mut PodSpec) {
         requests.entry(name).or_insert_with(|| total.to_wire());
     }
     for (name, limit) in limits {
-        requests.entry(name).or_insert(limit);
+        // Of what a pod as a whole cannot have, validation tells.
+        if matches!(name.as_str(), "cpu" | "memory") || name.starts_with(HUGE_PAGES) {
+            requests.entry(name).or_insert(limit);
+        }
+    }
+    if requests.is_empty() {
+        resources.requests = None;
+    }
+}
+
+/// Huge pages that the containers may use are the pod's too, if it has resources as a whole.
+fn pod_level_huge_pages(spec: &mut PodSpec) {
+    let limits = |c: &Container| c.resources.as_ref()?.limits.clone();
+    let init = spec.init_containers.iter().flatten();
+    let names: BTreeSet<String> = spec
+        .containers
+        .iter()
+        .chain(init)
+        .filter_map(limits)
+        .flat_map(BTreeMap::into_keys)
+        .filter(|name| name.starts_with(HUGE_PAGES))
+        .collect();
+    let sums: Vec<(String, Quantity)> = names
+        .into_iter()
+        .filter_map(|name| most_at_once(spec, &name, limits).map(|sum| (name, sum)))
+        .collect();
+    let Some(resources) = &mut spec.resources else {
+        return;
+    };
+    let given =
+        |list: &Option<BTreeMap<String, Wire>>| list.as_ref().is_some_and(|l| !l.is_empty());
+    if !given(&resources.limits) && !given(&resources.requests) {
+        return;
+    }
+    for (name, sum) in sums {
+        let requested = resources.requests.as_ref().and_then(|r| r.get(&name));
+        if requested.is_none() {
+            let limits = resources.limits.get_or_insert_default();
+            limits.entry(name).or_insert_with(|| sum.to_wire());
+        }
     }
 }
 
@@ -312,9 +353,9 @@ fn foreign_volume(volume: &mut Volume) {
         fill::text(&mut rbd.keyring, "/etc/ceph/keyring");
     }
     if let Some(disk) = &mut volume.azure_disk {
-        fill::text(&mut disk.caching_mode, "ReadWrite");
-        fill::text(&mut disk.fs_type, "ext4");
-        fill::text(&mut disk.kind, "Shared");
+        fill::absent(&mut disk.caching_mode, "ReadWrite".to_owned());
+        fill::absent(&mut disk.fs_type, "ext4".to_owned());
+        fill::absent(&mut disk.kind, "Shared".to_owned());
         fill::absent(&mut disk.read_only, false);
     }
     if let Some(scale_io) = &mut volume.scale_io {
@@ -323,7 +364,7 @@ fn foreign_volume(volume: &mut Volume) {
     }
     let claim = volume.ephemeral.iter_mut();
     for template in claim.flat_map(|e| e.volume_claim_template.iter_mut()) {
-        fill::text(&mut template.spec.volume_mode, "Filesystem");
+        fill::absent(&mut template.spec.volume_mode, "Filesystem".to_owned());
     }
 }
 

@@ -89,7 +89,7 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner:
     network::host_ports(errors, path, spec, owner);
     let policy = text(&spec.restart_policy);
     let policies = ["Always", "OnFailure", "Never"];
-    rules::required_of(errors, &path.child("restartPolicy"), policy, &policies);
+    rules::required_in_order(errors, &path.child("restartPolicy"), policy, &policies);
     network::dns_policy(errors, &path.child("dnsPolicy"), spec);
     let selector = spec.node_selector.as_ref();
     rules::labels(errors, &path.child("nodeSelector"), selector);
@@ -177,7 +177,7 @@ fn every_container(path: &FieldPath, spec: &PodSpec) -> Vec<(FieldPath, Containe
 
 /// `PreemptLowerPriority` or `Never`.
 pub(crate) fn preemption_policy(errors: &mut Errors, path: &FieldPath, policy: &str) {
-    rules::required_of(errors, path, policy, &["PreemptLowerPriority", "Never"]);
+    rules::required_in_order(errors, path, policy, &["PreemptLowerPriority", "Never"]);
 }
 
 /// Seconds from `min` to what fits in 32 bits.

@@ -89,11 +89,8 @@ pub(super) fn common(
     }
     let policy_path = path.child("terminationMessagePolicy");
     let policies = ["File", "FallbackToLogsOnError"];
-    match text(&container.termination_message_policy) {
-        "" => errors.push(FieldError::required(&policy_path, "")),
-        known if policies.contains(&known) => {}
-        other => errors.push(FieldError::not_supported_of(&policy_path, other, &policies)),
-    }
+    let policy = text(&container.termination_message_policy);
+    rules::required_in_order(errors, &policy_path, policy, &policies);
     container_ports(
         errors,
         &path.child("ports"),

@@ -37,11 +37,7 @@ pub(super) fn host_ports(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, 
 /// `dnsPolicy`.
 pub(super) fn dns_policy(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
     let allowed = ["ClusterFirstWithHostNet", "ClusterFirst", "Default", "None"];
-    match text(&spec.dns_policy) {
-        "" => errors.push(FieldError::required(path, "")),
-        known if allowed.contains(&known) => {}
-        other => errors.push(FieldError::not_supported_of(path, other, &allowed)),
-    }
+    rules::required_in_order(errors, path, text(&spec.dns_policy), &allowed);
 }
 
 /// `dnsConfig`.

@@ -5,6 +5,7 @@ use corral_api::k8s::api::core::v1::{
     Affinity, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, PodAffinityTerm, PodSpec,
     Toleration, TopologySpreadConstraint, WeightedPodAffinityTerm,
 };
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use corral_api::names;
 
 use crate::rules::{self, Errors, Seen, text};
@@ -50,11 +51,12 @@ pub(crate) fn tolerations(errors: &mut Errors, path: &FieldPath, tolerations: &[
                     "Lt" | "Gt" => &["Equal", "Exists", "Lt", "Gt"],
                     _ => &["Equal", "Exists"],
                 };
-                errors.push(FieldError::not_supported(&operator_path, other, allowed));
+                errors.push(FieldError::not_supported_of(&operator_path, other, allowed));
             }
         }
         if !effect.is_empty() {
-            rules::supported(errors, &path.child("effect"), effect, TAINT_EFFECTS);
+            let path = path.child("effect");
+            rules::required_in_order(errors, &path, effect, TAINT_EFFECTS);
         }
     }
 }
@@ -228,6 +230,10 @@ fn pod_term(errors: &mut Errors, path: &FieldPath, term: &PodAffinityTerm) {
         let complaints = names::dns1123_label(name);
         rules::complain(errors, &path.child("namespace"), name, complaints);
     }
+    let selector = term.label_selector.as_ref();
+    let keys = term.match_label_keys.as_deref().unwrap_or_default();
+    let mismatch = term.mismatch_label_keys.as_deref().unwrap_or_default();
+    label_keys(errors, path, keys, mismatch, selector);
     let key = &term.topology_key;
     let path = path.child("topologyKey");
     if key.is_empty() {
@@ -317,21 +323,60 @@ fn spread_constraint(errors: &mut Errors, path: &FieldPath, constraint: &Topolog
             rules::supported(errors, &path.child(field), policy, &["Honor", "Ignore"]);
         }
     }
-    if let Some(keys) = constraint
-        .match_label_keys
-        .as_ref()
-        .filter(|k| !k.is_empty())
-    {
-        let path = path.child("matchLabelKeys");
-        if constraint.label_selector.is_none() {
-            let detail = "must not be specified when labelSelector is not set";
-            errors.push(FieldError::forbidden(&path, detail));
-        }
-        for (index, key) in keys.iter().enumerate() {
-            rules::complain(errors, &path.index(index), key, names::qualified_name(key));
-        }
-    }
+    let keys = constraint.match_label_keys.as_deref().unwrap_or_default();
+    label_keys(errors, path, keys, &[], constraint.label_selector.as_ref());
     if let Some(selector) = &constraint.label_selector {
         rules::label_selector(errors, &path.child("labelSelector"), selector);
+    }
+}
+
+/// `matchLabelKeys` and `mismatchLabelKeys`, which add to a selector what it does not have.
+fn label_keys(
+    errors: &mut Errors,
+    path: &FieldPath,
+    keys: &[String],
+    mismatch: &[String],
+    selector: Option<&LabelSelector>,
+) {
+    for (field, keys) in [("matchLabelKeys", keys), ("mismatchLabelKeys", mismatch)] {
+        let path = path.child(field);
+        if !keys.is_empty() && selector.is_none() {
+            let detail = "must not be specified when labelSelector is not set";
+            errors.push(FieldError::forbidden(&path, detail));
+        } else {
+            for (index, key) in keys.iter().enumerate() {
+                rules::complain(errors, &path.index(index), key, names::qualified_name(key));
+            }
+        }
+    }
+    if let Some(selector) = selector {
+        selected_twice(errors, path, keys, selector);
+    }
+    for (index, key) in keys.iter().enumerate() {
+        if mismatch.contains(key) {
+            let path = path.child("matchLabelKeys").index(index);
+            let detail = "exists in both matchLabelKeys and mismatchLabelKeys";
+            errors.push(FieldError::invalid(&path, key.as_str(), detail));
+        }
+    }
+}
+
+/// One expression on each key is the one that was added for it; another is one too many.
+fn selected_twice(
+    errors: &mut Errors,
+    path: &FieldPath,
+    keys: &[String],
+    selector: &LabelSelector,
+) {
+    let labels = selector.match_labels.iter().flatten();
+    let mut selected: Vec<&str> = labels.map(|(key, _)| key.as_str()).collect();
+    for expression in selector.match_expressions.iter().flatten() {
+        let key = expression.key.as_str();
+        let at = keys.iter().rposition(|k| k == key);
+        if let Some(index) = at.filter(|_| selected.contains(&key)) {
+            let detail = "exists in both matchLabelKeys and labelSelector";
+            errors.push(FieldError::invalid(&path.index(index), key, detail));
+        }
+        selected.push(key);
     }
 }

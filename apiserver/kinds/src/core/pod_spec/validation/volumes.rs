@@ -141,7 +141,7 @@ pub(crate) fn source_fields(volume: &Volume) -> Vec<&'static str> {
 }
 
 /// Where the rules of a source speak of it, which for some is not its field.
-fn path_of_rules<'a>(field: &'a str) -> &'a str {
+fn path_of_rules(field: &str) -> &str {
     match field {
         "gcePersistentDisk" => "persistentDisk",
         "cephFS" => "cephfs",
