@@ -154,7 +154,7 @@ fn names_and_rest(errors: &mut Errors, path: &FieldPath, spec: &PodSpec) {
 }
 
 /// Every container of a pod with its path, in the order in which Kubernetes speaks of them.
-fn every_container(path: &FieldPath, spec: &PodSpec) -> Vec<(FieldPath, Container)> {
+pub(super) fn every_container(path: &FieldPath, spec: &PodSpec) -> Vec<(FieldPath, Container)> {
     let list = |field: &str, containers: Vec<Container>| {
         let path = path.child(field);
         let containers = containers.into_iter().enumerate();

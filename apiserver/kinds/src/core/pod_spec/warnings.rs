@@ -1,5 +1,7 @@
 //! Warnings about what a pod's spec asks for and Corral does not do yet, or Kubernetes has given up.
 
+mod mistakes;
+
 use corral_api::k8s::api::core::v1::{PodSpec, PodTemplateSpec, Volume};
 
 use super::validation::volume_sources;
@@ -83,11 +85,7 @@ pub fn of_spec(path: &str, spec: &PodSpec) -> Vec<String> {
         .into_iter()
         .map(|field| format!("{path}.{field}: {NOT_HONOURED}"))
         .collect();
-    if spec.termination_grace_period_seconds.is_some_and(|s| s < 0) {
-        warnings.push(format!(
-            "{path}.terminationGracePeriodSeconds: must be >= 0; negative values are invalid and will be treated as 1"
-        ));
-    }
+    warnings.extend(mistakes::of_spec(path, spec));
     warnings
 }
 
