@@ -6,12 +6,13 @@ use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::{Affinity, Container, NodeAffinity, Pod, PodSpec, Toleration};
 use serde_json::Value;
 
-use crate::core::pod_spec::validation::{self, Owner, containers};
+use crate::core::pod_spec::validation::{self, Owner, annotations, containers};
 use crate::rules::{self, Errors, at, json};
 
 const UPDATABLE: &str = "pod updates may not change fields other than `spec.containers[*].image`,\
 `spec.initContainers[*].image`,`spec.activeDeadlineSeconds`,`spec.tolerations` (only additions to existing tolerations),\
 `spec.terminationGracePeriodSeconds` (allow it to be set to 1 if it was previously negative)";
+const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 /// Longest text of a value in the list of what an update changed.
 const SHOWN_LENGTH_MAX: usize = 200;
 
@@ -26,12 +27,29 @@ pub(super) fn spec_of(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
 fn always(errors: &mut Errors, pod: &Pod) {
     let path = at("spec");
     let spec = spec_of(pod);
+    finalizers(errors, &at("metadata.finalizers"), pod);
+    let given = pod.metadata.annotations.as_ref();
+    annotations::annotations(errors, &at("metadata.annotations"), given, &spec);
     validation::spec(errors, &path, &spec, Owner::Pod(&pod.metadata));
     containers::image_spaces(errors, &path.child("containers"), &spec.containers);
     let init = spec.init_containers.as_deref().unwrap_or_default();
     containers::image_spaces(errors, &path.child("initContainers"), init);
     if rules::text(&spec.service_account_name).is_empty() {
         tokens_without_account(errors, &path.child("volumes"), &spec);
+    }
+}
+
+/// Names without a domain are those that Kubernetes gave before there were others.
+fn finalizers(errors: &mut Errors, path: &FieldPath, pod: &Pod) {
+    for (index, name) in pod.metadata.finalizers.iter().flatten().enumerate() {
+        if !name.contains('/') && !STANDARD_FINALIZERS.contains(&name.as_str()) {
+            let detail = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(
+                &path.index(index),
+                name.as_str(),
+                detail,
+            ));
+        }
     }
 }
 
@@ -85,6 +103,7 @@ pub fn create(pod: &Pod) -> Errors {
 pub fn update(new: &Pod, old: &Pod) -> Errors {
     let mut errors = Errors::new();
     always(&mut errors, new);
+    annotation_changes(&mut errors, new, old);
     let path = at("spec");
     let (spec, was) = (spec_of(new), spec_of(old));
     let init = spec.init_containers.as_deref().unwrap_or_default();
@@ -113,6 +132,16 @@ pub fn update(new: &Pod, old: &Pod) -> Errors {
         errors.push(FieldError::forbidden(&path, detail));
     }
     errors
+}
+
+/// Rules of a Pod's annotations in any update.
+pub(super) fn annotation_changes(errors: &mut Errors, new: &Pod, old: &Pod) {
+    annotations::changes(
+        errors,
+        &at("metadata.annotations"),
+        new.metadata.annotations.as_ref(),
+        old.metadata.annotations.as_ref(),
+    );
 }
 
 fn same_number(

@@ -11,7 +11,7 @@ use corral_api::k8s::api::core::v1::{
 use corral_api::names;
 use serde::Serialize;
 
-use super::rules::spec_of;
+use super::rules::{annotation_changes, spec_of};
 use crate::rules::{self, Errors, Seen, at, json, text};
 
 /// Largest id of a user or a group.
@@ -63,6 +63,7 @@ pub(super) fn rules(new: &Pod, old: &Pod) -> Errors {
     let status = new.status.as_ref().unwrap_or(&nothing);
     let was = old.status.as_ref().unwrap_or(&nothing);
     let (spec, spec_was) = (spec_of(new), spec_of(old));
+    annotation_changes(&mut errors, new, old);
     conditions(&mut errors, &path.child("conditions"), status);
     nomination(&mut errors, &path, status, was, &spec_was);
     if status.observed_generation.is_some_and(|n| n < 0) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use corral_api::k8s::api::core::v1::{
-    Lifecycle, PodAffinityTerm, PodSpec, PodTemplateSpec, WeightedPodAffinityTerm,
+    Lifecycle, PodAffinityTerm, PodSpec, PodTemplateSpec, VolumeProjection, WeightedPodAffinityTerm,
 };
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::{LabelSelector, LabelSelectorRequirement};
 
@@ -13,6 +13,29 @@ pub fn drop_unoffered(spec: &mut PodSpec, old: Option<&PodSpec>) {
     if old.is_none_or(|old| old.scheduling_group.is_none()) {
         spec.scheduling_group = None;
     }
+    let had = |test: fn(&VolumeProjection) -> bool| {
+        let volumes = old.into_iter().flat_map(|old| old.volumes.iter().flatten());
+        let mut sources = volumes
+            .filter_map(|v| v.projected.as_ref())
+            .flat_map(|p| p.sources.iter().flatten());
+        sources.any(test)
+    };
+    let had_bundles = had(|source| source.cluster_trust_bundle.is_some());
+    let had_certificates = had(|source| source.pod_certificate.is_some());
+    let volumes = spec.volumes.iter_mut().flatten();
+    let projected = volumes.filter_map(|v| v.projected.as_mut());
+    for source in projected.flat_map(|p| p.sources.iter_mut().flatten()) {
+        if !had_bundles {
+            source.cluster_trust_bundle = None;
+        }
+        if !had_certificates {
+            source.pod_certificate = None;
+        }
+    }
+    drop_stop_signals(spec, old);
+}
+
+fn drop_stop_signals(spec: &mut PodSpec, old: Option<&PodSpec>) {
     let had_signals = old.is_some_and(|old| {
         // Looking is done by taking from a copy: every lifecycle is visited in one place only.
         let mut found = false;

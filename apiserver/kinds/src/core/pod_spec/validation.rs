@@ -1,5 +1,6 @@
 //! Validation of a pod's spec, by subject.
 
+pub(crate) mod annotations;
 pub(crate) mod containers;
 mod env;
 mod ephemeral;
@@ -61,6 +62,8 @@ pub(crate) fn template(errors: &mut Errors, path: &FieldPath, template: &PodTemp
     );
     let nothing = PodSpec::default();
     let pod_spec = template.spec.as_ref().unwrap_or(&nothing);
+    let given = meta.and_then(|m| m.annotations.as_ref());
+    annotations::annotations(errors, &path.child("annotations"), given, pod_spec);
     let path = path.child("spec");
     spec(errors, &path, pod_spec, Owner::Template);
     if pod_spec

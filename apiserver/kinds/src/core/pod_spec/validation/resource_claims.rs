@@ -8,10 +8,8 @@ use corral_api::names;
 use serde_json::{Map, Value};
 
 use super::Owner;
+use super::annotations::MIRROR;
 use crate::rules::{self, Errors, Seen, at, text};
-
-/// Says that a pod is the image of one that its node has from elsewhere.
-const MIRROR: &str = "kubernetes.io/config.mirror";
 
 /// `resourceClaims`.
 pub(super) fn of_pod(errors: &mut Errors, path: &FieldPath, spec: &PodSpec, owner: Owner<'_>) {
