@@ -34,6 +34,32 @@ pub(crate) fn json<T: Serialize + ?Sized>(value: &T) -> Value {
     serde_json::to_value(value).unwrap_or(Value::Null)
 }
 
+/// A selector as errors show it: the labels before the expressions.
+pub(crate) fn selector_words(selector: &LabelSelector) -> String {
+    let parts = [
+        ("matchLabels", json(&selector.match_labels)),
+        ("matchExpressions", json(&selector.match_expressions)),
+    ];
+    let parts: Vec<String> = parts
+        .iter()
+        .filter(|(_, value)| !matches!(value, Value::Null) && *value != json(&[(); 0]))
+        .map(|(name, value)| format!("\"{name}\":{value}"))
+        .collect();
+    format!("{{{}}}", parts.join(","))
+}
+
+/// An invalid selector.
+pub(crate) fn invalid_selector(
+    path: &FieldPath,
+    selector: &LabelSelector,
+    detail: &str,
+) -> FieldError {
+    FieldError {
+        value: Some(selector_words(selector)),
+        ..invalid_unshown(path, detail)
+    }
+}
+
 /// An invalid value that the error does not show.
 pub(crate) fn invalid_unshown(path: &FieldPath, detail: &str) -> FieldError {
     FieldError {
@@ -209,8 +235,17 @@ pub(crate) fn ip(errors: &mut Errors, path: &FieldPath, value: &str) -> Option<I
     address
 }
 
-/// An address that traffic can be sent to.
-pub(crate) fn endpoint_ip(errors: &mut Errors, path: &FieldPath, value: &str, address: IpAddr) {
+/// An address that traffic can be sent to. What is no address at all is said once more, in fewer words than
+/// [`ip`] has for it: Kubernetes checks the form and the use of an address apart.
+pub(crate) fn endpoint_ip(errors: &mut Errors, path: &FieldPath, value: &str) {
+    let Ok(address) = value.parse::<IpAddr>() else {
+        errors.push(FieldError::invalid(
+            path,
+            value,
+            "must be a valid IP address",
+        ));
+        return;
+    };
     let (link_local, link_local_multicast) = match address {
         IpAddr::V4(v4) => (v4.is_link_local(), v4.octets()[..3] == [224, 0, 0]),
         IpAddr::V6(v6) => (

@@ -6,11 +6,11 @@ use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::template;
+use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
-use crate::rules::{self, Errors, at, json};
+use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
 /// How often the template has changed. Tools of the days before revisions read it.
@@ -57,13 +57,18 @@ impl Kind for DaemonSetKind {
         }
         fill::absent(&mut spec.revision_history_limit, 10);
         defaults::template(&mut spec.template);
+        // Whoever writes a DaemonSet owns the count, which is why it is there before ownership is looked at.
+        let annotations = set.metadata.annotations.get_or_insert_default();
+        let count = annotations.entry(TEMPLATE_GENERATION.to_owned());
+        count.or_insert_with(|| "0".to_owned());
     }
 
     fn prepare_create(set: &mut DaemonSet) {
         set.status = Some(DaemonSetStatus::default());
         let spec = set.spec.get_or_insert_default();
         prepare::drop_unoffered_of_template(&mut spec.template, None);
-        set_template_generation(set, 1);
+        let given = template_generation(set).max(1);
+        set_template_generation(set, given);
     }
 
     fn prepare_update(new: &mut DaemonSet, old: &DaemonSet) {
@@ -73,6 +78,10 @@ impl Kind for DaemonSetKind {
         let template = |set: &DaemonSet| set.spec.as_ref().map(|spec| spec.template.clone());
         let changed = template(new) != template(old);
         set_template_generation(new, template_generation(old) + i64::from(changed));
+    }
+
+    fn prepare_status_update(new: &mut DaemonSet, old: &DaemonSet) {
+        set_template_generation(new, template_generation(old));
     }
 
     fn columns() -> Vec<Column> {
@@ -124,18 +133,8 @@ impl Kind for DaemonSetKind {
         let mut errors = Errors::new();
         let Some(spec) = &set.spec else { return errors };
         let path = at("spec");
-        let selector_path = path.child("selector");
-        rules::label_selector(&mut errors, &selector_path, &spec.selector);
+        selector::of_daemons(&mut errors, &path, &spec.selector, &spec.template);
         let template_path = path.child("template");
-        template::selects(&mut errors, &template_path, &spec.selector, &spec.template);
-        if template::is_empty(&spec.selector) {
-            let detail = "empty selector is invalid for daemonset";
-            errors.push(FieldError::invalid(
-                &selector_path,
-                json(&spec.selector),
-                detail,
-            ));
-        }
         template::lasting(&mut errors, &template_path, &spec.template, "DaemonSet");
         rules::nonnegative_opt(
             &mut errors,
@@ -149,15 +148,11 @@ impl Kind for DaemonSetKind {
     }
 
     fn validate_update(new: &DaemonSet, old: &DaemonSet) -> Vec<FieldError> {
-        let mut errors = Self::validate(new);
+        let mut errors = Errors::new();
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            rules::immutable(
-                &mut errors,
-                &at("spec.selector"),
-                &new.selector,
-                &old.selector,
-            );
+            selector::immutable(&mut errors, &new.selector, &old.selector);
         }
+        errors.extend(Self::validate(new));
         errors
     }
 
@@ -178,9 +173,19 @@ impl Kind for DaemonSetKind {
                 Some(status.desired_number_scheduled),
             ),
             ("numberReady", Some(status.number_ready)),
+        ] {
+            rules::nonnegative_opt(&mut errors, &path.child(field), n);
+        }
+        rules::nonnegative_opt(
+            &mut errors,
+            &path.child("observedGeneration"),
+            status.observed_generation,
+        );
+        for (field, n) in [
             ("updatedNumberScheduled", status.updated_number_scheduled),
             ("numberAvailable", status.number_available),
             ("numberUnavailable", status.number_unavailable),
+            ("collisionCount", status.collision_count),
         ] {
             rules::nonnegative_opt(&mut errors, &path.child(field), n);
         }
@@ -233,9 +238,13 @@ fn validate_strategy(errors: &mut Errors, spec: &DaemonSetSpec) {
                 _ => {}
             }
         }
-        _ => errors.push(FieldError::not_supported(
+        _ => errors.push(template::unknown_strategy(
             &path,
-            json(strategy),
+            text(&strategy.type_),
+            strategy
+                .rolling_update
+                .as_ref()
+                .map(|r| [&r.max_unavailable, &r.max_surge]),
             &["RollingUpdate", "OnDelete"],
         )),
     }

@@ -8,11 +8,11 @@ use corral_api::k8s::api::apps::v1::{
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::template;
+use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, age};
-use crate::rules::{self, Errors, at, json};
+use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
 /// `apps/v1 Deployment`.
@@ -109,12 +109,7 @@ impl Kind for DeploymentKind {
     fn validate_update(new: &Deployment, old: &Deployment) -> Vec<FieldError> {
         let mut errors = Self::validate(new);
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            rules::immutable(
-                &mut errors,
-                &at("spec.selector"),
-                &new.selector,
-                &old.selector,
-            );
+            selector::immutable(&mut errors, &new.selector, &old.selector);
         }
         errors
     }
@@ -125,19 +120,22 @@ impl Kind for DeploymentKind {
             return errors;
         };
         let path = at("status");
-        let n = |n: Option<i32>| n.unwrap_or(0);
-        let parts = [
+        let n = |n: Option<i32>| i64::from(n.unwrap_or(0));
+        let all = [
+            (
+                "observedGeneration",
+                status.observed_generation.unwrap_or(0),
+            ),
+            ("replicas", n(status.replicas)),
             ("updatedReplicas", n(status.updated_replicas)),
             ("readyReplicas", n(status.ready_replicas)),
             ("availableReplicas", n(status.available_replicas)),
             ("unavailableReplicas", n(status.unavailable_replicas)),
+            ("terminatingReplicas", n(status.terminating_replicas)),
+            ("collisionCount", n(status.collision_count)),
         ];
-        template::counts(&mut errors, &path, n(status.replicas), &parts);
-        rules::nonnegative_opt(
-            &mut errors,
-            &path.child("observedGeneration"),
-            status.observed_generation,
-        );
+        let within = ["updatedReplicas", "readyReplicas", "availableReplicas"];
+        template::counts(&mut errors, &path, &all, &within);
         let collisions = old.status.as_ref().and_then(|s| s.collision_count);
         let path = path.child("collisionCount");
         template::not_decremented(&mut errors, &path, status.collision_count, collisions);
@@ -153,10 +151,11 @@ impl Kind for DeploymentKind {
 fn validate_spec(errors: &mut Errors, spec: &DeploymentSpec) {
     let path = at("spec");
     rules::nonnegative_opt(errors, &path.child("replicas"), spec.replicas);
-    template::selector(errors, &path.child("selector"), &spec.selector);
-    let template_path = path.child("template");
-    template::selects(errors, &template_path, &spec.selector, &spec.template);
-    template::lasting(errors, &template_path, &spec.template, "ReplicaSet");
+    if selector::required(errors, &path.child("selector"), &spec.selector) {
+        let path = path.child("template");
+        selector::selects(errors, &path, &spec.selector, &spec.template);
+        template::lasting(errors, &path, &spec.template, "ReplicaSet");
+    }
     let nothing = DeploymentStrategy::default();
     let strategy = spec.strategy.as_ref().unwrap_or(&nothing);
     validate_strategy(errors, &path.child("strategy"), strategy);
@@ -206,9 +205,13 @@ fn validate_strategy(errors: &mut Errors, path: &FieldPath, strategy: &Deploymen
             &rolling_path,
             "this should be defaulted and never be nil",
         )),
-        _ => errors.push(FieldError::not_supported(
+        _ => errors.push(template::unknown_strategy(
             path,
-            json(strategy),
+            text(&strategy.type_),
+            strategy
+                .rolling_update
+                .as_ref()
+                .map(|r| [&r.max_unavailable, &r.max_surge]),
             &["Recreate", "RollingUpdate"],
         )),
     }

@@ -5,7 +5,7 @@ use corral_api::k8s::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::template;
+use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, age};
@@ -100,10 +100,10 @@ impl Kind for ReplicaSetKind {
             &path.child("minReadySeconds"),
             spec.min_ready_seconds,
         );
-        template::selector(&mut errors, &path.child("selector"), &spec.selector);
-        if let Some(pods) = &spec.template {
+        let comparable = selector::required(&mut errors, &path.child("selector"), &spec.selector);
+        if let Some(pods) = spec.template.as_ref().filter(|_| comparable) {
             let path = path.child("template");
-            template::selects(&mut errors, &path, &spec.selector, pods);
+            selector::selects(&mut errors, &path, &spec.selector, pods);
             template::lasting(&mut errors, &path, pods, "ReplicaSet");
         }
         errors
@@ -112,12 +112,7 @@ impl Kind for ReplicaSetKind {
     fn validate_update(new: &ReplicaSet, old: &ReplicaSet) -> Vec<FieldError> {
         let mut errors = Self::validate(new);
         if let (Some(new), Some(old)) = (&new.spec, &old.spec) {
-            rules::immutable(
-                &mut errors,
-                &at("spec.selector"),
-                &new.selector,
-                &old.selector,
-            );
+            selector::immutable(&mut errors, &new.selector, &old.selector);
         }
         errors
     }
@@ -127,15 +122,20 @@ impl Kind for ReplicaSetKind {
         let Some(status) = &new.status else {
             return errors;
         };
-        let parts = [
+        let n = |n: Option<i32>| i64::from(n.unwrap_or(0));
+        let all = [
+            ("replicas", i64::from(status.replicas)),
+            ("fullyLabeledReplicas", n(status.fully_labeled_replicas)),
+            ("readyReplicas", n(status.ready_replicas)),
+            ("availableReplicas", n(status.available_replicas)),
             (
-                "fullyLabeledReplicas",
-                status.fully_labeled_replicas.unwrap_or(0),
+                "observedGeneration",
+                status.observed_generation.unwrap_or(0),
             ),
-            ("readyReplicas", status.ready_replicas.unwrap_or(0)),
-            ("availableReplicas", status.available_replicas.unwrap_or(0)),
+            ("terminatingReplicas", n(status.terminating_replicas)),
         ];
-        template::counts(&mut errors, &at("status"), status.replicas, &parts);
+        let within = ["fullyLabeledReplicas", "readyReplicas", "availableReplicas"];
+        template::counts(&mut errors, &at("status"), &all, &within);
         errors
     }
 

@@ -1,51 +1,11 @@
-//! Rules that every kind with a selector and a template of pods has.
+//! Rules that every kind with a template of pods has.
 
 use corral_api::field::{FieldError, FieldPath};
+use corral_api::int_or_string::IntOrString;
 use corral_api::k8s::api::core::v1::PodTemplateSpec;
-use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use corral_api::selector;
 
 use crate::core::pod_spec::validation;
 use crate::rules::{self, Errors, json, text};
-
-/// Whether a selector has no conditions.
-pub(crate) fn is_empty(selector: &LabelSelector) -> bool {
-    selector.match_labels.as_ref().is_none_or(|l| l.is_empty())
-        && selector
-            .match_expressions
-            .as_ref()
-            .is_none_or(Vec::is_empty)
-}
-
-/// A selector that is there.
-pub(crate) fn selector(errors: &mut Errors, path: &FieldPath, selector: &LabelSelector) {
-    if *selector == LabelSelector::default() {
-        errors.push(FieldError::required(path, ""));
-    } else if is_empty(selector) {
-        let detail = "empty selector is invalid for deployment";
-        errors.push(FieldError::invalid(path, json(selector), detail));
-    } else {
-        rules::label_selector(errors, path, selector);
-    }
-}
-
-/// The selector must select the pods that are made from the template.
-pub(crate) fn selects(
-    errors: &mut Errors,
-    path: &FieldPath,
-    selector: &LabelSelector,
-    template: &PodTemplateSpec,
-) {
-    let labels = template.metadata.as_ref().and_then(|m| m.labels.as_ref());
-    let selector = Some(selector).filter(|s| **s != LabelSelector::default());
-    if let Ok(selector) = selector::LabelSelector::from_object(selector)
-        && !selector.matches_opt(labels)
-    {
-        let detail = "`selector` does not match template `labels`";
-        let path = path.child("metadata").child("labels");
-        errors.push(FieldError::invalid(&path, json(&labels), detail));
-    }
-}
 
 /// A template of pods that run for ever.
 pub(crate) fn lasting(
@@ -63,6 +23,25 @@ pub(crate) fn lasting(
         let detail = format!("activeDeadlineSeconds in {kind} is not Supported");
         let path = path.child("activeDeadlineSeconds");
         errors.push(FieldError::forbidden(&path, detail));
+    }
+}
+
+/// A way to update that there is none of, shown as Kubernetes shows it: under the names of its own code.
+pub(crate) fn unknown_strategy(
+    path: &FieldPath,
+    type_: &str,
+    rolling: Option<[&Option<IntOrString>; 2]>,
+    allowed: &[&str],
+) -> FieldError {
+    let number = |n: &Option<IntOrString>| json(n.as_ref().unwrap_or(&IntOrString::Int(0)));
+    let rolling = rolling.map_or("null".to_owned(), |[unavailable, surge]| {
+        let (unavailable, surge) = (number(unavailable), number(surge));
+        format!("{{\"MaxUnavailable\":{unavailable},\"MaxSurge\":{surge}}}")
+    });
+    let shown = format!("{{\"Type\":{},\"RollingUpdate\":{rolling}}}", json(type_));
+    FieldError {
+        value: Some(shown),
+        ..FieldError::not_supported_of(path, "", allowed)
     }
 }
 
@@ -84,22 +63,22 @@ pub(crate) fn not_decremented(
     }
 }
 
-/// Counts of pods, none of which can be more than there are.
-pub(crate) fn counts(errors: &mut Errors, path: &FieldPath, replicas: i32, parts: &[(&str, i32)]) {
-    rules::nonnegative(errors, &path.child("replicas"), replicas);
-    for (field, n) in parts {
+/// Counts of pods, none of which can be more than there are. Among the first, every one must be a number of pods;
+/// `within` are those that are compared with it.
+pub(crate) fn counts(errors: &mut Errors, path: &FieldPath, all: &[(&str, i64)], within: &[&str]) {
+    for (field, n) in all {
         rules::nonnegative(errors, &path.child(field), *n);
-        if *n > replicas && *field != "unavailableReplicas" {
-            let detail = "cannot be greater than status.replicas";
-            errors.push(FieldError::invalid(&path.child(field), *n, detail));
-        }
     }
     let of = |name: &str| {
-        parts
-            .iter()
-            .find(|(field, _)| *field == name)
-            .map_or(0, |(_, n)| *n)
+        let mut found = all.iter().filter(|(field, _)| *field == name);
+        found.next().map_or(0, |(_, n)| *n)
     };
+    for field in within {
+        if of(field) > of("replicas") {
+            let detail = "cannot be greater than status.replicas";
+            errors.push(FieldError::invalid(&path.child(field), of(field), detail));
+        }
+    }
     let available = of("availableReplicas");
     if available > of("readyReplicas") {
         let detail = "cannot be greater than readyReplicas";

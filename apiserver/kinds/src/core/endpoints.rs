@@ -106,9 +106,7 @@ fn validate_subset(errors: &mut Errors, path: &FieldPath, subset: &EndpointSubse
         for (index, address) in list.iter().enumerate() {
             let path = path.child(field).index(index);
             let ip_path = path.child("ip");
-            if let Some(ip) = rules::ip(errors, &ip_path, &address.ip) {
-                rules::endpoint_ip(errors, &ip_path, &address.ip, ip);
-            }
+            rules::ip(errors, &ip_path, &address.ip);
             let (hostname, node) = (text(&address.hostname), text(&address.node_name));
             if !hostname.is_empty() {
                 let complaints = names::dns1123_label(hostname);
@@ -118,6 +116,7 @@ fn validate_subset(errors: &mut Errors, path: &FieldPath, subset: &EndpointSubse
                 let complaints = names::dns1123_subdomain(node);
                 rules::complain(errors, &path.child("nodeName"), node, complaints);
             }
+            rules::endpoint_ip(errors, &ip_path, &address.ip);
         }
     }
     let ports = subset.ports.as_deref().unwrap_or_default();

@@ -178,7 +178,7 @@ fn validate_address(
         let detail = format!("must be an {address_type} address");
         errors.push(FieldError::invalid(list, address, detail));
     }
-    rules::endpoint_ip(errors, &path, address, ip);
+    rules::endpoint_ip(errors, &path, address);
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use corral_api::field::FieldError;
 use corral_api::k8s::api::rbac::v1::ClusterRole;
 use corral_api::names;
+use serde_json::Value;
 
 use super::policy_rule;
 use crate::kind::{Kind, Names};
@@ -43,7 +44,12 @@ impl Kind for ClusterRoleKind {
                 errors.push(FieldError::required(&path, detail));
             }
             for (index, selector) in selectors.iter().enumerate() {
-                rules::label_selector(&mut errors, &path.index(index), selector);
+                let (path, known) = (path.index(index), errors.len());
+                rules::label_selector(&mut errors, &path, selector);
+                if errors.len() > known {
+                    let detail = "invalid label selector.";
+                    errors.push(FieldError::invalid(&path, Value::Null, detail));
+                }
             }
         }
         errors

@@ -7,8 +7,10 @@ use corral_api::k8s::api::batch::v1::{
     Job, JobSpec, PodFailurePolicyOnExitCodesRequirement, PodFailurePolicyRule, SuccessPolicyRule,
 };
 use corral_api::k8s::api::core::v1::{Affinity, PodTemplateSpec};
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector as GivenSelector;
 use corral_api::names;
 use corral_api::selector::LabelSelector;
+use serde_json::Value;
 
 use super::{
     CONTROLLER_UID_LABEL, JOB_NAME_LABEL, LEGACY_CONTROLLER_UID_LABEL, LEGACY_JOB_NAME_LABEL,
@@ -48,7 +50,7 @@ pub fn job(job: &Job) -> Errors {
         .metadata
         .as_ref()
         .and_then(|m| m.labels.as_ref());
-    if let Ok(selector) = LabelSelector::from_object(spec.selector.as_ref())
+    if let Some(selector) = comparable(spec.selector.as_ref())
         && !selector.matches_opt(labels)
     {
         let path = path.child("template.metadata.labels");
@@ -64,6 +66,16 @@ pub fn job(job: &Job) -> Errors {
         }
     }
     errors
+}
+
+/// A selector with which labels can be compared; one that breaks a rule is none.
+fn comparable(selector: Option<&GivenSelector>) -> Option<LabelSelector> {
+    let mut errors = Errors::new();
+    if let Some(selector) = selector {
+        rules::label_selector(&mut errors, &FieldPath::root(), selector);
+    }
+    let parsed = LabelSelector::from_object(selector).ok();
+    parsed.filter(|_| errors.is_empty())
 }
 
 fn generated_selector(errors: &mut Errors, job: &Job, spec: &JobSpec) {
@@ -104,15 +116,12 @@ fn generated_selector(errors: &mut Errors, job: &Job, spec: &JobSpec) {
         .map(|(k, v)| (k.to_owned(), v.to_owned()))
         .into_iter()
         .collect();
-    if let Ok(parsed) = LabelSelector::from_object(Some(selector))
+    if let Some(parsed) = comparable(Some(selector))
         && !parsed.matches(&expected)
     {
         let detail = "`selector` not auto-generated";
-        errors.push(FieldError::invalid(
-            &at("spec.selector"),
-            json(selector),
-            detail,
-        ));
+        let path = at("spec.selector");
+        errors.push(rules::invalid_selector(&path, selector, detail));
     }
 }
 
@@ -146,12 +155,10 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
         managed_by(errors, &path.child("managedBy"), manager);
     }
     if let Some(mode) = &spec.completion_mode {
-        rules::supported(
-            errors,
-            &path.child("completionMode"),
-            mode,
-            &["NonIndexed", "Indexed"],
-        );
+        let (path, allowed) = (path.child("completionMode"), ["NonIndexed", "Indexed"]);
+        if !allowed.contains(&mode.as_str()) {
+            errors.push(FieldError::not_supported_of(&path, mode, &allowed));
+        }
     }
     if is_indexed(spec) {
         indexed(errors, path, spec);
@@ -332,13 +339,16 @@ fn failure_rule(
         let path = patterns_path.index(index);
         let complaints = names::qualified_name(&pattern.type_);
         rules::complain(errors, &path.child("type"), &pattern.type_, complaints);
-        let allowed = ["False", "True", "Unknown"];
-        rules::required_of(
-            errors,
-            &path.child("status"),
-            text(&pattern.status),
-            &allowed,
-        );
+        let status_path = path.child("status");
+        match text(&pattern.status) {
+            "" => {
+                let detail = "valid values: [\"False\" \"True\" \"Unknown\"]";
+                errors.push(FieldError::required(&status_path, detail));
+            }
+            given => {
+                rules::supported(errors, &status_path, given, &["False", "True", "Unknown"]);
+            }
+        }
     }
     let detail = match (rule.on_exit_codes.is_some(), patterns.is_empty()) {
         (true, false) => "specifying both OnExitCodes and OnPodConditions is not supported",
@@ -354,12 +364,13 @@ fn exit_codes(
     codes: &PodFailurePolicyOnExitCodesRequirement,
     spec: &JobSpec,
 ) {
-    rules::required_of(
-        errors,
-        &path.child("operator"),
-        &codes.operator,
-        &["In", "NotIn"],
-    );
+    let operator_path = path.child("operator");
+    if codes.operator.is_empty() {
+        let detail = "valid values: [\"In\" \"NotIn\"]";
+        errors.push(FieldError::required(&operator_path, detail));
+    } else {
+        rules::supported(errors, &operator_path, &codes.operator, &["In", "NotIn"]);
+    }
     if let Some(name) = &codes.container_name {
         let pods = spec.template.spec.as_ref();
         let mut containers = pods.into_iter().flat_map(|p| {
@@ -379,7 +390,7 @@ fn exit_codes(
     let path = path.child("values");
     if codes.values.is_empty() {
         let detail = "at least one value is required";
-        errors.push(FieldError::invalid(&path, json(&codes.values), detail));
+        errors.push(FieldError::invalid(&path, Value::Null, detail));
     } else if codes.values.len() > EXIT_CODES_MAX {
         errors.push(FieldError::too_many(
             &path,

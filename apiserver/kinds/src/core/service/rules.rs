@@ -37,8 +37,8 @@ pub fn service(service: &Service) -> Errors {
     addresses(&mut errors, &path, spec);
     for (index, ip) in spec.external_ips.iter().flatten().enumerate() {
         let path = path.child("externalIPs").index(index);
-        if let Some(address) = rules::ip(&mut errors, &path, ip) {
-            rules::endpoint_ip(&mut errors, &path, ip, address);
+        if rules::ip(&mut errors, &path, ip).is_some() {
+            rules::endpoint_ip(&mut errors, &path, ip);
         }
     }
     rules::required_of(&mut errors, &path.child("type"), text(&spec.type_), TYPES);
