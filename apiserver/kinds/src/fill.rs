@@ -20,3 +20,10 @@ pub(crate) fn zero(slot: &mut Option<i32>, value: i32) {
         *slot = Some(value);
     }
 }
+
+/// A list without items is none: what the store keeps does not tell them apart.
+pub(crate) fn none_if_empty<T>(list: &mut Option<Vec<T>>) {
+    if list.as_ref().is_some_and(Vec::is_empty) {
+        *list = None;
+    }
+}

@@ -120,6 +120,13 @@ pub(crate) fn supported(errors: &mut Errors, path: &FieldPath, value: &str, allo
     }
 }
 
+/// The same; the error tells the allowed values in the order given.
+pub(crate) fn supported_of(errors: &mut Errors, path: &FieldPath, value: &str, allowed: &[&str]) {
+    if !allowed.contains(&value) {
+        errors.push(FieldError::not_supported_of(path, value, allowed));
+    }
+}
+
 /// A value that must be given and is one of a few.
 pub(crate) fn required_of(errors: &mut Errors, path: &FieldPath, value: &str, allowed: &[&str]) {
     if value.is_empty() {

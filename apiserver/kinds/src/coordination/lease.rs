@@ -43,6 +43,27 @@ impl Kind for LeaseKind {
         ]
     }
 
+    /// Coordinated leader election is not on, and its fields are not kept.
+    fn prepare_create(lease: &mut Lease) {
+        if let Some(spec) = &mut lease.spec {
+            spec.strategy = None;
+            spec.preferred_holder = None;
+        }
+    }
+
+    /// What is already there may change.
+    fn prepare_update(new: &mut Lease, old: &Lease) {
+        let (Some(spec), was) = (&mut new.spec, old.spec.as_ref()) else {
+            return;
+        };
+        if was.is_none_or(|was| was.strategy.is_none()) {
+            spec.strategy = None;
+        }
+        if was.is_none_or(|was| was.preferred_holder.is_none()) {
+            spec.preferred_holder = None;
+        }
+    }
+
     fn validate(lease: &Lease) -> Vec<FieldError> {
         let mut errors = Errors::new();
         let Some(spec) = &lease.spec else {

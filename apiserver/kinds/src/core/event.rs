@@ -5,6 +5,7 @@ pub(crate) mod rules;
 
 use corral_api::field::FieldError;
 use corral_api::k8s::api::core::v1::Event;
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -27,6 +28,8 @@ impl Kind for EventKind {
         categories: &[],
         namespaced: true,
     };
+    /// Old clients name Events as they like.
+    const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
 
     fn validate(event: &Event) -> Vec<FieldError> {
         let mut errors = Errors::new();

@@ -1,17 +1,16 @@
 //! `Node`.
 
+pub mod rules;
+
 use std::collections::BTreeSet;
 
-use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::core::v1::{Node, NodeSpec, NodeSystemInfo, Taint};
-use corral_api::names;
+use corral_api::field::FieldError;
+use corral_api::k8s::api::core::v1::{Node, NodeSpec, NodeSystemInfo};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pod_spec::validation::resources;
-use super::pod_spec::validation::scheduling::TAINT_EFFECTS;
 use crate::kind::{Column, Kind, Names, age};
-use crate::rules::{self, Errors, at, json, text};
+use crate::rules::text;
 use crate::table;
 
 /// `v1 Node`.
@@ -37,6 +36,9 @@ impl Kind for NodeKind {
             && status.allocatable.is_none()
         {
             status.allocatable.clone_from(&status.capacity);
+        }
+        if let Some(spec) = &mut node.spec {
+            one_range_or_several(spec);
         }
     }
 
@@ -89,40 +91,36 @@ impl Kind for NodeKind {
         ]
     }
 
+    fn prepare_create(node: &mut Node) {
+        drop_config(node, None);
+    }
+
+    fn prepare_update(new: &mut Node, old: &Node) {
+        drop_config(new, Some(old));
+    }
+
+    fn prepare_status_update(new: &mut Node, old: &Node) {
+        drop_config(new, Some(old));
+    }
+
     fn validate(node: &Node) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        validate_always(&mut errors, node);
-        let ranges = node.spec.iter().flat_map(|s| s.pod_cidrs.iter().flatten());
-        for (index, range) in ranges.enumerate() {
-            rules::cidr(&mut errors, &at("spec.podCIDRs").index(index), range);
-        }
-        errors
+        rules::node(node)
     }
 
     fn validate_update(new: &Node, old: &Node) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        validate_always(&mut errors, new);
-        let nothing = NodeSpec::default();
-        let (spec, was) = (
-            new.spec.as_ref().unwrap_or(&nothing),
-            old.spec.as_ref().unwrap_or(&nothing),
-        );
-        let had_ranges = was.pod_cidrs.as_ref().is_some_and(|r| !r.is_empty());
-        if had_ranges && spec.pod_cidrs != was.pod_cidrs {
-            let detail = "node updates may not change podCIDR except from \"\" to valid";
-            errors.push(FieldError::forbidden(&at("spec.podCIDRs"), detail));
-        }
-        if !text(&was.provider_id).is_empty() && spec.provider_id != was.provider_id {
-            let detail = "node updates may not change providerID except from \"\" to valid";
-            errors.push(FieldError::forbidden(&at("spec.providerID"), detail));
-        }
-        errors
+        rules::update(new, old)
     }
 
     fn validate_status_update(new: &Node, _old: &Node) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        validate_always(&mut errors, new);
-        errors
+        rules::status(new)
+    }
+
+    fn warnings(node: &Node) -> Vec<String> {
+        let id = node.spec.as_ref().map_or("", |s| text(&s.external_id));
+        if id.is_empty() {
+            return Vec::new();
+        }
+        vec!["spec.externalID: this field is deprecated, and is unused by Kubernetes".to_owned()]
     }
 }
 
@@ -160,52 +158,33 @@ fn roles(node: &Node) -> String {
     roles.into_iter().collect::<Vec<_>>().join(",")
 }
 
+/// The field of the days when a node had one range follows the list; where they differ, the client knows that field.
+fn one_range_or_several(spec: &mut NodeSpec) {
+    let first = spec.pod_cidrs.as_ref().and_then(|ranges| ranges.first());
+    if let Some(given) = spec.pod_cidr.as_ref().filter(|given| !given.is_empty())
+        && first != Some(given)
+    {
+        spec.pod_cidrs = Some(vec![given.clone()]);
+    } else {
+        spec.pod_cidr = first.cloned();
+    }
+}
+
+/// A node's configuration no longer comes from a ConfigMap; what is not there cannot be written any more.
+fn drop_config(node: &mut Node, old: Option<&Node>) {
+    let was = old.and_then(|old| old.spec.as_ref()?.config_source.as_ref());
+    if let Some(spec) = node.spec.as_mut().filter(|_| was.is_none()) {
+        spec.config_source = None;
+    }
+    let was = old.and_then(|old| old.status.as_ref()?.config.as_ref());
+    if let Some(status) = node.status.as_mut().filter(|_| was.is_none()) {
+        status.config = None;
+    }
+}
+
 fn address(node: &Node, type_: &str) -> String {
     let addresses = node.status.as_ref().and_then(|s| s.addresses.as_ref());
     let mut addresses = addresses.into_iter().flatten();
     let found = addresses.find(|a| a.type_ == type_);
     table::or_none(found.map(|a| a.address.clone()).unwrap_or_default())
-}
-
-fn validate_always(errors: &mut Errors, node: &Node) {
-    let taints = node.spec.as_ref().and_then(|s| s.taints.as_deref());
-    validate_taints(errors, &at("metadata.taints"), taints.unwrap_or_default());
-    let Some(status) = &node.status else { return };
-    for (field, list) in [
-        ("capacity", &status.capacity),
-        ("allocatable", &status.allocatable),
-    ] {
-        for (name, wire) in list.iter().flatten() {
-            let path = at("status").child(field).child(name);
-            resources::amount(errors, &path, name, wire);
-        }
-    }
-    let addresses = status.addresses.as_deref().unwrap_or_default();
-    for (index, address) in addresses.iter().enumerate() {
-        if addresses[..index].contains(address) {
-            let path = at("status.addresses").index(index);
-            errors.push(FieldError::duplicate(&path, json(address)));
-        }
-    }
-}
-
-fn validate_taints(errors: &mut Errors, path: &FieldPath, taints: &[Taint]) {
-    for (index, taint) in taints.iter().enumerate() {
-        let path = path.index(index);
-        let complaints = names::qualified_name(&taint.key);
-        rules::complain(errors, &path.child("key"), &taint.key, complaints);
-        let value = text(&taint.value);
-        let complaints = names::label_value(value);
-        if !complaints.is_empty() {
-            let detail = complaints.join(";");
-            errors.push(FieldError::invalid(&path.child("value"), value, detail));
-        }
-        rules::required_of(errors, &path.child("effect"), &taint.effect, TAINT_EFFECTS);
-        let same = |other: &Taint| other.key == taint.key && other.effect == taint.effect;
-        if taints[..index].iter().any(same) {
-            let mut error = FieldError::duplicate(&path, json(taint));
-            error.detail = "taints must be unique by key and effect pair".to_owned();
-            errors.push(error);
-        }
-    }
 }

@@ -124,6 +124,10 @@ impl Kind for ServiceKind {
         rules::update(new, old)
     }
 
+    fn validate_status_update(new: &Service, _old: &Service) -> Vec<FieldError> {
+        rules::status(new)
+    }
+
     fn warnings(service: &Service) -> Vec<String> {
         rules::warnings(service)
     }

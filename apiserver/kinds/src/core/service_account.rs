@@ -1,6 +1,6 @@
 //! `ServiceAccount`.
 
-use corral_api::k8s::api::core::v1::ServiceAccount;
+use corral_api::k8s::api::core::v1::{ObjectReference, ServiceAccount};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -23,6 +23,14 @@ impl Kind for ServiceAccountKind {
         namespaced: true,
     };
 
+    fn prepare_create(account: &mut ServiceAccount) {
+        keep_only_names(account);
+    }
+
+    fn prepare_update(new: &mut ServiceAccount, _old: &ServiceAccount) {
+        keep_only_names(new);
+    }
+
     fn columns() -> Vec<Column> {
         vec![Column::NAME, Column::AGE]
     }
@@ -32,5 +40,15 @@ impl Kind for ServiceAccountKind {
             account.metadata.name.clone().into(),
             age(&account.metadata, now),
         ]
+    }
+}
+
+/// Secrets are referred to by name, and are in the account's namespace.
+fn keep_only_names(account: &mut ServiceAccount) {
+    for secret in account.secrets.iter_mut().flatten() {
+        *secret = ObjectReference {
+            name: secret.name.take(),
+            ..ObjectReference::default()
+        };
     }
 }

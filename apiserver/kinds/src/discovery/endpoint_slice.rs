@@ -1,7 +1,9 @@
 //! `EndpointSlice`.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::discovery::v1::EndpointSlice;
+use corral_api::k8s::api::discovery::v1::{EndpointHints, EndpointSlice};
 use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -16,6 +18,8 @@ pub const ENDPOINTS_MAX: usize = 1000;
 const ADDRESSES_MAX: usize = 100;
 const PORTS_MAX: usize = 20_000;
 const HINTS_MAX: usize = 8;
+/// Where the name of an endpoint's node was before it had a field.
+const HOST_LABEL: &str = "kubernetes.io/hostname";
 
 /// `discovery.k8s.io/v1 EndpointSlice`.
 pub struct EndpointSliceKind;
@@ -73,27 +77,81 @@ impl Kind for EndpointSliceKind {
         }
     }
 
+    fn prepare_create(slice: &mut EndpointSlice) {
+        drop_empty(slice);
+        drop_topology(slice, None);
+    }
+
+    fn prepare_update(new: &mut EndpointSlice, old: &EndpointSlice) {
+        drop_empty(new);
+        if new.endpoints != old.endpoints {
+            drop_topology(new, Some(old));
+        }
+    }
+
     fn validate(slice: &EndpointSlice) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        let types = ["FQDN", "IPv4", "IPv6"];
-        rules::required_of(&mut errors, &at("addressType"), &slice.address_type, &types);
-        validate_ports(&mut errors, slice);
+        validate_type_and_ports(&mut errors, slice);
         validate_endpoints(&mut errors, slice);
         errors
     }
 
     fn validate_update(new: &EndpointSlice, old: &EndpointSlice) -> Vec<FieldError> {
-        let mut errors = Self::validate(new);
+        let mut errors = Errors::new();
+        validate_type_and_ports(&mut errors, new);
+        // Endpoints that an older server took may stay.
+        if new.endpoints != old.endpoints {
+            validate_endpoints(&mut errors, new);
+        }
         let path = at("addressType");
         rules::immutable(&mut errors, &path, &new.address_type, &old.address_type);
         errors
     }
+
+    fn warnings(slice: &EndpointSlice) -> Vec<String> {
+        match slice.address_type.as_str() {
+            "FQDN" => vec!["spec.addressType: FQDN endpoints are deprecated".to_owned()],
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn drop_empty(slice: &mut EndpointSlice) {
+    fill::none_if_empty(&mut slice.ports);
+    fill::none_if_empty(&mut slice.endpoints);
+}
+
+/// The field is of an older version of the group. A name of a node that it held before moves to the field of today.
+fn drop_topology(slice: &mut EndpointSlice, old: Option<&EndpointSlice>) {
+    let host = |topology: &Option<BTreeMap<String, String>>| {
+        let host = topology.as_ref().and_then(|t| t.get(HOST_LABEL));
+        host.filter(|host| !host.is_empty()).cloned()
+    };
+    let before: BTreeSet<String> = old
+        .iter()
+        .flat_map(|old| old.endpoints.iter().flatten())
+        .filter_map(|endpoint| host(&endpoint.deprecated_topology))
+        .collect();
+    for endpoint in slice.endpoints.iter_mut().flatten() {
+        let host = host(&endpoint.deprecated_topology).filter(|host| before.contains(host));
+        if endpoint.node_name.is_none() {
+            endpoint.node_name = host.filter(|host| names::dns1123_subdomain(host).is_empty());
+        }
+        endpoint.deprecated_topology = None;
+    }
+}
+
+fn validate_type_and_ports(errors: &mut Errors, slice: &EndpointSlice) {
+    let types = ["FQDN", "IPv4", "IPv6"];
+    rules::required_of(errors, &at("addressType"), &slice.address_type, &types);
+    validate_ports(errors, slice);
 }
 
 fn validate_ports(errors: &mut Errors, slice: &EndpointSlice) {
     let (ports, path) = (slice.ports.as_deref().unwrap_or_default(), at("ports"));
     if ports.len() > PORTS_MAX {
         errors.push(FieldError::too_many(&path, ports.len(), PORTS_MAX));
+        return;
     }
     let mut seen = Seen::default();
     for (index, port) in ports.iter().enumerate() {
@@ -109,7 +167,7 @@ fn validate_ports(errors: &mut Errors, slice: &EndpointSlice) {
         }
         seen.check(errors, &path.child("name"), name);
         let protocol = text(&port.protocol);
-        rules::required_of(errors, &path.child("protocol"), protocol, PROTOCOLS);
+        rules::supported(errors, &path.child("protocol"), protocol, PROTOCOLS);
         if let Some(protocol) = &port.app_protocol {
             let complaints = names::qualified_name(protocol);
             rules::complain(errors, &path.child("appProtocol"), protocol, complaints);
@@ -148,13 +206,33 @@ fn validate_endpoints(errors: &mut Errors, slice: &EndpointSlice) {
             let complaints = names::dns1123_label(hostname);
             rules::complain(errors, &path.child("hostname"), hostname, complaints);
         }
-        let hints = endpoint.hints.as_ref();
-        let zones = hints
-            .and_then(|h| h.for_zones.as_deref())
-            .unwrap_or_default();
-        if zones.len() > HINTS_MAX {
-            let path = path.child("hints.forZones");
-            errors.push(FieldError::too_many(&path, zones.len(), HINTS_MAX));
+        if let Some(hints) = &endpoint.hints {
+            validate_hints(errors, &path.child("hints"), hints);
+        }
+    }
+}
+
+fn validate_hints(errors: &mut Errors, path: &FieldPath, hints: &EndpointHints) {
+    let zones = hints.for_zones.as_deref().unwrap_or_default();
+    let zones: Vec<&str> = zones.iter().map(|zone| zone.name.as_str()).collect();
+    let nodes = hints.for_nodes.as_deref().unwrap_or_default();
+    let nodes: Vec<&str> = nodes.iter().map(|node| node.name.as_str()).collect();
+    let rule_of_zones: fn(&str) -> Vec<String> = names::label_value;
+    let rule_of_nodes: fn(&str) -> Vec<String> = names::dns1123_subdomain;
+    for (field, given, rule) in [
+        ("forZones", zones, rule_of_zones),
+        ("forNodes", nodes, rule_of_nodes),
+    ] {
+        let path = path.child(field);
+        if given.len() > HINTS_MAX {
+            errors.push(FieldError::too_many(&path, given.len(), HINTS_MAX));
+            return;
+        }
+        let mut seen = Seen::default();
+        for (index, name) in given.into_iter().enumerate() {
+            let path = path.index(index).child("name");
+            seen.check(errors, &path, name);
+            rules::complain(errors, &path, name, rule(name));
         }
     }
 }
@@ -170,6 +248,9 @@ fn validate_address(
     if address_type == "FQDN" {
         rules::complain(errors, &path, address, names::dns1123_subdomain(address));
         return;
+    }
+    if !["IPv4", "IPv6"].contains(&address_type) {
+        return; // An unknown type says nothing of the addresses.
     }
     let Some(ip) = rules::ip(errors, &path, address) else {
         return;

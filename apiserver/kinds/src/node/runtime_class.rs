@@ -67,7 +67,7 @@ impl Kind for RuntimeClassKind {
     }
 
     fn validate_update(new: &RuntimeClass, old: &RuntimeClass) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+        let mut errors = Self::validate(new);
         rules::immutable(&mut errors, &at("handler"), &new.handler, &old.handler);
         errors
     }

@@ -6,6 +6,7 @@ use corral_api::names;
 use serde_json::Value;
 
 use super::policy_rule;
+use crate::fill;
 use crate::kind::{Kind, Names};
 use crate::rules::{self, Errors, at};
 
@@ -26,6 +27,14 @@ impl Kind for ClusterRoleKind {
         namespaced: false,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+
+    fn prepare_create(role: &mut ClusterRole) {
+        fill::none_if_empty(&mut role.rules);
+    }
+
+    fn prepare_update(new: &mut ClusterRole, _old: &ClusterRole) {
+        fill::none_if_empty(&mut new.rules);
+    }
 
     fn validate(role: &ClusterRole) -> Vec<FieldError> {
         let mut errors = Errors::new();

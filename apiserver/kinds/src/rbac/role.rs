@@ -5,6 +5,7 @@ use corral_api::k8s::api::rbac::v1::Role;
 use corral_api::names;
 
 use super::policy_rule;
+use crate::fill;
 use crate::kind::{Kind, Names};
 use crate::rules::{Errors, at};
 
@@ -25,6 +26,14 @@ impl Kind for RoleKind {
         namespaced: true,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+
+    fn prepare_create(role: &mut Role) {
+        fill::none_if_empty(&mut role.rules);
+    }
+
+    fn prepare_update(new: &mut Role, _old: &Role) {
+        fill::none_if_empty(&mut new.rules);
+    }
 
     fn validate(role: &Role) -> Vec<FieldError> {
         let mut errors = Errors::new();

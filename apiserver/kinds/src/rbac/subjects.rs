@@ -73,7 +73,7 @@ pub(crate) fn validate_role(errors: &mut Errors, role: &RoleRef, kinds: &[&str])
         text(&role.api_group),
         &[GROUP],
     );
-    rules::supported(errors, &path.child("kind"), &role.kind, kinds);
+    rules::supported_of(errors, &path.child("kind"), &role.kind, kinds);
     if role.name.is_empty() {
         errors.push(FieldError::required(&path.child("name"), ""));
     } else {

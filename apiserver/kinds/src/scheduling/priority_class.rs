@@ -35,7 +35,6 @@ impl Kind for PriorityClassKind {
         categories: &[],
         namespaced: false,
     };
-    const GENERATION: bool = true;
 
     fn columns() -> Vec<Column> {
         vec![
@@ -69,6 +68,11 @@ impl Kind for PriorityClassKind {
 
     fn default(class: &mut PriorityClass) {
         fill::text(&mut class.preemption_policy, "PreemptLowerPriority");
+    }
+
+    /// The count begins, but no update of a class goes on with it.
+    fn prepare_create(class: &mut PriorityClass) {
+        class.metadata.generation = Some(1);
     }
 
     fn validate(class: &PriorityClass) -> Vec<FieldError> {

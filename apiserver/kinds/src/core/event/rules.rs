@@ -1,8 +1,9 @@
 //! What is wrong with an Event. The core group is lenient for the sake of old clients.
 
 use corral_api::field::{FieldError, FieldPath};
-use corral_api::k8s::api::core::v1::Event;
+use corral_api::k8s::api::core::v1::{Event, ObjectReference};
 use corral_api::names;
+use jiff::Timestamp;
 
 use crate::rules::{self, Errors, at, json, text};
 
@@ -73,12 +74,9 @@ fn series(errors: &mut Errors, event: &Event) {
             "should be at least 2",
         ));
     }
-    let epoch = jiff::Timestamp::UNIX_EPOCH;
-    if series
-        .last_observed_time
-        .as_ref()
-        .is_none_or(|t| t.0 == epoch)
-    {
+    // A time that the type cannot leave out is the first second there is, or the epoch.
+    let last = series.last_observed_time.as_ref();
+    if last.is_none_or(|t| t.0 <= Timestamp::UNIX_EPOCH) {
         errors.push(FieldError::required(&at("series.lastObservedTime"), ""));
     }
 }
@@ -115,27 +113,61 @@ pub(crate) fn strict_update(errors: &mut Errors, new: &Event, old: &Event) {
     if new.series != old.series {
         series(errors, new);
     }
-    let fixed = |event: &Event| Event {
-        metadata: Default::default(),
-        series: None,
-        ..event.clone()
-    };
-    let (new, old) = (json(&fixed(new)), json(&fixed(old)));
-    for field in [
-        "involvedObject",
-        "reason",
-        "message",
-        "source",
-        "firstTimestamp",
-        "lastTimestamp",
-        "count",
-        "type",
-        "eventTime",
-        "action",
-        "related",
-        "reportingComponent",
-        "reportingInstance",
-    ] {
-        rules::immutable(errors, &at(field), &new[field], &old[field]);
+    for ((field, value), (_, was)) in fixed(new).into_iter().zip(fixed(old)) {
+        if value != was {
+            errors.push(FieldError {
+                value: Some(value),
+                ..rules::invalid_unshown(&at(field), "field is immutable")
+            });
+        }
     }
+}
+
+/// What stays as it was, as errors show it. Absent and empty are the same here, but for what is referred to.
+fn fixed(event: &Event) -> [(&'static str, String); 13] {
+    let words = |value: &Option<String>| json(text(value)).to_string();
+    // Clients that cut a time to microseconds have not changed it.
+    let time = event.event_time.as_ref();
+    let time = time.map(|t| corral_api::time::MicroTime(truncated(t.0)));
+    let source = event.source.clone().unwrap_or_default();
+    let source = format!(
+        "{{\"Component\":{},\"Host\":{}}}",
+        words(&source.component),
+        words(&source.host)
+    );
+    let related = event.related.as_ref();
+    [
+        ("involvedObject", reference(&event.involved_object)),
+        ("reason", words(&event.reason)),
+        ("message", words(&event.message)),
+        ("source", source),
+        ("firstTimestamp", json(&event.first_timestamp).to_string()),
+        ("lastTimestamp", json(&event.last_timestamp).to_string()),
+        ("count", event.count.unwrap_or(0).to_string()),
+        ("type", words(&event.type_)),
+        ("eventTime", json(&time).to_string()),
+        ("action", words(&event.action)),
+        ("related", related.map_or("null".to_owned(), reference)),
+        ("reportingController", words(&event.reporting_component)),
+        ("reportingInstance", words(&event.reporting_instance)),
+    ]
+}
+
+fn truncated(time: Timestamp) -> Timestamp {
+    Timestamp::from_microsecond(time.as_microsecond()).unwrap_or(time)
+}
+
+/// A reference under the names of Kubernetes' own code, as its errors show it.
+fn reference(object: &ObjectReference) -> String {
+    let parts = [
+        ("Kind", &object.kind),
+        ("Namespace", &object.namespace),
+        ("Name", &object.name),
+        ("UID", &object.uid),
+        ("APIVersion", &object.api_version),
+        ("ResourceVersion", &object.resource_version),
+        ("FieldPath", &object.field_path),
+    ];
+    let parts = parts.map(|(name, value)| format!("\"{name}\":{}", json(text(value))));
+    format!("{{{}}}", parts.join(","))
 }

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::int_or_string::IntOrString;
-use corral_api::k8s::api::core::v1::{Service, ServicePort, ServiceSpec};
+use corral_api::k8s::api::core::v1::{LoadBalancerIngress, Service, ServicePort, ServiceSpec};
 use corral_api::names;
 
 use super::{externally_accessible, is, needs_cluster_ip, needs_health_check_port};
@@ -14,6 +14,7 @@ use crate::rules::{self, Errors, PROTOCOLS, Seen, at, json, text};
 /// One day.
 const AFFINITY_SECONDS_MAX: i32 = 86_400;
 const TYPES: &[&str] = &["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
+const FAMILIES: &[&str] = &["IPv4", "IPv6"];
 const ONLY_BALANCER: &str = "may only be used when `type` is 'LoadBalancer'";
 
 fn cluster_ips(spec: &ServiceSpec) -> &[String] {
@@ -42,6 +43,7 @@ pub fn service(service: &Service) -> Errors {
         }
     }
     rules::required_of(&mut errors, &path.child("type"), text(&spec.type_), TYPES);
+    ports_taken(&mut errors, &path.child("ports"), spec);
     load_balancer(&mut errors, &path, spec);
     traffic(&mut errors, &path, spec);
     errors
@@ -90,7 +92,6 @@ fn of_type(errors: &mut Errors, path: &FieldPath, spec: &ServiceSpec) {
 fn ports(errors: &mut Errors, list: &FieldPath, spec: &ServiceSpec) {
     let ports = spec.ports.as_deref().unwrap_or_default();
     let mut seen = Seen::default();
-    let (mut taken, mut node_taken) = (BTreeSet::new(), BTreeSet::new());
     for (index, port) in ports.iter().enumerate() {
         let path = list.index(index);
         let name = text(&port.name);
@@ -106,17 +107,33 @@ fn ports(errors: &mut Errors, list: &FieldPath, spec: &ServiceSpec) {
             errors.push(FieldError::required(&path.child("name"), ""));
         }
         one_port(errors, &path, port);
-        let node_port = port.node_port.unwrap_or(0);
-        if node_port != 0 && is(spec, "ClusterIP") {
-            let detail = "may not be used when `type` is 'ClusterIP'";
-            errors.push(FieldError::forbidden(&path.child("nodePort"), detail));
+    }
+}
+
+fn ports_taken(errors: &mut Errors, list: &FieldPath, spec: &ServiceSpec) {
+    let ports = spec.ports.as_deref().unwrap_or_default();
+    let node_ports = || {
+        let all = ports.iter().enumerate();
+        let given = all.map(|(index, port)| (index, port, port.node_port.unwrap_or(0)));
+        given.filter(|(_, _, node_port)| *node_port != 0)
+    };
+    for (index, _, _) in node_ports().filter(|_| is(spec, "ClusterIP")) {
+        let detail = "may not be used when `type` is 'ClusterIP'";
+        let path = list.index(index).child("nodePort");
+        errors.push(FieldError::forbidden(&path, detail));
+    }
+    let mut taken = BTreeSet::new();
+    for (index, port, node_port) in node_ports() {
+        if !taken.insert((text(&port.protocol), node_port)) {
+            let path = list.index(index).child("nodePort");
+            errors.push(FieldError::duplicate(&path, node_port));
         }
-        if node_port != 0 && !node_taken.insert((text(&port.protocol), node_port)) {
-            errors.push(FieldError::duplicate(&path.child("nodePort"), node_port));
-        }
+    }
+    let mut taken = BTreeSet::new();
+    for (index, port) in ports.iter().enumerate() {
         if !taken.insert((text(&port.protocol), port.port)) {
             let same = serde_json::json!({"protocol": port.protocol, "port": port.port});
-            errors.push(FieldError::duplicate(&path, same));
+            errors.push(FieldError::duplicate(&list.index(index), same));
         }
     }
 }
@@ -179,7 +196,7 @@ fn addresses(errors: &mut Errors, path: &FieldPath, spec: &ServiceSpec) {
     let mut seen = Seen::default();
     for (index, family) in families.iter().enumerate() {
         let path = path.child("ipFamilies").index(index);
-        rules::supported(errors, &path, family, &["IPv4", "IPv6"]);
+        rules::supported(errors, &path, family, FAMILIES);
         seen.check(errors, &path, family);
     }
     if let Some(policy) = &spec.ip_family_policy {
@@ -207,7 +224,8 @@ fn addresses(errors: &mut Errors, path: &FieldPath, spec: &ServiceSpec) {
         } else {
             "IPv6"
         };
-        if let Some(wanted) = families.get(index).filter(|wanted| *wanted != family) {
+        let wanted = families.get(index).filter(|wanted| *wanted != family);
+        if let Some(wanted) = wanted.filter(|wanted| FAMILIES.contains(&wanted.as_str())) {
             let detail =
                 format!("expected an {wanted} value as indicated by `ipFamilies[{index}]`");
             errors.push(FieldError::invalid(&path, ip.as_str(), detail));
@@ -221,6 +239,9 @@ fn load_balancer(errors: &mut Errors, path: &FieldPath, spec: &ServiceSpec) {
         .as_deref()
         .unwrap_or_default();
     let ranges_path = path.child("LoadBalancerSourceRanges");
+    if !ranges.is_empty() && !is(spec, "LoadBalancer") {
+        errors.push(FieldError::forbidden(&ranges_path, ONLY_BALANCER));
+    }
     for (index, range) in ranges.iter().enumerate() {
         rules::cidr(errors, &ranges_path.index(index), range.trim());
     }
@@ -236,7 +257,6 @@ fn load_balancer(errors: &mut Errors, path: &FieldPath, spec: &ServiceSpec) {
         return;
     }
     for (path, given) in [
-        (ranges_path, !ranges.is_empty()),
         (
             path.child("allocateLoadBalancerNodePorts"),
             spec.allocate_load_balancer_node_ports.is_some(),
@@ -281,8 +301,8 @@ fn traffic(errors: &mut Errors, path: &FieldPath, spec: &ServiceSpec) {
         None => {}
     }
     if let Some(distribution) = &spec.traffic_distribution {
-        let allowed = ["PreferClose", "PreferSameNode", "PreferSameZone"];
-        rules::supported(
+        let allowed = ["PreferClose", "PreferSameZone", "PreferSameNode"];
+        rules::supported_of(
             errors,
             &path.child("trafficDistribution"),
             distribution,
@@ -327,6 +347,56 @@ pub fn update(new: &Service, old: &Service) -> Errors {
     errors
 }
 
+/// Rules of a changed status: only a load balancer tells where it takes traffic.
+pub fn status(service: &Service) -> Errors {
+    let mut errors = Errors::new();
+    let path = at("status.loadBalancer.ingress");
+    let balancer = service.status.as_ref().map(|s| s.load_balancer.as_ref());
+    let ingress = balancer.flatten().and_then(|b| b.ingress.as_deref());
+    let ingress = ingress.unwrap_or_default();
+    let is_balancer = service
+        .spec
+        .as_ref()
+        .is_some_and(|spec| is(spec, "LoadBalancer"));
+    if !is_balancer && !ingress.is_empty() {
+        let detail = "may only be used when `spec.type` is 'LoadBalancer'";
+        errors.push(FieldError::forbidden(&path, detail));
+        return errors;
+    }
+    for (index, one) in ingress.iter().enumerate() {
+        ingress_point(&mut errors, &path.index(index), one);
+    }
+    errors
+}
+
+fn ingress_point(errors: &mut Errors, path: &FieldPath, one: &LoadBalancerIngress) {
+    let (ip, hostname) = (text(&one.ip), text(&one.hostname));
+    if !ip.is_empty() {
+        rules::ip(errors, &path.child("ip"), ip);
+    }
+    let mode_path = path.child("ipMode");
+    match &one.ip_mode {
+        None if ip.is_empty() => {}
+        None => {
+            let detail = "must be specified when `ip` is set";
+            errors.push(FieldError::required(&mode_path, detail));
+        }
+        Some(_) if ip.is_empty() => {
+            let detail = "may not be specified when `ip` is not set";
+            errors.push(FieldError::forbidden(&mode_path, detail));
+        }
+        Some(mode) => rules::supported(errors, &mode_path, mode, &["Proxy", "VIP"]),
+    }
+    if !hostname.is_empty() {
+        let path = path.child("hostname");
+        rules::complain(errors, &path, hostname, names::dns1123_subdomain(hostname));
+        if hostname.parse::<IpAddr>().is_ok() {
+            let detail = "must be a DNS name, not an IP address";
+            errors.push(FieldError::invalid(&path, hostname, detail));
+        }
+    }
+}
+
 /// What is not done yet.
 pub fn warnings(service: &Service) -> Vec<String> {
     let Some(spec) = &service.spec else {
@@ -359,6 +429,10 @@ pub fn warnings(service: &Service) -> Vec<String> {
         .is_some_and(|ips| !ips.is_empty())
     {
         warnings.push(about_external_ips(spec));
+    }
+    if !is(spec, "ExternalName") && !text(&spec.external_name).is_empty() {
+        let text = "spec.externalName is ignored when spec.type is not \"ExternalName\"";
+        warnings.push(text.to_owned());
     }
     warnings
 }
