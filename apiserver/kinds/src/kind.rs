@@ -166,6 +166,9 @@ pub trait Kind: Send + Sync + 'static {
     /// What is wrong with a name.
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_subdomain;
 
+    /// Marks in the JSON what the type could not tell otherwise.
+    fn before_decode(_value: &mut Value) {}
+
     /// Fills in what the client left out. Must be idempotent.
     fn default(_object: &mut Self::Object) {}
 
@@ -380,7 +383,8 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn name_errors(&self, name: &str) -> Vec<String> {
         K::NAME_RULE(name)
     }
-    fn decode(&self, value: Value) -> Result<Object, serde_json::Error> {
+    fn decode(&self, mut value: Value) -> Result<Object, serde_json::Error> {
+        K::before_decode(&mut value);
         serde_json::from_value::<K::Object>(value).map(Object::new)
     }
     fn decode_slice(&self, json: &[u8]) -> Result<Object, serde_json::Error> {

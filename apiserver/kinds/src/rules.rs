@@ -150,6 +150,30 @@ pub(crate) fn required_in_order(
     }
 }
 
+/// Whether two values are the same to Kubernetes, which does not tell empty from absent.
+pub(crate) fn same<T: Serialize>(one: &T, other: &T) -> bool {
+    fn is_empty(value: &Value) -> bool {
+        match value {
+            Value::Null => true,
+            Value::Array(items) => items.is_empty(),
+            Value::Object(map) => map.is_empty(),
+            _ => false,
+        }
+    }
+    fn without_empty(value: Value) -> Value {
+        match value {
+            Value::Array(items) => items.into_iter().map(without_empty).collect(),
+            Value::Object(map) => {
+                let map = map.into_iter().map(|(k, v)| (k, without_empty(v)));
+                Value::Object(map.filter(|(_, v)| !is_empty(v)).collect())
+            }
+            other => other,
+        }
+    }
+    let (one, other) = (without_empty(json(one)), without_empty(json(other)));
+    one == other || (is_empty(&one) && is_empty(&other))
+}
+
 /// A value that may not change.
 pub(crate) fn immutable<T: Serialize + PartialEq>(
     errors: &mut Errors,

@@ -46,6 +46,10 @@ impl Kind for DaemonSetKind {
     const STATUS: bool = true;
     const GENERATION: bool = true;
 
+    fn before_decode(value: &mut Value) {
+        selector::mark_given(value);
+    }
+
     fn default(set: &mut DaemonSet) {
         let spec = set.spec.get_or_insert_default();
         let strategy = spec.update_strategy.get_or_insert_default();

@@ -39,6 +39,10 @@ impl Kind for DeploymentKind {
         selector: "/spec/selector",
     });
 
+    fn before_decode(value: &mut Value) {
+        selector::mark_given(value);
+    }
+
     fn default(deployment: &mut Deployment) {
         let spec = deployment.spec.get_or_insert_default();
         fill::absent(&mut spec.replicas, 1);

@@ -36,6 +36,10 @@ impl Kind for ReplicaSetKind {
         selector: "/spec/selector",
     });
 
+    fn before_decode(value: &mut Value) {
+        selector::mark_given(value);
+    }
+
     fn default(set: &mut ReplicaSet) {
         let spec = set.spec.get_or_insert_default();
         fill::absent(&mut spec.replicas, 1);

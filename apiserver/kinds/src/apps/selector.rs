@@ -1,5 +1,5 @@
-//! Rules of the selector with which a kind of this group finds its pods. A selector without conditions is taken for
-//! one that was not given: the type of the field does not tell them apart.
+//! Rules of the selector with which a kind of this group finds its pods. The type of the field does not tell a selector
+//! that was not given from one without conditions; the latter has an empty list of labels here.
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::PodTemplateSpec;
@@ -8,6 +8,22 @@ use corral_api::selector;
 use serde_json::Value;
 
 use crate::rules::{self, Errors, at, json};
+
+/// Gives a selector without conditions its empty list of labels. No rule lets such a selector into the store.
+pub(crate) fn mark_given(value: &mut Value) {
+    let Some(Value::Object(selector)) = value.pointer_mut("/spec/selector") else {
+        return;
+    };
+    let conditions = |value: &Value| match value {
+        Value::Object(labels) => !labels.is_empty(),
+        Value::Array(expressions) => !expressions.is_empty(),
+        _ => false,
+    };
+    if !selector.values().any(conditions) {
+        let labels = Value::Object(Default::default());
+        selector.insert("matchLabels".to_owned(), labels);
+    }
+}
 
 fn given(selector: &LabelSelector) -> Option<&LabelSelector> {
     Some(selector).filter(|s| **s != LabelSelector::default())
@@ -84,4 +100,24 @@ pub(crate) fn immutable(errors: &mut Errors, new: &LabelSelector, old: &LabelSel
         Some(selector) => rules::invalid_selector(&path, selector, detail),
         None => FieldError::invalid(&path, Value::Null, detail),
     });
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_selector_without_conditions_is_marked() {
+        let marked = |selector: Value| {
+            let mut value = serde_json::json!({"spec": {"selector": selector}});
+            mark_given(&mut value);
+            value["spec"]["selector"].clone()
+        };
+        let nothing = serde_json::json!({"matchLabels": {}});
+        assert_eq!(marked(serde_json::json!({})), nothing);
+        assert_eq!(marked(serde_json::json!({"matchLabels": null})), nothing);
+        assert_eq!(marked(Value::Null), Value::Null);
+        let expressions = serde_json::json!({"matchExpressions": [{"key": "a"}]});
+        assert_eq!(marked(expressions.clone()), expressions);
+    }
 }

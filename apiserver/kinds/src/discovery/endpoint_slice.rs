@@ -84,7 +84,7 @@ impl Kind for EndpointSliceKind {
 
     fn prepare_update(new: &mut EndpointSlice, old: &EndpointSlice) {
         drop_empty(new);
-        if new.endpoints != old.endpoints {
+        if !rules::same(&new.endpoints, &old.endpoints) {
             drop_topology(new, Some(old));
         }
     }
@@ -100,7 +100,7 @@ impl Kind for EndpointSliceKind {
         let mut errors = Errors::new();
         validate_type_and_ports(&mut errors, new);
         // Endpoints that an older server took may stay.
-        if new.endpoints != old.endpoints {
+        if !rules::same(&new.endpoints, &old.endpoints) {
             validate_endpoints(&mut errors, new);
         }
         let path = at("addressType");

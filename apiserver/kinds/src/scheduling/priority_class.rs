@@ -5,7 +5,6 @@ use corral_api::k8s::api::scheduling::v1::PriorityClass;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::core::pod_spec::validation;
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
 use crate::rules::{self, Errors, at, text};
@@ -67,7 +66,8 @@ impl Kind for PriorityClassKind {
     }
 
     fn default(class: &mut PriorityClass) {
-        fill::text(&mut class.preemption_policy, "PreemptLowerPriority");
+        let policy = "PreemptLowerPriority".to_owned();
+        fill::absent(&mut class.preemption_policy, policy);
     }
 
     /// The count begins, but no update of a class goes on with it.
@@ -90,8 +90,14 @@ impl Kind for PriorityClassKind {
                 format!("maximum allowed value of a user defined priority is {USER_PRIORITY_MAX}");
             errors.push(FieldError::forbidden(&at("value"), detail));
         }
-        let policy = text(&class.preemption_policy);
-        validation::preemption_policy(&mut errors, &at("preemptionPolicy"), policy);
+        let path = at("preemptionPolicy");
+        match text(&class.preemption_policy) {
+            "" => errors.push(FieldError::required(&path, "")),
+            policy => {
+                let allowed = ["PreemptLowerPriority", "Never"];
+                rules::supported_of(&mut errors, &path, policy, &allowed);
+            }
+        }
         errors
     }
 
