@@ -300,18 +300,22 @@ pub(crate) fn endpoint_ip(errors: &mut Errors, path: &FieldPath, value: &str) {
 
 /// A network such as `10.9.8.0/24`.
 pub(crate) fn cidr(errors: &mut Errors, path: &FieldPath, value: &str) {
-    let ok = value.split_once('/').is_some_and(|(address, prefix)| {
+    if !is_cidr(value) {
+        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
+        errors.push(FieldError::invalid(path, value, detail));
+    }
+}
+
+/// Whether a text is a network.
+pub(crate) fn is_cidr(value: &str) -> bool {
+    value.split_once('/').is_some_and(|(address, prefix)| {
         let bits_max = match address.parse() {
             Ok(IpAddr::V4(_)) => 32,
             Ok(IpAddr::V6(_)) => 128,
             Err(_) => return false,
         };
         prefix.parse::<u8>().is_ok_and(|bits| bits <= bits_max)
-    });
-    if !ok {
-        let detail = "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)";
-        errors.push(FieldError::invalid(path, value, detail));
-    }
+    })
 }
 
 /// A number or a percentage, not negative.

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use corral_api::field::{FieldError, FieldPath};
+use corral_api::field::{FieldError, FieldErrorKind, FieldPath};
 use corral_api::k8s::api::core::v1::{Node, NodeSpec, Taint};
 use corral_api::names;
 
@@ -135,6 +135,18 @@ fn ranges(errors: &mut Errors, node: &Node) {
     };
     let both = ranges.iter().any(|r| is_v4(r) == Some(true))
         && ranges.iter().any(|r| is_v4(r) == Some(false));
+    let broken = ranges.iter().position(|range| !rules::is_cidr(range));
+    if let Some(index) = broken.filter(|_| ranges.len() > 1) {
+        let detail = format!(
+            "invalid PodCIDRs. failed to check with dual stack with error:invalid CIDR[{index}]: <nil> (invalid CIDR \
+             address: {})",
+            ranges[index]
+        );
+        errors.push(FieldError {
+            kind: FieldErrorKind::Internal,
+            ..rules::invalid_unshown(&path, &detail)
+        });
+    }
     if ranges.len() > 2 || (ranges.len() == 2 && !both) {
         let detail = "may specify no more than one CIDR for each IP family";
         errors.push(FieldError::invalid(&path, json(ranges), detail));
