@@ -188,3 +188,26 @@ fn address(node: &Node, type_: &str) -> String {
     let found = addresses.find(|a| a.type_ == type_);
     table::or_none(found.map(|a| a.address.clone()).unwrap_or_default())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_single_range_is_the_first_of_the_list() {
+        let ranges = |spec: Value| {
+            let json = serde_json::json!({"spec": spec});
+            let mut node = serde_json::from_value(json).expect("a node");
+            NodeKind::default(&mut node);
+            let spec = node.spec.expect("a spec");
+            (spec.pod_cidr, spec.pod_cidrs)
+        };
+        let (a, b) = ("10.0.0.0/24", "10.0.1.0/24");
+        let only_a = (Some(a.to_owned()), Some(vec![a.to_owned()]));
+        assert_eq!(ranges(serde_json::json!({"podCIDR": a})), only_a);
+        assert_eq!(ranges(serde_json::json!({"podCIDRs": [a]})), only_a);
+        let both = serde_json::json!({"podCIDR": a, "podCIDRs": [b]});
+        assert_eq!(ranges(both), only_a, "the old field is the one that counts");
+        assert_eq!(ranges(serde_json::json!({})), (None, None));
+    }
+}

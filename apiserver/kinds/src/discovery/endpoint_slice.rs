@@ -289,4 +289,27 @@ mod tests {
             ]
         );
     }
+
+    #[test]
+    fn a_node_that_was_in_the_topology_moves_to_its_field() {
+        let slice = |endpoint: Value| -> EndpointSlice {
+            let json = serde_json::json!({"addressType": "IPv4", "endpoints": [endpoint]});
+            serde_json::from_value(json).expect("a slice")
+        };
+        let topology = |node: &str, address: &str| {
+            slice(serde_json::json!({
+                "addresses": [address], "deprecatedTopology": {"kubernetes.io/hostname": node},
+            }))
+        };
+        let node_after = |new: &str, old: &str| {
+            let mut new = topology(new, "10.0.0.2");
+            EndpointSliceKind::prepare_update(&mut new, &topology(old, "10.0.0.1"));
+            let endpoint = new.endpoints.and_then(|mut all| all.pop());
+            let endpoint = endpoint.expect("an endpoint");
+            assert_eq!(endpoint.deprecated_topology, None);
+            endpoint.node_name
+        };
+        assert_eq!(node_after("n", "n").as_deref(), Some("n"));
+        assert_eq!(node_after("n", "other"), None);
+    }
 }
