@@ -9,6 +9,7 @@ use corral_api::k8s::api::core::v1::{Node, NodeSpec, NodeSystemInfo};
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
 use crate::rules::text;
 use crate::table;
@@ -93,6 +94,7 @@ impl Kind for NodeKind {
 
     fn prepare_create(node: &mut Node) {
         drop_config(node, None);
+        drop_empty_names(node);
     }
 
     fn prepare_update(new: &mut Node, old: &Node) {
@@ -101,6 +103,7 @@ impl Kind for NodeKind {
 
     fn prepare_status_update(new: &mut Node, old: &Node) {
         drop_config(new, Some(old));
+        drop_empty_names(new);
     }
 
     fn validate(node: &Node) -> Vec<FieldError> {
@@ -179,6 +182,13 @@ fn drop_config(node: &mut Node, old: Option<&Node>) {
     let was = old.and_then(|old| old.status.as_ref()?.config.as_ref());
     if let Some(status) = node.status.as_mut().filter(|_| was.is_none()) {
         status.config = None;
+    }
+}
+
+fn drop_empty_names(node: &mut Node) {
+    let images = node.status.iter_mut().flat_map(|s| &mut s.images);
+    for image in images.flatten() {
+        fill::none_if_empty(&mut image.names);
     }
 }
 
