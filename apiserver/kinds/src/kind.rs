@@ -157,6 +157,8 @@ pub trait Kind: Send + Sync + 'static {
     const VERBS: Verbs = Verbs::All;
     /// Whether `status` is a subresource with an owner of its own.
     const STATUS: bool = false;
+    /// Whether a new object may come with its status: a node tells how it is as it registers.
+    const STATUS_AT_CREATION: bool = false;
     /// The warning that each answer about the kind carries, if it is on its way out.
     const DEPRECATION: Option<&'static str> = None;
     /// Whether `metadata.generation` counts changes of `spec`.
@@ -307,6 +309,8 @@ pub trait AnyKind: Send + Sync {
     fn prepare_update(&self, new: &mut Object, old: &Object);
     /// See [`Kind::prepare_status_update`].
     fn prepare_status_update(&self, new: &mut Object, old: &Object);
+    /// See [`Kind::STATUS_AT_CREATION`].
+    fn keeps_status_at_creation(&self) -> bool;
     /// See [`Kind::DEPRECATION`].
     fn deprecation(&self) -> Option<&'static str>;
     /// See [`Kind::validate`].
@@ -410,6 +414,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn prepare_status_update(&self, new: &mut Object, old: &Object) {
         K::prepare_status_update(typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn keeps_status_at_creation(&self) -> bool {
+        K::STATUS_AT_CREATION
     }
     fn deprecation(&self) -> Option<&'static str> {
         K::DEPRECATION

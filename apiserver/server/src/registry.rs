@@ -167,7 +167,13 @@ impl Resource {
 
     fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
         let names = self.kind.names();
-        Status::invalid(names.group, names.kind, name, errors)
+        // A kind that is kept in the form of another group is checked there.
+        let group = if self.kind.converts() {
+            ""
+        } else {
+            names.group
+        };
+        Status::invalid(group, names.kind, name, errors)
     }
 
     fn modified(&self, name: &str) -> Status {
@@ -208,6 +214,11 @@ impl Resource {
         sent: Option<Value>,
         manager: &Manager,
     ) -> Result<Option<Value>, Status> {
+        let untracked = |old: &Value| old["metadata"].get("managedFields").is_none();
+        if sent.is_none() && old.is_some_and(untracked) {
+            // Tracking begins with an object, or with an apply.
+            return Ok(None);
+        }
         let mut value = self.encode(object)?;
         restore_managed(&mut value, sent);
         apply::update(self.schema(), old, &mut value, manager);
@@ -255,6 +266,7 @@ impl Resource {
         let kind = self.kind;
         metadata::for_create(kind, cx, &mut value)?;
         if kind.has_status()
+            && !kind.keeps_status_at_creation()
             && let Value::Object(map) = &mut value
         {
             map.remove("status");

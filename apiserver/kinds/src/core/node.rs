@@ -31,6 +31,7 @@ impl Kind for NodeKind {
         namespaced: false,
     };
     const STATUS: bool = true;
+    const STATUS_AT_CREATION: bool = true;
 
     fn default(node: &mut Node) {
         if let Some(status) = &mut node.status
