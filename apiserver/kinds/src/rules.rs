@@ -136,6 +136,7 @@ pub(crate) fn required_of(errors: &mut Errors, path: &FieldPath, value: &str, al
     }
 }
 
+<<<<<<< HEAD
 /// The same, told in the order given.
 pub(crate) fn required_in_order(
     errors: &mut Errors,
@@ -174,6 +175,8 @@ pub(crate) fn same<T: Serialize>(one: &T, other: &T) -> bool {
     one == other || (is_empty(&one) && is_empty(&other))
 }
 
+=======
+>>>>>>> ee4d49b (kinds: keep a shared rule where others do not write)
 /// A value that may not change.
 pub(crate) fn immutable<T: Serialize + PartialEq>(
     errors: &mut Errors,
@@ -369,6 +372,20 @@ pub(crate) fn unreserved_path(errors: &mut Errors, path: &FieldPath, value: &str
     local_path(errors, path, value);
     if value.starts_with("..") && !value.starts_with("../") {
         errors.push(FieldError::invalid(path, value, "must not start with '..'"));
+    }
+}
+
+/// A value that must be given and is one of a few, which are told in this order.
+pub(crate) fn required_in_order(
+    errors: &mut Errors,
+    path: &FieldPath,
+    value: &str,
+    allowed: &[&str],
+) {
+    if value.is_empty() {
+        errors.push(FieldError::required(path, ""));
+    } else if !allowed.contains(&value) {
+        errors.push(FieldError::not_supported_of(path, value, allowed));
     }
 }
 
