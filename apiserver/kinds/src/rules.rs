@@ -136,21 +136,6 @@ pub(crate) fn required_of(errors: &mut Errors, path: &FieldPath, value: &str, al
     }
 }
 
-<<<<<<< HEAD
-/// The same, told in the order given.
-pub(crate) fn required_in_order(
-    errors: &mut Errors,
-    path: &FieldPath,
-    value: &str,
-    allowed: &[&str],
-) {
-    if value.is_empty() {
-        errors.push(FieldError::required(path, ""));
-    } else if !allowed.contains(&value) {
-        errors.push(FieldError::not_supported_of(path, value, allowed));
-    }
-}
-
 /// Whether two values are the same to Kubernetes, which does not tell empty from absent.
 pub(crate) fn same<T: Serialize>(one: &T, other: &T) -> bool {
     fn is_empty(value: &Value) -> bool {
@@ -175,8 +160,6 @@ pub(crate) fn same<T: Serialize>(one: &T, other: &T) -> bool {
     one == other || (is_empty(&one) && is_empty(&other))
 }
 
-=======
->>>>>>> ee4d49b (kinds: keep a shared rule where others do not write)
 /// A value that may not change.
 pub(crate) fn immutable<T: Serialize + PartialEq>(
     errors: &mut Errors,

@@ -15,7 +15,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio_tungstenite::tungstenite::Message;
 
-use super::socket::{Incomings, Outgoing, handshake};
+use super::socket::{Handshake, Incomings, Outgoing, handshake};
 use super::{Answer, Query, Refusal, Server, container};
 use crate::node::uid;
 use crate::runtime::{Error as RuntimeError, ExecSpec, Session};
@@ -29,7 +29,36 @@ const RESIZE: u8 = 4;
 const CLOSE: u8 = 255;
 
 /// The subprotocols, the best first.
-const PROTOCOLS: [&str; 2] = ["v5.channel.k8s.io", "v4.channel.k8s.io"];
+const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", FIRST_PROTOCOL];
+
+/// The oldest one, which a client without any means, too: errors are text, and success is not told.
+const FIRST_PROTOCOL: &str = "channel.k8s.io";
+
+/// How the end of a session is told.
+#[derive(Clone, Copy)]
+struct Ending {
+    /// Whether the exit code matters to the client.
+    code: bool,
+    /// Whether the client knows no Status.
+    plain: bool,
+}
+
+impl Ending {
+    async fn tell(self, outgoing: &Outgoing, status: &serde_json::Value) {
+        let message = status["message"].as_str().unwrap_or_default();
+        let told = match (self.plain, status["status"] == "Success") {
+            (false, _) => status.to_string(),
+            (true, true) => return,
+            (true, false) => message.to_owned(),
+        };
+        // A client that has gone needs no word.
+        let _ = outgoing.channel(STATUS, told.as_bytes()).await;
+    }
+}
+
+fn is_plain(handshake: &Handshake) -> bool {
+    matches!(handshake.protocol, None | Some(FIRST_PROTOCOL))
+}
 
 /// How much output goes into one message.
 const PIECE_LEN: usize = 32 << 10;
@@ -66,6 +95,10 @@ pub(super) async fn exec(
     }
     let handshake = handshake(request, &PROTOCOLS)?;
     let session = server.node.runtime.exec(&uid, &id, &spec).await;
+    let ending = Ending {
+        code: true,
+        plain: is_plain(&handshake),
+    };
     let server = server.clone();
     Ok(handshake.accept(move |incoming, outgoing| async move {
         match session {
@@ -76,13 +109,11 @@ pub(super) async fn exec(
                     id,
                     pid: session.pid,
                 };
-                serve(session, resizer, incoming, outgoing, true).await;
+                serve(session, resizer, incoming, outgoing, ending).await;
             }
             // The client has been promised a stream by now, so the failure is told on it.
             Err(error) => {
-                outgoing
-                    .channel(STATUS, failure(&error).to_string().as_bytes())
-                    .await;
+                ending.tell(&outgoing, &failure(&error)).await;
                 outgoing.close().await;
             }
         }
@@ -108,8 +139,12 @@ pub(super) async fn attach(
         id,
         pid: None,
     };
+    let ending = Ending {
+        code: false,
+        plain: is_plain(&handshake),
+    };
     Ok(handshake
-        .accept(move |incoming, outgoing| serve(session, resizer, incoming, outgoing, false)))
+        .accept(move |incoming, outgoing| serve(session, resizer, incoming, outgoing, ending)))
 }
 
 fn running(
@@ -149,7 +184,7 @@ async fn serve(
     resizer: Resizer,
     incoming: Incomings,
     outgoing: Outgoing,
-    tell_code: bool,
+    ending: Ending,
 ) {
     let Session {
         stdin,
@@ -177,13 +212,11 @@ async fn serve(
         let all = async { while outputs.join_next().await.is_some() {} };
         let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
         let status = match end {
-            Ok(exit) if tell_code => outcome(&exit),
+            Ok(exit) if ending.code => outcome(&exit),
             Ok(_) => success(),
             Err(_) => failure(&RuntimeError::Lost),
         };
-        outgoing
-            .channel(STATUS, status.to_string().as_bytes())
-            .await;
+        ending.tell(&outgoing, &status).await;
         outgoing.close().await;
     }
     outputs.abort_all();

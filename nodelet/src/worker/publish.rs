@@ -21,6 +21,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 /// The longest wait between attempts: an API server that comes back should see its pods within seconds.
 const RETRY_MAX: Duration = Duration::from_secs(5);
 
+/// The least time that a pod is seen while it ends.
+const ENDING_SHOWN_MIN: Duration = Duration::from_millis(200);
+
 /// Fields that the node alone writes: what they show goes when it does not hold any more.
 const CLEARED: [&str; 4] = [
     "reason",
@@ -55,6 +58,13 @@ pub async fn run(
             Ok(written) => {
                 let current = written.map_or(current, Arc::new);
                 if state.teardown == Teardown::Released {
+                    // Whoever deletes a pod and looks should see it on its way out, as with a kubelet, even if its
+                    // program ends at once.
+                    let began = state.ending.as_ref().map(|ending| ending.since);
+                    let shown = began.map(|began| Timestamp::now().duration_since(began));
+                    let shown = shown.and_then(|shown| Duration::try_from(shown).ok());
+                    tokio::time::sleep(ENDING_SHOWN_MIN.saturating_sub(shown.unwrap_or_default()))
+                        .await;
                     return delete(&node, &current).await;
                 }
                 base = Some(current);

@@ -250,6 +250,23 @@ async fn exec_carries_streams_codes_and_terminals() {
         .await;
     let [_, _, _, status] = collect(socket).await;
     assert!(status.contains("executable file not found"), "{status}");
+
+    // The oldest protocol knows no Status: nothing tells success, and text a failure.
+    for (script, wanted) in [
+        ("echo+a", ["a\n", ""]),
+        (
+            "echo+a%3Bexit+3",
+            [
+                "a\n",
+                "command terminated with non-zero exit code: exit code 3",
+            ],
+        ),
+    ] {
+        let path =
+            format!("/exec/default/p/c?output=1&command=/bin/sh&command=-c&command={script}");
+        let [_, out, _, status] = collect(api.socket(&path, "channel.k8s.io").await).await;
+        assert_eq!([out.as_str(), status.as_str()], wanted);
+    }
     end(scenario).await;
 }
 
