@@ -27,12 +27,18 @@ use crate::handlers::Call;
 use crate::response::{self, Answer};
 
 mod anybody;
+mod links;
 
 /// How long what is behind may take to accept a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// Larger pages pass with their links as they are: pages that people read are smaller, and each is held whole.
+const PAGE_BYTES_MAX: usize = 1024 * 1024;
+
 /// Headers that belong to one connection, or tell this server who asks.
-const OWN_HEADERS: [HeaderName; 9] = [
+const OWN_HEADERS: [HeaderName; 10] = [
+    // A page that came compressed could not be read here.
+    header::ACCEPT_ENCODING,
     header::AUTHORIZATION,
     header::CONNECTION,
     header::HOST,
@@ -80,8 +86,13 @@ impl<'a> Name<'a> {
 /// # Errors
 /// 400 for a name that is none, 404 without the object, 503 when nothing is behind it, 502 when that does not answer.
 pub async fn handle(mut call: Call) -> Result<Answer, Status> {
-    let Some(path) = path_behind(&call) else {
-        return Ok(redirect(&call));
+    let path = match (path_behind(&call), &call.parts.method) {
+        (Some(path), _) => path,
+        (None, &Method::GET | &Method::HEAD) => return Ok(redirect(&call)),
+        (None, _) => match call.parts.uri.query() {
+            Some(query) => format!("/?{query}"),
+            None => "/".to_owned(),
+        },
     };
     let target = target(&call).await?;
     let upgrade = call.parts.extensions.remove::<OnUpgrade>();
@@ -99,7 +110,7 @@ pub async fn handle(mut call: Call) -> Result<Answer, Status> {
         *out.headers_mut() = answer.headers().clone();
         return Ok(out);
     }
-    Ok(passed_back(&call, answer))
+    passed_back(&call, answer).await
 }
 
 /// The path and query behind `…/proxy`, still escaped; `None` if not even a slash is there.
@@ -335,7 +346,7 @@ where
 
 /// The answer for the client: as it came, but for what belongs to the connection behind; places that it names are named
 /// by this server's paths.
-fn passed_back(call: &Call, answer: Response<Incoming>) -> Answer {
+async fn passed_back(call: &Call, answer: Response<Incoming>) -> Result<Answer, Status> {
     let (mut parts, body) = answer.into_parts();
     for name in &OWN_HEADERS {
         parts.headers.remove(name);
@@ -349,19 +360,43 @@ fn passed_back(call: &Call, answer: Response<Incoming>) -> Answer {
         parts.headers.insert(header::LOCATION, place);
     }
     if call.parts.method == Method::HEAD {
-        return Response::from_parts(parts, response::full(""));
+        return Ok(Response::from_parts(parts, response::full("")));
+    }
+    if let Some(prefix) = path_here(call).filter(|_| is_page(&parts.headers)) {
+        let page = body.collect().await.map_err(Status::internal)?.to_bytes();
+        let page = links::rewrite(&String::from_utf8_lossy(&page), &prefix);
+        parts.headers.remove(header::CONTENT_LENGTH);
+        return Ok(Response::from_parts(parts, response::full(page)));
     }
     let body = body.map_err(|e| Box::new(e) as response::BodyError);
-    Response::from_parts(parts, body.boxed_unsync())
+    Ok(Response::from_parts(parts, body.boxed_unsync()))
+}
+
+/// Whether it is a page of HTML of a length that is told and not too much.
+fn is_page(headers: &HeaderMap) -> bool {
+    let text = |name| {
+        headers
+            .get(name)
+            .and_then(|value: &HeaderValue| value.to_str().ok())
+    };
+    let length = text(header::CONTENT_LENGTH).and_then(|length| length.parse().ok());
+    text(header::CONTENT_TYPE).is_some_and(|media| media.starts_with("text/html"))
+        && length.is_some_and(|length: usize| length <= PAGE_BYTES_MAX)
+        && !headers.contains_key(header::CONTENT_ENCODING)
+}
+
+/// The path here that stands for the root of the host behind.
+fn path_here(call: &Call) -> Option<String> {
+    let behind = path_behind(call)?;
+    let behind = behind.split('?').next().unwrap_or_default();
+    let base = call.parts.uri.path().strip_suffix(behind)?;
+    Some(base.to_owned())
 }
 
 /// A place on the host behind, by the path that leads to it through here.
 fn place_here(call: &Call, place: &str) -> Option<HeaderValue> {
     let path = place.starts_with('/').then_some(place)?;
-    let behind = path_behind(call)?;
-    let whole = call.parts.uri.path();
-    let behind = behind.split('?').next().unwrap_or_default();
-    let base = whole.strip_suffix(behind)?;
+    let base = path_here(call)?;
     HeaderValue::from_str(&format!("{base}{path}")).ok()
 }
 

@@ -61,7 +61,14 @@ fn merge_map(
     }
     for (key, value) in patch {
         if let Some(list) = key.strip_prefix(ELEMENT_ORDER) {
-            order(node, &mut out, list, value, patch.get(list))?;
+            order(
+                node,
+                &mut out,
+                list,
+                value,
+                patch.get(list),
+                current.get(list),
+            )?;
         }
     }
     Ok(out)
@@ -119,9 +126,15 @@ fn merge_list(
         return Ok(patch.to_vec());
     }
     let Some(key) = strategy.and_then(|s| s.merge_key.as_deref()) else {
-        let mut out = current.to_vec();
-        out.extend(patch.iter().filter(|item| !current.contains(item)).cloned());
-        return Ok(out);
+        let mut unique: Vec<Value> = Vec::new();
+        for item in patch {
+            if !unique.contains(item) {
+                unique.push(item.clone());
+            }
+        }
+        let mut own = current.to_vec();
+        own.retain(|item| !unique.contains(item));
+        return Ok(interleave(own, unique, current, Value::clone));
     };
     let item_node = node.item().unwrap_or(&Node::Any);
     let mut out = current.to_vec();
@@ -146,7 +159,41 @@ fn merge_list(
             out.push(Value::Object(merge_map(item_node, &Map::new(), map)?));
         }
     }
-    Ok(out)
+    let id = |item: &Value| item.get(key).cloned().unwrap_or(Value::Null);
+    let wanted: Vec<Value> = patch.iter().map(id).collect();
+    let rank = |item: &Value| wanted.iter().position(|w| *w == id(item));
+    let (mut named, own): (Vec<Value>, Vec<Value>) =
+        out.into_iter().partition(|item| rank(item).is_some());
+    named.sort_by_key(rank);
+    Ok(interleave(own, named, current, id))
+}
+
+/// Merges what a patch names, in its order, with what it does not. An item that it does not name stands before the
+/// first one that was behind it; what is new was behind nothing, and so comes first.
+fn interleave(
+    own: Vec<Value>,
+    named: Vec<Value>,
+    before: &[Value],
+    id: impl Fn(&Value) -> Value,
+) -> Vec<Value> {
+    let place = |item: &Value| {
+        let wanted = id(item);
+        before.iter().position(|old| id(old) == wanted)
+    };
+    let mut out = Vec::with_capacity(own.len() + named.len());
+    let mut own = own.into_iter().peekable();
+    for next in named {
+        while let Some(item) = own.peek() {
+            let is_before = matches!((place(item), place(&next)), (Some(a), Some(b)) if a < b);
+            if !is_before {
+                break;
+            }
+            out.extend(own.next());
+        }
+        out.push(next);
+    }
+    out.extend(own);
+    out
 }
 
 fn delete_primitives(
@@ -163,14 +210,14 @@ fn delete_primitives(
     Ok(())
 }
 
-/// Brings a merged list into the order that the patch asks for. Items that it does not name keep their place
-/// relative to the one before them.
+/// Brings a merged list into the order that the patch asks for.
 fn order(
     node: &Node,
     out: &mut Map<String, Value>,
     list: &str,
     order: &Value,
     patch: Option<&Value>,
+    before: Option<&Value>,
 ) -> Result<(), String> {
     let order = order
         .as_array()
@@ -193,21 +240,13 @@ fn order(
         return Ok(());
     };
     let rank = |item: &Value| wanted.iter().position(|w| *w == id(item));
-    let mut named: Vec<Value> = items
-        .iter()
-        .filter(|i| rank(i).is_some())
-        .cloned()
-        .collect();
-    named.sort_by_key(|item| rank(item));
-    let mut named = named.into_iter();
-    let mut result = Vec::with_capacity(items.len());
-    for item in items.iter() {
-        match rank(item) {
-            Some(_) => result.extend(named.next()),
-            None => result.push(item.clone()),
-        }
-    }
-    *items = result;
+    let (mut named, own): (Vec<Value>, Vec<Value>) =
+        items.drain(..).partition(|item| rank(item).is_some());
+    named.sort_by_key(rank);
+    let before = before
+        .and_then(Value::as_array)
+        .map_or(&[][..], Vec::as_slice);
+    *items = interleave(own, named, before, id);
     Ok(())
 }
 
@@ -251,6 +290,30 @@ mod tests {
             json!({"spec": {"containers": [{"$patch": "replace"}, {"name": "n"}]}}),
         );
         assert_eq!(out["spec"]["containers"], json!([{"name": "n"}]));
+    }
+
+    #[test]
+    fn what_is_new_comes_first_and_what_is_not_named_keeps_its_place() {
+        let names = |out: Value| -> Vec<String> {
+            let containers = out["spec"]["containers"].as_array().cloned();
+            let names = containers.unwrap_or_default();
+            names
+                .iter()
+                .map(|c| c["name"].as_str().unwrap_or("").to_owned())
+                .collect()
+        };
+        let pod = json!({"metadata": {"finalizers": ["a", "b"]},
+            "spec": {"containers": [{"name": "a"}, {"name": "b"}, {"name": "c"}]}});
+        let patch = |list: Value| json!({"spec": {"containers": list}});
+        let out = patched(pod.clone(), patch(json!([{"name": "new"}])));
+        assert_eq!(names(out), ["new", "a", "b", "c"]);
+        let out = patched(pod.clone(), patch(json!([{"name": "c"}, {"name": "a"}])));
+        assert_eq!(names(out), ["b", "c", "a"]);
+        let out = patched(pod.clone(), json!({"metadata": {"finalizers": ["n", "a"]}}));
+        assert_eq!(out["metadata"]["finalizers"], json!(["n", "a", "b"]));
+        let ordered = json!({"spec": {"containers": [{"name": "n"}],
+            "$setElementOrder/containers": [{"name": "c"}, {"name": "n"}, {"name": "b"}]}});
+        assert_eq!(names(patched(pod, ordered)), ["a", "c", "n", "b"]);
     }
 
     #[test]
