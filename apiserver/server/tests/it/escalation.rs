@@ -99,7 +99,7 @@ async fn a_binding_gives_no_more_than_its_writer_has() {
     admin(&fixture, &format!("{RBAC}/clusterroles"), read).await;
     let good = binding("readers", "ClusterRole", "readers", "bob");
     assert_eq!(lead(&fixture, "POST", &path, good).await.code, 201);
-    let bad = binding("admins", "ClusterRole", "cluster-admin", "lead");
+    let bad = binding("admins", "ClusterRole", "cluster-admin", "bob");
     let answer = lead(&fixture, "POST", &path, bad.clone()).await;
     assert_eq!(answer.code, 403);
     let message = answer.body["message"].as_str().expect("a message");
