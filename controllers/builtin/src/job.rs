@@ -17,16 +17,20 @@ use async_trait::async_trait;
 use corral_api::k8s::api::batch::v1::{Job, JobSpec, JobStatus};
 use corral_api::k8s::api::core::v1::Pod;
 use corral_api::meta::controller_of;
+use corral_api::selector::LabelSelector;
 use corral_runtime::backoff::Backoff;
 use corral_runtime::events::EventType;
 use corral_runtime::key::uid_of;
 use corral_runtime::objects::Deletion;
-use corral_runtime::{Action, Controller, Error, ObjectKey, Objects, Reconciler, Recorder, burst};
+use corral_runtime::{
+    Action, Change, Controller, Error, ObjectKey, Objects, Reconciler, Recorder, burst,
+};
 use jiff::Timestamp;
 use kube::core::params::PropagationPolicy;
 use serde_json::json;
 
 use crate::context::Context;
+use crate::ownership::Claims;
 use crate::{ownership, pods};
 
 pub use indexes::{Failures, Indexes};
@@ -50,8 +54,10 @@ const FAILURE_BACKOFF: Backoff = Backoff {
 pub struct World {
     /// Nothing when the Job is gone but pods still carry its finalizer.
     pub job: Option<Arc<Job>>,
-    /// The pods that the Job controls.
+    /// The pods that are the Job's once the claims are applied.
     pub pods: Vec<Arc<Pod>>,
+    /// What becomes and what ceases to be the Job's.
+    pub claims: Claims<Pod>,
 }
 
 /// What is to be done, in this order.
@@ -395,9 +401,12 @@ struct Jobs {
 pub fn start(context: &Context) {
     let name = "job-controller";
     let (jobs, pods) = (context.objects::<Job>(name), context.objects::<Pod>(name));
+    ownership::index_orphans(pods.cache());
+    let owners = jobs.cache().clone();
     let controller = Controller::new("job")
         .watch(jobs.cache())
-        .owned(pods.cache(), "Job");
+        .owned(pods.cache(), "Job")
+        .map(pods.cache(), move |change| adopters(&owners, change));
     let expired = context.objects::<Job>("ttl-after-finished-controller");
     let reconciler = Jobs {
         expired,
@@ -414,6 +423,36 @@ pub fn start(context: &Context) {
     );
 }
 
+/// Nothing where the Job selects nothing: then only what it made is its own.
+fn selector_of(job: &Job) -> Option<LabelSelector> {
+    let selector = job.spec.as_ref()?.selector.as_ref()?;
+    // Validation lets no wrong selector through.
+    LabelSelector::from_object(Some(selector)).ok()
+}
+
+/// Whether pods are still made and counted here: not of a Job that has finished or that somebody else manages.
+fn is_ours_to_run(job: &Job) -> bool {
+    let manager = job
+        .spec
+        .as_ref()
+        .and_then(|spec| spec.managed_by.as_deref());
+    manager.is_none_or(|manager| manager == MANAGER) && !is_finished(job.status.as_ref())
+}
+
+/// The Jobs whose selector matches a pod that nobody controls.
+fn adopters(jobs: &corral_runtime::Cache<Job>, change: &Change<Pod>) -> Vec<ObjectKey> {
+    let meta = &change.latest().metadata;
+    let orphan = controller_of(meta).is_none() && meta.labels.is_some();
+    if !orphan || matches!(change, Change::Deleted(_)) {
+        return Vec::new();
+    }
+    let in_namespace = jobs.in_namespace(meta.namespace.as_deref().unwrap_or_default());
+    let matching = in_namespace.iter().filter(|job| {
+        selector_of(job).is_some_and(|selector| selector.matches_opt(meta.labels.as_ref()))
+    });
+    matching.map(|job| ObjectKey::of(&job.metadata)).collect()
+}
+
 #[async_trait]
 impl Reconciler for Jobs {
     type World = World;
@@ -421,25 +460,32 @@ impl Reconciler for Jobs {
 
     fn observe(&self, key: &ObjectKey) -> Option<World> {
         let job = self.jobs.get(key);
-        let pods = match &job {
-            Some(job) => {
+        let selector = job.as_ref().filter(|job| is_ours_to_run(job));
+        let selector = selector.and_then(|job| selector_of(job));
+        let (pods, claims) = match (&job, selector) {
+            (Some(job), None) => {
                 let uid = uid_of(&job.metadata);
                 let mut pods = self.pods.cache().owned_by(uid);
                 pods.retain(|pod| {
                     controller_of(&pod.metadata).is_some_and(|owner| owner.uid == uid)
                 });
-                pods
+                (pods, Claims::default())
             }
-            None => {
+            (Some(job), Some(selector)) => {
+                let candidates = ownership::candidates(self.pods.cache(), &job.metadata);
+                let claims = ownership::claim(&job.metadata, &selector, candidates);
+                (claims.held().cloned().collect(), claims)
+            }
+            (None, _) => {
                 let mut pods = self.pods.cache().in_namespace(&key.namespace);
                 pods.retain(|pod| {
                     let owner = controller_of(&pod.metadata);
                     owner.is_some_and(|owner| owner.kind == "Job" && owner.name == key.name)
                 });
-                pods
+                (pods, Claims::default())
             }
         };
-        Some(World { job, pods })
+        Some(World { job, pods, claims })
     }
 
     fn plan(&self, world: &World, now: Timestamp) -> Plan {
@@ -450,6 +496,14 @@ impl Reconciler for Jobs {
         let Some(job) = &world.job else {
             return self.release(&plan.release).await.map(|()| Action::Done);
         };
+        ownership::apply_claims_with(
+            &self.jobs,
+            &**job,
+            &self.pods,
+            &world.claims,
+            Some(TRACKING),
+        )
+        .await?;
         let created = self.create(job, &plan.create).await;
         let withdrawn = burst::each(&plan.withdraw, |pod| self.withdraw(job, pod)).await;
         let killed = burst::each(&plan.kill, |pod| self.kill(job, pod)).await;

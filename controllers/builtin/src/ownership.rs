@@ -46,6 +46,16 @@ pub struct Claims<K> {
     pub release: Vec<Arc<K>>,
 }
 
+impl<K> Default for Claims<K> {
+    fn default() -> Self {
+        Self {
+            owned: Vec::new(),
+            adopt: Vec::new(),
+            release: Vec::new(),
+        }
+    }
+}
+
 impl<K: Object> Claims<K> {
     /// Everything that is the owner's once the claims are applied.
     pub fn held(&self) -> impl Iterator<Item = &Arc<K>> {
@@ -63,11 +73,7 @@ pub fn claim<K: Object>(
     selector: &LabelSelector,
     candidates: impl IntoIterator<Item = Arc<K>>,
 ) -> Claims<K> {
-    let mut claims = Claims {
-        owned: Vec::new(),
-        adopt: Vec::new(),
-        release: Vec::new(),
-    };
+    let mut claims = Claims::default();
     let leaving = owner.deletion_timestamp.is_some();
     for candidate in candidates {
         let meta = candidate.meta();
@@ -110,6 +116,21 @@ where
     O: Object<DynamicType = ()> + Serialize,
     K: Object<DynamicType = ()> + Serialize,
 {
+    apply_claims_with(owners, owner, objects, claims, None).await
+}
+
+/// The same; what is held carries a finalizer besides, and loses it when it is let go.
+pub async fn apply_claims_with<O, K>(
+    owners: &Objects<O>,
+    owner: &O,
+    objects: &Objects<K>,
+    claims: &Claims<K>,
+    finalizer: Option<&str>,
+) -> Result<(), Error>
+where
+    O: Object<DynamicType = ()> + Serialize,
+    K: Object<DynamicType = ()> + Serialize,
+{
     if claims.is_settled() {
         return Ok(());
     }
@@ -118,12 +139,13 @@ where
         let kept = references(object.meta())
             .filter(|reference| reference.uid != uid)
             .collect::<Vec<_>>();
-        gone_is_fine(
-            objects
-                .patch(object, json!({"metadata": {"ownerReferences": kept}}))
-                .await
-                .map(drop),
-        )
+        let mut patch = json!({"metadata": {"ownerReferences": kept}});
+        if let Some(finalizer) = finalizer {
+            let mut all = finalizers(object.meta());
+            all.retain(|one| one != finalizer);
+            patch["metadata"]["finalizers"] = all.into();
+        }
+        gone_is_fine(objects.patch(object, patch).await.map(drop))
     });
     Error::collect(released.await)?;
     if claims.adopt.is_empty() {
@@ -140,14 +162,21 @@ where
     let adopted = burst::each(&claims.adopt, |object| async move {
         let others = references(object.meta()).cloned();
         let all: Vec<_> = others.chain([controller_reference(owner)]).collect();
-        gone_is_fine(
-            objects
-                .patch(object, json!({"metadata": {"ownerReferences": all}}))
-                .await
-                .map(drop),
-        )
+        let mut patch = json!({"metadata": {"ownerReferences": all}});
+        if let Some(finalizer) = finalizer {
+            let mut all = finalizers(object.meta());
+            if all.iter().all(|one| one != finalizer) {
+                all.push(finalizer.to_owned());
+            }
+            patch["metadata"]["finalizers"] = all.into();
+        }
+        gone_is_fine(objects.patch(object, patch).await.map(drop))
     });
     Error::collect(adopted.await).map(drop)
+}
+
+fn finalizers(meta: &ObjectMeta) -> Vec<String> {
+    meta.finalizers.clone().unwrap_or_default()
 }
 
 fn references(meta: &ObjectMeta) -> impl Iterator<Item = &OwnerReference> {

@@ -49,6 +49,7 @@ impl Simulation {
         let world = World {
             job: Some(Arc::new(self.job.clone())),
             pods: self.pods.iter().cloned().map(Arc::new).collect(),
+            claims: Claims::default(),
         };
         let plan = plan(&world, at(self.clock));
         let busy = plan.status.is_some() || !plan.create.is_empty() || !plan.release.is_empty();
@@ -244,6 +245,7 @@ fn the_deadline_ends_the_job_and_its_time_to_live_deletes_it() {
     let world = World {
         job: Some(Arc::new(sim.job.clone())),
         pods: vec![],
+        claims: Claims::default(),
     };
     let due = plan(&world, at(sim.clock))
         .look_again
@@ -513,6 +515,7 @@ fn a_job_of_another_manager_is_only_deleted_after_its_time() {
     let world = |job: &Job| World {
         job: Some(Arc::new(job.clone())),
         pods: vec![Arc::new(pod.clone())],
+        claims: Claims::default(),
     };
     let nothing = |plan: &Plan| {
         plan.create.is_empty()

@@ -193,3 +193,45 @@ async fn a_daemon_set_has_one_pod_per_node() {
         })
         .await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_job_takes_in_orphans_and_lets_go_of_what_it_does_not_select() {
+    let cluster = Cluster::start(&[Name::Job]);
+    cluster.run_pods();
+    let labels = json!({"job": "work"});
+    cluster.world.api.add(job(
+        "runs",
+        json!({"selector": {"matchLabels": labels}, "template": {
+            "metadata": {"labels": labels},
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "runs"}]}}}),
+    ));
+    let api = &cluster.world.api;
+    cluster.wait_until(|api| api.objects(PODS).len() == 1).await;
+    let name = api.objects(PODS)[0]["metadata"]["name"].clone();
+    let path = format!("{PODS}/{}", name.as_str().expect("a name"))
+        .replace("/v1/pods", "/v1/namespaces/ns/pods");
+
+    let orphan = json!({"metadata": {"ownerReferences": null, "finalizers": null}});
+    api.merge(&path, orphan);
+    let is_held = |pod: &serde_json::Value| {
+        let owner = &pod["metadata"]["ownerReferences"][0];
+        owner["controller"] == true && pod["metadata"]["finalizers"][0].is_string()
+    };
+    cluster
+        .wait_until(|api| api.objects(PODS).iter().all(is_held))
+        .await;
+    assert_eq!(api.objects(PODS).len(), 1, "nothing was made beside it");
+
+    api.merge(&path, json!({"metadata": {"labels": {"job": "other"}}}));
+    cluster
+        .wait_until(|api| {
+            let pods = api.objects(PODS);
+            let (held, free): (Vec<_>, Vec<_>) = pods.into_iter().partition(&is_held);
+            let gone = |pod: &serde_json::Value| {
+                let list = |key: &str| pod["metadata"][key].as_array().map_or(0, Vec::len);
+                list("ownerReferences") + list("finalizers") == 0 && pod["metadata"]["name"] == name
+            };
+            held.len() == 1 && free.len() == 1 && gone(&free[0])
+        })
+        .await;
+}

@@ -17,6 +17,10 @@ use tokio::sync::watch;
 
 use crate::Clock;
 
+/// What a test waits through. Paused time stands still while controllers keep changing things, so no deadline would end
+/// a test of two that undo each other's work.
+const MAX_CHANGES_AWAITED: usize = 100_000;
+
 /// One request that changed something, or tried to.
 #[derive(Debug, Clone)]
 pub struct Recorded {
@@ -204,10 +208,16 @@ impl FakeApi {
     }
 
     /// Resolves once `condition` holds; it is looked at after every change.
+    ///
+    /// # Panics
+    /// After [`MAX_CHANGES_AWAITED`].
     pub async fn wait_until(&self, mut condition: impl FnMut(&Self) -> bool) {
         let mut grown = self.grown.subscribe();
+        let mut changes = 0;
         while !condition(self) {
             grown.changed().await.expect("the API is alive");
+            changes += 1;
+            assert!(changes < MAX_CHANGES_AWAITED, "changes without an end");
         }
     }
 
