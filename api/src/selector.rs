@@ -147,16 +147,26 @@ impl LabelSelector {
         let mut parser = Parser { rest: text };
         let mut requirements = Vec::new();
         while !parser.at_end() {
-            requirements.push(parser.requirement()?);
+            if !parser.begins_requirement() {
+                let found = parser.token();
+                return Err(format!(
+                    "found '{found}', expected: !, identifier, or 'end of string'"
+                ));
+            }
+            let requirement = parser.requirement();
+            requirements
+                .push(requirement.map_err(|why| format!("unable to parse requirement: {why}"))?);
             if parser.at_end() {
                 break;
             }
+            if parser.peek() != Some(',') {
+                let found = parser.token();
+                return Err(format!("found '{found}', expected: ',' or 'end of string'"));
+            }
             parser.expect(',')?;
-            if parser.at_end() {
-                return Err(
-                    "unable to parse requirement: found '', expected: identifier after ','"
-                        .to_owned(),
-                );
+            if !parser.begins_requirement() {
+                let found = parser.token();
+                return Err(format!("found '{found}', expected: identifier after ','"));
             }
         }
         Ok(Self {
@@ -212,10 +222,26 @@ impl<'a> Parser<'a> {
             self.rest = &self.rest[c.len_utf8()..];
             return Ok(());
         }
-        let found: String = self.rest.chars().take(1).collect();
-        Err(format!(
-            "unable to parse requirement: found '{found}', expected: '{c}'"
-        ))
+        let found = self.token();
+        Err(match c {
+            '(' => format!("found '{found}' expected: '('"),
+            _ => format!("found '{found}', expected: '{c}'"),
+        })
+    }
+
+    /// The next word or sign, for a message.
+    fn token(&mut self) -> &'a str {
+        self.skip_space();
+        let signs = ["==", "!=", "=", "!", "(", ")", ",", ">", "<"];
+        match signs.iter().find(|sign| self.rest.starts_with(**sign)) {
+            Some(sign) => &self.rest[..sign.len()],
+            None => Self { rest: self.rest }.word(),
+        }
+    }
+
+    fn begins_requirement(&mut self) -> bool {
+        let token = self.token();
+        token == "!" || token.starts_with(|c: char| !"=!(),<>".contains(c))
     }
 
     fn word(&mut self) -> &'a str {
@@ -234,9 +260,7 @@ impl<'a> Parser<'a> {
         let errors = names::qualified_name(key);
         match errors.first() {
             None => Ok(key.to_owned()),
-            Some(error) => Err(format!(
-                "unable to parse requirement: <nil>: Invalid value: {key:?}: {error}"
-            )),
+            Some(error) => Err(format!("<nil>: Invalid value: {key:?}: {error}")),
         }
     }
 
@@ -244,9 +268,7 @@ impl<'a> Parser<'a> {
         let value = self.word();
         match names::label_value(value).first() {
             None => Ok(value.to_owned()),
-            Some(error) => Err(format!(
-                "unable to parse requirement: values[0][]: Invalid value: {value:?}: {error}"
-            )),
+            Some(error) => Err(format!("values[0][]: Invalid value: {value:?}: {error}")),
         }
     }
 
@@ -265,7 +287,7 @@ impl<'a> Parser<'a> {
     fn number(&mut self) -> Result<i64, String> {
         let word = self.word();
         word.parse()
-            .map_err(|_| format!("unable to parse requirement: values[0]: Invalid value: {word:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
+            .map_err(|_| format!("values[0]: Invalid value: {word:?}: for 'Gt', 'Lt' operators, the value must be an integer"))
     }
 
     fn requirement(&mut self) -> Result<Requirement, String> {
@@ -305,7 +327,7 @@ impl<'a> Parser<'a> {
                 "notin" => Operator::NotIn(self.values()?),
                 other => {
                     return Err(format!(
-                        "unable to parse requirement: found '{other}', expected: in, notin, =, ==, !=, gt, lt"
+                        "found '{other}', expected: in, notin, =, ==, !=, gt, lt"
                     ));
                 }
             },

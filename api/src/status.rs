@@ -273,6 +273,23 @@ impl Status {
         )
     }
 
+    /// 406 for what is no media type of an object at all.
+    pub fn no_such_representation(accepted: &str) -> Self {
+        Self::failure(
+            406,
+            StatusReason::NotAcceptable,
+            format!("406: Not Acceptable\n\nAvailable representations: {accepted}"),
+        )
+        .with_details(StatusDetails::default())
+    }
+
+    /// 415 for what is no media type of a patch.
+    pub fn no_such_patch() -> Self {
+        let message = "415: Unsupported Media Type";
+        Self::failure(415, StatusReason::UnsupportedMediaType, message)
+            .with_details(StatusDetails::default())
+    }
+
     /// 415.
     pub fn unsupported_media_type(accepted: &str) -> Self {
         Self::failure(
@@ -304,6 +321,11 @@ impl Status {
     /// 410: a resource version that is too old, or a continue token that has expired.
     pub fn expired(message: impl Into<String>) -> Self {
         Self::failure(410, StatusReason::Expired, message)
+    }
+
+    /// 500 without a reason: what kube-apiserver answers where an error of a patch has no kind of its own.
+    pub fn unexpected(message: impl Into<String>) -> Self {
+        Self::failure(500, StatusReason::Unknown, message)
     }
 
     /// 500. The message must not hold anything internal.

@@ -105,8 +105,9 @@ fn without_values(text: &str) -> String {
     const VALUE: &str = "Invalid value: {";
     const DUMP: &str = "\n";
     let text = text.split(DUMP).next().unwrap_or_default();
+    let text = &without_patched(&without_versions(text));
     let mut clean = String::new();
-    let mut left = text;
+    let mut left = text.as_str();
     while let Some(at) = left.find(VALUE) {
         let start = at + VALUE.len();
         clean += &left[..start];
@@ -124,6 +125,30 @@ fn without_values(text: &str) -> String {
     clean + left
 }
 
+/// A patched object that cannot be read is shown whole, in the order of its server's fields.
+fn without_patched(text: &str) -> String {
+    const BEGIN: &str = "Invalid value: \"{";
+    const END: &str = "}\": ";
+    match (text.find(BEGIN), text.rfind(END)) {
+        (Some(at), Some(end)) if at < end => {
+            format!("{}{}", &text[..at + BEGIN.len()], &text[end..])
+        }
+        _ => text.to_owned(),
+    }
+}
+
+/// Versions of objects, where a message names them.
+fn without_versions(text: &str) -> String {
+    const BEGIN: &str = "in record (";
+    match text.split_once(BEGIN) {
+        Some((before, after)) => {
+            let rest = after.trim_start_matches(|c: char| c.is_ascii_digit());
+            format!("{before}{BEGIN}{rest}")
+        }
+        None => text.to_owned(),
+    }
+}
+
 /// Warnings without those of our own.
 fn warnings(answer: &Answer) -> Vec<&String> {
     const OWN: &str = "not honoured by this server yet\"";
@@ -135,6 +160,11 @@ fn object(path: &str, theirs: &Value, ours: &Value) -> Option<Difference> {
     match (theirs, ours) {
         (Value::Object(a), Value::Object(b)) => {
             let keys: BTreeSet<&String> = a.keys().chain(b.keys()).collect();
+            // What a column tells is said in words of our own.
+            let of_column = path.starts_with(".columnDefinitions");
+            let keys = keys
+                .into_iter()
+                .filter(|key| !of_column || *key != "description");
             keys.into_iter().find_map(|key| {
                 let inner = format!("{path}.{key}");
                 match (a.get(key), b.get(key)) {

@@ -27,7 +27,14 @@ const OWN: [&str; 12] = [
 /// The answer to a request, ready to be compared.
 pub fn answer(request: &Request, parts: &Parts, bytes: &[u8]) -> Answer {
     let text = String::from_utf8_lossy(bytes);
-    let mut body = serde_json::from_str(&text).unwrap_or_else(|_| Value::String(text.into_owned()));
+    let content = parts.headers.get("content-type");
+    let is_yaml =
+        content.is_some_and(|content| content.as_bytes().starts_with(b"application/yaml"));
+    let mut body = match is_yaml {
+        true => serde_saphyr::from_str(&text).ok(),
+        false => serde_json::from_str(&text).ok(),
+    }
+    .unwrap_or_else(|| Value::String(text.into_owned()));
     clean(&mut body, request);
     let header = |name: &str| {
         parts
@@ -71,7 +78,7 @@ fn clean(value: &mut Value, request: &Request) {
             }
         }
         Value::Array(items) => items.iter_mut().for_each(|item| clean(item, request)),
-        Value::String(text) => *text = without_chance(text),
+        Value::String(text) => *text = without_generated(&without_chance(text), request),
         _ => {}
     }
 }
@@ -87,6 +94,25 @@ fn without_chance(text: &str) -> String {
             format!("{}{ANY}{rest}", &text[..end])
         }
         None => text,
+    }
+}
+
+/// Replaces the random end of a name that the request leaves to the server.
+fn without_generated(text: &str, request: &Request) -> String {
+    const RANDOM: usize = 5;
+    let sent: Value = serde_json::from_str(&request.body).unwrap_or_default();
+    let prefix = sent["metadata"]["generateName"]
+        .as_str()
+        .unwrap_or_default();
+    let found = text.find(prefix).filter(|_| !prefix.is_empty());
+    let Some(end) = found.map(|at| at + prefix.len()) else {
+        return text.to_owned();
+    };
+    match text[end..].char_indices().nth(RANDOM - 1) {
+        Some((last, c)) if c.is_ascii_alphanumeric() => {
+            format!("{}{ANY}{}", &text[..end], &text[end + last + 1..])
+        }
+        _ => text.to_owned(),
     }
 }
 

@@ -203,7 +203,7 @@ pub trait Kind: Send + Sync + 'static {
         Vec::new()
     }
 
-    /// Seconds that a deletion waits unless the client says otherwise; `None` deletes at once.
+    /// Seconds that a deletion waits unless the client says otherwise; `None` deletes at once, whatever it says.
     fn default_grace_period(_object: &Self::Object) -> Option<i64> {
         None
     }

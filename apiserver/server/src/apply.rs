@@ -5,11 +5,12 @@
 //! and removes what it named before and names no more.
 //!
 //! Reading order: [`set`] (sets of field paths), [`compare`] (what differs between two objects), [`merge`] (an
-//! applied configuration laid over an object), [`managed`] (the entries of `managedFields`).
+//! applied configuration laid over an object), [`typed`] (what a configuration must be), [`managed`] (the entries of `managedFields`).
 
 pub mod compare;
 pub mod managed;
 pub mod merge;
 pub mod set;
+pub mod typed;
 
 pub use managed::{Manager, apply, update};

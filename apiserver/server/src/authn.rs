@@ -10,6 +10,7 @@ use http::header::AUTHORIZATION;
 use crate::api::Api;
 
 pub mod bootstrap;
+pub mod discovery;
 pub mod tokens;
 pub mod x509;
 

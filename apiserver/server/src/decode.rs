@@ -47,10 +47,52 @@ impl Decoded {
     }
 }
 
+/// A body that is none.
+#[derive(Debug)]
+pub struct Undecodable {
+    /// Why, in Go's words where they are known.
+    pub why: String,
+    /// Whether the text is no JSON at all, or of the wrong type; otherwise [`Undecodable::why`] says everything.
+    is_json: bool,
+    head: String,
+}
+
+impl Undecodable {
+    /// As kube-apiserver tells it of the body of a write.
+    pub fn of_object(self, kind: &str) -> Status {
+        let Self { why, is_json, head } = self;
+        let what = match is_json {
+            true => "couldn't get version/kind; json parse error: ",
+            false => "",
+        };
+        Status::bad_request(format!(
+            "the object provided is unrecognized (must be of type {kind}): {what}{why} ({head})"
+        ))
+    }
+
+    /// As kube-apiserver tells it of a patch.
+    pub fn of_patch(self) -> Status {
+        Status::bad_request(format!("error decoding patch: {}", self.why))
+    }
+}
+
 /// How much of a body is shown in a message, as in Kubernetes.
 const HEAD_CHARS: usize = 30;
 
 fn head(body: &[u8]) -> String {
+    match body.trim_ascii_start().first() {
+        None => return "<empty>".to_owned(),
+        Some(b'{') => {}
+        // What is not JSON for sure is shown byte by byte.
+        Some(_) => {
+            let shown = &body[..body.len().min(HEAD_CHARS)];
+            let hex: String = shown.iter().map(|byte| format!("{byte:02x}")).collect();
+            return match shown.len() < body.len() {
+                true => hex + " ...",
+                false => hex,
+            };
+        }
+    }
     let text = String::from_utf8_lossy(&body[..body.len().min(HEAD_CHARS * 4)]);
     let shown: String = text.chars().take(HEAD_CHARS).collect();
     match shown.len() < body.len() {
@@ -59,11 +101,44 @@ fn head(body: &[u8]) -> String {
     }
 }
 
-/// Reads a body whose object has the given shape. Only protobuf needs the shape: its fields have no names.
+/// Reads a body whose object has the given shape.
 ///
 /// # Errors
 /// 400 when the body is not in its format, or not an object.
 pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Status> {
+    let kind = match shape {
+        Node::Struct { definition, .. } => definition.get().short_name.to_string(),
+        _ => "Object".to_owned(),
+    };
+    let mut decoded = match format {
+        Format::Protobuf => Decoded::of(protobuf(body, shape)?),
+        text => decode_text(body, text).map_err(|error| error.of_object(&kind))?,
+    };
+    if decoded.value.is_null() {
+        // To Go, nothing is an object without fields.
+        decoded.value = Value::Object(Map::new());
+    }
+    if !decoded.value.is_object() && matches!(shape, Node::Struct { .. }) {
+        let found = crate::patch::go_kind(&decoded.value);
+        let error = Undecodable {
+            why: format!("json: cannot unmarshal {found} into Go value of type {GO_TYPE_META}"),
+            is_json: true,
+            head: head(body),
+        };
+        return Err(error.of_object(&kind));
+    }
+    Ok(decoded)
+}
+
+/// What Go reads the type of an object into, as its messages name it.
+const GO_TYPE_META: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
+                            Kind string \"json:\\\"kind,omitempty\\\"\" }";
+
+/// Reads a body in a format that names its fields.
+///
+/// # Errors
+/// When the body is not in its format.
+pub fn decode_text(body: &[u8], format: Format) -> Result<Decoded, Undecodable> {
     let mut duplicates = Vec::new();
     let value = match format {
         Format::Json => {
@@ -76,10 +151,17 @@ pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Stat
             let value = seed
                 .deserialize(&mut reader)
                 .and_then(|v| reader.end().map(|()| v));
-            value.map_err(|error| bad(&error.to_string()))?
+            value.map_err(|error| Undecodable {
+                why: crate::patch::syntax(&error),
+                is_json: true,
+                head: head(body),
+            })?
         }
-        Format::Yaml => yaml(body, &mut duplicates)?,
-        Format::Protobuf => protobuf(body, shape)?,
+        _ => yaml(body, &mut duplicates).map_err(|why| Undecodable {
+            why,
+            is_json: false,
+            head: head(body),
+        })?,
     };
     Ok(Decoded {
         value,
@@ -99,14 +181,8 @@ fn protobuf(body: &[u8], shape: &Node) -> Result<Value, Status> {
     Ok(value)
 }
 
-fn bad(why: &str) -> Status {
-    Status::bad_request(format!(
-        "the object provided is unrecognized (must be of type Object): couldn't get version/kind; json parse error: {why}"
-    ))
-}
-
-fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, Status> {
-    let text = std::str::from_utf8(body).map_err(|e| bad(&e.to_string()))?;
+fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, String> {
+    let text = std::str::from_utf8(body).map_err(|e| format!("yaml: {e}"))?;
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
     match serde_saphyr::from_str_with_options::<Value>(text, options) {
         Ok(value) => Ok(value),
@@ -118,13 +194,10 @@ fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, Status> {
                     legacy_octal_numbers: true,
                     duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
                 };
-                return serde_saphyr::from_str_with_options(text, options).map_err(|e| {
-                    Status::bad_request(format!("error converting YAML to JSON: {e}"))
-                });
+                return serde_saphyr::from_str_with_options(text, options)
+                    .map_err(|e| format!("yaml: {e}"));
             }
-            Err(Status::bad_request(format!(
-                "error converting YAML to JSON: {why}"
-            )))
+            Err(format!("yaml: {why}"))
         }
     }
 }

@@ -61,9 +61,19 @@ impl Call {
         decode::decode(&self.body, negotiate::content(self.headers())?, shape)
     }
 
-    /// The body as a tree, in a format that names its fields.
-    fn decoded_as(&self, format: Format) -> Result<Decoded, Status> {
-        decode::decode(&self.body, format, &Node::Any)
+    /// The body as a tree: a patch, in a format that names its fields.
+    fn decoded_patch(&self, format: Format) -> Result<Decoded, Status> {
+        decode::decode_text(&self.body, format).map_err(decode::Undecodable::of_patch)
+    }
+
+    /// What the options of this request are called in errors.
+    fn options(&self) -> &'static str {
+        match self.info.verb {
+            Verb::Update => "UpdateOptions",
+            Verb::Patch => "PatchOptions",
+            Verb::Delete | Verb::DeleteCollection => "DeleteOptions",
+            _ => "CreateOptions",
+        }
     }
 
     /// The body as a tree: an object of a kind that is met only as the body of a subresource or as a review.
@@ -79,17 +89,10 @@ impl Call {
             [] => false,
             all if all.iter().all(|v| v == "All") => true,
             other => {
-                let error = corral_api::FieldError::not_supported(
-                    &corral_api::FieldPath::new("dryRun"),
-                    other[0].as_str(),
-                    &["All"],
-                );
-                return Err(Status::invalid(
-                    "meta.k8s.io",
-                    "CreateOptions",
-                    "",
-                    &[error],
-                ));
+                let path = corral_api::FieldPath::new("dryRun");
+                let given = serde_json::Value::from(other.to_vec());
+                let error = corral_api::FieldError::not_supported(&path, given, &["All"]);
+                return Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]));
             }
         };
         let validation = match query.get("fieldValidation") {
@@ -102,12 +105,7 @@ impl Call {
                     other,
                     &["", "Ignore", "Strict", "Warn"],
                 );
-                return Err(Status::invalid(
-                    "meta.k8s.io",
-                    "CreateOptions",
-                    "",
-                    &[error],
-                ));
+                return Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]));
             }
         };
         Ok(WriteContext {
@@ -129,10 +127,20 @@ impl Call {
             .get("fieldManager")
             .filter(|n| !n.is_empty())
         {
-            if name.len() > MANAGER_LENGTH_MAX || !name.chars().all(|c| !c.is_control()) {
-                let path = corral_api::FieldPath::new("fieldManager");
-                let error = corral_api::FieldError::too_long(&path, MANAGER_LENGTH_MAX);
-                return Err(Status::invalid("meta.k8s.io", "PatchOptions", "", &[error]));
+            let path = corral_api::FieldPath::new("fieldManager");
+            let mut errors = Vec::new();
+            if name.len() > MANAGER_LENGTH_MAX {
+                errors.push(corral_api::FieldError::too_long(&path, MANAGER_LENGTH_MAX));
+            }
+            for (at, c) in name.chars().enumerate().filter(|(_, c)| c.is_control()) {
+                let why = format!(
+                    "invalid character U+{:04X} (at position {at})",
+                    u32::from(c)
+                );
+                errors.push(corral_api::FieldError::invalid(&path, name, why));
+            }
+            if !errors.is_empty() {
+                return Err(Status::invalid("meta.k8s.io", self.options(), "", &errors));
             }
             return Ok(name.to_owned());
         }

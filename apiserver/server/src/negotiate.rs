@@ -63,11 +63,14 @@ fn choose(
     headers: &HeaderMap,
     takes: impl Fn(&Representation) -> bool,
 ) -> Result<Representation, Status> {
+    let mut known = false;
     let Some(text) = headers.get(ACCEPT).and_then(|v| v.to_str().ok()) else {
         return Ok(Representation::default());
     };
     let mut choices: Vec<(f32, Representation)> = Vec::new();
     for clause in text.split(',') {
+        let format = clause.split(';').next().unwrap_or_default();
+        known |= format_of(format).is_some();
         choices.extend(choice(clause).filter(|(_, choice)| takes(choice)));
     }
     // The first of the best: the sort is stable.
@@ -75,17 +78,22 @@ fn choose(
     match choices.first() {
         Some((_, representation)) => Ok(*representation),
         None if text.trim().is_empty() => Ok(Representation::default()),
-        None => Err(Status::not_acceptable(ACCEPTED)),
+        None if known => Err(Status::not_acceptable(ACCEPTED)),
+        None => Err(Status::no_such_representation(ACCEPTED)),
+    }
+}
+
+fn format_of(media_type: &str) -> Option<Format> {
+    match media_type.trim() {
+        "application/json" | "*/*" | "application/*" => Some(Format::Json),
+        "application/yaml" => Some(Format::Yaml),
+        _ => None,
     }
 }
 
 fn choice(clause: &str) -> Option<(f32, Representation)> {
     let mut parts = clause.split(';').map(str::trim);
-    let format = match parts.next()? {
-        "application/json" | "*/*" | "application/*" => Format::Json,
-        "application/yaml" => Format::Yaml,
-        _ => return None,
-    };
+    let format = format_of(parts.next()?)?;
     let mut quality = 1.0;
     let mut transform = Transform::None;
     let mut version = "";
@@ -163,10 +171,7 @@ pub fn patch_type(headers: &HeaderMap) -> Result<(PatchType, Format), Status> {
         "application/strategic-merge-patch+json" => Ok((PatchType::Strategic, Format::Json)),
         "application/apply-patch+yaml" => Ok((PatchType::Apply, Format::Yaml)),
         "application/apply-patch+json" => Ok((PatchType::Apply, Format::Json)),
-        _ => Err(Status::unsupported_media_type(
-            "application/json-patch+json, application/merge-patch+json, \
-             application/strategic-merge-patch+json, application/apply-patch+yaml",
-        )),
+        _ => Err(Status::no_such_patch()),
     }
 }
 

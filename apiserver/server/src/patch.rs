@@ -4,61 +4,77 @@ use corral_api::status::Status;
 use corral_kinds::schema::Node;
 use serde_json::Value;
 
+mod json;
 mod strategic;
 
+pub use json::{OPERATIONS_MAX, json_patch};
 pub use strategic::strategic_merge;
 
-/// Most operations of one JSON patch, as in kube-apiserver.
-pub const OPERATIONS_MAX: usize = 10_000;
-
-/// Applies a JSON patch.
-///
-/// # Errors
-/// 400 for a patch that is none, 413 for one with too many operations, 422 for one that does not fit the object.
-pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, Status> {
-    let patch: json_patch::Patch = serde_json::from_slice(patch)
-        .map_err(|e| Status::bad_request(format!("error decoding patch: {e}")))?;
-    if patch.0.len() > OPERATIONS_MAX {
-        let n = patch.0.len();
-        return Err(Status::failure(
-            413,
-            corral_api::StatusReason::RequestEntityTooLarge,
-            format!("The allowed maximum operations in a JSON patch is {OPERATIONS_MAX}, got {n}"),
-        ));
-    }
-    let mut out = object.clone();
-    json_patch::patch(&mut out, &patch).map_err(|e| {
-        let message =
-            format!("the server rejected our request due to an error in our request: {e}");
-        Status::failure(422, corral_api::StatusReason::Invalid, message)
-    })?;
-    Ok(out)
-}
-
-/// Applies a merge patch.
+/// Applies a merge patch (RFC 7386).
 ///
 /// # Errors
 /// 400 for a patch that is not an object.
 pub fn merge_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
-    if !patch.is_object() {
-        return Err(Status::bad_request(
-            "error decoding patch: a merge patch must be an object",
-        ));
-    }
+    must_be_object(patch)?;
     let mut out = object.clone();
-    json_patch::merge(&mut out, patch);
+    merge(&mut out, patch);
     Ok(out)
+}
+
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(patch) = patch else {
+        target.clone_from(patch);
+        return;
+    };
+    if !target.is_object() {
+        *target = Value::Object(serde_json::Map::new());
+    }
+    let Value::Object(map) = target else { return };
+    for (key, value) in patch {
+        if value.is_null() {
+            map.remove(key);
+        } else {
+            merge(map.entry(key.as_str()).or_insert(Value::Null), value);
+        }
+    }
 }
 
 /// Applies a strategic merge patch with the strategies of a kind.
 ///
 /// # Errors
-/// 400 for a patch that is not an object, or whose directives make no sense.
+/// 400 for a patch that is not an object, 500 (as kube-apiserver) for directives that make no sense.
 pub fn strategic_patch(node: &Node, object: &Value, patch: &Value) -> Result<Value, Status> {
-    if !patch.is_object() {
-        return Err(Status::bad_request(
-            "error decoding patch: a strategic merge patch must be an object",
-        ));
+    must_be_object(patch)?;
+    strategic_merge(node, object, patch).map_err(Status::unexpected)
+}
+
+fn must_be_object(patch: &Value) -> Result<(), Status> {
+    if patch.is_object() {
+        return Ok(());
     }
-    strategic_merge(node, object, patch).map_err(Status::bad_request)
+    Err(Status::bad_request(format!(
+        "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+        go_kind(patch)
+    )))
+}
+
+/// What Go's decoder calls a value.
+pub(crate) fn go_kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "bool",
+        Value::Number(_) => "number",
+        Value::String(_) => "string",
+        Value::Array(_) => "array",
+        Value::Object(_) => "object",
+    }
+}
+
+/// What is wrong with a text that is not JSON.
+pub(crate) fn syntax(error: &serde_json::Error) -> String {
+    if error.is_eof() {
+        "unexpected end of JSON input".to_owned()
+    } else {
+        error.to_string()
+    }
 }

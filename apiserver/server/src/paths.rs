@@ -5,6 +5,7 @@ use http::Method;
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 
+use crate::authn::discovery as issuer;
 use crate::discovery;
 use crate::handlers::Call;
 use crate::join;
@@ -47,6 +48,13 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["healthz" | "livez" | "readyz"] => health(call, parts[0], None).await,
         ["healthz" | "livez" | "readyz", check] => health(call, parts[0], Some(check)).await,
         ["metrics"] => metrics(call),
+        _ if path == issuer::CONFIGURATION_PATH => {
+            Ok(document("application/json", &issuer::configuration()))
+        }
+        _ if path == issuer::KEYS_PATH => {
+            let key = call.shared.authenticator.tokens().public_key();
+            Ok(document(issuer::KEYS_TYPE, &key.set()))
+        }
         ["openapi", "v2"] => openapi::v2(call),
         ["openapi", "v3"] => openapi::v3_index(call),
         ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")),
@@ -56,6 +64,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
 
 fn index() -> Vec<&'static str> {
     vec![
+        issuer::CONFIGURATION_PATH,
         "/api",
         "/apis",
         "/healthz",
@@ -63,9 +72,19 @@ fn index() -> Vec<&'static str> {
         "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        issuer::KEYS_PATH,
         "/readyz",
         "/version",
     ]
+}
+
+/// A document of the issuer of tokens, which those who check them may keep for a while.
+fn document(media_type: &'static str, content: &serde_json::Value) -> Answer {
+    const KEPT: http::HeaderValue = http::HeaderValue::from_static("public, max-age=3600");
+    let mut answer = response::answer(200, media_type, response::full(content.to_string()));
+    let headers = answer.headers_mut();
+    headers.insert(http::header::CACHE_CONTROL, KEPT);
+    answer
 }
 
 fn version() -> serde_json::Value {

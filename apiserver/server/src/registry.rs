@@ -189,6 +189,23 @@ impl Resource {
         body::read(self.kind, self.schema(), cx, body)
     }
 
+    /// Checks what a patch has made of an object.
+    ///
+    /// # Errors
+    /// 422 with the object that it made, where a body would be answered with 400.
+    pub fn read_patched(&self, cx: &WriteContext, patched: Value) -> Result<Value, Status> {
+        let shown = patched.to_string();
+        self.read_body(cx, Decoded::of(patched)).map_err(|status| {
+            let names = self.kind.names();
+            let frame = format!(" cannot be handled as a {}: ", names.kind);
+            let Some((_, why)) = status.message.split_once(&frame) else {
+                return status;
+            };
+            let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
+            Status::invalid("", "", "", &[error])
+        })
+    }
+
     fn decode(&self, value: Value) -> Result<Object, Status> {
         let names = self.kind.names();
         self.kind.decode(value).map_err(|error| {
@@ -230,6 +247,7 @@ impl Resource {
             name: cx.manager.clone(),
             api_version: self.kind.names().api_version(),
             subresource: subresource.to_owned(),
+            status_is_apart: self.kind.has_status(),
             time: corral_api::time::format_seconds(cx.now),
         }
     }
@@ -559,7 +577,11 @@ impl Resource {
         )
     }
 
-    fn check_name(&self, cx: &WriteContext, name: &str, value: &Value) -> Result<(), Status> {
+    /// That a body means the object of the URL.
+    ///
+    /// # Errors
+    /// 400 if it means another.
+    pub fn check_name(&self, cx: &WriteContext, name: &str, value: &Value) -> Result<(), Status> {
         let sent = value["metadata"]["name"].as_str().unwrap_or("");
         if sent.is_empty() {
             return Err(Status::bad_request(format!(
@@ -586,7 +608,9 @@ impl Resource {
         body: Decoded,
         force: bool,
     ) -> Result<Written, Status> {
-        let config = self.read_body(cx, body)?;
+        apply::typed::check(self.schema(), &body.value)?;
+        let config = body.value.clone();
+        self.read_body(cx, body)?;
         if config["metadata"].get("managedFields").is_some() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }

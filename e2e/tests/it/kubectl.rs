@@ -162,10 +162,14 @@ fn an_object_is_edited_in_an_editor_and_a_wrong_edit_comes_back() {
 
     // Once: the second time the editor finds the reason on top, and gives up by changing nothing.
     let (out, err) = edit("sed -i 's/^data:/datta:/'", &["configmap", "c"]);
-    assert!(
-        !out.contains("edited") && err.contains("unknown field \"datta\""),
-        "{out}{err}"
-    );
+    let refused = !out.contains("edited") && err.contains("configmaps \"c\" is invalid");
+    assert!(refused, "{out}{err}");
+    // kubectl keeps the edit, with the reason on top.
+    let kept = err.split('"').find(|part| part.ends_with(".yaml"));
+    let kept = kept.expect("kubectl tells where the edit is");
+    let edit = std::fs::read_to_string(kept).expect("the edit is there");
+    std::fs::remove_file(kept).expect("ours to remove");
+    assert!(edit.contains("unknown field \"datta\""), "{edit}");
     assert_eq!(cluster.jsonpath(&["cm", "c"], "{.data.key}"), "two");
 }
 

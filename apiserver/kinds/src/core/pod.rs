@@ -75,10 +75,9 @@ impl Kind for PodKind {
         let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
         let on_node = spec.node_name.as_ref().is_some_and(|n| !n.is_empty());
         if !on_node || matches!(phase, Some("Succeeded" | "Failed")) {
-            return Some(0);
+            return None;
         }
-        let seconds = spec.termination_grace_period_seconds.unwrap_or(0);
-        Some(if seconds < 0 { 1 } else { seconds })
+        Some(spec.termination_grace_period_seconds.unwrap_or(0))
     }
 
     // Every node asks for its own pods.

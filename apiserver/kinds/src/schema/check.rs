@@ -1,6 +1,7 @@
 //! Checks a JSON tree against a schema: unknown fields are reported and taken out, nulls are taken out, and a value of
 //! the wrong type is an error in the words that Kubernetes uses.
 
+use base64::Engine as _;
 use serde_json::Value;
 
 use super::Node;
@@ -61,7 +62,8 @@ impl Node {
     /// The zero value of Go that a `null` in a list or a map stands for.
     fn zero(&self) -> Value {
         match self {
-            Self::Any | Self::List { .. } | Self::Map { .. } | Self::Time => Value::Null,
+            Self::List { .. } => Value::Array(Vec::new()),
+            Self::Any | Self::Map { .. } | Self::Time => Value::Null,
             Self::String | Self::Bytes => "".into(),
             Self::Quantity => "0".into(),
             Self::Boolean => false.into(),
@@ -127,13 +129,14 @@ impl<'a> Walk<'a> {
     fn node(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), Wrong> {
         match node {
             Node::Any => Ok(()),
-            Node::String | Node::Bytes => self.expect(value.is_string(), value, node, go_type),
+            Node::String => self.expect(value.is_string(), value, node, go_type),
+            Node::Bytes => self.bytes(value, node),
             Node::Time => self.time(value, go_type),
             Node::Boolean => self.expect(value.is_boolean(), value, node, go_type),
             Node::Integer { bits } => self.integer(*bits, value, node, go_type),
             Node::Number => self.expect(value.is_number(), value, node, go_type),
             Node::Quantity => self.quantity(value),
-            Node::IntOrString => self.int_or_string(value, go_type),
+            Node::IntOrString => self.int_or_string(value),
             Node::Struct { definition, .. } => {
                 if !value.is_object() {
                     return Err(self.mismatch(value, node, go_type));
@@ -166,7 +169,8 @@ impl<'a> Walk<'a> {
             let length = self.push(name);
             self.node(&field.node, inner, &field.go_type)?;
             self.path.truncate(length);
-            if field.omit_zero && is_zero(&field.node, inner) {
+            // An empty list of managers is a wish: that nobody owns anything.
+            if field.omit_zero && is_zero(&field.node, inner) && name != "managedFields" {
                 dropped.push(name.clone());
             }
         }
@@ -196,7 +200,10 @@ impl<'a> Walk<'a> {
                 *item = inner.zero();
             }
             let length = self.push(name);
-            self.node(inner, item, "")?;
+            if !item.is_null() {
+                let inner_type = go_type.strip_prefix("map[string]").unwrap_or("");
+                self.node(inner, item, inner_type)?;
+            }
             self.path.truncate(length);
         }
         Ok(())
@@ -268,9 +275,26 @@ impl<'a> Walk<'a> {
         }
     }
 
-    fn int_or_string(&mut self, value: &Value, go_type: &str) -> Result<(), Wrong> {
-        let fits = value.is_string() || value.as_i64().is_some_and(|n| i32::try_from(n).is_ok());
-        self.expect(fits, value, &Node::IntOrString, go_type)
+    /// Go reads what is no text as a number.
+    fn int_or_string(&mut self, value: &Value) -> Result<(), Wrong> {
+        match value {
+            Value::String(_) => Ok(()),
+            other => self.integer(32, other, &Node::Integer { bits: 32 }, "int32"),
+        }
+    }
+
+    fn bytes(&mut self, value: &mut Value, node: &Node) -> Result<(), Wrong> {
+        let Value::String(text) = value else {
+            return Err(self.mismatch(value, node, ""));
+        };
+        // Go reads over the ends of lines.
+        if text.contains(['\n', '\r']) {
+            text.retain(|c| !matches!(c, '\n' | '\r'));
+        }
+        match base64::engine::general_purpose::STANDARD.decode(&text) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(Wrong::Value(corral_api::base64::told(&error, text.len()))),
+        }
     }
 
     fn expect(&self, fits: bool, value: &Value, node: &Node, go_type: &str) -> Result<(), Wrong> {
@@ -317,7 +341,7 @@ impl<'a> Walk<'a> {
             path: self.path.clone(),
             owner: self.owner.to_owned(),
             found,
-            wanted: wanted.trim_start_matches('*').to_owned(),
+            wanted: wanted.trim_start_matches('*').replace("[]byte", "[]uint8"),
         }
     }
 }
@@ -326,7 +350,8 @@ impl Node {
     fn go_type(&self) -> &str {
         match self {
             Self::Any => "interface {}",
-            Self::String | Self::Bytes | Self::Quantity => "string",
+            Self::String | Self::Quantity => "string",
+            Self::Bytes => "[]uint8",
             Self::Time => "time.Time",
             Self::Boolean => "bool",
             Self::Integer { bits: 32 } => "int32",

@@ -21,6 +21,8 @@ pub struct Manager {
     pub api_version: String,
     /// The subresource written through; empty for the object itself.
     pub subresource: String,
+    /// Whether the kind's `status` has an owner of its own, so that a write of the object itself leaves it alone.
+    pub status_is_apart: bool,
     /// Now, in the form of the API.
     pub time: String,
 }
@@ -134,7 +136,7 @@ fn field(name: &str) -> Step {
 }
 
 /// Fields that nobody owns: identity, what the server sets, and what this way of writing cannot change.
-fn unowned(node: &Node, subresource: &str) -> Set {
+fn unowned(manager: &Manager) -> Set {
     let mut set = Set::default();
     for name in ["apiVersion", "kind"] {
         set.insert(&[field(name)]);
@@ -155,8 +157,8 @@ fn unowned(node: &Node, subresource: &str) -> Set {
         set.insert(&[field("metadata"), field(name)]);
     }
     set.members.insert(field("metadata"));
-    match subresource {
-        "" if node.field("status").is_some() => set.insert(&[field("status")]),
+    match manager.subresource.as_str() {
+        "" if manager.status_is_apart => set.insert(&[field("status")]),
         "status" => {
             set.insert(&[field("spec")]);
         }
@@ -201,7 +203,7 @@ pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manag
         write(new, Vec::new());
         return;
     }
-    let hidden = unowned(node, &manager.subresource);
+    let hidden = unowned(manager);
     let changed = strip(comparison.changed(), &hidden);
     for entry in &mut entries {
         let own = entry.is(manager, "Update");
@@ -255,12 +257,15 @@ pub fn apply(
     force: bool,
 ) -> Result<Value, Status> {
     let mut entries = read(live);
-    let hidden = unowned(node, &manager.subresource);
+    let hidden = unowned(manager);
     let mut config = config.clone();
     if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut) {
         metadata.remove("managedFields");
     }
+    // Who names a field owns it, be it empty; such fields are no part of the object.
     let wanted = strip(Set::of(node, &config), &hidden);
+    node.check(&mut config)
+        .map_err(|error| Status::bad_request(error.0))?;
     let mut merged = merge::merge(node, live, &config);
 
     let changed = compare(node, live, &merged).changed();
@@ -330,13 +335,9 @@ fn conflict(entry: &Entry, path: &[Step]) -> StatusCause {
         "Update" => format!(" using {}", entry.api_version),
         _ => String::new(),
     };
-    let at = match entry.operation.as_str() {
-        "Update" if !entry.time.is_empty() => format!(" at {}", entry.time),
-        _ => String::new(),
-    };
     StatusCause {
         reason: "FieldManagerConflict".into(),
-        message: format!("conflict with {:?}{through}{using}{at}", entry.manager),
+        message: format!("conflict with {:?}{through}{using}", entry.manager),
         field,
     }
 }
@@ -385,6 +386,7 @@ mod tests {
             name: name.into(),
             api_version: "apps/v1".into(),
             subresource: String::new(),
+            status_is_apart: true,
             time: "2026-01-01T00:00:00Z".into(),
         }
     }

@@ -8,6 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use super::User;
+use super::discovery::PublicKey;
 use crate::api::Api;
 use crate::pki::Pki;
 
@@ -75,6 +76,7 @@ pub struct Grant<'a> {
 pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
+    public: PublicKey,
 }
 
 impl Tokens {
@@ -83,10 +85,18 @@ impl Tokens {
     /// # Errors
     /// When the key makes no sense.
     pub fn new(pki: &Pki) -> Result<Self, jsonwebtoken::errors::Error> {
+        let public = pki.token_public_key();
+        let no_key = || jsonwebtoken::errors::ErrorKind::InvalidKeyFormat;
         Ok(Self {
             encoding: EncodingKey::from_ec_pem(pki.token_key().as_bytes())?,
-            decoding: DecodingKey::from_ec_pem(pki.token_public_key().as_bytes())?,
+            decoding: DecodingKey::from_ec_pem(public.as_bytes())?,
+            public: PublicKey::of_pem(&public).ok_or_else(no_key)?,
         })
+    }
+
+    /// The key by which others check the tokens.
+    pub fn public_key(&self) -> &PublicKey {
+        &self.public
     }
 
     /// Makes a token, and tells when it ends.
@@ -114,7 +124,9 @@ impl Tokens {
                 secret: None,
             },
         };
-        let token = jsonwebtoken::encode(&Header::new(Algorithm::ES256), &claims, &self.encoding)
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(self.public.id.clone());
+        let token = jsonwebtoken::encode(&header, &claims, &self.encoding)
             .map_err(|_| Status::internal("cannot sign the token"))?;
         Ok((token, expires))
     }

@@ -601,6 +601,18 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             "system:public-info-viewer",
             vec![paths(PUBLIC_PATHS, &["get"])],
         ),
+        role(
+            "system:service-account-issuer-discovery",
+            vec![paths(
+                &[
+                    "/.well-known/openid-configuration",
+                    "/.well-known/openid-configuration/",
+                    "/openid/v1/jwks",
+                    "/openid/v1/jwks/",
+                ],
+                &["get"],
+            )],
+        ),
         role("system:basic-user", vec![rule(&reviews), rule(&who)]),
         role(
             "system:monitoring",
@@ -712,6 +724,11 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
             "system:public-info-viewer",
             "system:public-info-viewer",
             vec![group(AUTHENTICATED), group(UNAUTHENTICATED)],
+        ),
+        binding(
+            "system:service-account-issuer-discovery",
+            "system:service-account-issuer-discovery",
+            vec![group("system:serviceaccounts")],
         ),
         binding(
             "system:monitoring",

@@ -30,19 +30,20 @@ const STORE_PAGE: usize = 500;
 /// What a LIST or WATCH selects, from the URL.
 pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, Status> {
     let query = &call.info.query;
-    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or("")).map_err(|why| {
-        Status::bad_request(format!(
-            "unable to parse requirement: {}",
-            why.trim_start_matches("unable to parse requirement: ")
-        ))
-    })?;
+    let labels = LabelSelector::parse(query.get("labelSelector").unwrap_or(""))
+        .map_err(Status::bad_request)?;
     let mut fields = FieldSelector::parse(query.get("fieldSelector").unwrap_or(""))
         .map_err(Status::bad_request)?;
     let known = &resource.cacher.shape().fields;
     for requirement in &fields.requirements {
         let field = requirement.field.as_str();
         if !matches!(field, "metadata.name" | "metadata.namespace") && !known.contains(&field) {
-            let why = format!("field label not supported: {field}");
+            let why = match known.is_empty() {
+                true => format!(
+                    "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+                ),
+                false => format!("field label not supported: {field}"),
+            };
             return Err(Status::bad_request(why));
         }
     }
@@ -149,10 +150,15 @@ impl Token {
     }
 
     fn decode(text: &str) -> Result<Self, Status> {
-        let invalid = |why: &str| Status::bad_request(format!("continue key is not valid: {why}"));
+        let invalid = |why: &str| {
+            Status::bad_request(format!(
+                "invalid continue token: continue key is not valid: {why}"
+            ))
+        };
+        let text = text.trim_end_matches('=');
         let bytes = URL_SAFE_NO_PAD
-            .decode(text.trim_end_matches('='))
-            .map_err(|_| invalid("illegal base64 data"))?;
+            .decode(text)
+            .map_err(|error| invalid(&corral_api::base64::told(&error, text.len())))?;
         let token: Self =
             serde_json::from_slice(&bytes).map_err(|_| invalid("not a token of this server"))?;
         if token.v != TOKEN_VERSION || token.start.contains("..") {
@@ -211,7 +217,7 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
             );
             let plain =
                 representation.format == crate::decode::Format::Json && !representation.pretty;
-            let pieces = pieces(head, listing.items);
+            let pieces = pieces(head, type_prefix(names), listing.items);
             if plain {
                 return Ok(response::answer(
                     200,
@@ -225,8 +231,18 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     }
 }
 
-/// The JSON of a list, piece by piece: stored bytes with commas between them.
-fn pieces(head: String, items: Vec<Arc<Stored>>) -> impl Iterator<Item = Bytes> {
+/// How the stored JSON of a kind begins. The items of a list leave it out: the list says it once.
+fn type_prefix(names: &corral_kinds::kind::Names) -> String {
+    let (version, kind) = (names.api_version(), names.kind);
+    format!("{{\"apiVersion\":\"{version}\",\"kind\":\"{kind}\",")
+}
+
+/// The JSON of a list, piece by piece: stored bytes with commas between them, without their type.
+fn pieces(
+    head: String,
+    type_prefix: String,
+    items: Vec<Arc<Stored>>,
+) -> impl Iterator<Item = Bytes> {
     let mut items = items.into_iter().peekable();
     let mut first = true;
     let mut state = Some(BytesMut::from(head.as_bytes()));
@@ -241,7 +257,13 @@ fn pieces(head: String, items: Vec<Arc<Stored>>) -> impl Iterator<Item = Bytes> 
                 piece.extend_from_slice(b",");
             }
             first = false;
-            piece.extend_from_slice(&item.json);
+            match item.json.strip_prefix(type_prefix.as_bytes()) {
+                Some(rest) => {
+                    piece.extend_from_slice(b"{");
+                    piece.extend_from_slice(rest);
+                }
+                None => piece.extend_from_slice(&item.json),
+            }
         }
         state = Some(BytesMut::with_capacity(PIECE_BYTES + 4096));
         Some(piece.freeze())
@@ -262,8 +284,8 @@ pub(super) fn version_match(call: &Call) -> Result<Option<&str>, Status> {
     };
     let version = query.get("resourceVersion").unwrap_or("");
     if !matches!(kind, "Exact" | "NotOlderThan") {
-        let error =
-            FieldError::not_supported(&FieldPath::new(field), kind, &["Exact", "NotOlderThan", ""]);
+        let allowed = ["Exact", "NotOlderThan", ""];
+        let error = FieldError::not_supported_of(&FieldPath::new(field), kind, &allowed);
         return Err(Status::invalid("meta.k8s.io", "ListOptions", "", &[error]));
     }
     if query.get("sendInitialEvents").is_none() {
@@ -282,7 +304,7 @@ pub(super) fn version_match(call: &Call) -> Result<Option<&str>, Status> {
         if kind == "Exact" && version == "0" {
             return Err(forbidden(
                 field,
-                "resourceVersionMatch \"Exact\" is forbidden for resourceVersion \"0\"",
+                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
             ));
         }
     }
@@ -292,6 +314,10 @@ pub(super) fn version_match(call: &Call) -> Result<Option<&str>, Status> {
 async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
     let query = &call.info.query;
     let predicate = predicate(call, resource)?;
+    if query.get("sendInitialEvents").is_some() {
+        let why = "sendInitialEvents is forbidden for list";
+        return Err(forbidden("sendInitialEvents", why));
+    }
     let matching = version_match(call)?;
     let limit = query
         .integer("limit")?
@@ -312,7 +338,10 @@ async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
         .get("resourceVersion")
         .filter(|v| !v.is_empty())
         .map(parse_revision)
-        .transpose()?;
+        .transpose()
+        .map_err(|status| {
+            Status::bad_request(format!("invalid resource version: {}", status.message))
+        })?;
     let snapshot = match (version, matching) {
         (None, _) => resource.cacher.fresh().await?,
         (Some(Revision(0)), _) => {

@@ -8,7 +8,7 @@ use corral_api::k8s::api::authorization::v1::{
     ResourceAttributes, ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview,
     SubjectAccessReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
-use corral_api::selector::FieldSelector;
+use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
 use corral_kinds::schema::Node;
 use serde::Serialize;
@@ -36,7 +36,12 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
                 &review.spec.resource_attributes,
                 &review.spec.non_resource_attributes,
             )?;
-            review.status = Some(decide(call, &user, &access));
+            review.status = Some(decide(
+                call,
+                &user,
+                &access,
+                &review.spec.resource_attributes,
+            ));
             created(call, &asked)
         }
         "localsubjectaccessreviews" => {
@@ -44,7 +49,12 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
             let review = &mut asked.review;
             let user = subject(&review.spec);
             let access = access(&review.spec.resource_attributes, &None)?;
-            review.status = Some(decide(call, &user, &access));
+            review.status = Some(decide(
+                call,
+                &user,
+                &access,
+                &review.spec.resource_attributes,
+            ));
             created(call, &asked)
         }
         "selfsubjectaccessreviews" => {
@@ -54,7 +64,8 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
                 &review.spec.resource_attributes,
                 &review.spec.non_resource_attributes,
             )?;
-            review.status = Some(decide(call, &call.user, &access));
+            let resource = &review.spec.resource_attributes;
+            review.status = Some(decide(call, &call.user, &access, resource));
             created(call, &asked)
         }
         "selfsubjectrulesreviews" => rules(call),
@@ -79,6 +90,7 @@ fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, 
     let cx = call.write_context()?;
     let mut value = body::read(kind, &schema, &cx, call.decoded(&schema)?)?;
     metadata::check_namespace(&cx, &value)?;
+    metadata::drop_system_fields(&mut value)?;
     if kind.names().namespaced {
         value["metadata"]["namespace"] = info.namespace.clone().into();
     }
@@ -99,6 +111,7 @@ fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, 
         name: cx.manager.clone(),
         api_version: names.api_version(),
         subresource: String::new(),
+        status_is_apart: kind.has_status(),
         time: corral_api::time::format_seconds(cx.now),
     };
     apply::update(&schema, None, &mut value, &manager);
@@ -139,14 +152,8 @@ async fn token(call: &Call) -> Result<Answer, Status> {
     let review = &mut asked.review;
     let given = review.spec.token.clone();
     if given.is_empty() {
-        let path = corral_api::FieldPath::new("spec.token");
-        let error = corral_api::FieldError::required(&path, "");
-        return Err(Status::invalid(
-            "authentication.k8s.io",
-            "TokenReview",
-            "",
-            &[error],
-        ));
+        let why = "token is required for TokenReview in authentication";
+        return Err(Status::bad_request(why));
     }
     let audiences = review.spec.audiences.clone().unwrap_or_default();
     let found = call.shared.authenticator.token(&given, &audiences).await;
@@ -230,10 +237,66 @@ fn selected_node(selector: &FieldSelectorAttributes) -> Option<String> {
     }
 }
 
-fn decide(call: &Call, user: &User, access: &Access) -> SubjectAccessReviewStatus {
+/// What of a selector nobody can read; the question is answered as if it were not there.
+fn unread(resource: &ResourceAttributes) -> Option<String> {
+    let fields = resource.field_selector.as_ref().and_then(|selector| {
+        let raw = selector.raw_selector.as_deref();
+        let raw = raw.map(|raw| FieldSelector::parse(raw).is_ok());
+        part_unread(
+            raw,
+            selector.requirements.iter().flatten().map(|r| &r.operator),
+        )
+    });
+    let labels = resource.label_selector.as_ref().and_then(|selector| {
+        let raw = selector.raw_selector.as_deref();
+        let raw = raw.map(|raw| LabelSelector::parse(raw).is_ok());
+        part_unread(
+            raw,
+            selector.requirements.iter().flatten().map(|r| &r.operator),
+        )
+    });
+    let of =
+        |name: &str, how: &str| format!("spec.resourceAttributes.{name} {how} due to parse error");
+    match (fields, labels) {
+        (None, None) => None,
+        (Some(how), None) => Some(of("fieldSelector", how)),
+        (None, Some(how)) => Some(of("labelSelector", how)),
+        (Some(a), Some(b)) => Some(format!(
+            "[{}, {}]",
+            of("fieldSelector", a),
+            of("labelSelector", b)
+        )),
+    }
+}
+
+fn part_unread<'a>(
+    raw: Option<bool>,
+    operators: impl Iterator<Item = &'a String>,
+) -> Option<&'static str> {
+    let known = |operator: &String| {
+        matches!(
+            operator.as_str(),
+            "In" | "NotIn" | "Exists" | "DoesNotExist"
+        )
+    };
+    let (good, bad): (Vec<_>, Vec<_>) = operators.partition(|operator| known(operator));
+    match (raw, good.is_empty(), bad.is_empty()) {
+        (Some(false), ..) | (_, true, false) => Some("ignored"),
+        (_, false, false) => Some("partially ignored"),
+        _ => None,
+    }
+}
+
+fn decide(
+    call: &Call,
+    user: &User,
+    access: &Access,
+    resource: &Option<ResourceAttributes>,
+) -> SubjectAccessReviewStatus {
     SubjectAccessReviewStatus {
         allowed: call.shared.authorizer.allows(user, access),
         reason: call.shared.authorizer.reason(user, access),
+        evaluation_error: resource.as_ref().and_then(unread),
         ..Default::default()
     }
 }

@@ -105,7 +105,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
     let document = match patch {
         None => Some(call.decoded(&node)?.value),
         Some((negotiate::PatchType::Json, _)) => None,
-        Some((_, format)) => Some(call.decoded_as(format)?.value),
+        Some((_, format)) => Some(call.decoded_patch(format)?.value),
     };
     let change = |live: &Value| {
         let current = scale_of(resource, live)?;
@@ -118,6 +118,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
             (_, Some(sent)) => crate::patch::merge_patch(&current, sent)?,
             (_, None) => crate::patch::json_patch(&current, &call.body)?,
         };
+        resource.check_name(&cx, name, &wanted)?;
         let replicas = wanted["spec"]
             .get("replicas")
             .and_then(Value::as_i64)

@@ -96,7 +96,7 @@ async fn apply_patch(
         }
         // Configurations are mostly JSON, which is YAML too, and reads faster as such.
         let is_json = call.body.trim_ascii_start().first() == Some(&b'{');
-        let body = call.decoded_as(if is_json { Format::Json } else { format })?;
+        let body = call.decoded_patch(if is_json { Format::Json } else { format })?;
         return resource.apply(cx, name, part, body, force).await;
     }
     if force {
@@ -111,7 +111,7 @@ async fn apply_patch(
         ..
     } = match kind {
         PatchType::Json => Decoded::of(Value::Null),
-        _ => call.decoded_as(format)?,
+        _ => call.decoded_patch(format)?,
     };
     report_duplicates(cx, &duplicates)?;
     let subresource = if part == Part::Status { "status" } else { "" };
@@ -121,7 +121,9 @@ async fn apply_patch(
             PatchType::Merge => patch::merge_patch(live, &document)?,
             _ => patch::strategic_patch(resource.schema(), live, &document)?,
         };
-        let mut patched = resource.read_body(cx, Decoded::of(patched))?;
+        let mut patched = resource
+            .read_patched(cx, patched)
+            .and_then(|patched| resource.check_name(cx, name, &patched).map(|()| patched))?;
         metadata::drop_live_version(&mut patched, live);
         Ok((patched, Ownership::Update))
     };
@@ -148,6 +150,12 @@ pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
         DeleteOptions::default()
     } else {
         let body = call.decoded(&schema::of_type::<meta::DeleteOptions>())?;
+        let kind = body.value["kind"].as_str().unwrap_or("");
+        if !matches!(kind, "" | "DeleteOptions") {
+            return Err(Status::bad_request(format!(
+                "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
+            )));
+        }
         serde_json::from_value(body.value)
             .map_err(|e| Status::bad_request(format!("DeleteOptions cannot be read: {e}")))?
     };
@@ -187,6 +195,15 @@ fn returns_object(resource: &Resource) -> bool {
     )
 }
 
+/// An item of a list: the list says its type.
+fn without_type(mut item: Value) -> Value {
+    if let Value::Object(map) = &mut item {
+        map.remove("apiVersion");
+        map.remove("kind");
+    }
+    item
+}
+
 /// DELETE of a collection.
 pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut cx = call.write_context()?;
@@ -212,7 +229,7 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
     let list = serde_json::json!({
         "kind": format!("{}List", names.kind), "apiVersion": names.api_version(),
         "metadata": {"resourceVersion": snapshot.revision.to_string()},
-        "items": selected.iter().filter_map(|s| s.value().ok()).collect::<Vec<_>>(),
+        "items": selected.iter().filter_map(|s| s.value().ok()).map(without_type).collect::<Vec<_>>(),
     });
     Ok(crate::response::object(
         200,

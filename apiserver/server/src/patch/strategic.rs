@@ -22,6 +22,27 @@ pub fn strategic_merge(node: &Node, object: &Value, patch: &Value) -> Result<Val
     merge_map(node, current, patch).map(Value::Object)
 }
 
+/// A map as Go prints it: nothing quoted.
+fn go_map(map: &Map<String, Value>) -> String {
+    let entries = map
+        .iter()
+        .map(|(key, value)| format!("{key}:{}", go_value(value)));
+    format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
+}
+
+fn go_value(value: &Value) -> String {
+    match value {
+        Value::Null => "<nil>".to_owned(),
+        Value::String(text) => text.clone(),
+        Value::Array(items) => {
+            let items: Vec<String> = items.iter().map(go_value).collect();
+            format!("[{}]", items.join(" "))
+        }
+        Value::Object(map) => go_map(map),
+        other => other.to_string(),
+    }
+}
+
 fn merge_map(
     node: &Node,
     current: &Map<String, Value>,
@@ -38,8 +59,9 @@ fn merge_map(
         Some(Some("merge")) => current.clone(),
         Some(other) => {
             return Err(format!(
-                "Unknown patch type: {}",
-                other.unwrap_or("not a string")
+                "unknown patch type: {} in map: {}",
+                other.unwrap_or("not a string"),
+                go_map(patch)
             ));
         }
     };
@@ -144,7 +166,8 @@ fn merge_list(
         };
         let Some(id) = map.get(key) else {
             return Err(format!(
-                "map: {item} does not contain declared merge key: {key}"
+                "map: {} does not contain declared merge key: {key}",
+                go_map(map)
             ));
         };
         let at = out

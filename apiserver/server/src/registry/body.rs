@@ -84,11 +84,16 @@ pub(super) fn check_type(kind: &dyn AnyKind, value: &mut Value) -> Result<(), St
         )));
     }
     if !sent_kind.is_empty() && sent_kind != names.kind {
+        let version = meant_version.rsplit('/').next().unwrap_or_default();
+        // Go names the package of the types inside the server.
+        let package = match names.group.split('.').next().unwrap_or_default() {
+            "" | "events" => "core",
+            first => first,
+        };
         return Err(Status::bad_request(format!(
-            "{sent_kind} in version \"{}\" cannot be handled as a {}: converting ({sent_version}, Kind={sent_kind}) to ({api_version}, Kind={}): unknown conversion",
-            sent_version.rsplit('/').next().unwrap_or(""),
+            "{sent_kind} in version {version:?} cannot be handled as a {0}: converting ({version}.{sent_kind}) to \
+             ({package}.{0}): unknown conversion",
             names.kind,
-            names.kind
         )));
     }
     if !sent_version.is_empty() && sent_version != api_version {

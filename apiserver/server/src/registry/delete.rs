@@ -1,5 +1,6 @@
 //! Deletion: preconditions, grace periods, finalizers and propagation.
 
+use bytes::Bytes;
 use corral_api::meta::MetaIndex;
 use corral_api::status::{Status, StatusDetails};
 use corral_storage::{self as storage, Operation};
@@ -16,6 +17,16 @@ pub const FOREGROUND: &str = "foregroundDeletion";
 pub const ORPHAN: &str = "orphan";
 /// How often a deletion is tried again because another writer came first.
 const RETRIES_MAX: usize = 16;
+
+/// The last state of an object that goes at once: it waits no longer, if it did.
+fn at_once(mut old: Value) -> Result<Bytes, Status> {
+    let metadata = old["metadata"].as_object_mut();
+    let metadata = metadata.ok_or_else(|| Status::internal("stored object without metadata"))?;
+    if metadata.contains_key("deletionGracePeriodSeconds") {
+        metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
+    }
+    Ok(canonical(old))
+}
 
 /// Conditions on the object that a deletion means.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -68,7 +79,7 @@ impl DeleteOptions {
             None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
             Some(other) => Err(invalid(
                 "propagationPolicy",
-                corral_api::FieldError::not_supported(
+                corral_api::FieldError::not_supported_of(
                     &path("propagationPolicy"),
                     other,
                     &["Foreground", "Background", "Orphan", "nil"],
@@ -138,9 +149,11 @@ impl Resource {
             }
             match self.storage.commit(transaction).await {
                 Ok(revision) => {
+                    let removed = bytes.is_none();
+                    let last = bytes.map_or_else(|| at_once(old), Ok)?;
                     return Ok(Written {
-                        removed: bytes.is_none(),
-                        json: with_revision(bytes.as_ref().unwrap_or(&live.value), revision),
+                        removed,
+                        json: with_revision(&last, revision),
                         created: false,
                     });
                 }
@@ -167,24 +180,19 @@ impl Resource {
         };
         let names = self.kind.names();
         let metadata = &old["metadata"];
-        for (wanted, key, label) in [
-            (&preconditions.uid, "uid", "UID"),
-            (
-                &preconditions.resource_version,
-                "resourceVersion",
-                "ResourceVersion",
-            ),
+        let (uid, version) = (&preconditions.uid, &preconditions.resource_version);
+        for (wanted, key, label, maybe) in [
+            (uid, "uid", "UID", "deleted and then recreated"),
+            (version, "resourceVersion", "ResourceVersion", "modified"),
         ] {
             let live = metadata[key].as_str().unwrap_or("");
             if let Some(wanted) = wanted.as_deref().filter(|w| *w != live) {
-                return Err(Status::conflict(
-                    names.group,
-                    names.plural,
-                    name,
-                    &format!(
-                        "Precondition failed: {label} in precondition: {wanted}, {label} in object meta: {live}"
-                    ),
-                ));
+                // Kubernetes names the kind here.
+                let why = format!(
+                    "the {label} in the precondition ({wanted}) does not match the {label} in record ({live}). The \
+                     object might have been {maybe}"
+                );
+                return Err(Status::conflict(names.group, names.kind, name, &why));
             }
         }
         Ok(())
@@ -201,15 +209,11 @@ impl Resource {
         let mut marked = old.clone();
         let finalizers = finalizers(old, options);
         let default = self.kind.default_grace_period(&object);
-        // A negative period means the least that there is.
-        let grace = match (default, options.grace_period_seconds) {
-            (None, _) => 0,
-            (Some(0), _) => 0,
-            (Some(default), asked) => {
-                asked
-                    .unwrap_or(default)
-                    .max(if asked == Some(0) { 0 } else { 1 })
-            }
+        let grace = match default.map(|default| options.grace_period_seconds.unwrap_or(default)) {
+            None => 0,
+            // A negative period means the least that there is.
+            Some(seconds) if seconds < 0 => 1,
+            Some(seconds) => seconds,
         };
         let metadata = marked["metadata"]
             .as_object_mut()
@@ -248,7 +252,8 @@ impl Resource {
                 corral_api::time::format_seconds(until).into(),
             );
             metadata.insert("deletionGracePeriodSeconds".into(), grace.into());
-            if let Some(generation) = metadata.get("generation").and_then(Value::as_i64) {
+            let generation = metadata.get("generation").and_then(Value::as_i64);
+            if let Some(generation) = generation.filter(|_| !already) {
                 metadata.insert("generation".into(), (generation + 1).into());
             }
         }

@@ -12,6 +12,13 @@ use super::{Resource, WriteContext, metadata_path};
 /// Bytes of all annotations together, as in Kubernetes.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
 
+/// Finalizers without a domain that there are.
+const STANDARD_FINALIZERS: [&str; 3] = [
+    "kubernetes",
+    super::delete::ORPHAN,
+    super::delete::FOREGROUND,
+];
+
 fn fields(value: &mut Value) -> Result<&mut Map<String, Value>, Status> {
     let Value::Object(map) = value else {
         return Err(Status::bad_request(
@@ -42,10 +49,30 @@ pub fn generates_name(value: &Value) -> bool {
 pub fn check_namespace(cx: &WriteContext, value: &Value) -> Result<(), Status> {
     let sent = text(value, "namespace");
     if !sent.is_empty() && sent != cx.namespace {
-        return Err(Status::bad_request(format!(
-            "the namespace of the provided object does not match the namespace sent on the request ({sent} does not match {})",
-            cx.namespace
-        )));
+        let why =
+            "the namespace of the provided object does not match the namespace sent on the request";
+        return Err(Status::bad_request(why));
+    }
+    Ok(())
+}
+
+/// Takes out what a client may not say of a new object.
+///
+/// # Errors
+/// 400 when the metadata are not an object.
+pub fn drop_system_fields(value: &mut Value) -> Result<(), Status> {
+    if value.get("metadata").is_none() {
+        return Ok(());
+    }
+    let metadata = fields(value)?;
+    for key in [
+        "selfLink",
+        "uid",
+        "creationTimestamp",
+        "deletionTimestamp",
+        "deletionGracePeriodSeconds",
+    ] {
+        metadata.remove(key);
     }
     Ok(())
 }
@@ -64,15 +91,9 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
         ));
     }
     let generate = generates_name(value);
+    drop_system_fields(value)?;
     let metadata = fields(value)?;
-    for key in [
-        "selfLink",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "resourceVersion",
-    ] {
-        metadata.remove(key);
-    }
+    metadata.remove("resourceVersion");
     if kind.names().namespaced {
         metadata.insert("namespace".into(), cx.namespace.clone().into());
     } else {
@@ -122,25 +143,27 @@ pub fn for_update(
     let names = resource.kind.names();
     let (sent, live) = (text(value, "uid").to_owned(), text(old, "uid").to_owned());
     if !sent.is_empty() && sent != live {
+        let key = resource.key(text(old, "namespace"), name);
+        let place = key.as_str().trim_start_matches("/registry");
         return Err(Status::conflict(
             names.group,
             names.plural,
             name,
             &format!(
-                "Precondition failed: UID in precondition: {sent}, UID in object meta: {live}"
+                "StorageError: invalid object, Code: 4, Key: {place}, ResourceVersion: 0, AdditionalErrorMsg: \
+                 Precondition failed: UID in precondition: {sent}, UID in object meta: {live}"
             ),
         ));
     }
     let metadata = fields(value)?;
     metadata.remove("selfLink");
-    for key in [
-        "uid",
-        "creationTimestamp",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-        "resourceVersion",
-    ] {
+    for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
+        // What is not there yet is left for validation to refuse.
+        if let Some(kept) = old["metadata"].get(key) {
+            metadata.insert(key.to_owned(), kept.clone());
+        }
+    }
+    for key in ["uid", "creationTimestamp", "generation", "resourceVersion"] {
         match old["metadata"].get(key) {
             Some(kept) => metadata.insert(key.to_owned(), kept.clone()),
             None => metadata.remove(key),
@@ -243,6 +266,13 @@ fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
             ));
         }
     }
+    for (index, finalizer) in meta.finalizers.iter().flatten().enumerate() {
+        if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
+            let path = metadata_path("finalizers").index(index);
+            let why = "name is neither a standard finalizer name nor is it fully qualified";
+            errors.push(FieldError::invalid(&path, finalizer, why));
+        }
+    }
     errors
 }
 
@@ -278,6 +308,18 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
             ));
         }
     }
+    if let (Some(given), None) = (&new.deletion_timestamp, &old.deletion_timestamp) {
+        let path = metadata_path("deletionTimestamp");
+        let given = corral_api::time::format_seconds(given.0);
+        errors.push(FieldError::invalid(&path, given, "field is immutable"));
+    }
+    if let (Some(given), None) = (
+        new.deletion_grace_period_seconds,
+        old.deletion_grace_period_seconds,
+    ) {
+        let path = metadata_path("deletionGracePeriodSeconds");
+        errors.push(FieldError::invalid(&path, given, "field is immutable"));
+    }
     if old.deletion_timestamp.is_some() {
         let before = old.finalizers.as_deref().unwrap_or_default();
         let added: Vec<&String> = new
@@ -287,10 +329,11 @@ pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
             .filter(|f| !before.contains(f))
             .collect();
         if !added.is_empty() {
-            let list: Vec<&str> = added.iter().map(|f| f.as_str()).collect();
+            let list: Vec<String> = added.iter().map(|f| format!("{f:?}")).collect();
+            let list = list.join(", ");
             errors.push(FieldError::forbidden(
                 &metadata_path("finalizers"),
-                format!("no new finalizers can be added if the object is being deleted, found new finalizers {list:?}"),
+                format!("no new finalizers can be added if the object is being deleted, found new finalizers []string{{{list}}}"),
             ));
         }
     }

@@ -115,6 +115,11 @@ async fn selectors_select() {
         .await;
     assert_eq!(
         (unknown.code, unknown.body["message"].as_str()),
-        (400, Some("field label not supported: spec.x"))
+        (
+            400,
+            Some(
+                "\"spec.x\" is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
+            )
+        )
     );
 }

@@ -118,3 +118,38 @@ async fn a_token_names_its_account_and_dies_with_it() {
     let dead = fixture.create(reviews, review(&token)).await.body;
     assert_eq!(dead["status"].get("authenticated"), None);
 }
+
+#[tokio::test]
+async fn others_check_tokens_by_the_keys_that_the_issuer_publishes() {
+    let fixture = Fixture::start().await;
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    fixture
+        .create(accounts, json!({"metadata": {"name": "robot"}}))
+        .await;
+    let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": ["vault"]}});
+    let answer = fixture
+        .create(&format!("{accounts}/robot/token"), request)
+        .await;
+    let token = answer.body["status"]["token"].as_str().expect("a token");
+
+    let about = fixture.get("/.well-known/openid-configuration").await.body;
+    let issuer = about["issuer"].as_str().expect("an issuer");
+    let keys = about["jwks_uri"].as_str().expect("a place");
+    let place = keys.strip_prefix(issuer).expect("at the issuer");
+    let keys: jsonwebtoken::jwk::JwkSet =
+        serde_json::from_value(fixture.get(place).await.body).expect("a set of keys");
+
+    let header = jsonwebtoken::decode_header(token).expect("a token");
+    let key = keys
+        .find(&header.kid.expect("a named key"))
+        .expect("published");
+    let key = jsonwebtoken::DecodingKey::from_jwk(key).expect("a key");
+    let mut validation = jsonwebtoken::Validation::new(header.alg);
+    validation.set_issuer(&[issuer]);
+    validation.set_audience(&["vault"]);
+    let claims = jsonwebtoken::decode::<serde_json::Value>(token, &key, &validation);
+    assert_eq!(
+        claims.expect("signed by that key").claims["sub"],
+        "system:serviceaccount:default:robot"
+    );
+}

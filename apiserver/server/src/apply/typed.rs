@@ -1,0 +1,117 @@
+//! What an applied configuration must be before anybody can own its fields: of fields that the kind has, without the same
+//! item twice.
+
+use corral_api::status::Status;
+use corral_kinds::schema::Node;
+use serde_json::Value;
+
+use super::set::Step;
+
+/// Most faults that one answer lists; a hostile body cannot make a huge one.
+const FAULTS_MAX: usize = 100;
+
+/// Checks a configuration as the client sent it.
+///
+/// # Errors
+/// 400 without a type, 500 (as kube-apiserver) with every field that the kind does not have and every item given twice.
+pub fn check(node: &Node, config: &Value) -> Result<(), Status> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (version, kind) = (text(&config["apiVersion"]), text(&config["kind"]));
+    // A group of no name is told, too.
+    let of_type = match version.contains('/') {
+        true => version.clone(),
+        false => format!("/{version}"),
+    };
+    if version.is_empty() || kind.is_empty() {
+        let message = format!("invalid object type: {of_type}, Kind={kind}");
+        return Err(Status::bad_request(message));
+    }
+    let mut faults = Vec::new();
+    walk(node, config, &mut Vec::new(), &mut faults);
+    let all = match faults.as_slice() {
+        [] => return Ok(()),
+        [one] => one.clone(),
+        several => format!("errors:\n  {}", several.join("\n  ")),
+    };
+    let metadata = &config["metadata"];
+    Err(Status::unexpected(format!(
+        "failed to create typed patch object ({}/{}; {of_type}, Kind={kind}): {all}",
+        text(&metadata["namespace"]),
+        text(&metadata["name"]),
+    )))
+}
+
+fn walk(node: &Node, value: &Value, path: &mut Vec<Step>, faults: &mut Vec<String>) {
+    if faults.len() >= FAULTS_MAX {
+        return;
+    }
+    let place = |path: &[Step]| path.iter().map(Step::to_string).collect::<String>();
+    match (node, value) {
+        (Node::Struct { .. } | Node::Map { .. }, Value::Object(map)) => {
+            for (name, item) in map {
+                path.push(Step::Field(name.clone()));
+                match node.child(name) {
+                    Some(child) => walk(child, item, path, faults),
+                    None => faults.push(format!("{}: field not declared in schema", place(path))),
+                }
+                path.pop();
+            }
+        }
+        (Node::List { item, kind }, Value::Array(items)) => {
+            let mut seen = Vec::new();
+            for (index, inner) in items.iter().enumerate() {
+                let step = Step::of_item(item, kind, inner);
+                if let Some(step) = &step {
+                    if seen.contains(step) {
+                        let key = step.to_string();
+                        let place = place(path);
+                        faults.push(format!("{place}: duplicate entries for key {key}"));
+                        continue;
+                    }
+                    seen.push(step.clone());
+                }
+                path.push(step.unwrap_or(Step::Field(format!("[{index}]"))));
+                walk(item, inner, path, faults);
+                path.pop();
+            }
+        }
+        _ => {}
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use corral_kinds::{all, schema};
+    use serde_json::json;
+
+    use super::*;
+
+    fn told(spec: Value) -> Result<(), String> {
+        let node = schema::of(all::resource("apps", "v1", "deployments").expect("served"));
+        let pods = json!({"template": {"spec": spec}});
+        let config = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "d"}, "spec": pods});
+        check(&node, &config).map_err(|status| status.message)
+    }
+
+    #[test]
+    fn fields_that_there_are_not_and_items_given_twice_are_told_with_their_place() {
+        let port = json!({"containerPort": 80, "protocol": "UDP"});
+        assert_eq!(
+            told(json!({"containers": [{"name": "c", "ports": [port]}]})),
+            Ok(())
+        );
+        let twice =
+            told(json!({"containers": [{"name": "c", "ports": [port, port]}]})).expect_err("twice");
+        assert_eq!(
+            twice,
+            "failed to create typed patch object (/d; apps/v1, Kind=Deployment): .spec.template.spec.containers[name=\"c\"].ports: \
+             duplicate entries for key [containerPort=80,protocol=\"UDP\"]"
+        );
+        let unknown =
+            told(json!({"containers": [{"name": "c", "imag": "x"}], "x": 1})).expect_err("two");
+        assert!(unknown.contains(
+            "errors:\n  .spec.template.spec.containers[name=\"c\"].imag: field not declared"
+        ));
+        assert!(unknown.ends_with(".spec.template.spec.x: field not declared in schema"));
+    }
+}
