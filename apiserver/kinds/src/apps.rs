@@ -1,5 +1,6 @@
 //! Kinds of the group `apps`.
 
+pub mod controller_revision;
 pub mod daemon_set;
 pub mod deployment;
 pub mod replica_set;

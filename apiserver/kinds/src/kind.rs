@@ -52,6 +52,7 @@ impl Names {
             ("", "services") => "services/specs",
             ("", "endpoints") => "services/endpoints",
             ("", "nodes") => "minions",
+            ("", "replicationcontrollers") => "controllers",
             (_, plural) => plural,
         };
         format!("/registry/{resource}/")
@@ -163,6 +164,10 @@ pub trait Kind: Send + Sync + 'static {
     const DEPRECATION: Option<&'static str> = None;
     /// Whether `metadata.generation` counts changes of `spec`.
     const GENERATION: bool = false;
+    /// Whether an update may leave out which version it changes.
+    const UNCONDITIONAL_UPDATE: bool = true;
+    /// Whether what an object owns outlives it unless the client says otherwise.
+    const ORPHANS_BY_DEFAULT: bool = false;
     /// The `scale` subresource, if the kind has one.
     const SCALE: Option<ScalePaths> = None;
     /// What is wrong with a name.
@@ -313,6 +318,10 @@ pub trait AnyKind: Send + Sync {
     fn keeps_status_at_creation(&self) -> bool;
     /// See [`Kind::DEPRECATION`].
     fn deprecation(&self) -> Option<&'static str>;
+    /// See [`Kind::UNCONDITIONAL_UPDATE`].
+    fn updates_unconditionally(&self) -> bool;
+    /// See [`Kind::ORPHANS_BY_DEFAULT`].
+    fn orphans_by_default(&self) -> bool;
     /// See [`Kind::validate`].
     fn validate(&self, object: &Object) -> Vec<FieldError>;
     /// See [`Kind::validate_update`].
@@ -420,6 +429,12 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn deprecation(&self) -> Option<&'static str> {
         K::DEPRECATION
+    }
+    fn updates_unconditionally(&self) -> bool {
+        K::UNCONDITIONAL_UPDATE
+    }
+    fn orphans_by_default(&self) -> bool {
+        K::ORPHANS_BY_DEFAULT
     }
     fn validate(&self, object: &Object) -> Vec<FieldError> {
         K::validate(typed::<K>(object))

@@ -14,6 +14,7 @@ pub mod authentication;
 pub mod authorization;
 pub mod autoscaling;
 pub mod batch;
+mod conditions;
 pub mod coordination;
 pub mod core;
 pub mod discovery;

@@ -31,7 +31,7 @@ pub mod body;
 pub mod delete;
 pub mod metadata;
 
-pub use delete::DeleteOptions;
+pub use delete::{DeleteOptions, Preconditions};
 
 /// How often an update without a wanted version is computed again because another writer came first.
 const CONFLICT_RETRIES_MAX: usize = 16;
@@ -550,7 +550,15 @@ impl Resource {
         let value = self.read_body(cx, body)?;
         self.check_name(cx, name, &value)?;
         let subresource = if part == Part::Status { "status" } else { "" };
-        let change = |_: &Value| Ok((value.clone(), Ownership::Update));
+        let change = |_: &Value| {
+            if !self.kind.updates_unconditionally() && metadata::wanted_version(&value).is_none() {
+                let path = metadata_path("resourceVersion");
+                let error = FieldError::invalid(&path, 0, "must be specified for an update");
+                let names = self.kind.names();
+                return Err(Status::invalid(names.group, names.plural, name, &[error]));
+            }
+            Ok((value.clone(), Ownership::Update))
+        };
         match self.update(cx, name, part, subresource, &change).await {
             Err(status)
                 if status.is(StatusReason::NotFound)

@@ -32,6 +32,7 @@ impl Kind for JobKind {
     };
     const STATUS: bool = true;
     const GENERATION: bool = true;
+    const ORPHANS_BY_DEFAULT: bool = true;
 
     fn default(job: &mut Job) {
         labels_of_pods(job);

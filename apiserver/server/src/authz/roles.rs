@@ -3,6 +3,8 @@
 //! They are made when they are missing; rules that are missing from one are added, so that an upgrade can give new
 //! rights, while what an administrator added stays.
 
+mod workloads;
+
 use corral_api::k8s::api::rbac::v1::{
     AggregationRule, ClusterRole, ClusterRoleBinding, PolicyRule, RoleRef, Subject,
 };
@@ -37,6 +39,9 @@ const VIEW: &[Rule] = &[
             "pods",
             "pods/log",
             "pods/status",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
+            "replicationcontrollers/status",
             "serviceaccounts",
             "services",
             "services/status",
@@ -50,6 +55,7 @@ const VIEW: &[Rule] = &[
     (
         &["apps"],
         &[
+            "controllerrevisions",
             "daemonsets",
             "daemonsets/status",
             "deployments",
@@ -58,7 +64,15 @@ const VIEW: &[Rule] = &[
             "replicasets",
             "replicasets/scale",
             "replicasets/status",
+            "statefulsets",
+            "statefulsets/scale",
+            "statefulsets/status",
         ],
+        READ,
+    ),
+    (
+        &["policy"],
+        &["poddisruptionbudgets", "poddisruptionbudgets/status"],
         READ,
     ),
     (
@@ -88,6 +102,8 @@ const EDIT: &[Rule] = &[
             "configmaps",
             "endpoints",
             "events",
+            "replicationcontrollers",
+            "replicationcontrollers/scale",
             "secrets",
             "serviceaccounts",
             "services",
@@ -104,9 +120,12 @@ const EDIT: &[Rule] = &[
             "deployments/scale",
             "replicasets",
             "replicasets/scale",
+            "statefulsets",
+            "statefulsets/scale",
         ],
         WRITE,
     ),
+    (&["policy"], &["poddisruptionbudgets"], WRITE),
     (&["batch"], &["cronjobs", "jobs"], WRITE),
     (
         &["coordination.k8s.io"],
@@ -205,7 +224,8 @@ const SCHEDULER: &[Rule] = &[
     (CORE, &["pods"], &["delete"]),
     (CORE, &["bindings", "pods/binding"], CREATE),
     (CORE, &["pods/status"], &["patch", "update"]),
-    (&["apps"], &["replicasets"], READ),
+    (&["apps"], &["replicasets", "statefulsets"], READ),
+    (&["policy"], &["poddisruptionbudgets"], READ),
     (&["scheduling.k8s.io"], &["priorityclasses"], READ),
 ];
 
@@ -272,6 +292,7 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
                 &["create", "delete", "get", "list", "patch", "watch"],
             ),
             (CORE, &["pods/binding"], CREATE),
+            workloads::REVISIONS,
             EVENTS,
         ],
     ),
@@ -571,6 +592,11 @@ fn join(lists: &[&[Rule]]) -> Vec<PolicyRule> {
         .collect()
 }
 
+/// All controllers with what they do.
+fn controllers() -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
+    CONTROLLERS.iter().chain(workloads::CONTROLLERS)
+}
+
 /// The name of a controller's role and binding.
 pub fn controller_role(controller: &str) -> String {
     format!("system:controller:{controller}")
@@ -661,7 +687,7 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             ]]),
         ),
     ];
-    roles.extend(CONTROLLERS.iter().map(|(name, rules)| {
+    roles.extend(controllers().map(|(name, rules)| {
         let mut role = role(&controller_role(name), join(&[rules]));
         // Finding out which kinds there are is part of collecting and finalizing any kind.
         role.rules
@@ -753,7 +779,7 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
             vec![group(bootstrap::GROUP)],
         ),
     ];
-    bindings.extend(CONTROLLERS.iter().map(|(name, _)| {
+    bindings.extend(controllers().map(|(name, _)| {
         let account = Subject {
             api_group: None,
             kind: "ServiceAccount".to_owned(),

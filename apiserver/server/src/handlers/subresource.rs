@@ -1,5 +1,7 @@
 //! Subresources: status, scale, binding, eviction, finalize, token, and the streams of a pod.
 
+use std::collections::BTreeMap;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::authentication::v1::{
     TokenRequest, TokenRequestSpec, TokenRequestStatus,
@@ -62,8 +64,7 @@ fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
         .pointer(paths.selector)
         .cloned()
         .unwrap_or(Value::Null);
-    let selector = serde_json::from_value(selector).ok();
-    let selector = corral_api::LabelSelector::from_object(selector.as_ref()).unwrap_or_default();
+    let selector = scale_selector(selector);
     Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
@@ -73,6 +74,15 @@ fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
         "spec": {"replicas": number(paths.spec_replicas)},
         "status": {"replicas": number(paths.status_replicas), "selector": selector.to_string()},
     }))
+}
+
+/// The selector of a kind that scales: a `LabelSelector`, or a plain map of labels.
+fn scale_selector(selector: Value) -> corral_api::LabelSelector {
+    if let Ok(labels) = serde_json::from_value::<BTreeMap<String, String>>(selector.clone()) {
+        return corral_api::LabelSelector::from_set(&labels);
+    }
+    let selector = serde_json::from_value(selector).ok();
+    corral_api::LabelSelector::from_object(selector.as_ref()).unwrap_or_default()
 }
 
 async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, Status> {

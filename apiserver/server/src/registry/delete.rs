@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use corral_api::meta::MetaIndex;
 use corral_api::status::{Status, StatusDetails};
+use corral_kinds::AnyKind;
 use corral_storage::{self as storage, Operation};
 use serde::Deserialize;
 use serde_json::Value;
@@ -207,7 +208,7 @@ impl Resource {
     ) -> Result<Option<Value>, Status> {
         let object = self.decode(old.clone())?;
         let mut marked = old.clone();
-        let finalizers = finalizers(old, options);
+        let finalizers = finalizers(self.kind, old, options);
         let default = self.kind.default_grace_period(&object);
         let grace = match default.map(|default| options.grace_period_seconds.unwrap_or(default)) {
             None => 0,
@@ -281,7 +282,7 @@ impl Resource {
 }
 
 /// Finalizers after the propagation policy has been taken into account.
-fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
+fn finalizers(kind: &dyn AnyKind, old: &Value, options: &DeleteOptions) -> Vec<String> {
     let list = old["metadata"]["finalizers"].as_array();
     let mut finalizers: Vec<String> = list
         .into_iter()
@@ -295,6 +296,12 @@ fn finalizers(old: &Value, options: &DeleteOptions) -> Vec<String> {
         (Some(policy), _) => policy,
         (None, Some(true)) => "Orphan",
         (None, Some(false)) => "Background",
+        // What was decided before holds; otherwise the kind decides.
+        (None, None)
+            if kind.orphans_by_default() && !finalizers.iter().any(|f| f == FOREGROUND) =>
+        {
+            "Orphan"
+        }
         (None, None) => return finalizers,
     };
     finalizers.retain(|f| f != FOREGROUND && f != ORPHAN);
