@@ -10,6 +10,7 @@
 #![warn(missing_docs)]
 
 pub mod base64;
+pub mod disruption;
 pub mod field;
 pub mod gvk;
 pub mod int_or_string;

@@ -1,17 +1,20 @@
 //! DaemonSet: one pod on every node that it fits on.
 //!
-//! The scheduler places the pods: each names its node in a required node affinity. Revisions are told apart by the
-//! label `controller-revision-hash`.
+//! The scheduler places the pods: each names its node in a required node affinity. Each state of the template is kept
+//! as a ControllerRevision; its pods have the hash of it in the label `controller-revision-hash`.
 
 mod failures;
 mod placement;
+mod revisions;
 mod update;
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use async_trait::async_trait;
-use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
+use corral_api::k8s::api::apps::v1::{
+    ControllerRevision, DaemonSet, DaemonSetSpec, DaemonSetStatus,
+};
 use corral_api::k8s::api::core::v1::{Node, Pod};
 use corral_api::selector::LabelSelector;
 use corral_runtime::key::uid_of;
@@ -24,7 +27,7 @@ use jiff::Timestamp;
 
 use self::failures::{Failures, Waits};
 use crate::context::Context;
-use crate::deployment::template_hash;
+use crate::history::{self, Recorded};
 use crate::ownership::{self, Claims};
 use crate::pods;
 use crate::replicaset::{nonzero, number};
@@ -38,6 +41,7 @@ pub struct World {
     pub set: Arc<DaemonSet>,
     pub nodes: Vec<Arc<Node>>,
     pub candidates: Vec<Arc<Pod>>,
+    pub revisions: Vec<Arc<ControllerRevision>>,
     /// Until when failed pods stay.
     pub waits: Waits,
 }
@@ -46,6 +50,7 @@ pub struct World {
 #[derive(Debug)]
 pub struct Plan {
     pub claims: Claims<Pod>,
+    pub revisions: revisions::Steps,
     /// The nodes that get a pod.
     pub create: Vec<String>,
     pub delete: Vec<Arc<Pod>>,
@@ -74,15 +79,13 @@ pub fn plan(world: &World, now: Timestamp) -> Plan {
     let selector = LabelSelector::from_object(Some(&spec.selector))
         .unwrap_or_else(|_| LabelSelector::nothing());
     let claims = ownership::claim(&set.metadata, &selector, world.candidates.iter().cloned());
-    let collisions = set
-        .status
-        .as_ref()
-        .and_then(|status| status.collision_count);
-    let hash = template_hash(&spec.template, collisions);
+    let revisions = revisions::plan(set, &selector, &world.revisions, &claims);
+    let hash = revisions.hash.clone();
     let places = places(world, &spec, &claims);
     let mut plan = Plan {
         status: status(world, &spec, &places, &hash, now),
         claims,
+        revisions,
         create: Vec::new(),
         delete: Vec::new(),
         failed: Vec::new(),
@@ -215,6 +218,7 @@ fn status(
 
 struct DaemonSets {
     sets: Objects<DaemonSet>,
+    revisions: Objects<ControllerRevision>,
     nodes: Objects<Node>,
     pods: Objects<Pod>,
     events: Recorder,
@@ -231,14 +235,18 @@ pub fn start(context: &Context) {
         context.objects::<Node>(name),
     );
     let pods = context.objects::<Pod>(name);
+    let revisions = context.objects::<ControllerRevision>(name);
     ownership::index_orphans(pods.cache());
+    ownership::index_orphans(revisions.cache());
     let known = sets.cache().clone();
     let controller = Controller::new("daemonset")
         .watch(sets.cache())
         .owned(pods.cache(), "DaemonSet")
+        .owned(revisions.cache(), "DaemonSet")
         .map(nodes.cache(), move |change| of_node(&known, change));
     let reconciler = DaemonSets {
         sets,
+        revisions,
         nodes,
         pods,
         events: context.recorder(name),
@@ -282,6 +290,7 @@ impl Reconciler for DaemonSets {
         drop(failures);
         Some(World {
             waits,
+            revisions: ownership::candidates(self.revisions.cache(), &set.metadata),
             set,
             nodes: self.nodes.cache().list(),
             candidates,
@@ -292,19 +301,19 @@ impl Reconciler for DaemonSets {
         plan(world, now)
     }
 
-    async fn apply(&self, world: &World, plan: Plan, now: Timestamp) -> Result<Action, Error> {
+    async fn apply(&self, world: &World, mut plan: Plan, now: Timestamp) -> Result<Action, Error> {
         let set = &*world.set;
         ownership::apply_claims(&self.sets, set, &self.pods, &plan.claims).await?;
+        if self.record(set, &plan.revisions).await? == Recorded::Collision {
+            // The next plan is made with another hash.
+            plan.status.collision_count = Some(plan.status.collision_count.unwrap_or(0) + 1);
+            self.write_status(set, plan.status).await?;
+            return Ok(Action::Done);
+        }
         self.tell_of_ended(set, &plan);
         let deleted = burst::each(&plan.delete, |pod| self.delete(set, pod)).await;
         let created = self.create(set, &plan.create, &plan.hash).await;
-        if set.status.as_ref() != Some(&plan.status) {
-            let written = DaemonSet {
-                status: Some(plan.status),
-                ..set.clone()
-            };
-            ownership::gone_is_fine(self.sets.replace_status(&written).await.map(drop))?;
-        }
+        self.write_status(set, plan.status).await?;
         match Error::collect(created.into_iter().chain(deleted).collect()) {
             Err(error) if error.is_namespace_terminating() => Ok(Action::Done),
             Err(error) => Err(error),
@@ -323,6 +332,27 @@ fn failure_key(set: &DaemonSet) -> failures::Key {
 }
 
 impl DaemonSets {
+    async fn write_status(&self, set: &DaemonSet, status: DaemonSetStatus) -> Result<(), Error> {
+        if set.status.as_ref() == Some(&status) {
+            return Ok(());
+        }
+        let written = DaemonSet {
+            status: Some(status),
+            ..set.clone()
+        };
+        ownership::gone_is_fine(self.sets.replace_status(&written).await.map(drop))
+    }
+
+    async fn record(&self, set: &DaemonSet, steps: &revisions::Steps) -> Result<Recorded, Error> {
+        ownership::apply_claims(&self.sets, set, &self.revisions, &steps.claims).await?;
+        let recorded = history::record(&self.revisions, &steps.change).await?;
+        let gone = burst::each(&steps.delete, |revision| async move {
+            self.revisions.delete(revision, Deletion::default()).await
+        });
+        Error::collect(gone.await)?;
+        Ok(recorded)
+    }
+
     fn tell_of_ended(&self, set: &DaemonSet, plan: &Plan) {
         let text = |pod: &Pod, how: &str, what: &str| {
             let (key, node) = (

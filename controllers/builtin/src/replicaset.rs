@@ -1,7 +1,9 @@
-//! ReplicaSet: keeps a number of pods of one template running.
+//! ReplicaSet, and ReplicationController, which is one by another name: keeps a number of pods of one template running.
 //!
 //! Promises never to delete or count a pod that it does not control, to start slowly when creation fails, and to pick
 //! the pods that are missed least when there are too many.
+
+mod owner;
 
 use std::cmp::Reverse;
 use std::collections::HashMap;
@@ -11,7 +13,7 @@ use async_trait::async_trait;
 use corral_api::k8s::api::apps::v1::{
     ReplicaSet, ReplicaSetCondition, ReplicaSetSpec, ReplicaSetStatus,
 };
-use corral_api::k8s::api::core::v1::Pod;
+use corral_api::k8s::api::core::v1::{Pod, ReplicationController};
 use corral_api::meta::controller_of;
 use corral_api::selector::LabelSelector;
 use corral_api::time::{Time, truncate_to_seconds};
@@ -22,6 +24,7 @@ use corral_runtime::{
 };
 use jiff::Timestamp;
 
+use self::owner::Owner;
 use crate::context::Context;
 use crate::ownership::{self, Claims};
 use crate::pods;
@@ -205,27 +208,32 @@ fn with_failure(
     status
 }
 
-/// The controller.
-struct ReplicaSets {
-    sets: Objects<ReplicaSet>,
+/// The controller of a kind.
+struct Sets<K> {
+    sets: Objects<K>,
     pods: Objects<Pod>,
     events: Recorder,
 }
 
-/// Starts the controller.
+/// Starts the controller of ReplicaSets.
 pub fn start(context: &Context) {
-    let name = "replicaset-controller";
-    let (sets, pods) = (
-        context.objects::<ReplicaSet>(name),
-        context.objects::<Pod>(name),
-    );
+    start_for::<ReplicaSet>(context, "replicaset", "replicaset-controller");
+}
+
+/// Starts the controller of ReplicationControllers.
+pub fn start_replication(context: &Context) {
+    start_for::<ReplicationController>(context, "replicationcontroller", "replication-controller");
+}
+
+fn start_for<K: Owner>(context: &Context, queue: &'static str, name: &str) {
+    let (sets, pods) = (context.objects::<K>(name), context.objects::<Pod>(name));
     ownership::index_orphans(pods.cache());
     let owners = sets.cache().clone();
-    let controller = Controller::new("replicaset")
+    let controller = Controller::new(queue)
         .watch(sets.cache())
-        .owned(pods.cache(), "ReplicaSet")
+        .owned(pods.cache(), K::KIND)
         .map(pods.cache(), move |change| adopters(&owners, change));
-    let reconciler = ReplicaSets {
+    let reconciler = Sets {
         sets,
         pods,
         events: context.recorder(name),
@@ -240,7 +248,7 @@ pub fn start(context: &Context) {
 }
 
 /// The sets whose selector matches a pod that nobody controls.
-fn adopters(sets: &corral_runtime::Cache<ReplicaSet>, change: &Change<Pod>) -> Vec<ObjectKey> {
+fn adopters<K: Owner>(sets: &corral_runtime::Cache<K>, change: &Change<Pod>) -> Vec<ObjectKey> {
     let meta = &change.latest().metadata;
     if controller_of(meta).is_some()
         || meta.labels.is_none()
@@ -249,20 +257,26 @@ fn adopters(sets: &corral_runtime::Cache<ReplicaSet>, change: &Change<Pod>) -> V
         return Vec::new();
     }
     let in_namespace = sets.in_namespace(meta.namespace.as_deref().unwrap_or_default());
-    let matching = in_namespace.iter().filter(|set| {
-        let selector = LabelSelector::from_object(set.spec.as_ref().map(|spec| &spec.selector));
-        selector.is_ok_and(|selector| selector.matches_opt(meta.labels.as_ref()))
-    });
-    matching.map(|set| ObjectKey::of(&set.metadata)).collect()
+    let matching = in_namespace
+        .iter()
+        .filter(|set| set.selector().matches_opt(meta.labels.as_ref()));
+    matching.map(|set| ObjectKey::of(set.meta())).collect()
+}
+
+/// What is reconciled, with what the plan sees of it.
+struct Observed<K> {
+    owner: Arc<K>,
+    world: World,
 }
 
 #[async_trait]
-impl Reconciler for ReplicaSets {
-    type World = World;
+impl<K: Owner> Reconciler for Sets<K> {
+    type World = Observed<K>;
     type Plan = Plan;
 
-    fn observe(&self, key: &ObjectKey) -> Option<World> {
-        let set = self.sets.get(key)?;
+    fn observe(&self, key: &ObjectKey) -> Option<Observed<K>> {
+        let owner = self.sets.get(key)?;
+        let set = K::as_set(&owner);
         let candidates = ownership::candidates(self.pods.cache(), &set.metadata);
         let wanted = set
             .spec
@@ -275,28 +289,35 @@ impl Reconciler for ReplicaSets {
         } else {
             HashMap::new()
         };
-        Some(World {
+        let world = World {
             set,
             candidates,
             related,
-        })
+        };
+        Some(Observed { owner, world })
     }
 
-    fn plan(&self, world: &World, now: Timestamp) -> Plan {
-        plan(world, now)
+    fn plan(&self, observed: &Observed<K>, now: Timestamp) -> Plan {
+        plan(&observed.world, now)
     }
 
-    async fn apply(&self, world: &World, plan: Plan, now: Timestamp) -> Result<Action, Error> {
-        ownership::apply_claims(&self.sets, &world.set, &self.pods, &plan.claims).await?;
-        let created = self.create(&world.set, plan.create).await;
-        let deleted = self.delete(&world.set, &plan.delete).await;
-        let old = world.set.status.as_ref();
+    async fn apply(
+        &self,
+        observed: &Observed<K>,
+        plan: Plan,
+        now: Timestamp,
+    ) -> Result<Action, Error> {
+        let (owner, set) = (&*observed.owner, &*observed.world.set);
+        ownership::apply_claims(&self.sets, owner, &self.pods, &plan.claims).await?;
+        let created = self.create(owner, set, plan.create).await;
+        let deleted = self.delete(owner, &plan.delete).await;
+        let old = set.status.as_ref();
         let status = match (&created, &deleted) {
             (Err(error), _) => with_failure(plan.status, old, "FailedCreate", error, now),
             (_, Err(error)) => with_failure(plan.status, old, "FailedDelete", error, now),
             _ => plan.status,
         };
-        self.write_status(&world.set, status).await?;
+        self.write_status(owner, set, status).await?;
         match created.and(deleted) {
             Err(error) if error.is_namespace_terminating() => Ok(Action::Done),
             Err(error) => Err(error),
@@ -305,7 +326,7 @@ impl Reconciler for ReplicaSets {
     }
 }
 
-impl ReplicaSets {
+impl<K: Owner> Sets<K> {
     /// Counts, per node, the active pods of all sets of the same owner.
     fn related(&self, set: &ReplicaSet) -> HashMap<String, usize> {
         let siblings = match controller_of(&set.metadata) {
@@ -314,7 +335,7 @@ impl ReplicaSets {
         };
         let mut related = HashMap::new();
         for sibling in siblings {
-            for pod in self.pods.cache().owned_by(uid_of(&sibling.metadata)) {
+            for pod in self.pods.cache().owned_by(uid_of(sibling.meta())) {
                 if let Some(node) = pods::node_of(&pod).filter(|_| pods::is_active(&pod)) {
                     *related.entry(node.to_owned()).or_insert(0) += 1;
                 }
@@ -323,25 +344,26 @@ impl ReplicaSets {
         related
     }
 
-    async fn create(&self, set: &ReplicaSet, count: usize) -> Result<(), Error> {
+    async fn create(&self, owner: &K, set: &ReplicaSet, count: usize) -> Result<(), Error> {
         let Some(template) = set.spec.as_ref().and_then(|spec| spec.template.as_ref()) else {
             return Ok(());
         };
         let prefix = format!("{}-", set.metadata.name.as_deref().unwrap_or_default());
-        let owner = ownership::controller_reference(set);
-        let pod = pods::from_template(template, set.metadata.namespace.as_ref(), &prefix, owner);
+        let reference = ownership::controller_reference(owner);
+        let namespace = set.metadata.namespace.as_ref();
+        let pod = pods::from_template(template, namespace, &prefix, reference);
         let outcomes = burst::slow_start(count, |_| async {
             let outcome = self.pods.create(&pod).await;
             match &outcome {
                 Ok(pod) => {
                     let name = pod.metadata.name.as_deref().unwrap_or_default();
                     self.events
-                        .normal(set, "SuccessfulCreate", format!("Created pod: {name}"));
+                        .normal(owner, "SuccessfulCreate", format!("Created pod: {name}"));
                 }
                 Err(error) if error.is_namespace_terminating() => {}
                 Err(error) => {
                     self.events.warning(
-                        set,
+                        owner,
                         "FailedCreate",
                         format!("Error creating: {}", error.message()),
                     );
@@ -352,18 +374,18 @@ impl ReplicaSets {
         Error::collect(outcomes.await).map(drop)
     }
 
-    async fn delete(&self, set: &ReplicaSet, surplus: &[Arc<Pod>]) -> Result<(), Error> {
+    async fn delete(&self, owner: &K, surplus: &[Arc<Pod>]) -> Result<(), Error> {
         let outcomes = burst::each(surplus, |pod| async move {
             let outcome = self.pods.delete(pod, Deletion::default()).await;
             let name = pod.metadata.name.as_deref().unwrap_or_default();
             match &outcome {
                 Ok(()) => {
                     self.events
-                        .normal(set, "SuccessfulDelete", format!("Deleted pod: {name}"))
+                        .normal(owner, "SuccessfulDelete", format!("Deleted pod: {name}"))
                 }
                 Err(error) => {
                     let text = format!("Error deleting: {}", error.message());
-                    self.events.warning(set, "FailedDelete", text);
+                    self.events.warning(owner, "FailedDelete", text);
                 }
             }
             outcome
@@ -373,19 +395,18 @@ impl ReplicaSets {
 
     async fn write_status(
         &self,
+        owner: &K,
         set: &ReplicaSet,
         mut status: ReplicaSetStatus,
     ) -> Result<(), Error> {
         if status.conditions.as_ref().is_some_and(Vec::is_empty) {
             status.conditions = None;
         }
-        if set.status.as_ref() == Some(&status) {
+        let written = Arc::new(owner.with_status(status));
+        // Compared in its own form: not every kind has every field.
+        if K::as_set(&written).status == set.status {
             return Ok(());
         }
-        let written = ReplicaSet {
-            status: Some(status),
-            ..set.clone()
-        };
         ownership::gone_is_fine(self.sets.replace_status(&written).await.map(drop))
     }
 }

@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::context::{ClientFactory, Context};
 use crate::{
-    clusterroleaggregation, cronjob, daemonset, deployment, endpoints, endpointslice,
+    clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
     endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
     replicaset, rootca, serviceaccount,
 };
@@ -21,6 +21,7 @@ use crate::{
 pub enum Name {
     Deployment,
     ReplicaSet,
+    ReplicationController,
     DaemonSet,
     Job,
     CronJob,
@@ -34,6 +35,7 @@ pub enum Name {
     NodeLifecycle,
     PodGc,
     ClusterRoleAggregation,
+    Disruption,
     GarbageCollector,
 }
 
@@ -42,6 +44,7 @@ impl Name {
     pub const ALL: &[Self] = &[
         Self::Deployment,
         Self::ReplicaSet,
+        Self::ReplicationController,
         Self::DaemonSet,
         Self::Job,
         Self::CronJob,
@@ -55,6 +58,7 @@ impl Name {
         Self::NodeLifecycle,
         Self::PodGc,
         Self::ClusterRoleAggregation,
+        Self::Disruption,
         Self::GarbageCollector,
     ];
 }
@@ -118,6 +122,7 @@ pub async fn start(config: ControllersConfig) {
         match name {
             Name::Deployment => deployment::start(&context),
             Name::ReplicaSet => replicaset::start(&context),
+            Name::ReplicationController => replicaset::start_replication(&context),
             Name::DaemonSet => daemonset::start(&context),
             Name::Job => job::start(&context),
             Name::CronJob => cronjob::start(&context),
@@ -137,6 +142,7 @@ pub async fn start(config: ControllersConfig) {
             Name::NodeLifecycle => nodelifecycle::start(&context),
             Name::PodGc => podgc::start(&context),
             Name::ClusterRoleAggregation => clusterroleaggregation::start(&context),
+            Name::Disruption => disruption::start(&context),
             // Last in the set: it then finds the typed caches of the others and watches only the remaining kinds.
             Name::GarbageCollector => garbagecollector::start(&context),
         }

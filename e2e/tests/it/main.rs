@@ -10,6 +10,7 @@ mod lifecycle;
 mod links;
 mod python;
 mod services;
+mod sets;
 mod side_by_side;
 mod streams;
 mod two_nodes;

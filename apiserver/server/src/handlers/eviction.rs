@@ -1,19 +1,28 @@
 //! The `eviction` subresource: a pod deleted on behalf of somebody who moves load away, and marked as disrupted first,
-//! so that a Job's failure policy can tell it from a failure of its own.
+//! so that a Job's failure policy can tell it from a failure of its own. PodDisruptionBudgets are asked before.
 
-use corral_api::status::Status;
+mod budget;
+
+use corral_api::k8s::api::core::v1::Pod;
+use corral_api::status::{Status, StatusReason};
 use serde_json::{Value, json};
 
+use self::budget::Verdict;
 use super::Call;
 use super::subresource::set_condition;
-use crate::registry::{DeleteOptions, Ownership, Part, Resource, WriteContext, metadata};
+use crate::registry::{
+    DeleteOptions, Ownership, Part, Preconditions, Resource, WriteContext, metadata,
+};
 use crate::response::Answer;
 
 const CONDITION: &str = "DisruptionTarget";
 const REASON: &str = "EvictionByEvictionAPI";
 const MESSAGE: &str = "Eviction API: evicting";
 
-/// Evicts a pod. Nothing limits disruptions until PodDisruptionBudgets are served.
+/// How often an eviction is decided anew because the pod changed meanwhile, as in Kubernetes.
+const ATTEMPTS_MAX: usize = 20;
+
+/// Evicts a pod, unless a budget says no.
 pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut cx = call.write_context()?;
     let body = call.decoded_kind("policy", "v1", "Eviction")?.value;
@@ -23,7 +32,7 @@ pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, St
             "name in URL does not match name in Eviction object",
         ));
     }
-    let mut options: DeleteOptions = match body.get("deleteOptions") {
+    let options: DeleteOptions = match body.get("deleteOptions") {
         Some(options) if !options.is_null() => serde_json::from_value(options.clone())
             .map_err(|e| Status::bad_request(format!("deleteOptions cannot be read: {e}")))?,
         _ => DeleteOptions::default(),
@@ -32,23 +41,90 @@ pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, St
         .dry_run
         .as_ref()
         .is_some_and(|d| d.iter().any(|v| v == "All"));
-    if !cx.dry_run {
-        let version = mark(resource, &cx, &call.info.name, &options).await?;
-        let wanted = options
-            .preconditions
-            .as_mut()
-            .and_then(|preconditions| preconditions.resource_version.as_mut());
-        if let Some(wanted) = wanted {
-            // The mark itself made a new version; the asked-for one was checked with it.
-            *wanted = version;
+    let mut attempt = 1;
+    while let Err(conflict) = decide(call, resource, &cx, &options).await? {
+        if attempt == ATTEMPTS_MAX {
+            return Err(conflict);
         }
+        attempt += 1;
     }
-    resource.delete(&cx, &call.info.name, &options).await?;
     let status = Status {
         code: 201,
         ..Status::success(None)
     };
     super::status_answer(call, &status)
+}
+
+/// One attempt. The inner error is a conflict after which another attempt may succeed; once a budget has been charged
+/// there is none.
+async fn decide(
+    call: &Call,
+    resource: &Resource,
+    cx: &WriteContext,
+    options: &DeleteOptions,
+) -> Result<Result<(), Status>, Status> {
+    let name = &call.info.name;
+    let key = resource.key(&cx.namespace, name);
+    let entry = resource
+        .fetch(&key)
+        .await?
+        .ok_or_else(|| resource.not_found(name))?;
+    let pod: Pod = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
+    let as_seen = || at_version(options, &entry.revision.to_string());
+    let phase = pod.status.as_ref().and_then(|s| s.phase.as_deref());
+    if matches!(phase, Some("Succeeded" | "Failed")) || pod.metadata.deletion_timestamp.is_some() {
+        return remove(resource, cx, name, options.clone()).await.map(Ok);
+    }
+    let is_late =
+        |status: &Status| status.is(StatusReason::Conflict) && version_of(options).is_none();
+    if phase == Some("Pending") {
+        // It disrupts nothing unless it becomes ready meanwhile.
+        return match remove(resource, cx, name, as_seen()).await {
+            Err(status) if is_late(&status) => Ok(Err(status)),
+            other => other.map(Ok),
+        };
+    }
+    match budget::take(call, cx, &pod).await? {
+        Verdict::Go => remove(resource, cx, name, options.clone()).await.map(Ok),
+        Verdict::GoAsSeen { budget } => match remove(resource, cx, name, as_seen()).await {
+            Err(status) if is_late(&status) => Err(budget::still_processing(&budget)),
+            other => other.map(Ok),
+        },
+    }
+}
+
+fn version_of(options: &DeleteOptions) -> Option<&String> {
+    let preconditions = options.preconditions.as_ref()?;
+    preconditions.resource_version.as_ref()
+}
+
+/// The options, for this version of the pod unless they name one themselves.
+fn at_version(options: &DeleteOptions, version: &str) -> DeleteOptions {
+    let mut options = options.clone();
+    let preconditions = options
+        .preconditions
+        .get_or_insert_with(Preconditions::default);
+    let wanted = &mut preconditions.resource_version;
+    wanted.get_or_insert_with(|| version.to_owned());
+    options
+}
+
+/// Marks the pod and deletes it.
+async fn remove(
+    resource: &Resource,
+    cx: &WriteContext,
+    name: &str,
+    mut options: DeleteOptions,
+) -> Result<(), Status> {
+    if !cx.dry_run {
+        let version = mark(resource, cx, name, &options).await?;
+        let preconditions = options.preconditions.as_mut();
+        if let Some(wanted) = preconditions.and_then(|p| p.resource_version.as_mut()) {
+            // The mark itself made a new version; the asked-for one was checked with it.
+            *wanted = version;
+        }
+    }
+    resource.delete(cx, name, &options).await.map(drop)
 }
 
 /// Adds the condition, and answers the version that the pod has then.

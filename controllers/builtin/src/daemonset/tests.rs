@@ -63,6 +63,7 @@ impl Simulation {
             set: Arc::new(self.set.clone()),
             nodes: self.nodes.clone(),
             candidates,
+            revisions: Vec::new(),
             waits: self.failures.of(&failure_key(&self.set)),
         };
         let plan = plan(&world, at(self.clock));
