@@ -4,6 +4,7 @@
 const DNS1123_LABEL: &str = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character";
 const DNS1123_SUBDOMAIN: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start and end with an alphanumeric character";
 const DNS1123_SUBDOMAIN_UNDERSCORE: &str = "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must start and end with an alphanumeric character";
+const WILDCARD_DNS1123_SUBDOMAIN: &str = "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character";
 const DNS1035_LABEL: &str = "a DNS-1035 label must consist of lower case alphanumeric characters or '-', start with an alphabetic character, and end with an alphanumeric character";
 const QUALIFIED_NAME: &str = "must consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
 const LABEL_VALUE: &str = "a valid label must be an empty string or consist of alphanumeric characters, '-', '_' or '.', and must start and end with an alphanumeric character";
@@ -82,6 +83,36 @@ pub fn dns1123_subdomain(text: &str) -> Vec<String> {
         ));
     }
     errors
+}
+
+/// What is wrong with a subdomain whose first label is `*`.
+pub fn wildcard_dns1123_subdomain(text: &str) -> Vec<String> {
+    let mut errors = Vec::new();
+    if text.len() > DNS_SUBDOMAIN_LENGTH_MAX {
+        errors.push(too_long(DNS_SUBDOMAIN_LENGTH_MAX));
+    }
+    let rest = text.strip_prefix("*.");
+    if !rest.is_some_and(|rest| rest.split('.').all(is_dns1123_label_shape)) {
+        errors.push(regex_error(
+            WILDCARD_DNS1123_SUBDOMAIN,
+            r"\*\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*",
+            &["*.example.com"],
+        ));
+    }
+    errors
+}
+
+/// What is wrong with the path in a name such as `example.com/path`.
+pub fn http_path(text: &str) -> Vec<String> {
+    let allowed = |b: u8| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b);
+    if !text.is_empty() && text.bytes().all(allowed) {
+        Vec::new()
+    } else {
+        let pattern = r"[A-Za-z0-9/\-._~%!$&'()*+,;=:]+";
+        vec![format!(
+            "Invalid path (regex used for validation is '{pattern}')"
+        )]
+    }
 }
 
 /// What is wrong with a subdomain that may have underscores, such as search paths have.

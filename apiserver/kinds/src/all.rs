@@ -3,7 +3,7 @@
 use crate::kind::{AnyKind, Erased};
 use crate::{
     apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events,
-    node, policy, rbac, scheduling,
+    networking, node, policy, rbac, scheduling,
 };
 
 /// Kinds with a resource of their own.
@@ -19,6 +19,8 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<core::event::EventKind>::new(),
     &Erased::<core::replication_controller::ReplicationControllerKind>::new(),
     &Erased::<core::pod_template::PodTemplateKind>::new(),
+    &Erased::<core::limit_range::LimitRangeKind>::new(),
+    &Erased::<core::resource_quota::ResourceQuotaKind>::new(),
     &Erased::<apps::deployment::DeploymentKind>::new(),
     &Erased::<apps::replica_set::ReplicaSetKind>::new(),
     &Erased::<apps::daemon_set::DaemonSetKind>::new(),
@@ -27,6 +29,11 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<batch::cron_job::CronJobKind>::new(),
     &Erased::<policy::pod_disruption_budget::PodDisruptionBudgetKind>::new(),
     &Erased::<discovery::endpoint_slice::EndpointSliceKind>::new(),
+    &Erased::<networking::ingress::IngressKind>::new(),
+    &Erased::<networking::ingress_class::IngressClassKind>::new(),
+    &Erased::<networking::network_policy::NetworkPolicyKind>::new(),
+    &Erased::<networking::ip_address::IpAddressKind>::new(),
+    &Erased::<networking::service_cidr::ServiceCidrKind>::new(),
     &Erased::<coordination::lease::LeaseKind>::new(),
     &Erased::<rbac::role::RoleKind>::new(),
     &Erased::<rbac::role_binding::RoleBindingKind>::new(),

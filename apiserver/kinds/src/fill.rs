@@ -1,5 +1,22 @@
 //! Small steps that defaults are made of: fill a field that the client left empty.
 
+use std::collections::BTreeMap;
+
+use corral_api::k8s::apimachinery::pkg::api::resource::Quantity as Wire;
+use corral_api::quantity::Quantity;
+
+/// Amounts finer than a thousandth are rounded up to one.
+pub(crate) fn round_up(amounts: &mut Option<BTreeMap<String, Wire>>) {
+    for wire in amounts.iter_mut().flat_map(BTreeMap::values_mut) {
+        if let Ok(quantity) = Quantity::from_wire(wire) {
+            let milli = Quantity::millis(quantity.milli_value());
+            if milli != quantity && quantity < Quantity::units(i64::MAX / 1000) {
+                *wire = milli.to_wire();
+            }
+        }
+    }
+}
+
 /// Sets a text that is absent or empty.
 pub(crate) fn text(slot: &mut Option<String>, value: &str) {
     if slot.as_ref().is_none_or(String::is_empty) {

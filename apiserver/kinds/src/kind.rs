@@ -53,6 +53,7 @@ impl Names {
             ("", "endpoints") => "services/endpoints",
             ("", "nodes") => "minions",
             ("", "replicationcontrollers") => "controllers",
+            ("networking.k8s.io", "ingresses") => "ingress",
             (_, plural) => plural,
         };
         format!("/registry/{resource}/")

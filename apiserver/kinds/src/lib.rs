@@ -21,6 +21,7 @@ pub mod discovery;
 pub mod events;
 mod fill;
 pub mod kind;
+pub mod networking;
 pub mod node;
 pub mod policy;
 pub mod protobuf;

@@ -576,6 +576,7 @@ impl Resource {
         matches!(
             self.kind.names().kind,
             "Lease"
+                | "LimitRange"
                 | "Event"
                 | "Endpoints"
                 | "Role"

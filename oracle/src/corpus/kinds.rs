@@ -8,11 +8,13 @@ use super::fields::Path;
 use super::{hash, is_common};
 
 /// The kinds, as files.
-const FILES: [&str; 6] = [
+const FILES: [&str; 8] = [
     include_str!("../../objects/apps.yaml"),
     include_str!("../../objects/batch.yaml"),
     include_str!("../../objects/core.yaml"),
+    include_str!("../../objects/limits.yaml"),
     include_str!("../../objects/network.yaml"),
+    include_str!("../../objects/networking.yaml"),
     include_str!("../../objects/rbac.yaml"),
     include_str!("../../objects/reviews.yaml"),
 ];

@@ -36,12 +36,15 @@ const VIEW: &[Rule] = &[
         &[
             "configmaps",
             "endpoints",
+            "limitranges",
             "pods",
             "pods/log",
             "pods/status",
             "replicationcontrollers",
             "replicationcontrollers/scale",
             "replicationcontrollers/status",
+            "resourcequotas",
+            "resourcequotas/status",
             "serviceaccounts",
             "services",
             "services/status",
@@ -81,6 +84,11 @@ const VIEW: &[Rule] = &[
         READ,
     ),
     (&["discovery.k8s.io"], &["endpointslices"], READ),
+    (
+        &["networking.k8s.io"],
+        &["ingresses", "ingresses/status", "networkpolicies"],
+        READ,
+    ),
 ];
 
 /// What people with `edit` do beyond [`VIEW`].
@@ -127,6 +135,11 @@ const EDIT: &[Rule] = &[
     ),
     (&["policy"], &["poddisruptionbudgets"], WRITE),
     (&["batch"], &["cronjobs", "jobs"], WRITE),
+    (
+        &["networking.k8s.io"],
+        &["ingresses", "networkpolicies"],
+        WRITE,
+    ),
     (
         &["coordination.k8s.io"],
         &["leases"],
@@ -473,6 +486,15 @@ const CONTROLLERS: &[(&str, &[Rule])] = &[
                 &["endpointslices"],
                 &["create", "delete", "get", "list", "update", "watch"],
             ),
+            EVENTS,
+        ],
+    ),
+    (
+        "resourcequota-controller",
+        &[
+            // Anything may be counted.
+            (ALL, ALL, &["list", "watch"]),
+            (CORE, &["resourcequotas/status"], &["update"]),
             EVENTS,
         ],
     ),

@@ -92,6 +92,8 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
     }
     let generate = generates_name(value);
     drop_system_fields(value)?;
+    // Limits need no name, as in Kubernetes.
+    let identity = kind.names().kind == "LimitRange" && text(value, "name").is_empty() && !generate;
     let metadata = fields(value)?;
     metadata.remove("resourceVersion");
     if kind.names().namespaced {
@@ -103,6 +105,9 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
         let prefix = metadata["generateName"].as_str().unwrap_or("").to_owned();
         let random: [u8; GENERATED_SUFFIX_LENGTH] = rand::random();
         metadata.insert("name".into(), generated_name(&prefix, random).into());
+    }
+    if identity {
+        metadata.insert("name".into(), uuid::Uuid::new_v4().to_string().into());
     }
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     let created = corral_api::time::format_seconds(cx.now);

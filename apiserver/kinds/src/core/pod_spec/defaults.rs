@@ -191,17 +191,9 @@ pub(super) fn most_at_once(
     found.then(|| total.max(init_max))
 }
 
-/// Amounts finer than a thousandth are rounded up to one.
 fn round_up(resources: &mut ResourceRequirements) {
-    let lists = [&mut resources.limits, &mut resources.requests];
-    for wire in lists.into_iter().flatten().flat_map(BTreeMap::values_mut) {
-        if let Ok(quantity) = Quantity::from_wire(wire) {
-            let milli = Quantity::millis(quantity.milli_value());
-            if milli != quantity && quantity < Quantity::units(i64::MAX / 1000) {
-                *wire = milli.to_wire();
-            }
-        }
-    }
+    fill::round_up(&mut resources.limits);
+    fill::round_up(&mut resources.requests);
 }
 
 macro_rules! default_container {

@@ -13,6 +13,15 @@ use corral_api::quantity::Quantity;
 use super::resource_claims;
 use crate::rules::Errors;
 
+/// Resources without a prefix that a quota may limit: what there is, but for `storage`.
+pub(crate) fn is_quota_resource(name: &str) -> bool {
+    is_huge(name) || (name != "storage" && STANDARD.contains(&name))
+}
+
+fn is_huge(name: &str) -> bool {
+    name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-")
+}
+
 const OF_CONTAINERS: &[&str] = &["cpu", "ephemeral-storage", "memory"];
 /// Resources without a prefix that Kubernetes knows, of containers or not.
 const STANDARD: &[&str] = &[
@@ -37,6 +46,18 @@ const STANDARD: &[&str] = &[
     "services.nodeports",
     "storage",
 ];
+/// Numbers of objects, which have no parts.
+const COUNTS: &[&str] = &[
+    "configmaps",
+    "persistentvolumeclaims",
+    "pods",
+    "replicationcontrollers",
+    "resourcequotas",
+    "secrets",
+    "services",
+    "services.loadbalancers",
+    "services.nodeports",
+];
 const OF_PODS: &[&str] = &["cpu", "hugepages-", "memory"];
 const HUGE_PAGES: &str = "hugepages-";
 
@@ -50,7 +71,7 @@ fn is_extended(name: &str) -> bool {
         && names::qualified_name(&format!("requests.{name}")).is_empty()
 }
 
-fn can_overcommit(name: &str) -> bool {
+pub(crate) fn can_overcommit(name: &str) -> bool {
     is_native(name) && !name.starts_with(HUGE_PAGES)
 }
 
@@ -106,7 +127,7 @@ pub(crate) fn amount(errors: &mut Errors, path: &FieldPath, name: &str, wire: &W
         let detail = "must be greater than or equal to 0";
         errors.push(FieldError::invalid(path, quantity.to_string(), detail));
     }
-    let whole = matches!(name, "pods" | "services" | "secrets" | "configmaps") || is_extended(name);
+    let whole = COUNTS.contains(&name) || is_extended(name);
     if whole && quantity.milli_value() % 1000 != 0 {
         errors.push(FieldError::invalid(
             path,
@@ -188,20 +209,19 @@ fn within(errors: &mut Errors, path: &FieldPath, name: &str, request: &Wire, lim
 }
 
 /// The name is one that any resource may have.
-fn resource_name(errors: &mut Errors, path: &FieldPath, name: &str) {
+pub(crate) fn resource_name(errors: &mut Errors, path: &FieldPath, name: &str) {
     let complaints = names::qualified_name(name);
     if !complaints.is_empty() {
         crate::rules::complain(errors, path, name, complaints);
         return;
     }
-    let huge = name.starts_with(HUGE_PAGES) || name.starts_with("requests.hugepages-");
-    if !name.contains('/') && !STANDARD.contains(&name) && !huge {
+    if !name.contains('/') && !STANDARD.contains(&name) && !is_huge(name) {
         let detail = "must be a standard resource type or fully qualified";
         errors.push(FieldError::invalid(path, name, detail));
     }
 }
 
-fn container_name(errors: &mut Errors, path: &FieldPath, name: &str) {
+pub(crate) fn container_name(errors: &mut Errors, path: &FieldPath, name: &str) {
     resource_name(errors, path, name);
     let detail = if !name.contains('/') {
         if OF_CONTAINERS.contains(&name) || name.starts_with(HUGE_PAGES) {
