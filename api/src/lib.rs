@@ -5,18 +5,21 @@
 //! This is also the only crate that names the k8s-openapi version feature, so that all crates agree on one
 //! Kubernetes API (v1.36). Use `corral_api::k8s` for its types.
 //!
-//! Reading order: [`gvk`], [`status`], [`field`], [`meta`], [`selector`], [`quantity`], [`names`], [`time`].
+//! Reading order: [`gvk`], [`status`], [`field`], [`meta`], [`selector`], [`quantity`], [`amounts`], [`quota`] (what server
+//! and controllers must count alike), [`names`], [`time`].
 
 #![warn(missing_docs)]
 
 pub mod base64;
 pub mod disruption;
+pub mod amounts;
 pub mod field;
 pub mod gvk;
 pub mod int_or_string;
 pub mod meta;
 pub mod names;
 pub mod quantity;
+pub mod quota;
 pub mod selector;
 pub mod status;
 pub mod time;

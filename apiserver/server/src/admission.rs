@@ -13,16 +13,19 @@ use crate::api::{Api, Late};
 use crate::authz::Authorizer;
 use crate::registry::WriteContext;
 
+mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
 mod pod_priority;
 mod pod_tolerations;
 mod rbac_escalation;
+mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod service_addresses;
 
+pub use resource_quota::Turn;
 pub use service_addresses::AddressRange;
 
 /// What is being done.
@@ -46,6 +49,10 @@ pub struct Attributes<'a> {
     pub subresource: &'a str,
     /// Operations that must succeed together with the write: addresses and ports taken or given back.
     pub claims: Vec<Operation>,
+    /// Whether the object goes with this write, having waited for its finalizers or its node.
+    pub removes: bool,
+    /// Held until the transaction is over.
+    turn: Option<Turn>,
 }
 
 impl<'a> Attributes<'a> {
@@ -57,6 +64,8 @@ impl<'a> Attributes<'a> {
             action: Action::Create,
             subresource: "",
             claims: Vec::new(),
+            removes: false,
+            turn: None,
         }
     }
 
@@ -103,6 +112,7 @@ pub struct Admission {
     api: Late<Api>,
     authorizer: Late<Authorizer>,
     config: AdmissionConfig,
+    turns: resource_quota::Turns,
 }
 
 impl Admission {
@@ -112,6 +122,7 @@ impl Admission {
             api,
             authorizer,
             config,
+            turns: resource_quota::Turns::default(),
         }
     }
 
@@ -133,6 +144,7 @@ impl Admission {
         namespace_lifecycle::check(&api, attributes, object).await?;
         node_restriction::check(attributes, object, old)?;
         if attributes.is("", "Pod", Action::Create) {
+            limit_ranger::admit(&api, attributes, object);
             service_account::admit(&api, attributes, object).await?;
             pod_priority::admit(&api, attributes, object)?;
             runtime_class::admit(&api, attributes, object)?;
@@ -156,17 +168,20 @@ impl Admission {
         rbac_escalation::check(&authorizer, attributes, object, old)
     }
 
-    /// Looks at an object as it will be stored. Nothing built in objects at this point; extensions will.
+    /// Looks at an object as it will be stored. Quotas come last: what is refused is not charged.
     ///
     /// # Errors
     /// 403 when the write is not admitted.
     pub async fn validate(
         &self,
-        attributes: &Attributes<'_>,
+        attributes: &mut Attributes<'_>,
         object: &Object,
-        _old: Option<&Object>,
+        old: Option<&Object>,
     ) -> Result<(), Status> {
-        pod_priority::check_classes(&*self.api()?, attributes, object)
+        let api = self.api()?;
+        limit_ranger::check(&api, attributes, object, old)?;
+        pod_priority::check_classes(&api, attributes, object)?;
+        resource_quota::charge(&api, &self.turns, attributes, object, old).await
     }
 
     /// Whether an object may be deleted.
@@ -181,6 +196,22 @@ impl Admission {
     ) -> Result<(), Status> {
         node_restriction::check_delete(&*self.api()?, kind, cx, name).await?;
         namespace_lifecycle::check_delete(kind, name)
+    }
+
+    /// Operations that give back to quotas what a deleted object used, and the turn to hold until they are done.
+    ///
+    /// # Errors
+    /// When the store does not answer.
+    pub async fn discharge(
+        &self,
+        kind: &'static dyn AnyKind,
+        cx: &WriteContext,
+        name: &str,
+        json: &[u8],
+    ) -> Result<(Vec<Operation>, Option<Turn>), Status> {
+        let api = self.api()?;
+        let object = (cx.namespace.as_str(), name);
+        resource_quota::discharge(&api, &self.turns, kind, object, json, cx.now).await
     }
 
     /// Operations that give back what a removed object had claimed.

@@ -80,6 +80,17 @@ impl WriteContext {
     }
 }
 
+impl WriteContext {
+    fn n_warnings(&self) -> usize {
+        self.warnings.lock().expect("no panic under the lock").len()
+    }
+
+    fn keep_warnings(&self, n_warnings: usize) {
+        let mut warnings = self.warnings.lock().expect("no panic under the lock");
+        warnings.truncate(n_warnings);
+    }
+}
+
 /// Which part of an object an update is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Part {
@@ -278,9 +289,31 @@ impl Resource {
     pub async fn create_once(
         &self,
         cx: &WriteContext,
-        mut value: Value,
+        value: Value,
         ownership: Ownership,
     ) -> Result<Written, Status> {
+        let n_warnings = cx.n_warnings();
+        for _ in 0..CONFLICT_RETRIES_MAX {
+            let attempt = self.create_attempt(cx, value.clone(), ownership).await?;
+            match attempt {
+                Some(written) => return Ok(written),
+                // The next attempt warns again.
+                None => cx.keep_warnings(n_warnings),
+            }
+        }
+        let names = self.kind.names();
+        let name = value["metadata"]["name"].as_str().unwrap_or("");
+        let why = "what it claims was taken meanwhile; please try again";
+        Err(Status::conflict(names.group, names.plural, name, why))
+    }
+
+    /// One attempt; `None` when another writer took what the object claims: an address, or the last of a quota.
+    async fn create_attempt(
+        &self,
+        cx: &WriteContext,
+        mut value: Value,
+        ownership: Ownership,
+    ) -> Result<Option<Written>, Status> {
         let kind = self.kind;
         metadata::for_create(kind, cx, &mut value)?;
         if kind.has_status()
@@ -312,8 +345,11 @@ impl Resource {
             .for_each(|text| cx.warn(text));
         let mut value = self.encode(&object)?;
         restore_managed(&mut value, managed);
-        self.admission.validate(&attributes, &object, None).await?;
-        self.store_new(cx, &name, value, attributes.claims).await
+        self.admission
+            .validate(&mut attributes, &object, None)
+            .await?;
+        let claims = std::mem::take(&mut attributes.claims);
+        self.store_new(cx, &name, value, claims).await
     }
 
     async fn store_new(
@@ -322,7 +358,7 @@ impl Resource {
         name: &str,
         value: Value,
         claims: Vec<Operation>,
-    ) -> Result<Written, Status> {
+    ) -> Result<Option<Written>, Status> {
         let names = self.kind.names();
         let key = self.key(&cx.namespace, name);
         let bytes = canonical(value);
@@ -335,11 +371,11 @@ impl Resource {
         if cx.dry_run {
             return match self.fetch(&key).await? {
                 Some(_) => Err(exists()),
-                None => Ok(Written {
+                None => Ok(Some(Written {
                     json: bytes,
                     created: true,
                     removed: false,
-                }),
+                })),
             };
         }
         let mut transaction = vec![Operation::Create {
@@ -348,18 +384,13 @@ impl Resource {
         }];
         transaction.extend(claims);
         match self.storage.commit(transaction).await {
-            Ok(revision) => Ok(written(revision)),
+            Ok(revision) => Ok(Some(written(revision))),
             Err(storage::Error::Exists { key: at, .. }) if at == key => Err(exists()),
             Err(
                 storage::Error::Exists { .. }
                 | storage::Error::Conflict { .. }
                 | storage::Error::NotFound { .. },
-            ) => Err(Status::conflict(
-                names.group,
-                names.plural,
-                name,
-                "what it claims was taken meanwhile; please try again",
-            )),
+            ) => Ok(None),
             Err(error) => Err(storage_status(&error)),
         }
     }
@@ -482,10 +513,12 @@ impl Resource {
             return Ok(Some(unchanged(live_json)));
         }
         restore_managed(&mut value, owners);
+        attributes.removes = metadata::is_finished(kind, &value);
         self.admission
-            .validate(&attributes, &object, Some(&old))
+            .validate(&mut attributes, &object, Some(&old))
             .await?;
-        self.store_changed(cx, name, live, value, attributes.claims, wanted.is_some())
+        let claims = std::mem::take(&mut attributes.claims);
+        self.store_changed(cx, name, live, value, claims, wanted.is_some())
             .await
     }
 
@@ -525,13 +558,16 @@ impl Resource {
                 created: false,
                 removed,
             })),
-            Err(storage::Error::Conflict { .. } | storage::Error::Exists { .. })
-                if named_version =>
-            {
+            Err(storage::Error::Conflict { key, .. }) if named_version && key == live.key => {
                 Err(self.modified(name))
             }
-            Err(storage::Error::NotFound { .. }) => Err(self.not_found(name)),
-            Err(storage::Error::Conflict { .. } | storage::Error::Exists { .. }) => Ok(None),
+            Err(storage::Error::NotFound { key }) if key == live.key => Err(self.not_found(name)),
+            // What the object claims was taken, or has changed: the next attempt sees it.
+            Err(
+                storage::Error::NotFound { .. }
+                | storage::Error::Conflict { .. }
+                | storage::Error::Exists { .. },
+            ) => Ok(None),
             Err(error) => Err(storage_status(&error)),
         }
     }

@@ -90,6 +90,14 @@ impl Snapshot {
             .filter(|stored| predicate.is_everything() || predicate.selects(stored))
     }
 
+    /// The objects whose keys begin with a text.
+    pub fn below<'a>(&'a self, prefix: &'a Key) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
+        self.objects
+            .range((Bound::Included(prefix.clone()), Bound::Unbounded))
+            .take_while(|(key, _)| key.as_str().starts_with(prefix.as_str()))
+            .map(|(_, stored)| stored)
+    }
+
     /// The objects whose indexed field has a value. Nothing for kinds without an index.
     pub fn indexed<'a>(&'a self, value: &'a str) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
         let index = self.index.iter();

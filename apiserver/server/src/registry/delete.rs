@@ -145,8 +145,13 @@ impl Resource {
                     (None, vec![delete])
                 }
             };
+            let mut _turn = None;
             if bytes.is_none() {
                 transaction.extend(self.admission.releases(self.kind, &live.value).await?);
+                let quotas = self.admission.discharge(self.kind, cx, name, &live.value);
+                let (given_back, turn) = quotas.await?;
+                transaction.extend(given_back);
+                _turn = turn;
             }
             match self.storage.commit(transaction).await {
                 Ok(revision) => {

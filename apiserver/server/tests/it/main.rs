@@ -6,6 +6,7 @@ mod fixture;
 mod lists;
 mod nodes;
 mod pods;
+mod quotas;
 mod rights;
 mod watches;
 mod writes;
