@@ -13,7 +13,7 @@ use crate::context::{ClientFactory, Context};
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
     endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, rootca, serviceaccount,
+    replicaset, resourcequota, rootca, serviceaccount,
 };
 
 /// A controller.
@@ -34,6 +34,7 @@ pub enum Name {
     NodeIpam,
     NodeLifecycle,
     PodGc,
+    ResourceQuota,
     ClusterRoleAggregation,
     Disruption,
     GarbageCollector,
@@ -57,6 +58,7 @@ impl Name {
         Self::NodeIpam,
         Self::NodeLifecycle,
         Self::PodGc,
+        Self::ResourceQuota,
         Self::ClusterRoleAggregation,
         Self::Disruption,
         Self::GarbageCollector,
@@ -141,6 +143,7 @@ pub async fn start(config: ControllersConfig) {
             },
             Name::NodeLifecycle => nodelifecycle::start(&context),
             Name::PodGc => podgc::start(&context),
+            Name::ResourceQuota => resourcequota::start(&context),
             Name::ClusterRoleAggregation => clusterroleaggregation::start(&context),
             Name::Disruption => disruption::start(&context),
             // Last in the set: it then finds the typed caches of the others and watches only the remaining kinds.

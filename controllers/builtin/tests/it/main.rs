@@ -3,5 +3,6 @@
 mod cleanup;
 mod cluster;
 mod leader;
+mod quotas;
 mod services;
 mod workloads;

@@ -85,6 +85,7 @@ const KINDS: &[(&str, &str, &str, bool)] = &[
     ("v1", "ConfigMap", "configmaps", true),
     ("v1", "Secret", "secrets", true),
     ("v1", "ServiceAccount", "serviceaccounts", true),
+    ("v1", "ResourceQuota", "resourcequotas", true),
     ("v1", "Event", "events", true),
     (
         "v1",
