@@ -9,7 +9,7 @@ use crate::case::{Answer, Request};
 const ANY: &str = "<any>";
 
 /// Fields whose values are the server's own wherever they stand.
-const OWN: [&str; 12] = [
+const OWN: [&str; 13] = [
     "uid",
     "resourceVersion",
     "creationTimestamp",
@@ -17,6 +17,7 @@ const OWN: [&str; 12] = [
     "continue",
     "lastTransitionTime",
     "lastUpdateTime",
+    "lastPhaseTransitionTime",
     "clusterIP",
     "clusterIPs",
     "nodePort",

@@ -29,6 +29,7 @@ pub mod rbac;
 mod rules;
 pub mod scheduling;
 pub mod schema;
+pub mod storage;
 mod table;
 
 pub use kind::{AnyKind, Column, Kind, Names, Object, ScalePaths, Verbs};

@@ -8,15 +8,19 @@ use super::fields::Path;
 use super::{hash, is_common};
 
 /// The kinds, as files.
-const FILES: [&str; 8] = [
+const FILES: [&str; 12] = [
     include_str!("../../objects/apps.yaml"),
     include_str!("../../objects/batch.yaml"),
+    include_str!("../../objects/certificates.yaml"),
     include_str!("../../objects/core.yaml"),
     include_str!("../../objects/limits.yaml"),
+    include_str!("../../objects/devices.yaml"),
+    include_str!("../../objects/flow.yaml"),
     include_str!("../../objects/network.yaml"),
     include_str!("../../objects/networking.yaml"),
     include_str!("../../objects/rbac.yaml"),
     include_str!("../../objects/reviews.yaml"),
+    include_str!("../../objects/storage.yaml"),
 ];
 
 /// A kind of the corpus.

@@ -1,5 +1,6 @@
 //! `Node`.
 
+pub(crate) mod labels;
 pub mod rules;
 
 use std::collections::BTreeSet;

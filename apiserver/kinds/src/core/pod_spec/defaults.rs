@@ -335,7 +335,7 @@ fn projection(projection: &mut VolumeProjection) {
 }
 
 /// Volumes that are accepted with a warning only; they keep Kubernetes' defaults all the same.
-fn foreign_volume(volume: &mut Volume) {
+pub(crate) fn foreign_volume(volume: &mut Volume) {
     if let Some(iscsi) = &mut volume.iscsi {
         fill::text(&mut iscsi.iscsi_interface, "default");
     }

@@ -15,7 +15,9 @@ mod security;
 mod volumes;
 mod windows;
 
-pub(crate) use volumes::source_fields as volume_sources;
+pub(crate) use volumes::claim_template::spec as claim_spec;
+pub(crate) use volumes::foreign::{driver_name, iscsi_name_is_valid, lun as lun_of_target};
+pub(crate) use volumes::{source_fields as volume_sources, source_of_volume};
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::{Container, PodSpec, PodTemplateSpec};

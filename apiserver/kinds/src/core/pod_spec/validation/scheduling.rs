@@ -110,7 +110,8 @@ fn weight(errors: &mut Errors, path: &FieldPath, weight: i32) {
     }
 }
 
-fn node_selector(errors: &mut Errors, path: &FieldPath, selector: &NodeSelector) {
+/// A selector of nodes.
+pub(crate) fn node_selector(errors: &mut Errors, path: &FieldPath, selector: &NodeSelector) {
     let path = path.child("nodeSelectorTerms");
     if selector.node_selector_terms.is_empty() {
         let detail = "must have at least one node selector term";

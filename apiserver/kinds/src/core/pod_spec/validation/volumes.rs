@@ -1,7 +1,7 @@
 //! Volumes, and where containers mount them.
 
-mod claim_template;
-mod foreign;
+pub(super) mod claim_template;
+pub(super) mod foreign;
 mod mounts;
 
 pub(super) use mounts::{devices, mounts};
@@ -138,6 +138,14 @@ pub(crate) fn source_fields(volume: &Volume) -> Vec<&'static str> {
     ];
     let given = fields.into_iter().filter(|(_, given)| *given);
     given.map(|(field, _)| field).collect()
+}
+
+/// Rules of the one source of a volume that no pod has.
+pub(crate) fn source_of_volume(errors: &mut Errors, path: &FieldPath, volume: &Volume) {
+    for field in source_fields(volume) {
+        let path = path.child(path_of_rules(field));
+        source_rules(errors, &path, field, volume, Owner::Template);
+    }
 }
 
 /// Where the rules of a source speak of it, which for some is not its field.

@@ -62,7 +62,8 @@ fn metadata(errors: &mut Errors, path: &FieldPath, meta: &ObjectMeta) {
     }
 }
 
-fn spec(errors: &mut Errors, path: &FieldPath, spec: &PersistentVolumeClaimSpec) {
+/// Rules of a claim.
+pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &PersistentVolumeClaimSpec) {
     let modes = spec.access_modes.as_deref().unwrap_or_default();
     let modes_path = path.child("accessModes");
     if modes.is_empty() {

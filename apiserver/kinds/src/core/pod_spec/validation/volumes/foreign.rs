@@ -175,7 +175,8 @@ fn secret_name(errors: &mut Errors, path: &FieldPath, secret: Option<&LocalObjec
     }
 }
 
-fn lun(errors: &mut Errors, path: &FieldPath, lun: i32) {
+/// The number of a unit of a target.
+pub(crate) fn lun(errors: &mut Errors, path: &FieldPath, lun: i32) {
     if !(0..=LUN_MAX).contains(&lun) {
         errors.push(FieldError::invalid(&path.child("lun"), lun, LUN_RANGE));
     }
@@ -202,6 +203,16 @@ fn iscsi(errors: &mut Errors, path: &FieldPath, source: &ISCSIVolumeSource) {
 
 /// `iqn.2015-02.example.com:name`, or `eui.` or `naa.` with 16 or 32 characters.
 fn qualified_iscsi_name(errors: &mut Errors, path: &FieldPath, name: &str) {
+    if !["eui", "naa", "iqn"].iter().any(|p| name.starts_with(p)) {
+        let detail = "must be valid format starting with iqn, eui, or naa";
+        errors.push(FieldError::invalid(path, name, detail));
+    } else if !iscsi_name_is_valid(name) {
+        errors.push(FieldError::invalid(path, name, "must be valid format"));
+    }
+}
+
+/// Whether a name has one of the three forms.
+pub(crate) fn iscsi_name_is_valid(name: &str) -> bool {
     let alphanumeric = |rest: &str, n: usize| {
         let mut chars = rest.chars();
         chars.next().is_some() && {
@@ -209,21 +220,16 @@ fn qualified_iscsi_name(errors: &mut Errors, path: &FieldPath, name: &str) {
             id.len() == n && id.bytes().all(|b| b.is_ascii_alphanumeric())
         }
     };
-    let valid = if let Some(rest) = name.strip_prefix("eui") {
+    if let Some(rest) = name.strip_prefix("eui") {
         alphanumeric(rest, 16)
     } else if let Some(rest) = name.strip_prefix("naa") {
         alphanumeric(rest, 32)
-    } else if name.starts_with("iqn") {
-        // It may begin with anything as long as it ends with such a name.
-        name.match_indices("iqn.")
-            .any(|(at, _)| is_dated_name(&name[at + "iqn.".len()..]))
     } else {
-        let detail = "must be valid format starting with iqn, eui, or naa";
-        errors.push(FieldError::invalid(path, name, detail));
-        return;
-    };
-    if !valid {
-        errors.push(FieldError::invalid(path, name, "must be valid format"));
+        // It may begin with anything as long as it ends with such a name.
+        name.starts_with("iqn")
+            && name
+                .match_indices("iqn.")
+                .any(|(at, _)| is_dated_name(&name[at + "iqn.".len()..]))
     }
 }
 
@@ -370,17 +376,7 @@ fn storageos(errors: &mut Errors, path: &FieldPath, source: &StorageOSVolumeSour
 }
 
 fn csi(errors: &mut Errors, path: &FieldPath, source: &CSIVolumeSource) {
-    let driver = source.driver.as_str();
-    let driver_path = path.child("driver");
-    if driver.is_empty() {
-        errors.push(FieldError::required(&driver_path, ""));
-    } else {
-        if driver.len() > DRIVER_NAME_LENGTH_MAX {
-            errors.push(FieldError::too_long(&driver_path, DRIVER_NAME_LENGTH_MAX));
-        }
-        let complaints = names::dns1123_subdomain(&driver.to_lowercase());
-        rules::complain(errors, &driver_path, driver, complaints);
-    }
+    driver_name(errors, &path.child("driver"), &source.driver);
     let Some(secret) = &source.node_publish_secret_ref else {
         return;
     };
@@ -393,6 +389,19 @@ fn csi(errors: &mut Errors, path: &FieldPath, source: &CSIVolumeSource) {
         let complaints = names::dns1123_subdomain(name);
         rules::complain(errors, &path.child("name"), name, complaints);
     }
+}
+
+/// The name of a storage driver.
+pub(crate) fn driver_name(errors: &mut Errors, path: &FieldPath, driver: &str) {
+    if driver.is_empty() {
+        errors.push(FieldError::required(path, ""));
+        return;
+    }
+    if driver.len() > DRIVER_NAME_LENGTH_MAX {
+        errors.push(FieldError::too_long(path, DRIVER_NAME_LENGTH_MAX));
+    }
+    let complaints = names::dns1123_subdomain(&driver.to_lowercase());
+    rules::complain(errors, path, driver, complaints);
 }
 
 #[cfg(test)]
