@@ -10,9 +10,9 @@
 
 #![warn(missing_docs)]
 
+pub mod amounts;
 pub mod base64;
 pub mod disruption;
-pub mod amounts;
 pub mod field;
 pub mod gvk;
 pub mod int_or_string;
