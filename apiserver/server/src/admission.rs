@@ -13,6 +13,7 @@ use crate::api::{Api, Late};
 use crate::authz::Authorizer;
 use crate::registry::WriteContext;
 
+mod default_ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
@@ -155,6 +156,9 @@ impl Admission {
         if attributes.is("", "Pod", Action::Create) || attributes.is("", "Pod", Action::Update) {
             // A patch replaces the whole list: what was added at creation would be missed.
             pod_tolerations::admit(object);
+        }
+        if attributes.is("networking.k8s.io", "Ingress", Action::Create) {
+            default_ingress_class::admit(&api, object);
         }
         if attributes.is("", "Node", Action::Create) {
             node_taints::admit(object);

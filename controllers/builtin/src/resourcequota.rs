@@ -78,7 +78,7 @@ pub fn status_of(quota: &ResourceQuota, world: &World, now: Timestamp) -> Resour
         })
     };
     for name in hard.keys().filter(known) {
-        used.entry(name.clone()).or_insert(Quantity::default());
+        used.entry(name.clone()).or_default();
     }
     ResourceQuotaStatus {
         hard: Some(hard),

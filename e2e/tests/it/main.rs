@@ -9,6 +9,7 @@ mod kubectl_versions;
 mod lifecycle;
 mod links;
 mod python;
+mod quotas;
 mod services;
 mod sets;
 mod side_by_side;
