@@ -16,7 +16,8 @@ use crate::registry::{FieldValidation, Ownership, Part, WriteContext, metadata};
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
-fn context(namespace: &str) -> WriteContext {
+/// What the server itself writes with.
+pub(crate) fn context(namespace: &str) -> WriteContext {
     WriteContext {
         user: User::new("system:apiserver", &[MASTERS]),
         namespace: namespace.to_owned(),
@@ -78,7 +79,11 @@ pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> R
     api_service(api, service_address, advertise).await
 }
 
-async fn create(
+/// Makes an object that is missing.
+///
+/// # Errors
+/// When the store does not take it.
+pub(crate) async fn create(
     api: &Api,
     group: &str,
     plural: &str,

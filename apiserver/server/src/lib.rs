@@ -51,6 +51,7 @@ pub mod request;
 pub mod response;
 pub mod select;
 pub mod serve;
+mod service_ranges;
 mod table;
 
 pub use admission::AddressRange;
@@ -198,6 +199,14 @@ impl Server {
         )
         .await
         .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        service_ranges::complete(&shared.api, config.service_range)
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        tasks.spawn(service_ranges::run(
+            shared.api.clone(),
+            config.service_range,
+            shared.stop.clone(),
+        ));
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();

@@ -16,7 +16,6 @@ use corral_api::k8s::api::core::v1::{
 };
 use corral_api::k8s::apimachinery::pkg::api::resource::Quantity as Wire;
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::ListMeta;
-use corral_api::quantity::Quantity;
 use corral_api::quota::{self, Counted};
 use corral_runtime::controller::handler_fn;
 use corral_runtime::{Action, Clock, Controller, Error, ObjectKey, Objects};

@@ -135,3 +135,18 @@ fn an_ingress_gets_the_default_class_and_a_policy_says_that_nobody_enforces_it()
         r#"["Ingress"]"#
     );
 }
+
+#[test]
+fn addresses_of_services_are_listed_with_who_has_them() {
+    let cluster = Cluster::up();
+    let range = cluster.kubectl(&["get", "servicecidr", "kubernetes", "--no-headers"]);
+    assert!(range.starts_with("kubernetes"), "{range}");
+    cluster.kubectl(&["create", "service", "clusterip", "web", "--tcp=80"]);
+    let address = cluster.jsonpath(&["service", "web"], "{.spec.clusterIP}");
+    let row = cluster.kubectl(&["get", "ip", &address, "--no-headers"]);
+    let cells: Vec<&str> = row.split_whitespace().take(2).collect();
+    assert_eq!(cells, [address.as_str(), "services/default/web"]);
+    cluster.kubectl(&["delete", "service", "web"]);
+    let gone = cluster.try_kubectl(&["get", "ip", &address]);
+    assert!(gone.err.contains("NotFound"), "{}", gone.err);
+}

@@ -1,7 +1,7 @@
 //! Cluster addresses and node ports of Services.
 //!
-//! An address or port is a key of its own in the store, created in the same transaction as the Service that has it:
-//! two Services can never get the same one, however many servers write.
+//! An address is an IPAddress object and a port a key of its own in the store, created in the same transaction as the
+//! Service that has it: two Services can never get the same one, however many servers write.
 
 use std::collections::HashSet;
 use std::net::Ipv4Addr;
@@ -16,6 +16,7 @@ use corral_storage::{Key, Operation};
 use super::{Action, AdmissionConfig, Attributes};
 use crate::api::Api;
 use crate::cacher::storage_status;
+use crate::service_ranges::{address_key, is_of, taken};
 
 /// An IPv4 network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,10 +69,6 @@ impl AddressRange {
         let offset = u32::from(address).wrapping_sub(u32::from(self.base));
         offset < self.size()
     }
-}
-
-fn address_key(address: &str) -> Key {
-    Key::new(format!("/registry/claims/serviceips/{address}"))
 }
 
 fn port_key(protocol: &str, port: i32) -> Key {
@@ -131,7 +128,7 @@ pub(super) async fn admit(
             api,
             attributes,
             address_key(address),
-            &owner,
+            taken(address, &attributes.cx.namespace, &name, attributes.cx.now),
             &name,
             "spec.clusterIPs",
             "provided IP is already allocated",
@@ -143,7 +140,7 @@ pub(super) async fn admit(
             api,
             attributes,
             port_key(protocol, *port),
-            &owner,
+            owner.clone(),
             &name,
             "spec.ports[0].nodePort",
             "provided port is already allocated",
@@ -153,7 +150,7 @@ pub(super) async fn admit(
     for address in before.0.difference(&after.0) {
         attributes
             .claims
-            .extend(release(api, address_key(address)).await?);
+            .extend(release_address(api, address, &attributes.cx.namespace, &name).await?);
     }
     for (protocol, port) in before.1.difference(&after.1) {
         attributes
@@ -346,20 +343,17 @@ async fn claim(
     api: &Api,
     attributes: &mut Attributes<'_>,
     key: Key,
-    owner: &Bytes,
+    value: Bytes,
     name: &str,
     path: &str,
     taken: &str,
 ) -> Result<(), Status> {
     if !is_free(api, &key).await? {
-        let value = key.as_str().rsplit('/').next().unwrap_or("").to_owned();
-        let error = FieldError::invalid(&FieldPath::new(path), value, taken);
+        let given = key.as_str().rsplit('/').next().unwrap_or("").to_owned();
+        let error = FieldError::invalid(&FieldPath::new(path), given, taken);
         return Err(Status::invalid("", "Service", name, &[error]));
     }
-    attributes.claims.push(Operation::Create {
-        key,
-        value: owner.clone(),
-    });
+    attributes.claims.push(Operation::Create { key, value });
     Ok(())
 }
 
@@ -375,20 +369,35 @@ async fn release(api: &Api, key: Key) -> Result<Option<Operation>, Status> {
     }))
 }
 
+/// An address that is somebody else's by now stays.
+async fn release_address(
+    api: &Api,
+    address: &str,
+    namespace: &str,
+    service: &str,
+) -> Result<Option<Operation>, Status> {
+    let key = address_key(address);
+    let entry = api.storage.get(&key).await;
+    let entry = entry.map_err(|e| storage_status(&e))?;
+    let entry = entry.filter(|entry| is_of(&entry.value, namespace, service));
+    Ok(entry.map(|entry| Operation::Delete {
+        key,
+        expected: entry.revision,
+    }))
+}
+
 pub(super) async fn releases(api: &Api, json: &[u8]) -> Result<Vec<Operation>, Status> {
     let service: Service = serde_json::from_slice(json).map_err(Status::internal)?;
     let (addresses, ports) = held(&service);
-    let keys = addresses.iter().map(|a| address_key(a));
-    let keys: Vec<Key> = keys
-        .chain(
-            ports
-                .iter()
-                .map(|(protocol, port)| port_key(protocol, *port)),
-        )
-        .collect();
+    let meta = &service.metadata;
+    let of = |text: &Option<String>| text.clone().unwrap_or_default();
+    let (namespace, name) = (of(&meta.namespace), of(&meta.name));
     let mut out = Vec::new();
-    for key in keys {
-        out.extend(release(api, key).await?);
+    for address in &addresses {
+        out.extend(release_address(api, address, &namespace, &name).await?);
+    }
+    for (protocol, port) in &ports {
+        out.extend(release(api, port_key(protocol, *port)).await?);
     }
     Ok(out)
 }

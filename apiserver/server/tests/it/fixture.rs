@@ -7,6 +7,7 @@ use bytes::Bytes;
 use corral_server::authn::User;
 use corral_server::flow::Bounds;
 use corral_server::{Server, ServerConfig};
+use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
@@ -23,13 +24,37 @@ use tokio_util::sync::CancellationToken;
 pub struct Fixture {
     pub server: Server,
     stop: CancellationToken,
-    _directory: tempfile::TempDir,
+    storage: Arc<dyn Storage>,
+    directory: tempfile::TempDir,
 }
 
 impl Drop for Fixture {
     fn drop(&mut self) {
         self.stop.cancel();
     }
+}
+
+async fn serve(
+    directory: &tempfile::TempDir,
+    storage: &Arc<dyn Storage>,
+    bounds: Bounds,
+) -> (Server, CancellationToken) {
+    let stop = CancellationToken::new();
+    let server = Server::start(ServerConfig {
+        listen: "127.0.0.1:0".parse().expect("an address"),
+        advertise: None,
+        names: Vec::new(),
+        pki: directory.path().join("pki"),
+        service_range: "10.96.0.0/16".parse().expect("a network"),
+        node_ports: 30_000..=32_767,
+        storage: storage.clone(),
+        bounds,
+        registry: prometheus::Registry::new(),
+        stop: stop.clone(),
+    })
+    .await
+    .expect("a server");
+    (server, stop)
 }
 
 /// What the server answered.
@@ -49,26 +74,23 @@ impl Fixture {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = EmbeddedConfig::new(directory.path().join("store"));
         let storage = EmbeddedStore::open(config, EmbeddedMetrics::default()).expect("a new store");
-        let stop = CancellationToken::new();
-        let server = Server::start(ServerConfig {
-            listen: "127.0.0.1:0".parse().expect("an address"),
-            advertise: None,
-            names: Vec::new(),
-            pki: directory.path().join("pki"),
-            service_range: "10.96.0.0/16".parse().expect("a network"),
-            node_ports: 30_000..=32_767,
-            storage,
-            bounds,
-            registry: prometheus::Registry::new(),
-            stop: stop.clone(),
-        })
-        .await
-        .expect("a server");
+        let storage: Arc<dyn Storage> = storage;
+        let (server, stop) = serve(&directory, &storage, bounds).await;
         Self {
             server,
             stop,
-            _directory: directory,
+            storage,
+            directory,
         }
+    }
+
+    /// The next server over the same store, after this one has stopped.
+    pub async fn restart(&mut self) {
+        self.stop.cancel();
+        self.server.stopped().await;
+        let (server, stop) = serve(&self.directory, &self.storage, Bounds::default()).await;
+        self.server = server;
+        self.stop = stop;
     }
 
     pub fn address(&self) -> SocketAddr {

@@ -1,5 +1,6 @@
 //! The server over an embedded store, asked through its own transport and over real connections.
 
+mod addresses;
 mod bounds;
 mod escalation;
 mod fixture;
