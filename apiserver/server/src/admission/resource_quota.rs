@@ -73,13 +73,9 @@ impl Live {
         amounts::read(status.and_then(|status| status.used.as_ref()))
     }
 
-    /// What an object uses of this quota.
     fn used_by(&self, kind: &dyn AnyKind, object: Option<&Object>, now: Timestamp) -> Amounts {
-        let (Some(object), Some(spec)) = (object, &self.quota.spec) else {
-            return Amounts::new();
-        };
         let hard = self.hard().into_iter().flat_map(BTreeMap::keys);
-        quota::used_of(spec, hard, resource(kind), counted(object), now)
+        used_by(&self.quota, hard, kind, object, now)
     }
 
     /// The write of what is used from now on.
@@ -90,6 +86,22 @@ impl Live {
             value: canonical(self.json),
             expected: self.revision,
         }
+    }
+}
+
+/// What an object uses of what a quota limits.
+fn used_by<'a>(
+    quota: &ResourceQuota,
+    hard: impl Iterator<Item = &'a String>,
+    kind: &dyn AnyKind,
+    object: Option<&Object>,
+    now: Timestamp,
+) -> Amounts {
+    match (object, &quota.spec) {
+        (Some(object), Some(spec)) => {
+            quota::used_of(spec, hard, resource(kind), counted(object), now)
+        }
+        _ => Amounts::new(),
     }
 }
 
@@ -109,38 +121,49 @@ fn counted(object: &Object) -> Counted<'_> {
     }
 }
 
-/// The names of a namespace's quotas that limit a kind.
-fn limiting(api: &Api, kind: &dyn AnyKind, namespace: &str) -> Vec<String> {
+/// The quotas of a namespace that limit a kind, as the cache has them. A quota does not count itself: it is not there
+/// yet, or goes in the same transaction.
+fn limiting(api: &Api, kind: &dyn AnyKind, namespace: &str, name: &str) -> Vec<ResourceQuota> {
     if !kind.names().namespaced || namespace.is_empty() {
         return Vec::new();
     }
     let resource_of_quotas = api.core("resourcequotas");
     let snapshot = resource_of_quotas.cacher.snapshot();
     let prefix = resource_of_quotas.key(namespace, "");
-    let names = |stored: &Arc<Stored>| {
-        let read: ResourceQuota = serde_json::from_slice(&stored.json).ok()?;
-        let hard = [
-            read.spec.and_then(|spec| spec.hard),
-            read.status.and_then(|status| status.hard),
-        ];
-        let mut limited = hard.iter().flatten().flat_map(BTreeMap::keys);
-        limited
-            .any(|name| quota::resource_of(name) == Some(resource(kind)))
-            .then_some(read.metadata.name)?
-    };
-    snapshot.below(&prefix).filter_map(names).collect()
+    let read = |stored: &Arc<Stored>| serde_json::from_slice(&stored.json).ok();
+    let is_quota = kind.names().kind == "ResourceQuota";
+    snapshot
+        .below(&prefix)
+        .filter_map(read)
+        .filter(|quota: &ResourceQuota| !is_quota || name_of(quota) != name)
+        .filter(|quota| named(quota).any(|n| quota::resource_of(n) == Some(resource(kind))))
+        .collect()
 }
 
-async fn live(api: &Api, namespace: &str, name: String) -> Result<Option<Live>, Status> {
+fn name_of(quota: &ResourceQuota) -> &str {
+    quota.metadata.name.as_deref().unwrap_or_default()
+}
+
+/// Everything that a quota limits, whether it has been counted yet or not.
+fn named(quota: &ResourceQuota) -> impl Iterator<Item = &String> {
+    let spec = quota.spec.as_ref().and_then(|spec| spec.hard.as_ref());
+    let status = quota
+        .status
+        .as_ref()
+        .and_then(|status| status.hard.as_ref());
+    spec.into_iter().chain(status).flat_map(BTreeMap::keys)
+}
+
+async fn live(api: &Api, namespace: &str, name: &str) -> Result<Option<Live>, Status> {
     let quotas = api.core("resourcequotas");
-    let key = quotas.key(namespace, &name);
+    let key = quotas.key(namespace, name);
     let Some(entry) = quotas.fetch(&key).await? else {
         return Ok(None);
     };
     let json: Value = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
     let quota = serde_json::from_value(json.clone()).map_err(Status::internal)?;
     Ok(Some(Live {
-        name,
+        name: name.to_owned(),
         key,
         revision: entry.revision,
         json,
@@ -165,18 +188,25 @@ pub(super) async fn charge(
         return Ok(());
     }
     let namespace = attributes.cx.namespace.clone();
-    let names = limiting(api, kind, &namespace);
-    if names.is_empty() {
+    let name = kind.meta(object).name.clone().unwrap_or_default();
+    let quotas = limiting(api, kind, &namespace, &name);
+    let now = attributes.cx.now;
+    let after = Some(object).filter(|_| !attributes.removes);
+    // Most writes of a pod change nothing of what it uses; they need not wait.
+    let is_moot = |quota: &ResourceQuota| {
+        let used = |object| used_by(quota, named(quota), kind, object, now);
+        used(old) == used(after)
+    };
+    let enforced = is_enforced(attributes, object, old);
+    if !enforced && quotas.iter().all(is_moot) || quotas.is_empty() {
         return Ok(());
     }
     attributes.turn = Some(turns.wait(&namespace).await);
-    let now = attributes.cx.now;
-    let after = Some(object).filter(|_| !attributes.removes);
-    for name in names {
+    for name in quotas.iter().map(name_of) {
         let Some(quota) = live(api, &namespace, name).await? else {
             continue;
         };
-        if is_enforced(attributes, object, old) {
+        if enforced {
             complete(attributes, &quota, object)?;
         }
         let before = quota.used_by(kind, old, now);
@@ -205,18 +235,14 @@ pub(super) async fn discharge(
     json: &[u8],
     now: Timestamp,
 ) -> Result<(Vec<Operation>, Option<Turn>), Status> {
-    let mut names = limiting(api, kind, namespace);
-    if kind.names().kind == "ResourceQuota" {
-        // It goes with the object.
-        names.retain(|quota| quota != name);
-    }
-    if names.is_empty() {
+    let quotas = limiting(api, kind, namespace, name);
+    if quotas.is_empty() {
         return Ok((Vec::new(), None));
     }
     let turn = turns.wait(namespace).await;
     let object = kind.decode_slice(json).map_err(Status::internal)?;
     let mut operations = Vec::new();
-    for name in names {
+    for name in quotas.iter().map(name_of) {
         let Some(quota) = live(api, namespace, name).await? else {
             continue;
         };

@@ -25,7 +25,7 @@ pub struct Fixture {
     pub server: Server,
     stop: CancellationToken,
     storage: Arc<dyn Storage>,
-    directory: tempfile::TempDir,
+    directory: Arc<tempfile::TempDir>,
 }
 
 impl Drop for Fixture {
@@ -80,7 +80,18 @@ impl Fixture {
             server,
             stop,
             storage,
-            directory,
+            directory: Arc::new(directory),
+        }
+    }
+
+    /// Another server over the same store, which runs as well.
+    pub async fn beside(&self) -> Self {
+        let (server, stop) = serve(&self.directory, &self.storage, Bounds::default()).await;
+        Self {
+            server,
+            stop,
+            storage: self.storage.clone(),
+            directory: self.directory.clone(),
         }
     }
 

@@ -93,6 +93,36 @@ async fn racing_writers_never_exceed_a_quota() {
     assert_eq!(used(&fixture).await, json!({"count/configmaps": "0"}));
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn writers_of_two_servers_never_exceed_a_quota() {
+    // Fewer than a write is tried again: each failure is somebody else's success.
+    const HARD: usize = 10;
+    const WRITERS: usize = 30;
+    let fixture = start().await;
+    let other = fixture.beside().await;
+    let hard = json!({"configmaps": HARD.to_string()});
+    quota(&fixture, json!({"hard": hard}), json!({"configmaps": "0"})).await;
+    // A list is as new as the store: the other server has heard of the quota, too.
+    assert!(other.get(QUOTAS).await.body["items"][0]["status"]["used"].is_object());
+    let writers = (0..WRITERS).map(|n| {
+        let server = if n % 2 == 0 { &fixture } else { &other };
+        async move { server.create(MAPS, config_map(&format!("m{n}"), "v")).await }
+    });
+    let answers = join_all(writers).await;
+    let codes: Vec<u16> = answers.iter().map(|answer| answer.code).collect();
+    assert_eq!(
+        codes.iter().filter(|code| **code == 201).count(),
+        HARD,
+        "{codes:?}"
+    );
+    assert_eq!(
+        codes.iter().filter(|code| **code == 403).count(),
+        WRITERS - HARD,
+        "{codes:?}"
+    );
+    assert_eq!(used(&fixture).await, json!({"configmaps": "10"}));
+}
+
 #[tokio::test]
 async fn a_pod_says_what_it_needs_and_gets_no_more_than_is_left() {
     let fixture = start().await;
@@ -161,6 +191,37 @@ async fn an_object_with_a_finalizer_is_given_back_when_it_is_gone() {
     );
     assert_eq!(fixture.get(&path).await.code, 404);
     assert_eq!(used(&fixture).await, json!({"secrets": "0"}));
+}
+
+#[tokio::test]
+async fn a_quota_that_counts_quotas_goes_like_any_other() {
+    let fixture = start().await;
+    let hard = json!({"resourcequotas": "2"});
+    quota(
+        &fixture,
+        json!({"hard": hard}),
+        json!({"resourcequotas": "1"}),
+    )
+    .await;
+    let second = json!({"metadata": {"name": "second", "finalizers": ["example.com/kept"]}});
+    assert_eq!(fixture.create(QUOTAS, second).await.code, 201);
+    let third = json!({"metadata": {"name": "third"}});
+    assert_eq!(fixture.create(QUOTAS, third).await.code, 403);
+    assert_eq!(used(&fixture).await, json!({"resourcequotas": "2"}));
+    let kept = json!({"metadata": {"finalizers": ["example.com/kept"]}});
+    let path = format!("{QUOTAS}/q");
+    assert_eq!(
+        fixture.patch(&path, "merge-patch+json", kept).await.code,
+        200
+    );
+    for name in ["second", "q"] {
+        let path = format!("{QUOTAS}/{name}");
+        assert_eq!(fixture.ask("DELETE", &path, Value::Null).await.code, 200);
+        let released = json!({"metadata": {"finalizers": null}});
+        let gone = fixture.patch(&path, "merge-patch+json", released).await;
+        assert_eq!(gone.code, 200, "{}", gone.body);
+        assert_eq!(fixture.get(&path).await.code, 404);
+    }
 }
 
 #[tokio::test]
