@@ -2,8 +2,8 @@
 
 use crate::kind::{AnyKind, Erased};
 use crate::{
-    apps, authentication, authorization, autoscaling, batch, coordination, core, discovery, events,
-    networking, node, policy, rbac, scheduling, storage,
+    apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
+    discovery, events, flowcontrol, networking, node, policy, rbac, scheduling, storage,
 };
 
 /// Kinds with a resource of their own.
@@ -55,6 +55,9 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<storage::csi_storage_capacity::CsiStorageCapacityKind>::new(),
     &Erased::<storage::volume_attachment::VolumeAttachmentKind>::new(),
     &Erased::<storage::volume_attributes_class::VolumeAttributesClassKind>::new(),
+    &Erased::<certificates::certificate_signing_request::CertificateSigningRequestKind>::new(),
+    &Erased::<flowcontrol::flow_schema::FlowSchemaKind>::new(),
+    &Erased::<flowcontrol::priority_level_configuration::PriorityLevelConfigurationKind>::new(),
     &Erased::<core::binding::BindingKind>::new(),
     &Erased::<events::event::EventKind>::new(),
 ];

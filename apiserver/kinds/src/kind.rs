@@ -159,6 +159,8 @@ pub trait Kind: Send + Sync + 'static {
     const VERBS: Verbs = Verbs::All;
     /// Whether `status` is a subresource with an owner of its own.
     const STATUS: bool = false;
+    /// Whether the conditions of `status` have another owner, by the subresource `approval`.
+    const APPROVAL: bool = false;
     /// Whether a new object may come with its status: a node tells how it is as it registers.
     const STATUS_AT_CREATION: bool = false;
     /// The warning that each answer about the kind carries, if it is on its way out.
@@ -188,6 +190,9 @@ pub trait Kind: Send + Sync + 'static {
     /// Sets what belongs to the server in an update of the status.
     fn prepare_status_update(_new: &mut Self::Object, _old: &Self::Object) {}
 
+    /// Sets what belongs to the server in an update through `approval`.
+    fn prepare_approval_update(_new: &mut Self::Object, _old: &Self::Object) {}
+
     /// Everything wrong with an object.
     fn validate(_object: &Self::Object) -> Vec<FieldError> {
         Vec::new()
@@ -200,6 +205,11 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Everything wrong with an update of `status`.
     fn validate_status_update(_new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
+        Vec::new()
+    }
+
+    /// Everything wrong with an update through `approval`.
+    fn validate_approval_update(_new: &Self::Object, _old: &Self::Object) -> Vec<FieldError> {
         Vec::new()
     }
 
@@ -315,6 +325,12 @@ pub trait AnyKind: Send + Sync {
     fn prepare_update(&self, new: &mut Object, old: &Object);
     /// See [`Kind::prepare_status_update`].
     fn prepare_status_update(&self, new: &mut Object, old: &Object);
+    /// See [`Kind::prepare_approval_update`].
+    fn prepare_approval_update(&self, new: &mut Object, old: &Object);
+    /// See [`Kind::validate_approval_update`].
+    fn validate_approval_update(&self, new: &Object, old: &Object) -> Vec<FieldError>;
+    /// See [`Kind::APPROVAL`].
+    fn has_approval(&self) -> bool;
     /// See [`Kind::STATUS_AT_CREATION`].
     fn keeps_status_at_creation(&self) -> bool;
     /// See [`Kind::DEPRECATION`].
@@ -424,6 +440,15 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn prepare_status_update(&self, new: &mut Object, old: &Object) {
         K::prepare_status_update(typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn prepare_approval_update(&self, new: &mut Object, old: &Object) {
+        K::prepare_approval_update(typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn validate_approval_update(&self, new: &Object, old: &Object) -> Vec<FieldError> {
+        K::validate_approval_update(typed::<K>(new), typed::<K>(old))
+    }
+    fn has_approval(&self) -> bool {
+        K::APPROVAL
     }
     fn keeps_status_at_creation(&self) -> bool {
         K::STATUS_AT_CREATION

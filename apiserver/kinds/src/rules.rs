@@ -160,6 +160,24 @@ pub(crate) fn same<T: Serialize>(one: &T, other: &T) -> bool {
     one == other || (is_empty(&one) && is_empty(&other))
 }
 
+/// Whether two values are the same to Kubernetes, which tells an empty structure from none, but not an empty list.
+pub(crate) fn same_structures<T: Serialize>(one: &T, other: &T) -> bool {
+    fn plain(value: Value) -> Value {
+        let is_none = |value: &Value| {
+            value.is_null() || value.as_array().is_some_and(|items| items.is_empty())
+        };
+        match value {
+            Value::Array(items) => items.into_iter().map(plain).collect(),
+            Value::Object(map) => {
+                let map = map.into_iter().filter(|(_, value)| !is_none(value));
+                Value::Object(map.map(|(key, value)| (key, plain(value))).collect())
+            }
+            other => other,
+        }
+    }
+    plain(json(one)) == plain(json(other))
+}
+
 /// A value that may not change.
 pub(crate) fn immutable<T: Serialize + PartialEq>(
     errors: &mut Errors,

@@ -13,6 +13,7 @@ use crate::api::{Api, Late};
 use crate::authz::Authorizer;
 use crate::registry::WriteContext;
 
+mod certificates;
 mod default_ingress_class;
 mod limit_ranger;
 mod namespace_lifecycle;
@@ -25,6 +26,7 @@ mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod service_addresses;
+mod storage;
 
 pub use resource_quota::Turn;
 pub use service_addresses::AddressRange;
@@ -168,6 +170,8 @@ impl Admission {
         {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
+        certificates::admit(attributes, object, old);
+        storage::admit(&api, attributes, object, old);
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
         rbac_escalation::check(&authorizer, attributes, object, old)
     }
@@ -185,6 +189,9 @@ impl Admission {
         let api = self.api()?;
         limit_ranger::check(&api, attributes, object, old)?;
         pod_priority::check_classes(&api, attributes, object)?;
+        storage::check_growth(&api, attributes, object, old)?;
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        certificates::check(&authorizer, attributes, object, old)?;
         resource_quota::charge(&api, &self.turns, attributes, object, old).await
     }
 

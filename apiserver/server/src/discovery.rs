@@ -93,6 +93,9 @@ fn subresources(kind: &dyn AnyKind) -> Vec<Entry> {
     if kind.scale().is_some() {
         entries.push(other("scale", "autoscaling", "v1", "Scale", CHANGE));
     }
+    if kind.has_approval() {
+        entries.push(own("approval", CHANGE));
+    }
     if kind.has_status() {
         entries.push(own("status", CHANGE));
     }

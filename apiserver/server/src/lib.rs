@@ -34,6 +34,7 @@ pub mod decode;
 pub mod discovery;
 mod expiry;
 pub mod flow;
+mod flow_objects;
 pub mod handlers;
 mod join;
 pub mod local;
@@ -207,6 +208,10 @@ impl Server {
             config.service_range,
             shared.stop.clone(),
         ));
+        flow_objects::ensure(&shared.api)
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        tasks.spawn(flow_objects::run(shared.api.clone(), shared.stop.clone()));
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();
@@ -252,6 +257,11 @@ impl Server {
     /// When a name cannot be in a certificate.
     pub fn client_identity(&self, user: &str, group: &str) -> Result<Identity, pki::Error> {
         self.shared.pki.client(Subject { user, group })
+    }
+
+    /// The CA itself, for whoever signs in its name.
+    pub fn ca_identity(&self) -> Identity {
+        self.shared.pki.ca_identity()
     }
 
     /// A certificate for the API of a node of this machine.

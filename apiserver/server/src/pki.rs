@@ -137,6 +137,14 @@ impl Pki {
         &self.ca_pem
     }
 
+    /// The CA's certificate with its key.
+    pub fn ca_identity(&self) -> Identity {
+        Identity {
+            certificate: self.ca_pem.clone(),
+            key: self.issuer.key().serialize_pem(),
+        }
+    }
+
     /// The private key of service-account tokens, in PEM.
     pub fn token_key(&self) -> String {
         self.tokens.serialize_pem()

@@ -98,8 +98,21 @@ pub enum Part {
     Main,
     /// `status`.
     Status,
+    /// The conditions of `status`, by whoever approves.
+    Approval,
     /// Everything: for subresources whose change the server computes itself.
     Whole,
+}
+
+impl Part {
+    /// The subresource through which the part is written.
+    pub fn subresource(self) -> &'static str {
+        match self {
+            Self::Status => "status",
+            Self::Approval => "approval",
+            Self::Main | Self::Whole => "",
+        }
+    }
 }
 
 /// How ownership of fields follows from a change.
@@ -492,10 +505,14 @@ impl Resource {
         if part == Part::Status {
             kind.prepare_status_update(&mut object, &old);
         }
+        if part == Part::Approval {
+            kind.prepare_approval_update(&mut object, &old);
+        }
         let mut errors = metadata::validate_update(kind.meta(&object), kind.meta(&old));
         errors.extend(match part {
             Part::Main => kind.validate_update(&object, &old),
             Part::Status => kind.validate_status_update(&object, &old),
+            Part::Approval => kind.validate_approval_update(&object, &old),
             Part::Whole => Vec::new(),
         });
         if !errors.is_empty() {
@@ -585,7 +602,7 @@ impl Resource {
     ) -> Result<Written, Status> {
         let value = self.read_body(cx, body)?;
         self.check_name(cx, name, &value)?;
-        let subresource = if part == Part::Status { "status" } else { "" };
+        let subresource = part.subresource();
         let change = |_: &Value| {
             if !self.kind.updates_unconditionally() && metadata::wanted_version(&value).is_none() {
                 let path = metadata_path("resourceVersion");
@@ -660,7 +677,7 @@ impl Resource {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         self.check_name(cx, name, &config)?;
-        let subresource = if part == Part::Status { "status" } else { "" };
+        let subresource = part.subresource();
         let manager = self.manager(cx, subresource);
         let change = |live: &Value| {
             let mut applied = apply::apply(self.schema(), live, &config, &manager, force)?;
@@ -701,7 +718,7 @@ fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value
     };
     match part {
         Part::Main if kind.has_status() => restore(value, "status"),
-        Part::Status => {
+        Part::Status | Part::Approval => {
             let keys: Vec<String> = [value.as_object(), old.as_object()]
                 .into_iter()
                 .flatten()

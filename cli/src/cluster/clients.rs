@@ -4,7 +4,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use anyhow::Context;
-use corral_controllers::{ClientFactory, ControllersConfig};
+use corral_controllers::{ClientFactory, ControllersConfig, SigningCa};
 use corral_runtime::leader::{Election, ElectionConfig, run_elected};
 use corral_runtime::{CacheFactory, Metrics, Recorder, SystemClock, Tasks};
 use corral_scheduler::SchedulerConfig;
@@ -27,10 +27,20 @@ const SCHEDULER_LEASE: &str = "kube-scheduler";
 /// The only scheduler, and how its events are signed.
 const SCHEDULER_NAME: &str = "default-scheduler";
 
+/// The cluster's CA, in the form of the controllers.
+fn signing_ca(plane: &ControlPlane) -> SigningCa {
+    let identity = plane.server.ca_identity();
+    SigningCa {
+        certificate: identity.certificate,
+        key: identity.key,
+    }
+}
+
 /// What controllers and scheduler of this process share.
 pub struct Clients {
     local: Local,
     root_ca: String,
+    signing_ca: SigningCa,
     registry: Registry,
     caches: CacheFactory,
     tasks: Tasks,
@@ -54,6 +64,7 @@ impl Clients {
         Ok(Self {
             local,
             root_ca: plane.server.ca().to_owned(),
+            signing_ca: signing_ca(plane),
             registry: plane.registry.clone(),
             // One cache per kind for everything in this process.
             caches: CacheFactory::new(client, Metrics::register(&plane.registry), tasks.clone())
@@ -124,7 +135,7 @@ impl Clients {
             local.clone().with_user(user).client()
         });
         let (caches, registry) = (self.caches.clone(), self.registry.clone());
-        let root_ca = self.root_ca.clone();
+        let (root_ca, signing_ca) = (self.root_ca.clone(), self.signing_ca.clone());
         move |shutdown| {
             Box::pin(corral_controllers::start(ControllersConfig {
                 clients: Arc::clone(&clients),
@@ -132,6 +143,7 @@ impl Clients {
                 registry: registry.clone(),
                 shutdown,
                 root_ca: Some(root_ca.clone()),
+                signing_ca: Some(signing_ca.clone()),
                 cluster_cidr: Some(cluster_cidr.clone()),
                 enabled: corral_controllers::Name::ALL.iter().copied().collect(),
                 clock: Arc::new(SystemClock),

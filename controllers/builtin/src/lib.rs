@@ -4,6 +4,7 @@
 //! They reach the API only through clients, each under its own identity (`deployment-controller`, …), and share one
 //! watch per kind. [`start`] starts a set of them in the present process.
 
+mod certificates;
 mod clusterroleaggregation;
 mod context;
 mod cronjob;
@@ -23,6 +24,7 @@ mod nodelifecycle;
 mod ownership;
 mod podgc;
 mod pods;
+mod protection;
 mod replicaset;
 mod resourcequota;
 mod rootca;
@@ -30,5 +32,6 @@ mod serviceaccount;
 mod servicepods;
 mod start;
 
+pub use certificates::SigningCa;
 pub use context::ClientFactory;
 pub use start::{ControllersConfig, Name, start};

@@ -9,11 +9,12 @@ use corral_runtime::{CacheFactory, Clock, Metrics, Tasks};
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 
+use crate::certificates::{self, SigningCa};
 use crate::context::{ClientFactory, Context};
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
     endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
-    replicaset, resourcequota, rootca, serviceaccount,
+    protection, replicaset, resourcequota, rootca, serviceaccount,
 };
 
 /// A controller.
@@ -37,6 +38,12 @@ pub enum Name {
     ResourceQuota,
     ClusterRoleAggregation,
     Disruption,
+    PvcProtection,
+    PvProtection,
+    VolumeAttributesClassProtection,
+    CsrApproving,
+    CsrSigning,
+    CsrCleaner,
     GarbageCollector,
 }
 
@@ -61,6 +68,12 @@ impl Name {
         Self::ResourceQuota,
         Self::ClusterRoleAggregation,
         Self::Disruption,
+        Self::PvcProtection,
+        Self::PvProtection,
+        Self::VolumeAttributesClassProtection,
+        Self::CsrApproving,
+        Self::CsrSigning,
+        Self::CsrCleaner,
         Self::GarbageCollector,
     ];
 }
@@ -94,6 +107,8 @@ pub struct ControllersConfig {
     pub shutdown: CancellationToken,
     /// The cluster's CA certificate in PEM, published into every namespace.
     pub root_ca: Option<String>,
+    /// The CA that signs what is approved for Kubernetes' own signers.
+    pub signing_ca: Option<SigningCa>,
     /// The addresses of all pods in CIDR notation, of which each node is given a part.
     pub cluster_cidr: Option<String>,
     /// Which controllers run.
@@ -146,6 +161,15 @@ pub async fn start(config: ControllersConfig) {
             Name::ResourceQuota => resourcequota::start(&context),
             Name::ClusterRoleAggregation => clusterroleaggregation::start(&context),
             Name::Disruption => disruption::start(&context),
+            Name::PvcProtection => protection::start_claims(&context),
+            Name::PvProtection => protection::start_volumes(&context),
+            Name::VolumeAttributesClassProtection => protection::start_classes(&context),
+            Name::CsrApproving => certificates::start_approving(&context),
+            Name::CsrSigning => match &config.signing_ca {
+                Some(ca) => certificates::start_signing(&context, ca),
+                None => tracing::info!("no CA to sign requests for certificates with"),
+            },
+            Name::CsrCleaner => certificates::start_cleaner(&context),
             // Last in the set: it then finds the typed caches of the others and watches only the remaining kinds.
             Name::GarbageCollector => garbagecollector::start(&context),
         }

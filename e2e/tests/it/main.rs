@@ -2,6 +2,7 @@
 
 mod api;
 mod apply;
+mod certificates;
 mod etcd;
 mod kills;
 mod kubectl;
@@ -13,6 +14,7 @@ mod quotas;
 mod services;
 mod sets;
 mod side_by_side;
+mod storage;
 mod streams;
 mod two_nodes;
 mod verbs;

@@ -131,7 +131,7 @@ impl Kind for PersistentVolumeKind {
             csi.controller_expand_secret_ref = None;
         }
         let (now, was) = (sources::of(&source), sources::of(old));
-        if !rules::same(&now, &was) {
+        if !rules::same_structures(&sources::plain(&now), &sources::plain(&was)) {
             let detail = format!(
                 "spec.persistentvolumesource is immutable after creation\n  {was} -> {now}"
             );
@@ -212,7 +212,7 @@ fn capacity(errors: &mut Errors, path: &FieldPath, spec: &PersistentVolumeSpec) 
     if capacity.len() != 1 || !capacity.contains_key("storage") {
         errors.push(FieldError::not_supported(
             path,
-            json(capacity),
+            json(&spec.capacity),
             &["storage"],
         ));
     }

@@ -16,7 +16,7 @@ use super::pod_spec::validation::claim_spec;
 use super::pod_spec::validation::resources::amount;
 use crate::fill;
 use crate::kind::{Column, Kind, Names, age};
-use crate::rules::{self, Errors, at, json, same, text};
+use crate::rules::{self, Errors, at, json, same_structures, text};
 
 const STORAGE: &str = "storage";
 const RESIZE_STATUSES: &[&str] = &[
@@ -280,7 +280,7 @@ fn kept(errors: &mut Errors, new: &PersistentVolumeClaim, old: &PersistentVolume
         spec.volume_attributes_class_name
             .clone_from(&was.volume_attributes_class_name);
     }
-    if !same(&spec, &old_spec) {
+    if !same_structures(&without_empty(&spec), &without_empty(&old_spec)) {
         let detail = format!(
             "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims\n  {} -> {}",
             json(&old_spec),
@@ -292,6 +292,17 @@ fn kept(errors: &mut Errors, new: &PersistentVolumeClaim, old: &PersistentVolume
     let path = at("volumeMode");
     rules::immutable(errors, &path, &wanted.volume_mode, &was.volume_mode);
     attributes(errors, old, &wanted);
+}
+
+/// Without maps and texts that are as good as none.
+fn without_empty(spec: &PersistentVolumeClaimSpec) -> PersistentVolumeClaimSpec {
+    let mut spec = spec.clone();
+    spec.volume_name = spec.volume_name.filter(|name| !name.is_empty());
+    let resources = spec.resources.get_or_insert_default();
+    for list in [&mut resources.limits, &mut resources.requests] {
+        *list = list.take().filter(|list| !list.is_empty());
+    }
+    spec
 }
 
 fn storage(spec: &PersistentVolumeClaimSpec) -> Option<&Wire> {

@@ -3,6 +3,7 @@
 //! They are made when they are missing; rules that are missing from one are added, so that an upgrade can give new
 //! rights, while what an administrator added stays.
 
+mod controllers;
 mod workloads;
 
 use corral_api::k8s::api::rbac::v1::{
@@ -10,6 +11,8 @@ use corral_api::k8s::api::rbac::v1::{
 };
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use corral_api::meta::ObjectMeta;
+
+use controllers::CONTROLLERS;
 
 /// A rule on resources: groups, resources, verbs.
 type Rule = (
@@ -27,6 +30,12 @@ const EVENTS: Rule = (
     &["", "events.k8s.io"],
     &["events"],
     &["create", "patch", "update"],
+);
+
+const REQUEST_CERTIFICATES: Rule = (
+    &["certificates.k8s.io"],
+    &["certificatesigningrequests"],
+    &["create", "get", "list", "watch"],
 );
 
 /// What people with `view` read in a namespace. Secrets are not among it: they would give more rights.
@@ -51,6 +60,8 @@ const VIEW: &[Rule] = &[
             "events",
             "namespaces",
             "namespaces/status",
+            "persistentvolumeclaims",
+            "persistentvolumeclaims/status",
         ],
         READ,
     ),
@@ -110,6 +121,7 @@ const EDIT: &[Rule] = &[
             "configmaps",
             "endpoints",
             "events",
+            "persistentvolumeclaims",
             "replicationcontrollers",
             "replicationcontrollers/scale",
             "secrets",
@@ -213,6 +225,25 @@ const NODE: &[Rule] = &[
         ],
     ),
     (&["node.k8s.io"], &["runtimeclasses"], READ),
+    (
+        CORE,
+        &["persistentvolumeclaims", "persistentvolumes"],
+        &["get"],
+    ),
+    (
+        CORE,
+        &["persistentvolumeclaims/status"],
+        &["get", "patch", "update"],
+    ),
+    // For its own certificate, and to see it signed.
+    REQUEST_CERTIFICATES,
+    (&["storage.k8s.io"], &["volumeattachments"], &["get"]),
+    (&["storage.k8s.io"], &["csidrivers"], READ),
+    (
+        &["storage.k8s.io"],
+        &["csinodes"],
+        &["create", "delete", "get", "patch", "update"],
+    ),
 ];
 
 /// What the scheduler does.
@@ -240,271 +271,17 @@ const SCHEDULER: &[Rule] = &[
     (&["apps"], &["replicasets", "statefulsets"], READ),
     (&["policy"], &["poddisruptionbudgets"], READ),
     (&["scheduling.k8s.io"], &["priorityclasses"], READ),
-];
-
-/// What each controller does, by the name of its ServiceAccount in `kube-system`.
-const CONTROLLERS: &[(&str, &[Rule])] = &[
+    (CORE, &["persistentvolumeclaims", "persistentvolumes"], READ),
     (
-        "deployment-controller",
+        &["storage.k8s.io"],
         &[
-            (
-                &["apps"],
-                &["deployments"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            (
-                &["apps"],
-                &["deployments/status", "deployments/finalizers"],
-                &["update", "patch"],
-            ),
-            (
-                &["apps"],
-                &["replicasets"],
-                &[
-                    "create", "delete", "get", "list", "patch", "update", "watch",
-                ],
-            ),
-            (CORE, &["pods"], &["get", "list", "update", "watch"]),
-            EVENTS,
+            "csidrivers",
+            "csinodes",
+            "csistoragecapacities",
+            "storageclasses",
+            "volumeattachments",
         ],
-    ),
-    (
-        "replicaset-controller",
-        &[
-            (
-                &["apps"],
-                &["replicasets"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            (
-                &["apps"],
-                &["replicasets/status", "replicasets/finalizers"],
-                &["update", "patch"],
-            ),
-            (
-                CORE,
-                &["pods"],
-                &["create", "delete", "get", "list", "patch", "watch"],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "daemon-set-controller",
-        &[
-            (&["apps"], &["daemonsets"], READ),
-            (
-                &["apps"],
-                &["daemonsets/status", "daemonsets/finalizers"],
-                &["update", "patch"],
-            ),
-            (CORE, &["nodes"], READ),
-            (
-                CORE,
-                &["pods"],
-                &["create", "delete", "get", "list", "patch", "watch"],
-            ),
-            (CORE, &["pods/binding"], CREATE),
-            workloads::REVISIONS,
-            EVENTS,
-        ],
-    ),
-    (
-        "job-controller",
-        &[
-            (
-                &["batch"],
-                &["jobs"],
-                &["get", "list", "patch", "update", "watch", "delete"],
-            ),
-            (
-                &["batch"],
-                &["jobs/status", "jobs/finalizers"],
-                &["update", "patch"],
-            ),
-            (
-                CORE,
-                &["pods"],
-                &["create", "delete", "get", "list", "patch", "watch"],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "ttl-after-finished-controller",
-        &[
-            (&["batch"], &["jobs"], &["delete", "get", "list", "watch"]),
-            EVENTS,
-        ],
-    ),
-    (
-        "cronjob-controller",
-        &[
-            (
-                &["batch"],
-                &["cronjobs"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            (
-                &["batch"],
-                &["jobs"],
-                &[
-                    "create", "delete", "get", "list", "patch", "update", "watch",
-                ],
-            ),
-            (
-                &["batch"],
-                &["cronjobs/status", "cronjobs/finalizers"],
-                &["update", "patch"],
-            ),
-            (CORE, &["pods"], &["delete", "list", "get", "watch"]),
-            EVENTS,
-        ],
-    ),
-    (
-        "endpointslice-controller",
-        &[
-            (CORE, &["nodes", "pods", "services"], READ),
-            (CORE, &["services/finalizers"], &["update"]),
-            (
-                &["discovery.k8s.io"],
-                &["endpointslices"],
-                &[
-                    "create", "delete", "get", "list", "update", "patch", "watch",
-                ],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "endpoint-controller",
-        &[
-            (CORE, &["pods", "services"], READ),
-            (
-                CORE,
-                &["endpoints"],
-                &[
-                    "create", "delete", "get", "list", "update", "patch", "watch",
-                ],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "namespace-controller",
-        &[
-            (CORE, &["namespaces"], &["delete", "get", "list", "watch"]),
-            (
-                CORE,
-                &["namespaces/finalize", "namespaces/status"],
-                &["update", "patch"],
-            ),
-            (ALL, ALL, &["delete", "deletecollection", "get", "list"]),
-        ],
-    ),
-    (
-        "generic-garbage-collector",
-        &[
-            (
-                ALL,
-                ALL,
-                &["delete", "get", "list", "patch", "update", "watch"],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "service-account-controller",
-        &[
-            (
-                CORE,
-                &["serviceaccounts"],
-                &["create", "get", "list", "watch"],
-            ),
-            (CORE, &["namespaces"], READ),
-            EVENTS,
-        ],
-    ),
-    (
-        "root-ca-cert-publisher",
-        &[
-            (
-                CORE,
-                &["configmaps"],
-                &["create", "get", "list", "update", "patch", "watch"],
-            ),
-            (CORE, &["namespaces"], READ),
-            EVENTS,
-        ],
-    ),
-    (
-        "node-controller",
-        &[
-            (
-                CORE,
-                &["nodes"],
-                &["delete", "get", "list", "patch", "update", "watch"],
-            ),
-            (CORE, &["nodes/status"], &["patch", "update"]),
-            (CORE, &["pods"], &["delete", "get", "list", "watch"]),
-            (CORE, &["pods/status"], &["patch", "update"]),
-            (&["coordination.k8s.io"], &["leases"], READ),
-            EVENTS,
-        ],
-    ),
-    (
-        "node-ipam-controller",
-        &[
-            (
-                CORE,
-                &["nodes"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "clusterrole-aggregation-controller",
-        &[(
-            &["rbac.authorization.k8s.io"],
-            &["clusterroles"],
-            // It gives what it does not have.
-            &["escalate", "get", "list", "patch", "update", "watch"],
-        )],
-    ),
-    (
-        "endpointslicemirroring-controller",
-        &[
-            (CORE, &["endpoints", "services"], READ),
-            (
-                CORE,
-                &["endpoints/finalizers", "services/finalizers"],
-                &["update"],
-            ),
-            (
-                &["discovery.k8s.io"],
-                &["endpointslices"],
-                &["create", "delete", "get", "list", "update", "watch"],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
-        "resourcequota-controller",
-        &[
-            // Anything may be counted.
-            (ALL, ALL, &["list", "watch"]),
-            (CORE, &["resourcequotas/status"], &["update"]),
-            EVENTS,
-        ],
-    ),
-    (
-        "pod-garbage-collector",
-        &[
-            (CORE, &["pods"], &["delete", "get", "list", "watch"]),
-            (CORE, &["nodes"], READ),
-            (CORE, &["pods/status"], &["patch", "update"]),
-        ],
+        READ,
     ),
 ];
 
@@ -615,7 +392,7 @@ fn join(lists: &[&[Rule]]) -> Vec<PolicyRule> {
 }
 
 /// All controllers with what they do.
-fn controllers() -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
+fn all_controllers() -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
     CONTROLLERS.iter().chain(workloads::CONTROLLERS)
 }
 
@@ -695,7 +472,10 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
         ),
         role(
             "system:node-bootstrapper",
-            vec![paths(&["/corral/v1/node-certificates"], &["post"])],
+            vec![
+                rule(&REQUEST_CERTIFICATES),
+                paths(&["/corral/v1/node-certificates"], &["post"]),
+            ],
         ),
         role(
             "system:kubelet-api-admin",
@@ -709,8 +489,12 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             ]]),
         ),
     ];
-    roles.extend(controllers().map(|(name, rules)| {
+    roles.extend(certificate_roles());
+    roles.extend(all_controllers().map(|(name, rules)| {
         let mut role = role(&controller_role(name), join(&[rules]));
+        if *name == "certificate-controller" {
+            role.rules.get_or_insert_default().extend(signer_rules());
+        }
         // Finding out which kinds there are is part of collecting and finalizing any kind.
         role.rules
             .get_or_insert_default()
@@ -718,6 +502,61 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
         role
     }));
     roles
+}
+
+/// What the controller of certificates approves, and signs.
+fn signer_rules() -> [PolicyRule; 2] {
+    let named = |verb, signers: &[&str]| {
+        let mut rule = rule(&(&["certificates.k8s.io"], &["signers"], verb));
+        let names = signers
+            .iter()
+            .map(|signer| format!("kubernetes.io/{signer}"));
+        rule.resource_names = Some(names.collect());
+        rule
+    };
+    [
+        named(&["approve"], &["kube-apiserver-client-kubelet"]),
+        named(
+            &["sign"],
+            &[
+                "legacy-unknown",
+                "kube-apiserver-client",
+                "kube-apiserver-client-kubelet",
+                "kubelet-serving",
+            ],
+        ),
+    ]
+}
+
+/// For those who are to approve requests for certificates, or to have theirs approved.
+fn certificate_roles() -> impl Iterator<Item = ClusterRole> {
+    const PREFIX: &str = "system:certificates.k8s.io:";
+    const GROUP: &[&str] = &["certificates.k8s.io"];
+    let requesters = [
+        ("nodeclient", "certificatesigningrequests/nodeclient"),
+        (
+            "selfnodeclient",
+            "certificatesigningrequests/selfnodeclient",
+        ),
+    ];
+    let requesters = requesters.map(|(name, resource)| {
+        let name = format!("{PREFIX}certificatesigningrequests:{name}");
+        let mut create = rule(&(GROUP, &[], CREATE));
+        create.resources = Some(vec![resource.to_owned()]);
+        role(&name, vec![create])
+    });
+    let signers = [
+        "legacy-unknown",
+        "kubelet-serving",
+        "kube-apiserver-client",
+        "kube-apiserver-client-kubelet",
+    ];
+    let approvers = signers.map(|signer| {
+        let mut approve = rule(&(GROUP, &["signers"], &["approve"]));
+        approve.resource_names = Some(vec![format!("kubernetes.io/{signer}")]);
+        role(&format!("{PREFIX}{signer}-approver"), vec![approve])
+    });
+    requesters.into_iter().chain(approvers)
 }
 
 /// What every node may do, as far as it does not depend on its pods.
@@ -795,13 +634,19 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
             "system:kube-controller-manager",
             vec![subject("User", "system:kube-controller-manager")],
         ),
+        // A node renews its certificate by itself.
+        binding(
+            "corral:node-autoapprove-certificate-rotation",
+            "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            vec![group(crate::authz::node::NODES)],
+        ),
         binding(
             "system:node-bootstrapper",
             "system:node-bootstrapper",
             vec![group(bootstrap::GROUP)],
         ),
     ];
-    bindings.extend(controllers().map(|(name, _)| {
+    bindings.extend(all_controllers().map(|(name, _)| {
         let account = Subject {
             api_group: None,
             kind: "ServiceAccount".to_owned(),

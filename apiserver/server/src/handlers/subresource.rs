@@ -33,6 +33,13 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
         ("status", Verb::Patch) if kind.has_status() => {
             write::patch_part(&call, &resource, Part::Status).await
         }
+        ("approval", Verb::Get) if kind.has_approval() => super::read::get(&call, &resource).await,
+        ("approval", Verb::Update) if kind.has_approval() => {
+            write::replace_part(&call, &resource, Part::Approval).await
+        }
+        ("approval", Verb::Patch) if kind.has_approval() => {
+            write::patch_part(&call, &resource, Part::Approval).await
+        }
         ("scale", verb) if kind.scale().is_some() => scale(&call, &resource, verb).await,
         ("finalize", Verb::Update) if kind.names().kind == "Namespace" => {
             finalize(&call, &resource).await

@@ -114,7 +114,7 @@ async fn apply_patch(
         _ => call.decoded_patch(format)?,
     };
     report_duplicates(cx, &duplicates)?;
-    let subresource = if part == Part::Status { "status" } else { "" };
+    let subresource = part.subresource();
     let change = |live: &Value| {
         let patched = match kind {
             PatchType::Json => patch::json_patch(live, &call.body)?,

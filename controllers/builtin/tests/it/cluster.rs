@@ -26,6 +26,7 @@ impl Cluster {
             registry: Registry::new(),
             shutdown: world.tasks.shutdown().clone(),
             root_ca: Some("test certificate".into()),
+            signing_ca: None,
             cluster_cidr: Some("10.244.0.0/16".into()),
             enabled: names.iter().copied().collect(),
             clock: Arc::clone(&world.clock) as Arc<dyn corral_runtime::Clock>,

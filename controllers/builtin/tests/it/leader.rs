@@ -74,6 +74,7 @@ impl Process {
                 registry: Registry::new(),
                 shutdown,
                 root_ca: None,
+                signing_ca: None,
                 cluster_cidr: None,
                 enabled: [Name::Deployment, Name::ReplicaSet].into(),
                 clock: Arc::clone(&clock),

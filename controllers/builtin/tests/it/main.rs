@@ -5,4 +5,5 @@ mod cluster;
 mod leader;
 mod quotas;
 mod services;
+mod storage;
 mod workloads;

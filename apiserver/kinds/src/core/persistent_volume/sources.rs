@@ -53,6 +53,17 @@ pub(super) fn of(spec: &PersistentVolumeSpec) -> Value {
     value
 }
 
+/// Without texts and flags that are as good as none.
+pub(super) fn plain(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let given = map.iter().filter(|(_, v)| **v != "" && **v != false);
+            Value::Object(given.map(|(k, v)| (k.clone(), plain(v))).collect())
+        }
+        other => other.clone(),
+    }
+}
+
 /// Fills in what Kubernetes fills in.
 pub(crate) fn default(spec: &mut PersistentVolumeSpec) {
     if let Some(host_path) = &mut spec.host_path {

@@ -1,0 +1,4 @@
+//! `certificates.k8s.io`.
+
+pub mod certificate_signing_request;
+pub mod request;

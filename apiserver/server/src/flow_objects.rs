@@ -1,0 +1,164 @@
+//! The flow schemas and priority levels that every cluster has: made at start and when they are missing, brought back to
+//! what they shall be unless an administrator took them over. Schemas are told whether their level is there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use corral_api::status::{Status, StatusReason};
+use corral_kinds::flowcontrol::mandatory::{self, CATCH_ALL, EXEMPT};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::Api;
+use crate::bootstrap::context;
+use crate::decode::Decoded;
+use crate::registry::{Ownership, Part, Resource, metadata};
+
+const GROUP: &str = "flowcontrol.apiserver.k8s.io";
+const SCHEMAS: &str = "flowschemas";
+const LEVELS: &str = "prioritylevelconfigurations";
+/// Set to other than `true` by whoever takes over an object that is not mandatory.
+const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
+const DANGLING: &str = "Dangling";
+/// How often all is looked at again, as kube-apiserver does.
+const PERIOD: Duration = Duration::from_secs(60);
+
+/// Looks after the objects until told to stop.
+pub async fn run(api: Arc<Api>, stop: CancellationToken) {
+    loop {
+        if let Err(status) = ensure(&api).await {
+            tracing::warn!(
+                message = status.message,
+                "flow schemas cannot be looked after"
+            );
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(PERIOD) => {}
+        }
+    }
+}
+
+/// Makes what is missing, and corrects what is not as it shall be.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn ensure(api: &Api) -> Result<(), Status> {
+    for (plural, all) in [
+        (LEVELS, mandatory::levels()),
+        (SCHEMAS, mandatory::schemas()),
+    ] {
+        let resource = resource(api, plural)?;
+        for (name, spec) in all {
+            ensure_one(resource, name, spec).await?;
+        }
+    }
+    tell_of_levels(api).await
+}
+
+fn resource<'a>(api: &'a Api, plural: &str) -> Result<&'a Arc<Resource>, Status> {
+    api.resource(GROUP, plural)
+        .ok_or_else(|| Status::internal("a built-in resource is missing"))
+}
+
+async fn ensure_one(resource: &Resource, name: &str, spec: Value) -> Result<(), Status> {
+    let is_mandatory = matches!(name, EXEMPT | CATCH_ALL);
+    let Some(entry) = resource.fetch(&resource.key("", name)).await? else {
+        let object = json!({
+            "metadata": {"name": name, "annotations": {AUTOUPDATE: "true"}}, "spec": spec,
+        });
+        return match resource.create(&context(""), Decoded::of(object)).await {
+            Err(status) if !status.is(StatusReason::AlreadyExists) => Err(status),
+            _ => Ok(()),
+        };
+    };
+    let live: Value = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
+    // What administrators may change of the mandatory level, they may keep.
+    let wanted = |live: &Value| {
+        let mut spec = spec.clone();
+        if name == EXEMPT && live["spec"]["exempt"].is_object() {
+            spec["exempt"] = live["spec"]["exempt"].clone();
+        }
+        spec
+    };
+    let ours = is_mandatory || live["metadata"]["annotations"][AUTOUPDATE] == "true";
+    if !ours || live["spec"] == wanted(&live) {
+        return Ok(());
+    }
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        next["spec"] = wanted(live);
+        metadata::drop_live_version(&mut next, live);
+        Ok((next, Ownership::Update))
+    };
+    let cx = context("");
+    let written = resource.update(&cx, name, Part::Main, "", &change);
+    gone_is_fine(written.await.map(drop))
+}
+
+/// Somebody may delete an object at any time; the next look makes it again.
+fn gone_is_fine(outcome: Result<(), Status>) -> Result<(), Status> {
+    match outcome {
+        Err(status) if status.is(StatusReason::NotFound) => Ok(()),
+        other => other,
+    }
+}
+
+/// Tells each schema whether its level is there.
+async fn tell_of_levels(api: &Api) -> Result<(), Status> {
+    let levels = resource(api, LEVELS)?;
+    let schemas = resource(api, SCHEMAS)?;
+    let snapshot = schemas.cacher.fresh().await?;
+    for stored in snapshot.objects.values() {
+        let Ok(schema) = stored.value() else { continue };
+        let name = schema["metadata"]["name"].as_str().unwrap_or_default();
+        let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str();
+        let level = level.unwrap_or_default();
+        let is_there = levels.fetch(&levels.key("", level)).await?.is_some();
+        let told = condition(level, is_there);
+        if conditions(&schema).iter().any(|have| says(have, &told)) {
+            continue;
+        }
+        let change = |live: &Value| {
+            let mut next = live.clone();
+            let mut all = conditions(live);
+            all.retain(|condition| condition["type"] != DANGLING);
+            all.push(told.clone());
+            next["status"]["conditions"] = all.into();
+            metadata::drop_live_version(&mut next, live);
+            Ok((next, Ownership::Update))
+        };
+        let cx = context("");
+        let written = schemas.update(&cx, name, Part::Status, "status", &change);
+        gone_is_fine(written.await.map(drop))?;
+    }
+    Ok(())
+}
+
+fn conditions(schema: &Value) -> Vec<Value> {
+    let list = schema["status"]["conditions"].as_array();
+    list.cloned().unwrap_or_default()
+}
+
+fn condition(level: &str, is_there: bool) -> Value {
+    let (status, reason, what) = match is_there {
+        true => ("False", "Found", "it exists"),
+        false => ("True", "NotFound", "there is no such object"),
+    };
+    let but = if is_there { "and" } else { "but" };
+    let message = format!(
+        "This FlowSchema references the PriorityLevelConfiguration object named {level:?} {but} {what}"
+    );
+    json!({
+        "type": DANGLING, "status": status, "reason": reason, "message": message,
+        "lastTransitionTime": corral_api::time::format_seconds(Timestamp::now()),
+    })
+}
+
+/// Whether a condition says the same, whenever it began.
+fn says(have: &Value, told: &Value) -> bool {
+    ["type", "status", "reason", "message"]
+        .iter()
+        .all(|field| have[field] == told[field])
+}
