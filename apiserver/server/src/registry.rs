@@ -262,7 +262,14 @@ impl Resource {
         }
         let mut value = self.encode(object)?;
         restore_managed(&mut value, sent);
-        apply::update(self.schema(), old, &mut value, manager);
+        let mut old = old.cloned();
+        if self.kind.has_approval() {
+            // Nobody owns what a write through this part cannot change.
+            let others = [Some(&mut value), old.as_mut()];
+            let others = others.into_iter().flatten();
+            others.for_each(|value| without_others(value, &manager.subresource));
+        }
+        apply::update(self.schema(), old.as_ref(), &mut value, manager);
         Ok(value["metadata"].get("managedFields").cloned())
     }
 
@@ -745,6 +752,18 @@ fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Valu
     if without(value) != without(old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         value["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+/// Takes out what belongs to other parts of an object that is approved: only the conditions are the approver's, only the
+/// rest of the status the signer's, and the spec is nobody's.
+fn without_others(value: &mut Value, subresource: &str) {
+    let Value::Object(map) = value else { return };
+    map.remove("spec");
+    match (subresource, map.get_mut("status")) {
+        ("approval", Some(Value::Object(status))) => drop(status.remove("certificate")),
+        ("status", Some(Value::Object(status))) => drop(status.remove("conditions")),
+        _ => drop(map.remove("status")),
     }
 }
 

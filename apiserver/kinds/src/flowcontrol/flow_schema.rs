@@ -94,7 +94,9 @@ impl Kind for FlowSchemaKind {
             let path = path.child("distinguisherMethod.type");
             let allowed = ["ByNamespace", "ByUser"];
             if !allowed.contains(&method.type_.as_str()) {
-                errors.push(FieldError::not_supported(&path, json(method), &allowed));
+                // Errors show the method under the name of Kubernetes' own field.
+                let shown = json(&serde_json::json!({"Type": method.type_}));
+                errors.push(FieldError::not_supported(&path, shown, &allowed));
             }
         }
         let level = spec.priority_level_configuration.name.as_str();
