@@ -24,6 +24,7 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<apps::deployment::DeploymentKind>::new(),
     &Erased::<apps::replica_set::ReplicaSetKind>::new(),
     &Erased::<apps::daemon_set::DaemonSetKind>::new(),
+    &Erased::<apps::stateful_set::StatefulSetKind>::new(),
     &Erased::<apps::controller_revision::ControllerRevisionKind>::new(),
     &Erased::<batch::job::JobKind>::new(),
     &Erased::<batch::cron_job::CronJobKind>::new(),

@@ -5,4 +5,5 @@ pub mod daemon_set;
 pub mod deployment;
 pub mod replica_set;
 mod selector;
+pub mod stateful_set;
 pub(crate) mod template;

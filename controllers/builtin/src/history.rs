@@ -154,6 +154,13 @@ pub fn patch_to(template: &PodTemplateSpec) -> Value {
     json!({"spec": {"template": template}})
 }
 
+/// The template that a revision brings back.
+pub fn template(revision: &ControllerRevision) -> Option<PodTemplateSpec> {
+    let mut template = revision.data.as_ref()?.0["spec"]["template"].clone();
+    template.as_object_mut()?.remove("$patch");
+    serde_json::from_value(template).ok()
+}
+
 /// A revision of an owner's present template, which carries its hash in a label.
 pub fn revision(
     owner: &ObjectMeta,

@@ -31,6 +31,7 @@ mod rootca;
 mod serviceaccount;
 mod servicepods;
 mod start;
+mod statefulset;
 
 pub use certificates::SigningCa;
 pub use context::ClientFactory;

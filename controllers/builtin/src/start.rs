@@ -14,7 +14,7 @@ use crate::context::{ClientFactory, Context};
 use crate::{
     clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
     endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
-    protection, replicaset, resourcequota, rootca, serviceaccount,
+    protection, replicaset, resourcequota, rootca, serviceaccount, statefulset,
 };
 
 /// A controller.
@@ -24,6 +24,7 @@ pub enum Name {
     ReplicaSet,
     ReplicationController,
     DaemonSet,
+    StatefulSet,
     Job,
     CronJob,
     Endpoints,
@@ -54,6 +55,7 @@ impl Name {
         Self::ReplicaSet,
         Self::ReplicationController,
         Self::DaemonSet,
+        Self::StatefulSet,
         Self::Job,
         Self::CronJob,
         Self::Endpoints,
@@ -141,6 +143,7 @@ pub async fn start(config: ControllersConfig) {
             Name::ReplicaSet => replicaset::start(&context),
             Name::ReplicationController => replicaset::start_replication(&context),
             Name::DaemonSet => daemonset::start(&context),
+            Name::StatefulSet => statefulset::start(&context),
             Name::Job => job::start(&context),
             Name::CronJob => cronjob::start(&context),
             Name::Endpoints => endpoints::start(&context),

@@ -1,4 +1,4 @@
-//! ReplicationControllers, the history of DaemonSets, and budgets of disruptions.
+//! ReplicationControllers, StatefulSets, the history of DaemonSets, and budgets of disruptions.
 
 use corral_e2e::Cluster;
 
@@ -83,6 +83,54 @@ fn a_daemon_set_has_a_history_and_goes_back_in_it() {
     let hash = cluster.jsonpath(&["controllerrevisions"], newest);
     let pod = cluster.kubectl(&["get", "pods", "-l", "app=agent", "-o", "name"]);
     assert_eq!(cluster.jsonpath(&[pod.trim()], label), hash);
+}
+
+#[test]
+fn a_stateful_set_keeps_its_names_and_updates_from_the_last() {
+    let cluster = Cluster::up();
+    let set = |command: &str| {
+        let pods = pods_of("db", command);
+        format!(
+            "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {{name: db}}\nspec:\n  replicas: 2\n  serviceName: db\n  \
+             selector: {{matchLabels: {{app: db}}}}\n{pods}"
+        )
+    };
+    cluster.apply(
+        "apiVersion: v1\nkind: Service\nmetadata: {name: db}\nspec: {clusterIP: None, selector: {app: db}}\n",
+    );
+    cluster.apply(&set("sleep 1000"));
+    let rolled_out = || cluster.kubectl(&["rollout", "status", "sts/db", "--timeout=60s"]);
+    rolled_out();
+    let row = cluster.kubectl(&["get", "sts", "db", "--no-headers"]);
+    assert_eq!(row.split_whitespace().nth(1), Some("2/2"), "{row}");
+    let name = cluster.kubectl(&["exec", "db-1", "--", "sh", "-c", "hostname"]);
+    assert_eq!(name.trim(), "db-1");
+    let uid = "{.metadata.uid}";
+    let first = cluster.jsonpath(&["pod", "db-0"], uid);
+
+    // Only what is not below the partition is replaced.
+    let hold = r#"{"spec":{"updateStrategy":{"rollingUpdate":{"partition":1}}}}"#;
+    cluster.kubectl(&["patch", "sts", "db", "-p", hold]);
+    let change = r#"{"spec":{"template":{"spec":{"containers":[{"name":"c","command":["sh","-c","sleep 2000"]}]}}}}"#;
+    cluster.kubectl(&["patch", "sts", "db", "-p", change]);
+    rolled_out();
+    let command = "{.spec.containers[0].command[2]}";
+    assert_eq!(cluster.jsonpath(&["pod", "db-1"], command), "sleep 2000");
+    assert_eq!(cluster.jsonpath(&["pod", "db-0"], uid), first);
+
+    let release = r#"{"spec":{"updateStrategy":{"rollingUpdate":{"partition":0}}}}"#;
+    cluster.kubectl(&["patch", "sts", "db", "-p", release]);
+    rolled_out();
+    assert_eq!(cluster.jsonpath(&["pod", "db-0"], command), "sleep 2000");
+    cluster.kubectl(&["rollout", "undo", "sts/db"]);
+    rolled_out();
+    assert_eq!(cluster.jsonpath(&["pod", "db-0"], command), "sleep 1000");
+
+    cluster.kubectl(&["scale", "sts/db", "--replicas=1"]);
+    cluster.wait("the last pod to be gone", || {
+        let names = cluster.kubectl(&["get", "pods", "-l", "app=db", "-o", "name"]);
+        names == "pod/db-0\n"
+    });
 }
 
 #[test]

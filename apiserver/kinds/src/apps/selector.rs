@@ -90,6 +90,25 @@ pub(crate) fn of_daemons(
     }
 }
 
+/// The rules of a StatefulSet. Whether the selector can be compared with labels.
+pub(crate) fn of_set(errors: &mut Errors, path: &FieldPath, selector: &LabelSelector) -> bool {
+    let Some(selector) = given(selector) else {
+        errors.push(FieldError::required(path, ""));
+        return true;
+    };
+    let known = errors.len();
+    rules::label_selector(errors, path, selector);
+    let is_usable = errors.len() == known;
+    if is_empty(selector) {
+        let detail = "empty selector is invalid for statefulset";
+        errors.push(rules::invalid_selector(path, selector, detail));
+    }
+    if !is_usable {
+        errors.push(rules::invalid_selector(path, selector, ""));
+    }
+    is_usable
+}
+
 /// A selector stays as it was.
 pub(crate) fn immutable(errors: &mut Errors, new: &LabelSelector, old: &LabelSelector) {
     if new == old {

@@ -15,6 +15,16 @@ pub(crate) fn lasting(
     kind: &str,
 ) {
     validation::template(errors, path, template);
+    runs_for_ever(errors, path, template, kind);
+}
+
+/// What of that is not a rule of every template.
+pub(crate) fn runs_for_ever(
+    errors: &mut Errors,
+    path: &FieldPath,
+    template: &PodTemplateSpec,
+    kind: &str,
+) {
     let path = path.child("spec");
     let spec = template.spec.as_ref();
     let policy = spec.map_or("", |s| text(&s.restart_policy));

@@ -1,6 +1,6 @@
 //! How many pods the controller of a pod wants.
 
-use corral_api::k8s::api::apps::v1::{Deployment, ReplicaSet};
+use corral_api::k8s::api::apps::v1::{Deployment, ReplicaSet, StatefulSet};
 use corral_api::k8s::api::core::v1::{Pod, ReplicationController};
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 use corral_api::meta::controller_of;
@@ -24,6 +24,7 @@ pub enum Scale {
 pub struct Scales {
     deployments: Cache<Deployment>,
     sets: Cache<ReplicaSet>,
+    stateful: Cache<StatefulSet>,
     controllers: Cache<ReplicationController>,
 }
 
@@ -32,6 +33,7 @@ impl Scales {
         Self {
             deployments: context.objects::<Deployment>(name).cache().clone(),
             sets: context.objects::<ReplicaSet>(name).cache().clone(),
+            stateful: context.objects::<StatefulSet>(name).cache().clone(),
             controllers: context
                 .objects::<ReplicationController>(name)
                 .cache()
@@ -43,6 +45,7 @@ impl Scales {
         controller
             .needs(&self.deployments)
             .needs(&self.sets)
+            .needs(&self.stateful)
             .needs(&self.controllers)
     }
 
@@ -58,6 +61,11 @@ impl Scales {
                 found.and_then(|c| scale(owner, &c.metadata, c.spec.as_ref()?.replicas))
             }
             ("apps", "ReplicaSet") => self.of_set(pod, owner),
+            ("apps", "StatefulSet") => {
+                let key = ObjectKey::of_owner(&pod.metadata, owner);
+                let found = self.stateful.get(&key);
+                found.and_then(|set| scale(owner, &set.metadata, set.spec.as_ref()?.replicas))
+            }
             _ => None,
         };
         found.unwrap_or(Scale::Unknown)
