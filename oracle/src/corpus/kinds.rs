@@ -8,7 +8,7 @@ use super::fields::Path;
 use super::{hash, is_common};
 
 /// The kinds, as files.
-const FILES: [&str; 12] = [
+const FILES: [&str; 13] = [
     include_str!("../../objects/apps.yaml"),
     include_str!("../../objects/batch.yaml"),
     include_str!("../../objects/certificates.yaml"),
@@ -21,6 +21,7 @@ const FILES: [&str; 12] = [
     include_str!("../../objects/rbac.yaml"),
     include_str!("../../objects/reviews.yaml"),
     include_str!("../../objects/storage.yaml"),
+    include_str!("../../objects/workloads.yaml"),
 ];
 
 /// A kind of the corpus.

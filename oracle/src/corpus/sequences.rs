@@ -7,10 +7,11 @@ use serde_json::Value;
 use crate::case::Request;
 
 /// The sequences, as files.
-const FILES: [(&str, &str); 4] = [
+const FILES: [(&str, &str); 5] = [
     ("apply", include_str!("../../cases/apply.yaml")),
     ("lists", include_str!("../../cases/lists.yaml")),
     ("patches", include_str!("../../cases/patches.yaml")),
+    ("workloads", include_str!("../../cases/workloads.yaml")),
     ("writes", include_str!("../../cases/writes.yaml")),
 ];
 
