@@ -3,7 +3,7 @@
 use crate::kind::{AnyKind, Erased};
 use crate::{
     apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
-    discovery, events, flowcontrol, networking, node, policy, rbac, scheduling, storage,
+    discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
 };
 
 /// Kinds with a resource of their own.
@@ -59,6 +59,10 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<certificates::certificate_signing_request::CertificateSigningRequestKind>::new(),
     &Erased::<flowcontrol::flow_schema::FlowSchemaKind>::new(),
     &Erased::<flowcontrol::priority_level_configuration::PriorityLevelConfigurationKind>::new(),
+    &Erased::<resource::device_class::DeviceClassKind>::new(),
+    &Erased::<resource::resource_claim::ResourceClaimKind>::new(),
+    &Erased::<resource::resource_claim_template::ResourceClaimTemplateKind>::new(),
+    &Erased::<resource::resource_slice::ResourceSliceKind>::new(),
     &Erased::<core::binding::BindingKind>::new(),
     &Erased::<events::event::EventKind>::new(),
 ];

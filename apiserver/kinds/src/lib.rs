@@ -28,6 +28,7 @@ pub mod node;
 pub mod policy;
 pub mod protobuf;
 pub mod rbac;
+pub mod resource;
 mod rules;
 pub mod scheduling;
 pub mod schema;

@@ -100,6 +100,15 @@ const VIEW: &[Rule] = &[
         &["ingresses", "ingresses/status", "networkpolicies"],
         READ,
     ),
+    (
+        &["resource.k8s.io"],
+        &[
+            "resourceclaims",
+            "resourceclaims/status",
+            "resourceclaimtemplates",
+        ],
+        READ,
+    ),
 ];
 
 /// What people with `edit` do beyond [`VIEW`].
@@ -150,6 +159,11 @@ const EDIT: &[Rule] = &[
     (
         &["networking.k8s.io"],
         &["ingresses", "networkpolicies"],
+        WRITE,
+    ),
+    (
+        &["resource.k8s.io"],
+        &["resourceclaims", "resourceclaimtemplates"],
         WRITE,
     ),
     (

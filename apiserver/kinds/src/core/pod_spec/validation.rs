@@ -15,7 +15,7 @@ mod security;
 mod volumes;
 mod windows;
 
-pub(crate) use volumes::claim_template::spec as claim_spec;
+pub(crate) use volumes::claim_template::{metadata as claim_metadata, spec as claim_spec};
 pub(crate) use volumes::foreign::{driver_name, iscsi_name_is_valid, lun as lun_of_target};
 pub(crate) use volumes::{source_fields as volume_sources, source_of_volume};
 

@@ -33,7 +33,7 @@ pub(super) fn claim_template(
 }
 
 /// Only labels and annotations are taken over into the claim.
-fn metadata(errors: &mut Errors, path: &FieldPath, meta: &ObjectMeta) {
+pub(crate) fn metadata(errors: &mut Errors, path: &FieldPath, meta: &ObjectMeta) {
     let annotations = meta.annotations.as_ref();
     rules::annotations(errors, &path.child("annotations"), annotations);
     rules::labels(errors, &path.child("labels"), meta.labels.as_ref());

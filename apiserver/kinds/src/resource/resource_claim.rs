@@ -1,0 +1,229 @@
+//! `ResourceClaim`: devices that somebody wants, and those that were given.
+
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::k8s::api::resource::v1::{
+    AllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::claim;
+use super::rules::{self as own, ITEMS_MAX, at_most};
+use crate::core::pod_spec::validation::driver_name;
+use crate::core::pod_spec::validation::scheduling::node_selector;
+use crate::kind::{Column, Kind, Names, age};
+use crate::rules::{self, Errors, Seen, at, json};
+
+const USERS_MAX: usize = 256;
+
+/// `resource.k8s.io/v1 ResourceClaim`.
+pub struct ResourceClaimKind;
+
+impl Kind for ResourceClaimKind {
+    type Object = ResourceClaim;
+
+    const NAMES: Names = Names {
+        group: "resource.k8s.io",
+        version: "v1",
+        kind: "ResourceClaim",
+        plural: "resourceclaims",
+        singular: "resourceclaim",
+        short_names: &[],
+        categories: &[],
+        namespaced: true,
+    };
+    const STATUS: bool = true;
+
+    fn columns() -> Vec<Column> {
+        vec![
+            Column::NAME,
+            Column::text("State", "Whether there are devices, and users."),
+            Column::AGE,
+        ]
+    }
+
+    fn cells(claim: &ResourceClaim, now: Timestamp) -> Vec<Value> {
+        let deleted = claim.metadata.deletion_timestamp.is_some();
+        let status = claim.status.as_ref();
+        let allocated = status.is_some_and(|s| s.allocation.is_some());
+        let reserved = status.and_then(|s| s.reserved_for.as_ref());
+        let reserved = allocated && reserved.is_some_and(|users| !users.is_empty());
+        let words = [
+            ("deleted", deleted),
+            ("pending", !allocated && !deleted),
+            ("allocated", allocated),
+            ("reserved", reserved),
+        ];
+        let words: Vec<&str> = words
+            .iter()
+            .filter(|(_, is)| *is)
+            .map(|(w, _)| *w)
+            .collect();
+        vec![
+            claim.metadata.name.clone().into(),
+            words.join(",").into(),
+            age(&claim.metadata, now),
+        ]
+    }
+
+    fn default(object: &mut ResourceClaim) {
+        claim::default(&mut object.spec);
+    }
+
+    fn validate(object: &ResourceClaim) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        claim::validate(&mut errors, &at("spec"), &object.spec);
+        errors
+    }
+
+    fn validate_update(new: &ResourceClaim, old: &ResourceClaim) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        if !rules::same(&new.spec, &old.spec) {
+            let detail = "field is immutable";
+            errors.push(FieldError::invalid(&at("spec"), json(&new.spec), detail));
+        }
+        errors
+    }
+
+    fn validate_status_update(new: &ResourceClaim, old: &ResourceClaim) -> Vec<FieldError> {
+        let mut errors = Errors::new();
+        let nothing = ResourceClaimStatus::default();
+        let (status, was) = (
+            new.status.as_ref().unwrap_or(&nothing),
+            old.status.as_ref().unwrap_or(&nothing),
+        );
+        let path = at("status");
+        let deleted = new.metadata.deletion_timestamp.is_some();
+        users(
+            &mut errors,
+            &path.child("reservedFor"),
+            status,
+            was,
+            deleted,
+        );
+        let path = path.child("allocation");
+        match (&status.allocation, &was.allocation) {
+            (Some(now), Some(was)) if !rules::same(now, was) => {
+                let detail = "field is immutable";
+                errors.push(FieldError::invalid(&path, json(now), detail));
+            }
+            (Some(now), None) => allocation(&mut errors, &path, now),
+            _ => {}
+        }
+        errors
+    }
+
+    fn warnings(_claim: &ResourceClaim) -> Vec<String> {
+        vec![
+            "spec: accepted, but the allocation of devices is not honoured by this server yet"
+                .to_owned(),
+        ]
+    }
+}
+
+fn users(
+    errors: &mut Errors,
+    path: &FieldPath,
+    status: &ResourceClaimStatus,
+    was: &ResourceClaimStatus,
+    deleted: bool,
+) {
+    let list = status.reserved_for.as_deref().unwrap_or_default();
+    at_most(errors, path, list, USERS_MAX);
+    let mut seen = Seen::default();
+    for (index, user) in list.iter().enumerate() {
+        let path = path.index(index);
+        for (field, value) in [
+            ("resource", &user.resource),
+            ("name", &user.name),
+            ("uid", &user.uid),
+        ] {
+            if value.is_empty() {
+                errors.push(FieldError::required(&path.child(field), ""));
+            }
+        }
+        seen.check(errors, &path, &user.uid);
+    }
+    if list.is_empty() {
+        return;
+    }
+    let before = was.reserved_for.as_deref().unwrap_or_default();
+    let is_new = |user: &ResourceClaimConsumerReference| !before.contains(user);
+    if status.allocation.is_none() {
+        let detail = "may not be specified when `allocated` is not set";
+        errors.push(FieldError::forbidden(path, detail));
+    } else if deleted && list.iter().any(is_new) {
+        let detail = "new entries may not be added while `deallocationRequested` or `deletionTimestamp` are set";
+        errors.push(FieldError::forbidden(path, detail));
+    }
+}
+
+fn allocation(errors: &mut Errors, path: &FieldPath, result: &AllocationResult) {
+    let devices = result.devices.as_ref();
+    let results = devices
+        .and_then(|d| d.results.as_deref())
+        .unwrap_or_default();
+    let results_path = path.child("devices.results");
+    at_most(errors, &results_path, results, ITEMS_MAX);
+    for (index, given) in results.iter().enumerate() {
+        let path = results_path.index(index);
+        driver_name(errors, &path.child("driver"), &given.driver);
+        own::pool(errors, &path.child("pool"), &given.pool);
+        own::label(errors, &path.child("device"), &given.device);
+    }
+    if let Some(selector) = &result.node_selector {
+        node_selector(errors, &path.child("nodeSelector"), selector);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rules::texts;
+
+    fn claim(requests: Value) -> ResourceClaim {
+        let json = serde_json::json!({"spec": {"devices": {"requests": requests}}});
+        let mut claim = serde_json::from_value(json).expect("a claim");
+        ResourceClaimKind::default(&mut claim);
+        claim
+    }
+
+    #[test]
+    fn a_request_is_for_one_device_of_a_class_or_the_first_of_some() {
+        let right = claim(serde_json::json!([{"name": "r", "exactly": {"deviceClassName": "c"}}]));
+        assert!(ResourceClaimKind::validate(&right).is_empty());
+        let requests = right
+            .spec
+            .devices
+            .and_then(|d| d.requests)
+            .expect("requests");
+        let exactly = requests[0].exactly.as_ref().expect("exactly");
+        assert_eq!(exactly.count, Some(1));
+        let wrong = claim(serde_json::json!([{"name": "r"}, {"name": "r", "exactly": {}}]));
+        assert_eq!(
+            texts(&ResourceClaimKind::validate(&wrong)),
+            [
+                "spec.devices.requests[0]: Required value: exactly one of `exactly` or `firstAvailable` is required",
+                "spec.devices.requests[1].exactly.deviceClassName: Required value",
+                "spec.devices.requests[1]: Duplicate value: \"r\"",
+            ]
+        );
+    }
+
+    #[test]
+    fn nobody_uses_what_was_not_given() {
+        let old = claim(serde_json::json!([]));
+        let mut new = old.clone();
+        let user = serde_json::json!({"resource": "pods", "name": "p", "uid": "u"});
+        let status = serde_json::json!({"reservedFor": [user]});
+        new.status = serde_json::from_value(status).expect("a status");
+        assert_eq!(
+            texts(&ResourceClaimKind::validate_status_update(&new, &old)),
+            ["status.reservedFor: Forbidden: may not be specified when `allocated` is not set"]
+        );
+        assert_eq!(
+            ResourceClaimKind::cells(&old, Timestamp::UNIX_EPOCH)[1],
+            "pending"
+        );
+    }
+}
