@@ -66,9 +66,10 @@ fn clean(value: &mut Value, request: &Request) {
             for (key, inner) in map.iter_mut() {
                 let own = OWN.contains(&key.as_str()) && !inner.is_null() && inner != "None";
                 // What was sent comes back the same from both.
-                let sent = inner
-                    .as_str()
-                    .is_some_and(|text| !text.is_empty() && request.body.contains(text));
+                // The whole value: a short version is in many an address.
+                let sent = inner.as_str().is_some_and(|text| {
+                    !text.is_empty() && request.body.contains(&format!("\"{text}\""))
+                });
                 match inner {
                     _ if own
                         && !sent
