@@ -6,4 +6,5 @@ mod leader;
 mod quotas;
 mod services;
 mod storage;
+mod sets;
 mod workloads;
