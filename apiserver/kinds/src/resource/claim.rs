@@ -80,9 +80,10 @@ pub(super) fn validate(errors: &mut Errors, path: &FieldPath, spec: &ResourceCla
 }
 
 /// Requests with the alternatives of each.
-type Asked<'a> = BTreeMap<&'a str, Vec<&'a str>>;
+pub(super) type Asked<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
-fn names_of(requests: &[DeviceRequest]) -> Asked<'_> {
+/// What there is to refer to.
+pub(super) fn names_of(requests: &[DeviceRequest]) -> Asked<'_> {
     let mut asked = Asked::new();
     for request in requests {
         let alternatives = request.first_available.iter().flatten();
@@ -156,7 +157,11 @@ fn mode(errors: &mut Errors, path: &FieldPath, mode: &Option<String>, count: Opt
     }
 }
 
-fn tolerations(errors: &mut Errors, path: &FieldPath, list: Option<&[DeviceToleration]>) {
+pub(super) fn tolerations(
+    errors: &mut Errors,
+    path: &FieldPath,
+    list: Option<&[DeviceToleration]>,
+) {
     for (index, toleration) in list.unwrap_or_default().iter().enumerate() {
         let path = path.child("tolerations").index(index);
         let (key, value) = (text(&toleration.key), text(&toleration.value));
@@ -203,25 +208,33 @@ fn constraint(
 }
 
 /// Names of requests of the same claim, or of their alternatives.
-fn references(errors: &mut Errors, path: &FieldPath, list: &[String], asked: &Asked<'_>) {
+pub(super) fn references(
+    errors: &mut Errors,
+    path: &FieldPath,
+    list: &[String],
+    asked: &Asked<'_>,
+) {
     at_most(errors, path, list, ITEMS_MAX);
     let mut seen = Seen::default();
     for (index, name) in list.iter().enumerate() {
         let path = path.index(index);
-        let parts: Vec<&str> = name.split('/').collect();
-        let is_there = match parts[..] {
-            [request] => asked.contains_key(request),
-            [request, sub] => asked.get(request).is_some_and(|subs| subs.contains(&sub)),
-            _ => false,
-        };
-        if parts.len() <= 2 {
-            parts
-                .iter()
-                .for_each(|part| own::label(errors, &path, part));
-        }
-        if !is_there {
-            errors.push(FieldError::invalid(&path, name.as_str(), REFERENCE));
-        }
+        reference(errors, &path, name, asked);
         seen.check(errors, &path, name);
+    }
+}
+
+/// One such name.
+pub(super) fn reference(errors: &mut Errors, path: &FieldPath, name: &str, asked: &Asked<'_>) {
+    let parts: Vec<&str> = name.split('/').collect();
+    let is_there = match parts[..] {
+        [request] => asked.contains_key(request),
+        [request, sub] => asked.get(request).is_some_and(|subs| subs.contains(&sub)),
+        _ => false,
+    };
+    if parts.len() <= 2 {
+        parts.iter().for_each(|part| own::label(errors, path, part));
+    }
+    if !is_there {
+        errors.push(FieldError::invalid(path, name, REFERENCE));
     }
 }

@@ -2,8 +2,10 @@
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::resource::v1::{
-    AllocationResult, ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus,
+    AllocatedDeviceStatus, AllocationResult, DeviceAllocationResult, DeviceRequestAllocationResult,
+    ResourceClaim, ResourceClaimConsumerReference, ResourceClaimStatus,
 };
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -12,9 +14,13 @@ use super::rules::{self as own, ITEMS_MAX, at_most};
 use crate::core::pod_spec::validation::driver_name;
 use crate::core::pod_spec::validation::scheduling::node_selector;
 use crate::kind::{Column, Kind, Names, age};
-use crate::rules::{self, Errors, Seen, at, json};
+use crate::rules::{self, Errors, Seen, at, json, text};
 
 const USERS_MAX: usize = 256;
+const BINDING_CONDITIONS_MAX: usize = 4;
+const INTERFACE_LENGTH_MAX: usize = 256;
+const HARDWARE_LENGTH_MAX: usize = 128;
+const IPS_MAX: usize = 16;
 
 /// `resource.k8s.io/v1 ResourceClaim`.
 pub struct ResourceClaimKind;
@@ -93,6 +99,22 @@ impl Kind for ResourceClaimKind {
             old.status.as_ref().unwrap_or(&nothing),
         );
         let path = at("status");
+        let told = status.devices.as_deref().unwrap_or_default();
+        let mut seen = Vec::new();
+        for (index, device) in told.iter().enumerate() {
+            let path = path.child("devices").index(index);
+            told_of(&mut errors, &path, device, status.allocation.as_ref());
+            let id = (
+                &device.driver,
+                &device.pool,
+                &device.device,
+                &device.share_id,
+            );
+            if seen.contains(&id) {
+                errors.push(FieldError::duplicate(&path, shown(device)));
+            }
+            seen.push(id);
+        }
         let deleted = new.metadata.deletion_timestamp.is_some();
         users(
             &mut errors,
@@ -107,7 +129,12 @@ impl Kind for ResourceClaimKind {
                 let detail = "field is immutable";
                 errors.push(FieldError::invalid(&path, json(now), detail));
             }
-            (Some(now), None) => allocation(&mut errors, &path, now),
+            (Some(now), None) => {
+                let devices = new.spec.devices.as_ref();
+                let requests = devices.and_then(|d| d.requests.as_deref());
+                let asked = claim::names_of(requests.unwrap_or_default());
+                allocation(&mut errors, &path, now, &asked);
+            }
             _ => {}
         }
         errors
@@ -158,22 +185,106 @@ fn users(
     }
 }
 
-fn allocation(errors: &mut Errors, path: &FieldPath, result: &AllocationResult) {
-    let devices = result.devices.as_ref();
-    let results = devices
-        .and_then(|d| d.results.as_deref())
-        .unwrap_or_default();
+fn allocation(
+    errors: &mut Errors,
+    path: &FieldPath,
+    result: &AllocationResult,
+    asked: &claim::Asked<'_>,
+) {
+    let nothing = DeviceAllocationResult::default();
+    let devices = result.devices.as_ref().unwrap_or(&nothing);
+    let results = devices.results.as_deref().unwrap_or_default();
     let results_path = path.child("devices.results");
     at_most(errors, &results_path, results, ITEMS_MAX);
     for (index, given) in results.iter().enumerate() {
         let path = results_path.index(index);
+        claim::reference(errors, &path.child("request"), &given.request, asked);
         driver_name(errors, &path.child("driver"), &given.driver);
         own::pool(errors, &path.child("pool"), &given.pool);
         own::label(errors, &path.child("device"), &given.device);
+        for (field, list) in [
+            ("bindingConditions", &given.binding_conditions),
+            (
+                "bindingFailureConditions",
+                &given.binding_failure_conditions,
+            ),
+        ] {
+            let (path, list) = (path.child(field), list.as_deref().unwrap_or_default());
+            at_most(errors, &path, list, BINDING_CONDITIONS_MAX);
+            for (index, name) in list.iter().enumerate() {
+                let complaints = names::qualified_name(name);
+                rules::complain(errors, &path.index(index), name, complaints);
+            }
+        }
+    }
+    let config = devices.config.as_deref().unwrap_or_default();
+    let config_path = path.child("devices.config");
+    // Those of the class and those of the claim.
+    at_most(errors, &config_path, config, 2 * ITEMS_MAX);
+    for (index, one) in config.iter().enumerate() {
+        let path = config_path.index(index);
+        let allowed = ["FromClaim", "FromClass"];
+        rules::required_of(errors, &path.child("source"), &one.source, &allowed);
+        let requests = one.requests.as_deref().unwrap_or_default();
+        claim::references(errors, &path.child("requests"), requests, asked);
+        own::opaque(errors, &path, one.opaque.as_ref());
     }
     if let Some(selector) = &result.node_selector {
         node_selector(errors, &path.child("nodeSelector"), selector);
     }
+}
+
+/// A device as errors show it.
+fn shown(device: &AllocatedDeviceStatus) -> Value {
+    serde_json::json!({
+        "Driver": device.driver, "Pool": device.pool, "Device": device.device,
+        "ShareID": text(&device.share_id),
+    })
+}
+
+/// What a driver tells of a device that was given.
+fn told_of(
+    errors: &mut Errors,
+    path: &FieldPath,
+    device: &AllocatedDeviceStatus,
+    allocation: Option<&AllocationResult>,
+) {
+    driver_name(errors, &path.child("driver"), &device.driver);
+    own::pool(errors, &path.child("pool"), &device.pool);
+    own::label(errors, &path.child("device"), &device.device);
+    let given = allocation.and_then(|a| a.devices.as_ref()?.results.as_ref());
+    let is_it = |given: &DeviceRequestAllocationResult| {
+        given.driver == device.driver
+            && given.pool == device.pool
+            && given.device == device.device
+            && given.share_id == device.share_id
+    };
+    if !given.into_iter().flatten().any(is_it) {
+        let detail = "must be an allocated device in the claim";
+        errors.push(FieldError::invalid(path, shown(device), detail));
+    }
+    let Some(network) = &device.network_data else {
+        return;
+    };
+    let path = path.child("networkData");
+    for (field, value, length_max) in [
+        (
+            "interfaceName",
+            &network.interface_name,
+            INTERFACE_LENGTH_MAX,
+        ),
+        (
+            "hardwareAddress",
+            &network.hardware_address,
+            HARDWARE_LENGTH_MAX,
+        ),
+    ] {
+        if text(value).len() > length_max {
+            errors.push(FieldError::too_long(&path.child(field), length_max));
+        }
+    }
+    let ips = network.ips.as_deref().unwrap_or_default();
+    at_most(errors, &path.child("ips"), ips, IPS_MAX);
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ impl Kind for ResourceClaimTemplateKind {
         new: &ResourceClaimTemplate,
         old: &ResourceClaimTemplate,
     ) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+        let mut errors = Self::validate(new);
         if !rules::same(&new.spec, &old.spec) {
             let detail = "field is immutable";
             errors.push(FieldError::invalid(&at("spec"), json(&new.spec), detail));
