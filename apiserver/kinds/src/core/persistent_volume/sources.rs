@@ -239,15 +239,15 @@ fn csi(errors: &mut Errors, path: &FieldPath, source: &CSIPersistentVolumeSource
 }
 
 fn secret(errors: &mut Errors, path: &FieldPath, reference: &SecretReference) {
-    let rules: [(_, _, fn(&str) -> Vec<String>); 2] = [
-        ("name", &reference.name, names::dns1123_subdomain),
-        ("namespace", &reference.namespace, names::dns1123_label),
-    ];
-    for (field, value, rule) in rules {
-        let (path, value) = (path.child(field), text(value));
+    let (name, namespace) = (text(&reference.name), text(&reference.namespace));
+    for (field, value, complaints) in [
+        ("name", name, names::dns1123_subdomain(name)),
+        ("namespace", namespace, names::dns1123_label(namespace)),
+    ] {
+        let path = path.child(field);
         match value {
             "" => errors.push(FieldError::required(&path, "")),
-            value => rules::complain(errors, &path, value, rule(value)),
+            value => rules::complain(errors, &path, value, complaints),
         }
     }
 }
