@@ -5,6 +5,6 @@ mod cluster;
 mod leader;
 mod quotas;
 mod services;
-mod storage;
 mod sets;
+mod storage;
 mod workloads;
