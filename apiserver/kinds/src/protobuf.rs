@@ -201,7 +201,16 @@ fn fields(
                 )?;
             }
             Some(Numbered::Field(name)) => {
-                if let Some(field) = owner.field(name) {
+                let Some(field) = owner.field(name) else {
+                    continue;
+                };
+                if matches!(field.node, Node::Time) && field.go_type.ends_with("MicroTime") {
+                    // In JSON both kinds of times are told apart by their form.
+                    out.insert(
+                        name.to_owned(),
+                        time(wire.bytes()?, corral_api::time::format_micros)?,
+                    );
+                } else {
                     add(&field.node, name, wire, depth, out)?;
                 }
             }
@@ -299,7 +308,7 @@ fn value(node: &Node, wire: Wire<'_>, depth: usize) -> Result<Value, Malformed> 
             Wire::Fixed64(bits) => f64::from_bits(bits).into(),
             other => other.integer()?.into(),
         },
-        Node::Time => time(wire.bytes()?)?,
+        Node::Time => time(wire.bytes()?, corral_api::time::format_seconds)?,
         Node::Quantity => inner_text(wire.bytes()?, 1)?.into(),
         Node::IntOrString => int_or_string(wire.bytes()?)?,
         Node::Any => {
@@ -345,7 +354,7 @@ fn int_or_string(raw: &[u8]) -> Result<Value, Malformed> {
 }
 
 /// Seconds and nanoseconds; the zero time of Go is no time.
-fn time(raw: &[u8]) -> Result<Value, Malformed> {
+fn time(raw: &[u8], format: impl Fn(jiff::Timestamp) -> String) -> Result<Value, Malformed> {
     let (mut seconds, mut nanos) = (0, 0);
     let mut reader = Reader(raw);
     while let Some((number, wire)) = reader.next()? {
@@ -361,12 +370,7 @@ fn time(raw: &[u8]) -> Result<Value, Malformed> {
     let nanos = i32::try_from(nanos).map_err(|_| Malformed("a time is out of range"))?;
     let at =
         jiff::Timestamp::new(seconds, nanos).map_err(|_| Malformed("a time is out of range"))?;
-    let text = if nanos == 0 {
-        corral_api::time::format_seconds(at)
-    } else {
-        corral_api::time::format_micros(at)
-    };
-    Ok(text.into())
+    Ok(format(at).into())
 }
 
 #[cfg(test)]
@@ -409,6 +413,26 @@ mod tests {
                     "terminationGracePeriodSeconds": 30,
                 },
             })
+        );
+    }
+
+    #[test]
+    fn times_have_the_form_of_their_kind() {
+        let lease = all::resource("coordination.k8s.io", "v1", "leases").expect("served");
+        let node = schema::of(lease);
+        let whole_second = [1 << 3, 100];
+        let meta = field(8, &whole_second);
+        let spec = field(3, &whole_second);
+        let body = [field(1, &meta), field(2, &spec)].concat();
+        let mut value = decode(&node, &body).expect("well formed");
+        assert_eq!(
+            value["metadata"]["creationTimestamp"],
+            "1970-01-01T00:01:40Z"
+        );
+        assert_eq!(value["spec"]["acquireTime"], "1970-01-01T00:01:40.000000Z");
+        assert_eq!(
+            node.check(&mut value).map(|report| report.unknown),
+            Ok(Vec::new())
         );
     }
 

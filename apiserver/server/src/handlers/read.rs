@@ -487,12 +487,20 @@ async fn from_store(
                 continue;
             }
             if limit > 0 && items.len() == limit {
-                let continue_token = items.last().map(|last| token(resource, revision, last));
+                let last = items.last();
+                let continue_token = last.map(|last| token(resource, revision, last));
+                // An estimate, as the API has it: how many there are by now. Counting those of a past revision would read
+                // all of them for each page.
+                let remaining = last.filter(|_| predicate.is_everything()).map(|last| {
+                    let snapshot = resource.cacher.snapshot();
+                    // There is one at least: this one.
+                    snapshot.select(predicate, Some(&last.key)).count().max(1)
+                });
                 return Ok(Listing {
                     items,
                     revision,
                     continue_token,
-                    remaining: None,
+                    remaining,
                 });
             }
             items.push(Arc::new(stored));

@@ -36,6 +36,12 @@ async fn pages_come_from_one_moment() {
         first["metadata"]["resourceVersion"]
     );
     assert_eq!(second["metadata"].get("continue"), None);
+    let short = fixture
+        .get(&format!("{CMS}?limit=1&continue={token}"))
+        .await
+        .body;
+    assert_eq!(names(&short), ["c"]);
+    assert_eq!(short["metadata"]["remainingItemCount"], 1);
     assert_eq!(
         fixture.get(&format!("{CMS}?continue=nonsense")).await.code,
         400
