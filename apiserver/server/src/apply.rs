@@ -13,4 +13,4 @@ pub mod merge;
 pub mod set;
 pub mod typed;
 
-pub use managed::{Manager, apply, update};
+pub use managed::{Configuration, Manager, apply, update};

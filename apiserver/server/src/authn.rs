@@ -10,7 +10,7 @@ use http::header::AUTHORIZATION;
 use crate::api::Api;
 
 pub mod bootstrap;
-pub mod discovery;
+pub mod issuer;
 pub mod tokens;
 pub mod x509;
 

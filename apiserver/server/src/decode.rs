@@ -52,7 +52,7 @@ impl Decoded {
 pub struct Undecodable {
     /// Why, in Go's words where they are known.
     pub why: String,
-    /// Whether the text is no JSON at all, or of the wrong type; otherwise [`Undecodable::why`] says everything.
+    /// Whether it was read as JSON: kube-apiserver tells what it wanted to know of such a body, and not of YAML.
     is_json: bool,
     head: String,
 }

@@ -5,7 +5,7 @@ use http::Method;
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 
-use crate::authn::discovery as issuer;
+use crate::authn::issuer;
 use crate::discovery;
 use crate::handlers::Call;
 use crate::join;

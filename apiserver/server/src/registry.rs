@@ -21,7 +21,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::admission::{Admission, Attributes};
-use crate::apply::{self, Manager};
+use crate::apply::{self, Configuration, Manager};
 use crate::authn::User;
 use crate::cacher::{Cacher, storage_status};
 use crate::decode::Decoded;
@@ -217,13 +217,22 @@ impl Resource {
     ///
     /// # Errors
     /// 422 with the object that it made, where a body would be answered with 400.
-    pub fn read_patched(&self, cx: &WriteContext, patched: Value) -> Result<Value, Status> {
-        let shown = patched.to_string();
-        self.read_body(cx, Decoded::of(patched)).map_err(|status| {
+    pub fn read_patched(
+        &self,
+        cx: &WriteContext,
+        patch: impl Fn() -> Result<Value, Status>,
+    ) -> Result<Value, Status> {
+        let read = self.read_body(cx, Decoded::of(patch()?));
+        read.map_err(|status| {
             let names = self.kind.names();
             let frame = format!(" cannot be handled as a {}: ", names.kind);
             let Some((_, why)) = status.message.split_once(&frame) else {
                 return status;
+            };
+            // Reading takes the object apart; it is made once more to be shown.
+            let shown = match patch() {
+                Ok(patched) => patched.to_string(),
+                Err(status) => return status,
             };
             let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
             Status::invalid("", "", "", &[error])
@@ -289,14 +298,15 @@ impl Resource {
     /// Whatever Kubernetes answers: 400, 403, 409 if it exists, 422 if it breaks a rule.
     pub async fn create(&self, cx: &WriteContext, body: Decoded) -> Result<Written, Status> {
         let value = self.read_body(cx, body)?;
+        if !metadata::generates_name(&value) {
+            return self.create_once(cx, value, Ownership::Update).await;
+        }
         let mut attempt = 0;
         loop {
             attempt += 1;
             match self.create_once(cx, value.clone(), Ownership::Update).await {
                 Err(status)
-                    if status.is(StatusReason::AlreadyExists)
-                        && metadata::generates_name(&value)
-                        && attempt < NAME_RETRIES_MAX => {}
+                    if status.is(StatusReason::AlreadyExists) && attempt < NAME_RETRIES_MAX => {}
                 other => return other,
             }
         }
@@ -678,16 +688,18 @@ impl Resource {
         force: bool,
     ) -> Result<Written, Status> {
         apply::typed::check(self.schema(), &body.value)?;
-        let config = body.value.clone();
-        self.read_body(cx, body)?;
-        if config["metadata"].get("managedFields").is_some() {
+        let sent = body.value.clone();
+        let object = self.read_body(cx, body)?;
+        if sent["metadata"].get("managedFields").is_some() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
-        self.check_name(cx, name, &config)?;
+        self.check_name(cx, name, &sent)?;
+        let (sent, object) = (&sent, &object);
+        let config = Configuration { sent, object };
         let subresource = part.subresource();
         let manager = self.manager(cx, subresource);
         let change = |live: &Value| {
-            let mut applied = apply::apply(self.schema(), live, &config, &manager, force)?;
+            let mut applied = apply::apply(self.schema(), live, config, &manager, force)?;
             metadata::drop_live_version(&mut applied, live);
             Ok((applied, Ownership::Applied))
         };
@@ -697,7 +709,7 @@ impl Resource {
                 if self.kind.names().namespaced {
                     empty["metadata"]["namespace"] = cx.namespace.clone().into();
                 }
-                let created = apply::apply(self.schema(), &empty, &config, &manager, force)?;
+                let created = apply::apply(self.schema(), &empty, config, &manager, force)?;
                 self.create_once(cx, created, Ownership::Applied).await
             }
             other => other,

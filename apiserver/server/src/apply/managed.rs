@@ -27,6 +27,15 @@ pub struct Manager {
     pub time: String,
 }
 
+/// What somebody applies.
+#[derive(Debug, Clone, Copy)]
+pub struct Configuration<'a> {
+    /// As it was sent; what it names is owned.
+    pub sent: &'a Value,
+    /// What it is as an object, without what is empty.
+    pub object: &'a Value,
+}
+
 #[derive(Debug, Clone)]
 struct Entry {
     manager: String,
@@ -252,21 +261,15 @@ fn take(entries: &mut Vec<Entry>, manager: &Manager, operation: &str, fields: &S
 pub fn apply(
     node: &Node,
     live: &Value,
-    config: &Value,
+    config: Configuration<'_>,
     manager: &Manager,
     force: bool,
 ) -> Result<Value, Status> {
     let mut entries = read(live);
     let hidden = unowned(manager);
-    let mut config = config.clone();
-    if let Some(metadata) = config.get_mut("metadata").and_then(Value::as_object_mut) {
-        metadata.remove("managedFields");
-    }
     // Who names a field owns it, be it empty; such fields are no part of the object.
-    let wanted = strip(Set::of(node, &config), &hidden);
-    node.check(&mut config)
-        .map_err(|error| Status::bad_request(error.0))?;
-    let mut merged = merge::merge(node, live, &config);
+    let wanted = strip(Set::of(node, config.sent), &hidden);
+    let mut merged = merge::merge(node, live, config.object);
 
     let changed = compare(node, live, &merged).changed();
     let mut conflicts = Vec::new();
@@ -391,6 +394,17 @@ mod tests {
         }
     }
 
+    fn apply_config(
+        node: &Node,
+        live: &Value,
+        config: &Value,
+        manager: &Manager,
+        force: bool,
+    ) -> Result<Value, Status> {
+        let (sent, object) = (config, config);
+        apply(node, live, Configuration { sent, object }, manager, force)
+    }
+
     fn config(replicas: Option<i32>, image: &str) -> Value {
         let mut value = json!({"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "a"},
             "spec": {"template": {"spec": {"containers": [{"name": "c", "image": image}]}}}});
@@ -404,18 +418,18 @@ mod tests {
     fn a_second_manager_conflicts_unless_it_forces() {
         let node = deployment();
         let empty = json!({"metadata": {"name": "a"}});
-        let live =
-            apply(&node, &empty, &config(Some(1), "x"), &manager("one"), false).expect("first");
-        let error = apply(&node, &live, &config(Some(2), "x"), &manager("two"), false)
+        let live = apply_config(&node, &empty, &config(Some(1), "x"), &manager("one"), false)
+            .expect("first");
+        let error = apply_config(&node, &live, &config(Some(2), "x"), &manager("two"), false)
             .expect_err("conflict");
         assert_eq!(
             error.message,
             "Apply failed with 1 conflict: conflict with \"one\": .spec.replicas"
         );
-        let forced =
-            apply(&node, &live, &config(Some(2), "x"), &manager("two"), true).expect("forced");
+        let forced = apply_config(&node, &live, &config(Some(2), "x"), &manager("two"), true)
+            .expect("forced");
         assert_eq!(forced["spec"]["replicas"], 2);
-        let again = apply(&node, &forced, &config(None, "x"), &manager("one"), false)
+        let again = apply_config(&node, &forced, &config(None, "x"), &manager("one"), false)
             .expect("no longer owns it");
         assert_eq!(again["spec"]["replicas"], 2);
     }
@@ -424,15 +438,15 @@ mod tests {
     fn what_is_no_longer_applied_is_removed_unless_others_own_it() {
         let node = deployment();
         let empty = json!({"metadata": {"name": "a"}});
-        let live =
-            apply(&node, &empty, &config(Some(1), "x"), &manager("one"), false).expect("first");
+        let live = apply_config(&node, &empty, &config(Some(1), "x"), &manager("one"), false)
+            .expect("first");
         let after =
-            apply(&node, &live, &config(None, "x"), &manager("one"), false).expect("second");
+            apply_config(&node, &live, &config(None, "x"), &manager("one"), false).expect("second");
         assert!(after["spec"].get("replicas").is_none());
-        let shared =
-            apply(&node, &live, &config(Some(1), "x"), &manager("two"), false).expect("same value");
-        let kept =
-            apply(&node, &shared, &config(None, "x"), &manager("one"), false).expect("other owns");
+        let shared = apply_config(&node, &live, &config(Some(1), "x"), &manager("two"), false)
+            .expect("same value");
+        let kept = apply_config(&node, &shared, &config(None, "x"), &manager("one"), false)
+            .expect("other owns");
         assert_eq!(kept["spec"]["replicas"], 1);
     }
 

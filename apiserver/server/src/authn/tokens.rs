@@ -8,7 +8,7 @@ use jsonwebtoken::{Algorithm, DecodingKey, EncodingKey, Header, Validation};
 use serde::{Deserialize, Serialize};
 
 use super::User;
-use super::discovery::PublicKey;
+use super::issuer::PublicKey;
 use crate::api::Api;
 use crate::pki::Pki;
 

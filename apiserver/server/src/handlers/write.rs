@@ -116,14 +116,12 @@ async fn apply_patch(
     report_duplicates(cx, &duplicates)?;
     let subresource = part.subresource();
     let change = |live: &Value| {
-        let patched = match kind {
-            PatchType::Json => patch::json_patch(live, &call.body)?,
-            PatchType::Merge => patch::merge_patch(live, &document)?,
-            _ => patch::strategic_patch(resource.schema(), live, &document)?,
-        };
-        let mut patched = resource
-            .read_patched(cx, patched)
-            .and_then(|patched| resource.check_name(cx, name, &patched).map(|()| patched))?;
+        let mut patched = resource.read_patched(cx, || match kind {
+            PatchType::Json => patch::json_patch(live, &call.body),
+            PatchType::Merge => patch::merge_patch(live, &document),
+            _ => patch::strategic_patch(resource.schema(), live, &document),
+        })?;
+        resource.check_name(cx, name, &patched)?;
         metadata::drop_live_version(&mut patched, live);
         Ok((patched, Ownership::Update))
     };
