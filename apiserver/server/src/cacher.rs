@@ -435,3 +435,32 @@ pub fn storage_status(error: &storage::Error) -> Status {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corral_kinds::all;
+    use corral_storage::Key;
+
+    use super::*;
+
+    #[test]
+    fn all_watchers_of_an_event_get_the_same_bytes() {
+        let shape = Shape::new(all::resource("", "v1", "configmaps").expect("served"));
+        let json =
+            r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a","namespace":"n"}}"#;
+        let key = Key::new("/registry/configmaps/n/a");
+        let stored = Stored::from_parts(
+            &shape,
+            key,
+            &Bytes::from_static(json.as_bytes()),
+            Revision(1),
+        );
+        let event = Event::new(EventKind::Added, Arc::new(stored.expect("an object")), None);
+        let first = event.frame();
+        assert!(first.starts_with(br#"{"type":"ADDED","object":{"#));
+        for _ in 0..1000 {
+            // The same place in memory: nothing was written a second time.
+            assert_eq!(event.frame().as_ptr(), first.as_ptr());
+        }
+    }
+}

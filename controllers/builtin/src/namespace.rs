@@ -295,3 +295,38 @@ pub fn status_of(
         phase: Some("Terminating".into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn the_conditions_tell_what_is_left_and_keep_their_times(
+            counts in proptest::collection::btree_map("[a-c]{1,3}", 1..9usize, 0..3),
+            finalizers in proptest::collection::btree_map("[a-c]{1,3}", 1..9usize, 0..3),
+            discovery in proptest::collection::vec("[a-c]{1,3}", 0..2),
+            deletion in proptest::collection::vec("[a-c]{1,3}", 0..2),
+        ) {
+            let remains = Remains {
+                counts,
+                finalizers,
+                discovery_failures: discovery,
+                deletion_failures: deletion,
+            };
+            let (then, later) = (jiff::Timestamp::UNIX_EPOCH, jiff::Timestamp::from_second(60).expect("in range"));
+            let status = status_of(None, &remains, then);
+            let holds = |name: &str| {
+                let mut all = status.conditions.iter().flatten();
+                all.any(|condition| condition.type_ == name && condition.status == "True")
+            };
+            prop_assert_eq!(holds("NamespaceContentRemaining"), !remains.counts.is_empty());
+            prop_assert_eq!(holds("NamespaceFinalizersRemaining"), !remains.finalizers.is_empty());
+            prop_assert_eq!(holds("NamespaceDeletionContentFailure"), !remains.deletion_failures.is_empty());
+            prop_assert_eq!(holds("NamespaceDeletionDiscoveryFailure"), !remains.discovery_failures.is_empty());
+            prop_assert_eq!(status_of(Some(&status), &remains, later), status, "the same is told since the same time");
+        }
+    }
+}

@@ -130,3 +130,41 @@ impl Reconciler for RootCa {
         Ok(Action::Done)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corral_runtime::testing::object;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn a_namespace_that_lives_ends_up_with_the_certificate_and_one_that_ends_is_left_alone(
+            ending in any::<bool>(),
+            held in proptest::option::of(proptest::collection::btree_map("[a-c.]{1,4}|ca\\.crt", "[xy]", 0..3)),
+        ) {
+            let phase = if ending { "Terminating" } else { "Active" };
+            let namespace: Namespace = object(json!({"metadata": {"name": "n"}, "status": {"phase": phase}}));
+            let map = held.map(|data| ConfigMap { data: Some(data), ..ConfigMap::default() });
+            let mut world = World { namespace: Arc::new(namespace), map: map.map(Arc::new), certificate: "x".into() };
+            let planned = plan(&world);
+            if ending {
+                prop_assert_eq!(planned, Plan::Nothing);
+                return Ok(());
+            }
+            let data = Some(BTreeMap::from([(ENTRY.to_owned(), "x".to_owned())]));
+            match planned {
+                Plan::Create(map) => {
+                    prop_assert!(world.map.is_none());
+                    world.map = Some(Arc::from(map));
+                }
+                Plan::Correct => world.map = Some(Arc::new(ConfigMap { data: data.clone(), ..ConfigMap::default() })),
+                Plan::Nothing => {}
+            }
+            prop_assert_eq!(world.map.as_ref().and_then(|map| map.data.clone()), data);
+            prop_assert_eq!(plan(&world), Plan::Nothing, "what is right stays");
+        }
+    }
+}

@@ -115,3 +115,34 @@ pub(crate) fn created(outcome: Result<(), Error>) -> Result<(), Error> {
         other => other,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corral_runtime::testing::object;
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn only_a_namespace_that_lives_and_has_no_default_account_gets_one(
+            ending in any::<bool>(),
+            marked in any::<bool>(),
+            there in any::<bool>(),
+        ) {
+            let phase = if ending { "Terminating" } else { "Active" };
+            let deleted = marked.then_some("2026-01-01T00:00:00Z");
+            let namespace: Namespace = object(json!({
+                "metadata": {"name": "n", "deletionTimestamp": deleted}, "status": {"phase": phase},
+            }));
+            let account = there.then(|| Arc::new(ServiceAccount::default()));
+            let planned = plan(&World { namespace: Arc::new(namespace), account });
+            prop_assert_eq!(planned.is_some(), !ending && !marked && !there);
+            if let Some(made) = planned {
+                prop_assert_eq!(made.metadata.name.as_deref(), Some(ACCOUNT));
+                prop_assert_eq!(made.metadata.namespace.as_deref(), Some("n"));
+            }
+        }
+    }
+}
