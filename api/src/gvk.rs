@@ -38,6 +38,44 @@ impl fmt::Display for GroupVersion {
     }
 }
 
+/// How a version stands to other versions of its group: stable ones before beta, beta before alpha, new ones before old,
+/// and names of another form last, in their own order. The greatest is the preferred one.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct VersionPriority {
+    stability: u8,
+    major: u64,
+    minor: u64,
+    other: std::cmp::Reverse<String>,
+}
+
+impl VersionPriority {
+    /// The priority of a version such as `v1`, `v2beta1` or `nightly`.
+    pub fn of(version: &str) -> Self {
+        let (stability, major, minor) = Self::parse(version).unwrap_or((0, 0, 0));
+        let other = if stability == 0 { version } else { "" };
+        Self {
+            stability,
+            major,
+            minor,
+            other: std::cmp::Reverse(other.to_owned()),
+        }
+    }
+
+    fn parse(version: &str) -> Option<(u8, u64, u64)> {
+        let number = |text: &str| -> Option<u64> {
+            let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
+            text.parse().ok().filter(|_| plain)
+        };
+        let rest = version.strip_prefix('v')?;
+        for (stability, word) in [(2, "beta"), (1, "alpha")] {
+            if let Some((major, minor)) = rest.split_once(word) {
+                return Some((stability, number(major)?, number(minor)?));
+            }
+        }
+        Some((3, number(rest)?, 0))
+    }
+}
+
 /// A kind with its group and version.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct GroupVersionKind {
@@ -88,6 +126,27 @@ pub fn qualified(resource: &str, group: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn versions_come_in_the_order_of_kubernetes() {
+        let wanted = [
+            "v10",
+            "v2",
+            "v1",
+            "v11beta2",
+            "v10beta3",
+            "v3beta1",
+            "v12alpha1",
+            "v11alpha2",
+            "foo1",
+            "foo10",
+            "v01",
+        ];
+        let mut sorted = wanted.to_vec();
+        sorted.sort_unstable();
+        sorted.sort_by_key(|version| std::cmp::Reverse(VersionPriority::of(version)));
+        assert_eq!(sorted, wanted);
+    }
 
     #[test]
     fn group_versions_parse_and_print() {

@@ -4,7 +4,10 @@
 //! same rules over an [`Object`] whose type is erased, so that one registry serves every kind.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::marker::PhantomData;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use corral_api::field::FieldError;
 use corral_api::k8s;
@@ -15,28 +18,57 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::schema::{self, Node, Report, TypeError};
+
 /// The names of a kind and where it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Names {
+pub struct Names<'a> {
     /// API group; empty for the core group.
-    pub group: &'static str,
+    pub group: &'a str,
     /// API version.
-    pub version: &'static str,
+    pub version: &'a str,
     /// Kind, such as `Deployment`.
-    pub kind: &'static str,
+    pub kind: &'a str,
     /// Resource: the plural in URLs.
-    pub plural: &'static str,
+    pub plural: &'a str,
     /// What kubectl accepts for one of them.
-    pub singular: &'static str,
+    pub singular: &'a str,
     /// Abbreviations.
-    pub short_names: &'static [&'static str],
+    pub short_names: Words<'a>,
     /// Groups of resources such as `all`.
-    pub categories: &'static [&'static str],
+    pub categories: Words<'a>,
     /// Whether objects live in namespaces.
     pub namespaced: bool,
 }
 
-impl Names {
+/// A few words of a kind: of one in this crate, or of one that a client has described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Words<'a> {
+    /// Of this crate.
+    Of(&'static [&'static str]),
+    /// Of a client.
+    Owned(&'a [String]),
+}
+
+impl<'a> Words<'a> {
+    /// The words.
+    pub fn to_vec(self) -> Vec<&'a str> {
+        match self {
+            Self::Of(words) => words.to_vec(),
+            Self::Owned(words) => words.iter().map(String::as_str).collect(),
+        }
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(self) -> bool {
+        match self {
+            Self::Of(words) => words.is_empty(),
+            Self::Owned(words) => words.is_empty(),
+        }
+    }
+}
+
+impl Names<'_> {
     /// `group/version`, or `version` for the core group.
     pub fn api_version(&self) -> String {
         if self.group.is_empty() {
@@ -73,26 +105,26 @@ pub enum Verbs {
 
 /// Where the numbers of the `scale` subresource are, as JSON pointers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ScalePaths {
+pub struct ScalePaths<'a> {
     /// The number wanted.
-    pub spec_replicas: &'static str,
+    pub spec_replicas: &'a str,
     /// The number there is.
-    pub status_replicas: &'static str,
-    /// The selector; a `LabelSelector` object or a map of labels.
-    pub selector: &'static str,
+    pub status_replicas: &'a str,
+    /// The selector: a `LabelSelector` object, a map of labels, or a text; empty if there is none.
+    pub selector: &'a str,
 }
 
 /// A column of `kubectl get`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Column {
     /// Heading.
-    pub name: &'static str,
-    /// OpenAPI type of the cells: `string`, `integer`, `boolean`.
-    pub kind: &'static str,
+    pub name: Cow<'static, str>,
+    /// OpenAPI type of the cells: `string`, `integer`, `boolean`, `number`, `date`.
+    pub kind: Cow<'static, str>,
     /// OpenAPI format; `name` for the name column.
-    pub format: &'static str,
+    pub format: Cow<'static, str>,
     /// What the column tells.
-    pub description: &'static str,
+    pub description: Cow<'static, str>,
     /// 0 is always shown, above 0 only with `-o wide`.
     pub priority: i32,
 }
@@ -100,10 +132,10 @@ pub struct Column {
 impl Column {
     /// The name column, first in every table.
     pub const NAME: Self = Self {
-        name: "Name",
-        kind: "string",
-        format: "name",
-        description: "Unique name of the object within its namespace.",
+        name: Cow::Borrowed("Name"),
+        kind: Cow::Borrowed("string"),
+        format: Cow::Borrowed("name"),
+        description: Cow::Borrowed("Unique name of the object within its namespace."),
         priority: 0,
     };
     /// Time since creation.
@@ -111,29 +143,28 @@ impl Column {
 
     /// A column of text.
     pub const fn text(name: &'static str, description: &'static str) -> Self {
-        Self {
-            name,
-            kind: "string",
-            format: "",
-            description,
-            priority: 0,
-        }
+        Self::of("string", name, description)
     }
 
     /// A column of whole numbers.
     pub const fn integer(name: &'static str, description: &'static str) -> Self {
+        Self::of("integer", name, description)
+    }
+
+    const fn of(kind: &'static str, name: &'static str, description: &'static str) -> Self {
         Self {
-            kind: "integer",
-            ..Self::text(name, description)
+            name: Cow::Borrowed(name),
+            kind: Cow::Borrowed(kind),
+            format: Cow::Borrowed(""),
+            description: Cow::Borrowed(description),
+            priority: 0,
         }
     }
 
     /// Shown only with `-o wide`.
-    pub const fn wide(self) -> Self {
-        Self {
-            priority: 1,
-            ..self
-        }
+    pub const fn wide(mut self) -> Self {
+        self.priority = 1;
+        self
     }
 }
 
@@ -154,7 +185,7 @@ pub trait Kind: Send + Sync + 'static {
         + 'static;
 
     /// Names.
-    const NAMES: Names;
+    const NAMES: Names<'static>;
     /// Verbs.
     const VERBS: Verbs = Verbs::All;
     /// Whether `status` is a subresource with an owner of its own.
@@ -172,7 +203,7 @@ pub trait Kind: Send + Sync + 'static {
     /// Whether what an object owns outlives it unless the client says otherwise.
     const ORPHANS_BY_DEFAULT: bool = false;
     /// The `scale` subresource, if the kind has one.
-    const SCALE: Option<ScalePaths> = None;
+    const SCALE: Option<ScalePaths<'static>> = None;
     /// What is wrong with a name.
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_subdomain;
 
@@ -296,7 +327,7 @@ impl std::fmt::Debug for Object {
 /// panics on another: that is a fault of the caller, not of the data.
 pub trait AnyKind: Send + Sync {
     /// Names.
-    fn names(&self) -> &'static Names;
+    fn names(&self) -> Names<'_>;
     /// Verbs.
     fn verbs(&self) -> Verbs;
     /// Whether `status` is a subresource.
@@ -304,7 +335,7 @@ pub trait AnyKind: Send + Sync {
     /// Whether `metadata.generation` counts changes of `spec`.
     fn has_generation(&self) -> bool;
     /// The `scale` subresource.
-    fn scale(&self) -> Option<ScalePaths>;
+    fn scale(&self) -> Option<ScalePaths<'_>>;
     /// What is wrong with a name.
     fn name_errors(&self, name: &str) -> Vec<String>;
     /// Decodes from JSON that has passed the kind's schema.
@@ -334,7 +365,7 @@ pub trait AnyKind: Send + Sync {
     /// See [`Kind::STATUS_AT_CREATION`].
     fn keeps_status_at_creation(&self) -> bool;
     /// See [`Kind::DEPRECATION`].
-    fn deprecation(&self) -> Option<&'static str>;
+    fn deprecation(&self) -> Option<&str>;
     /// See [`Kind::UNCONDITIONAL_UPDATE`].
     fn updates_unconditionally(&self) -> bool;
     /// See [`Kind::ORPHANS_BY_DEFAULT`].
@@ -350,11 +381,11 @@ pub trait AnyKind: Send + Sync {
     /// See [`Kind::default_grace_period`].
     fn default_grace_period(&self, object: &Object) -> Option<i64>;
     /// See [`Kind::INDEXED_FIELD`].
-    fn indexed_field(&self) -> Option<&'static str>;
+    fn indexed_field(&self) -> Option<&str>;
     /// See [`Kind::selectable_fields`].
-    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)>;
+    fn selectable_fields(&self, object: &Object) -> Vec<(&str, String)>;
     /// Names of the selectable fields.
-    fn selectable_field_names(&self) -> Vec<&'static str>;
+    fn selectable_field_names(&self) -> Vec<&str>;
     /// See [`Kind::CONVERTS`].
     fn converts(&self) -> bool;
     /// See [`Kind::to_stored`].
@@ -366,8 +397,43 @@ pub trait AnyKind: Send + Sync {
     fn columns(&self) -> Vec<Column>;
     /// See [`Kind::cells`].
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value>;
+    /// The kind's schema.
+    fn schema(&self) -> Node;
+    /// Takes out what the kind does not have, reports it, and checks the types of the rest.
+    ///
+    /// # Errors
+    /// The first value of a wrong type.
+    fn check(&self, value: &mut Value) -> Result<Report, TypeError> {
+        self.schema().check(value)
+    }
     /// The kind's JSON schema with every definition it needs.
     fn json_schema(&self, generator: &mut corral_api::schemars::SchemaGenerator) -> Value;
+}
+
+/// A kind, whoever describes it: this crate, or a client with a CustomResourceDefinition.
+#[derive(Clone)]
+pub enum KindRef {
+    /// Of this crate; there for the life of the process.
+    BuiltIn(&'static dyn AnyKind),
+    /// Of a client; there until its description changes.
+    Custom(Arc<dyn AnyKind>),
+}
+
+impl Deref for KindRef {
+    type Target = dyn AnyKind;
+
+    fn deref(&self) -> &Self::Target {
+        match self {
+            Self::BuiltIn(kind) => *kind,
+            Self::Custom(kind) => &**kind,
+        }
+    }
+}
+
+impl From<&'static dyn AnyKind> for KindRef {
+    fn from(kind: &'static dyn AnyKind) -> Self {
+        Self::BuiltIn(kind)
+    }
 }
 
 /// Erases the type of a [`Kind`].
@@ -395,8 +461,8 @@ fn typed_mut<K: Kind>(object: &mut Object) -> &mut K::Object {
 }
 
 impl<K: Kind> AnyKind for Erased<K> {
-    fn names(&self) -> &'static Names {
-        const { &K::NAMES }
+    fn names(&self) -> Names<'_> {
+        K::NAMES
     }
     fn verbs(&self) -> Verbs {
         K::VERBS
@@ -407,7 +473,7 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn has_generation(&self) -> bool {
         K::GENERATION
     }
-    fn scale(&self) -> Option<ScalePaths> {
+    fn scale(&self) -> Option<ScalePaths<'_>> {
         K::SCALE
     }
     fn name_errors(&self, name: &str) -> Vec<String> {
@@ -453,7 +519,7 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn keeps_status_at_creation(&self) -> bool {
         K::STATUS_AT_CREATION
     }
-    fn deprecation(&self) -> Option<&'static str> {
+    fn deprecation(&self) -> Option<&str> {
         K::DEPRECATION
     }
     fn updates_unconditionally(&self) -> bool {
@@ -477,13 +543,13 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn default_grace_period(&self, object: &Object) -> Option<i64> {
         K::default_grace_period(typed::<K>(object))
     }
-    fn indexed_field(&self) -> Option<&'static str> {
+    fn indexed_field(&self) -> Option<&str> {
         K::INDEXED_FIELD
     }
-    fn selectable_fields(&self, object: &Object) -> Vec<(&'static str, String)> {
+    fn selectable_fields(&self, object: &Object) -> Vec<(&str, String)> {
         K::selectable_fields(typed::<K>(object))
     }
-    fn selectable_field_names(&self) -> Vec<&'static str> {
+    fn selectable_field_names(&self) -> Vec<&str> {
         let empty: K::Object = match serde_json::from_value(Value::Object(Default::default())) {
             Ok(object) => object,
             Err(_) => return Vec::new(),
@@ -507,6 +573,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         K::cells(typed::<K>(object), now)
+    }
+    fn schema(&self) -> Node {
+        schema::of(self)
     }
     fn json_schema(&self, generator: &mut corral_api::schemars::SchemaGenerator) -> Value {
         generator.subschema_for::<K::Object>().to_value()

@@ -35,4 +35,4 @@ pub mod schema;
 pub mod storage;
 mod table;
 
-pub use kind::{AnyKind, Column, Kind, Names, Object, ScalePaths, Verbs};
+pub use kind::{AnyKind, Column, Kind, KindRef, Names, Object, ScalePaths, Verbs};

@@ -43,7 +43,7 @@ pub enum Action {
 /// A write as admission sees it.
 pub struct Attributes<'a> {
     /// The kind written.
-    pub kind: &'static dyn AnyKind,
+    pub kind: &'a dyn AnyKind,
     /// The circumstances.
     pub cx: &'a WriteContext,
     /// What is being done.
@@ -60,7 +60,7 @@ pub struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// A creation.
-    pub fn create(kind: &'static dyn AnyKind, cx: &'a WriteContext) -> Self {
+    pub fn create(kind: &'a dyn AnyKind, cx: &'a WriteContext) -> Self {
         Self {
             kind,
             cx,
@@ -73,7 +73,7 @@ impl<'a> Attributes<'a> {
     }
 
     /// An update.
-    pub fn update(kind: &'static dyn AnyKind, cx: &'a WriteContext, subresource: &'a str) -> Self {
+    pub fn update(kind: &'a dyn AnyKind, cx: &'a WriteContext, subresource: &'a str) -> Self {
         Self {
             action: Action::Update,
             subresource,
@@ -201,7 +201,7 @@ impl Admission {
     /// 403 when it may not.
     pub async fn delete(
         &self,
-        kind: &'static dyn AnyKind,
+        kind: &dyn AnyKind,
         cx: &WriteContext,
         name: &str,
     ) -> Result<(), Status> {
@@ -215,7 +215,7 @@ impl Admission {
     /// When the store does not answer.
     pub async fn discharge(
         &self,
-        kind: &'static dyn AnyKind,
+        kind: &dyn AnyKind,
         cx: &WriteContext,
         name: &str,
         json: &[u8],
@@ -231,7 +231,7 @@ impl Admission {
     /// When the store does not answer.
     pub async fn releases(
         &self,
-        kind: &'static dyn AnyKind,
+        kind: &dyn AnyKind,
         json: &[u8],
     ) -> Result<Vec<Operation>, Status> {
         if kind.names().group.is_empty() && kind.names().kind == "Service" {

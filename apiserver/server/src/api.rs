@@ -1,20 +1,38 @@
-//! All resources of the server, found by group and plural.
+//! All resources of the server, found by group, version and plural: those of this program, and those that clients have
+//! described.
 
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock, Weak};
+use std::sync::{Arc, OnceLock, RwLock, Weak};
 
 use corral_kinds::kind::Verbs;
-use corral_kinds::{AnyKind, all};
+use corral_kinds::{KindRef, all};
 use corral_storage::Storage;
+use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Admission;
 use crate::registry::Resource;
 
 /// The stored resources, and the kinds that are only asked.
 pub struct Api {
-    resources: HashMap<(&'static str, &'static str), Arc<Resource>>,
+    /// In the order of the list of kinds.
+    built_in: Vec<Arc<Resource>>,
+    /// Positions in `built_in` by group and plural; a resource in several versions has several, the preferred one first.
+    places: HashMap<&'static str, HashMap<&'static str, Vec<usize>>>,
+    /// By the name of their definitions.
+    custom: RwLock<imbl::OrdMap<String, Arc<Custom>>>,
+    admission: Arc<Admission>,
     /// The store below all resources.
     pub storage: Arc<dyn Storage>,
+}
+
+/// The resource of a CustomResourceDefinition, as it is served now.
+pub struct Custom {
+    /// One for each version that is served, in the order of preference.
+    pub versions: Vec<Arc<Resource>>,
+    /// The uid and the generation of the definition that it was made from.
+    pub made_from: (String, i64),
+    /// Ends the caches and their watchers.
+    _running: DropGuard,
 }
 
 /// How admission finds what it looks at and is itself a part of; filled once that exists.
@@ -55,24 +73,47 @@ impl Api {
         let stored = all::RESOURCES
             .iter()
             .filter(|kind| kind.verbs() != Verbs::CreateOnly);
-        let resources = stored
-            .map(|kind| {
-                let names = kind.names();
-                let resource = Resource::new(*kind, storage.clone(), admission.clone());
-                ((names.group, names.plural), Arc::new(resource))
-            })
-            .collect();
-        let api = Arc::new(Self { resources, storage });
+        let mut built_in = Vec::new();
+        let mut places: HashMap<_, HashMap<_, Vec<usize>>> = HashMap::new();
+        for kind in stored.copied() {
+            let names = kind.names();
+            let group = places.entry(names.group).or_default();
+            let versions = group.entry(names.plural).or_default();
+            versions.push(built_in.len());
+            let resource = Resource::new(kind, storage.clone(), admission.clone());
+            built_in.push(Arc::new(resource));
+        }
+        let api = Arc::new(Self {
+            built_in,
+            places,
+            custom: RwLock::default(),
+            admission,
+            storage,
+        });
         reference.fill(&api);
         api
     }
 
-    /// A stored resource.
+    fn places(&self, group: &str, plural: &str) -> &[usize] {
+        let places = self.places.get(group).and_then(|group| group.get(plural));
+        places.map_or(&[], Vec::as_slice)
+    }
+
+    /// A built-in stored resource, in its preferred version.
     pub fn resource(&self, group: &str, plural: &str) -> Option<&Arc<Resource>> {
-        self.resources
-            .iter()
-            .find(|((g, p), _)| *g == group && *p == plural)
-            .map(|(_, resource)| resource)
+        let first = self.places(group, plural).first()?;
+        self.built_in.get(*first)
+    }
+
+    /// A stored resource, whoever describes it.
+    pub fn find(&self, group: &str, version: &str, plural: &str) -> Option<Arc<Resource>> {
+        let is_meant = |resource: &&Arc<Resource>| resource.kind.names().version == version;
+        let mut built_in = self.places(group, plural).iter();
+        if let Some(found) = built_in.find_map(|place| self.built_in.get(*place).filter(is_meant)) {
+            return Some(found.clone());
+        }
+        let custom = self.custom(&format!("{plural}.{group}"))?;
+        custom.versions.iter().find(is_meant).cloned()
     }
 
     /// A stored resource of this crate's own use.
@@ -84,13 +125,73 @@ impl Api {
             .expect("a built-in resource of the core group")
     }
 
-    /// All stored resources.
+    /// All built-in stored resources.
     pub fn resources(&self) -> impl Iterator<Item = &Arc<Resource>> {
-        self.resources.values()
+        self.built_in.iter()
+    }
+
+    /// All stored resources of clients, in all their versions.
+    pub fn custom_resources(&self) -> Vec<Arc<Resource>> {
+        let custom = self.read().clone();
+        let versions = custom.values().flat_map(|custom| &custom.versions);
+        versions.cloned().collect()
     }
 
     /// The kind behind a resource, stored or not.
-    pub fn kind(group: &str, version: &str, plural: &str) -> Option<&'static dyn AnyKind> {
-        all::resource(group, version, plural)
+    pub fn kind(&self, group: &str, version: &str, plural: &str) -> Option<KindRef> {
+        if let Some(kind) = all::resource(group, version, plural) {
+            return Some(kind.into());
+        }
+        let found = self.find(group, version, plural)?;
+        Some(found.kind.clone())
+    }
+
+    /// Every kind that has a resource: first those of this program, in their order, then those of clients by name.
+    pub fn kinds(&self) -> Vec<KindRef> {
+        let built_in = all::RESOURCES.iter().map(|kind| KindRef::BuiltIn(*kind));
+        let custom = self.custom_resources();
+        let custom = custom.iter().map(|resource| resource.kind.clone());
+        built_in.chain(custom).collect()
+    }
+
+    /// The resource of a definition, if it is served.
+    pub fn custom(&self, definition: &str) -> Option<Arc<Custom>> {
+        self.read().get(definition).cloned()
+    }
+
+    /// Serves the resource of a definition, in place of what the definition described before. Watchers of that end.
+    pub fn serve(
+        &self,
+        definition: &str,
+        made_from: (String, i64),
+        kinds: Vec<KindRef>,
+        stop: &CancellationToken,
+    ) {
+        let stop = stop.child_token();
+        let start = |kind: KindRef| {
+            let mut resource = Resource::new(kind, self.storage.clone(), self.admission.clone());
+            resource.ended = stop.clone();
+            tokio::spawn(resource.cacher.clone().run(stop.clone()));
+            Arc::new(resource)
+        };
+        let custom = Custom {
+            versions: kinds.into_iter().map(start).collect(),
+            made_from,
+            _running: stop.drop_guard(),
+        };
+        self.write().insert(definition.to_owned(), Arc::new(custom));
+    }
+
+    /// Serves the resource of a definition no longer.
+    pub fn withdraw(&self, definition: &str) {
+        self.write().remove(definition);
+    }
+
+    fn read(&self) -> std::sync::RwLockReadGuard<'_, imbl::OrdMap<String, Arc<Custom>>> {
+        self.custom.read().expect("no panic under the lock")
+    }
+
+    fn write(&self) -> std::sync::RwLockWriteGuard<'_, imbl::OrdMap<String, Arc<Custom>>> {
+        self.custom.write().expect("no panic under the lock")
     }
 }

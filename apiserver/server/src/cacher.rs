@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_api::status::{Status, StatusReason};
-use corral_kinds::AnyKind;
+use corral_kinds::{AnyKind, KindRef};
 use corral_storage::{self as storage, Key, ListOptions, Revision, Storage, WatchEvent};
 use futures::StreamExt;
 use tokio::sync::watch;
@@ -128,10 +128,10 @@ pub struct Cacher {
 
 impl Cacher {
     /// A cacher that knows nothing until [`Cacher::run`] runs.
-    pub fn new(kind: &'static dyn AnyKind, storage: Arc<dyn Storage>) -> Arc<Self> {
+    pub fn new(kind: KindRef, storage: Arc<dyn Storage>) -> Arc<Self> {
         let shape = Shape::new(kind);
         Arc::new(Self {
-            prefix: kind.names().storage_prefix(),
+            prefix: shape.kind.names().storage_prefix(),
             storage,
             state: RwLock::new(State {
                 snapshot: Snapshot::empty(&shape),
@@ -148,8 +148,8 @@ impl Cacher {
     }
 
     /// The kind cached.
-    pub fn kind(&self) -> &'static dyn AnyKind {
-        self.shape.kind
+    pub fn kind(&self) -> &dyn AnyKind {
+        &*self.shape.kind
     }
 
     /// What of its objects is kept beside their bytes.

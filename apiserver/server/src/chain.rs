@@ -79,7 +79,10 @@ where
         .entry(http::header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
     if let Some(info) = info {
-        let served = shared.api.resource(&info.group, &info.resource).is_some();
+        let served = shared
+            .api
+            .kind(&info.group, &info.version, &info.resource)
+            .is_some();
         let code = answer.status().as_u16();
         shared
             .metrics

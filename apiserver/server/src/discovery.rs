@@ -2,7 +2,7 @@
 
 use corral_api::status::Status;
 use corral_kinds::kind::Verbs;
-use corral_kinds::{AnyKind, all};
+use corral_kinds::{AnyKind, KindRef};
 use http::header::ACCEPT;
 use serde_json::{Value, json};
 
@@ -13,11 +13,11 @@ use crate::response::{self, Answer};
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// A resource or subresource as discovery tells it.
-struct Entry {
+struct Entry<'a> {
     subresource: &'static str,
     group: &'static str,
     version: &'static str,
-    kind: &'static str,
+    kind: &'a str,
     verbs: &'static [&'static str],
 }
 
@@ -40,7 +40,7 @@ const CREATE: &[&str] = &["create"];
 
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
-fn subresources(kind: &dyn AnyKind) -> Vec<Entry> {
+fn subresources(kind: &dyn AnyKind) -> Vec<Entry<'_>> {
     let names = kind.names();
     let own = |subresource, verbs| Entry {
         subresource,
@@ -110,20 +110,27 @@ fn verbs(kind: &dyn AnyKind) -> &'static [&'static str] {
     }
 }
 
-fn kinds(group: &str, version: &str) -> Vec<&'static dyn AnyKind> {
-    let mut kinds: Vec<_> = all::RESOURCES
+/// The kinds of a version, by the names of their resources.
+fn of_version<'a>(kinds: &'a [KindRef], group: &str, version: &str) -> Vec<&'a dyn AnyKind> {
+    let mut kinds: Vec<&dyn AnyKind> = kinds
         .iter()
-        .copied()
+        .map(|kind| &**kind)
         .filter(|kind| kind.names().group == group && kind.names().version == version)
         .collect();
-    kinds.sort_by_key(|kind| kind.names().plural);
+    kinds.sort_by(|a, b| a.names().plural.cmp(b.names().plural));
     kinds
 }
 
-/// Named groups with their versions, in the order of Kubernetes' own list.
-fn named_groups() -> Vec<(&'static str, Vec<&'static str>)> {
+/// Named groups with their versions, the preferred one first: those of this program in the order of Kubernetes' own list,
+/// then those of clients by name.
+fn named_groups(kinds: &[KindRef]) -> Vec<(&str, Vec<&str>)> {
     let mut groups: Vec<(&str, Vec<&str>)> = Vec::new();
-    for kind in all::RESOURCES {
+    let n_built_in = kinds
+        .iter()
+        .filter(|kind| matches!(kind, KindRef::BuiltIn(_)))
+        .count();
+    let mut n_groups = 0;
+    for (index, kind) in kinds.iter().enumerate() {
         let names = kind.names();
         if names.group.is_empty() {
             continue;
@@ -133,6 +140,16 @@ fn named_groups() -> Vec<(&'static str, Vec<&'static str>)> {
             Some((_, versions)) => versions.push(names.version),
             None => groups.push((names.group, vec![names.version])),
         }
+        if index < n_built_in {
+            n_groups = groups.len();
+        }
+    }
+    let custom = &mut groups[n_groups..];
+    custom.sort();
+    for (_, versions) in custom {
+        versions.sort_by_key(|version| {
+            std::cmp::Reverse(corral_api::gvk::VersionPriority::of(version))
+        });
     }
     groups
 }
@@ -144,15 +161,15 @@ fn plain_resource(kind: &dyn AnyKind) -> Value {
         "kind": names.kind, "verbs": verbs(kind),
     });
     if !names.short_names.is_empty() {
-        out["shortNames"] = json!(names.short_names);
+        out["shortNames"] = json!(names.short_names.to_vec());
     }
     if !names.categories.is_empty() {
-        out["categories"] = json!(names.categories);
+        out["categories"] = json!(names.categories.to_vec());
     }
     out
 }
 
-fn plain_subresource(kind: &dyn AnyKind, entry: &Entry) -> Value {
+fn plain_subresource(kind: &dyn AnyKind, entry: &Entry<'_>) -> Value {
     let names = kind.names();
     let mut out = json!({
         "name": format!("{}/{}", names.plural, entry.subresource), "singularName": "",
@@ -178,10 +195,10 @@ fn aggregated_resource(kind: &dyn AnyKind) -> Value {
         "singularResource": names.singular, "verbs": verbs(kind),
     });
     if !names.short_names.is_empty() {
-        out["shortNames"] = json!(names.short_names);
+        out["shortNames"] = json!(names.short_names.to_vec());
     }
     if !names.categories.is_empty() {
-        out["categories"] = json!(names.categories);
+        out["categories"] = json!(names.categories.to_vec());
     }
     let subresources: Vec<Value> = subresources(kind)
         .iter()
@@ -203,11 +220,11 @@ fn aggregated_resource(kind: &dyn AnyKind) -> Value {
     out
 }
 
-fn aggregated_group(group: &str, versions: &[&str]) -> Value {
+fn aggregated_group(kinds: &[KindRef], group: &str, versions: &[&str]) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
-            let resources: Vec<Value> = kinds(group, version)
+            let resources: Vec<Value> = of_version(kinds, group, version)
                 .into_iter()
                 .map(aggregated_resource)
                 .collect();
@@ -257,7 +274,8 @@ fn plain(value: &Value) -> Result<Answer, Status> {
 /// None; the type is that of every handler.
 pub fn core(call: &Call) -> Result<Answer, Status> {
     if wants_aggregated(call) {
-        return aggregated(vec![aggregated_group("", &["v1"])]);
+        let kinds = call.shared.api.kinds();
+        return aggregated(vec![aggregated_group(&kinds, "", &["v1"])]);
     }
     let address = call.shared.address.to_string();
     plain(&json!({
@@ -278,12 +296,13 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
 /// # Errors
 /// None; the type is that of every handler.
 pub fn groups(call: &Call) -> Result<Answer, Status> {
-    let groups = named_groups();
+    let kinds = call.shared.api.kinds();
+    let groups = named_groups(&kinds);
     if wants_aggregated(call) {
         return aggregated(
             groups
                 .iter()
-                .map(|(group, versions)| aggregated_group(group, versions))
+                .map(|(group, versions)| aggregated_group(&kinds, group, versions))
                 .collect(),
         );
     }
@@ -298,8 +317,9 @@ pub fn groups(call: &Call) -> Result<Answer, Status> {
 ///
 /// # Errors
 /// 404 for a group that there is not.
-pub fn group(_call: &Call, name: &str) -> Result<Answer, Status> {
-    let groups = named_groups();
+pub fn group(call: &Call, name: &str) -> Result<Answer, Status> {
+    let kinds = call.shared.api.kinds();
+    let groups = named_groups(&kinds);
     let found = groups.iter().find(|(group, _)| *group == name);
     let (group, versions) = found.ok_or_else(Status::no_such_path)?;
     let mut value = group_value(group, versions);
@@ -312,8 +332,9 @@ pub fn group(_call: &Call, name: &str) -> Result<Answer, Status> {
 ///
 /// # Errors
 /// 404 for a version that there is not.
-pub fn resources(_call: &Call, group: &str, version: &str) -> Result<Answer, Status> {
-    let kinds = kinds(group, version);
+pub fn resources(call: &Call, group: &str, version: &str) -> Result<Answer, Status> {
+    let kinds = call.shared.api.kinds();
+    let kinds = of_version(&kinds, group, version);
     if kinds.is_empty() {
         return Err(Status::no_such_path());
     }

@@ -4,9 +4,9 @@ use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use corral_api::status::Status;
-use corral_kinds::all;
 use corral_kinds::kind::Verbs;
 use corral_kinds::schema::{self, Node};
+use corral_kinds::{KindRef, all};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
@@ -45,10 +45,10 @@ pub struct Call {
 
 impl Call {
     /// The resource asked about.
-    fn resource(&self) -> Result<&Arc<Resource>, Status> {
+    fn resource(&self) -> Result<Arc<Resource>, Status> {
         let info = &self.info;
-        let resource = self.shared.api.resource(&info.group, &info.resource);
-        let resource = resource.filter(|r| r.kind.names().version == info.version);
+        let api = &self.shared.api;
+        let resource = api.find(&info.group, &info.version, &info.resource);
         resource.ok_or_else(Status::no_such_path)
     }
 
@@ -163,34 +163,31 @@ impl Call {
 /// The Status to answer instead.
 pub async fn handle(call: Call) -> Result<Answer, Status> {
     let info = &call.info;
-    let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource);
-    let deprecation = kind
-        .filter(|_| info.is_resource)
-        .and_then(|kind| kind.deprecation());
-    let mut answer = route(call).await?;
-    if let Some(text) = deprecation {
+    if !info.is_resource {
+        return crate::paths::handle(&call).await;
+    }
+    let api = &call.shared.api;
+    let kind = api.kind(&info.group, &info.version, &info.resource);
+    let kind = kind.ok_or_else(Status::no_such_path)?;
+    let mut answer = route(call, &kind).await?;
+    if let Some(text) = kind.deprecation() {
         warn(&mut answer, text);
     }
     Ok(answer)
 }
 
-async fn route(call: Call) -> Result<Answer, Status> {
-    if !call.info.is_resource {
-        return crate::paths::handle(&call).await;
-    }
+async fn route(call: Call, kind: &KindRef) -> Result<Answer, Status> {
     if !call.info.subresource.is_empty() {
         return subresource::handle(call).await;
     }
     let info = &call.info;
-    let asked_only = crate::api::Api::kind(&info.group, &info.version, &info.resource)
-        .is_some_and(|kind| kind.verbs() == Verbs::CreateOnly);
-    if asked_only {
+    if kind.verbs() == Verbs::CreateOnly {
         return match info.verb {
             Verb::Create => review::create(&call).await,
             _ => Err(Status::method_not_allowed()),
         };
     }
-    let resource = call.resource()?.clone();
+    let resource = call.resource()?;
     match info.verb {
         Verb::Get => read::get(&call, &resource).await,
         Verb::List => read::list(&call, &resource).await,

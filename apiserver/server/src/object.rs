@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corral_api::meta::MetaIndex;
-use corral_kinds::AnyKind;
+use corral_kinds::{AnyKind, KindRef};
 use corral_storage::{Entry, Key, Revision};
 use serde_json::{Map, Value};
 
@@ -27,7 +27,7 @@ pub struct Stored {
     pub labels: Texts,
     /// Values of the kind's selectable fields, in the order of [`Shape::fields`].
     pub fields: Texts,
-    names: Arc<[&'static str]>,
+    names: Arc<[String]>,
 }
 
 /// Short texts in one allocation. Every object of a cluster has a dozen of them, so that an allocation each would
@@ -60,17 +60,19 @@ impl Texts {
 /// What of a kind's objects is kept beside their bytes.
 pub struct Shape {
     /// The kind.
-    pub kind: &'static dyn AnyKind,
+    pub kind: KindRef,
     /// The fields that field selectors may name.
-    pub fields: Arc<[&'static str]>,
+    pub fields: Arc<[String]>,
 }
 
 impl Shape {
     /// The shape of a kind's objects.
-    pub fn new(kind: &'static dyn AnyKind) -> Self {
+    pub fn new(kind: impl Into<KindRef>) -> Self {
+        let kind = kind.into();
+        let fields = kind.selectable_field_names().into_iter();
         Self {
+            fields: fields.map(str::to_owned).collect(),
             kind,
-            fields: kind.selectable_field_names().into(),
         }
     }
 }
@@ -106,7 +108,7 @@ impl Stored {
             key: key.clone(),
             why: error.to_string(),
         };
-        let kind = shape.kind;
+        let kind = &*shape.kind;
         let converted = own_form(kind, value).map_err(corrupt)?;
         let value = &converted;
         let meta = MetaIndex::read(value).map_err(corrupt)?;

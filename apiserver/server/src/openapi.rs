@@ -4,7 +4,7 @@
 
 use corral_api::status::Status;
 use corral_kinds::schema::{self, facts};
-use corral_kinds::{AnyKind, all};
+use corral_kinds::{AnyKind, KindRef};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -36,9 +36,9 @@ fn path_of(group: &str, version: &str) -> String {
     }
 }
 
-fn group_versions() -> Vec<(&'static str, &'static str)> {
+fn group_versions(kinds: &[KindRef]) -> Vec<(&str, &str)> {
     let mut list: Vec<(&str, &str)> = Vec::new();
-    for kind in all::RESOURCES {
+    for kind in kinds {
         let pair = (kind.names().group, kind.names().version);
         if !list.contains(&pair) {
             list.push(pair);
@@ -47,8 +47,8 @@ fn group_versions() -> Vec<(&'static str, &'static str)> {
     list
 }
 
-fn kinds_of(group: &str, version: &str) -> Vec<&'static dyn AnyKind> {
-    let all = all::RESOURCES.iter().copied();
+fn kinds_of<'a>(kinds: &'a [KindRef], group: &str, version: &str) -> Vec<&'a dyn AnyKind> {
+    let all = kinds.iter().map(|kind| &**kind);
     all.filter(|k| k.names().group == group && k.names().version == version)
         .collect()
 }
@@ -57,9 +57,10 @@ fn kinds_of(group: &str, version: &str) -> Vec<&'static dyn AnyKind> {
 ///
 /// # Errors
 /// None; the type is that of every handler.
-pub fn v3_index(_call: &Call) -> Result<Answer, Status> {
+pub fn v3_index(call: &Call) -> Result<Answer, Status> {
     let mut paths = Map::new();
-    for (group, version) in group_versions() {
+    let kinds = call.shared.api.kinds();
+    for (group, version) in group_versions(&kinds) {
         let path = path_of(group, version);
         let mut hash = Sha256::new();
         hash.update(env!("CARGO_PKG_VERSION"));
@@ -84,12 +85,13 @@ pub fn v3_index(_call: &Call) -> Result<Answer, Status> {
 ///
 /// # Errors
 /// 404 for a version that there is not.
-pub fn v3(_call: &Call, path: &str) -> Result<Answer, Status> {
-    let found = group_versions()
+pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
+    let kinds = call.shared.api.kinds();
+    let found = group_versions(&kinds)
         .into_iter()
         .find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Status::no_such_path)?;
-    let kinds = kinds_of(group, version);
+    let kinds = kinds_of(&kinds, group, version);
     let document = json!({
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
@@ -105,7 +107,8 @@ pub fn v3(_call: &Call, path: &str) -> Result<Answer, Status> {
 /// 406 for a client that takes only protobuf.
 pub fn v2(call: &Call) -> Result<Answer, Status> {
     negotiate::accept(call.headers())?;
-    let kinds: Vec<_> = all::RESOURCES.to_vec();
+    let kinds = call.shared.api.kinds();
+    let kinds: Vec<&dyn AnyKind> = kinds.iter().map(|kind| &**kind).collect();
     let document = json!({
         "swagger": "2.0",
         "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
@@ -115,7 +118,7 @@ pub fn v2(call: &Call) -> Result<Answer, Status> {
     Ok(response::object(200, Representation::default(), &document))
 }
 
-fn definitions(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
+fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
     let mut out = Map::new();
     for kind in kinds {
         let (root, definitions) = schema::raw(*kind);
@@ -210,7 +213,7 @@ fn references(value: &mut Value, dialect: Dialect) {
 }
 
 /// The paths with what clients look for: that writes take `fieldValidation` and `dryRun`.
-fn paths(kinds: &[&'static dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
+fn paths(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
     let mut out = Map::new();
     for kind in kinds {
         let names = kind.names();

@@ -15,10 +15,11 @@ use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::{Status, StatusReason};
 use corral_kinds::schema::Node;
-use corral_kinds::{AnyKind, Object};
+use corral_kinds::{AnyKind, KindRef, Object};
 use corral_storage::{self as storage, Entry, Key, Operation, Revision, Storage};
 use jiff::Timestamp;
 use serde_json::Value;
+use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Attributes};
 use crate::apply::{self, Configuration, Manager};
@@ -138,13 +139,15 @@ pub struct Written {
 /// One resource: its kind, its cache and its place in the store.
 pub struct Resource {
     /// The kind.
-    pub kind: &'static dyn AnyKind,
+    pub kind: KindRef,
     /// The cache.
     pub cacher: Arc<Cacher>,
     /// The store.
     pub storage: Arc<dyn Storage>,
     /// Checks that look at other objects.
     pub admission: Arc<Admission>,
+    /// Cancelled when the resource is served no longer, or has become another.
+    pub ended: CancellationToken,
     schema: OnceLock<Node>,
 }
 
@@ -154,23 +157,24 @@ pub type Change<'a> = dyn Fn(&Value) -> Result<(Value, Ownership), Status> + Sen
 impl Resource {
     /// A resource over a store.
     pub fn new(
-        kind: &'static dyn AnyKind,
+        kind: impl Into<KindRef>,
         storage: Arc<dyn Storage>,
         admission: Arc<Admission>,
     ) -> Self {
+        let kind = kind.into();
         Self {
+            cacher: Cacher::new(kind.clone(), storage.clone()),
             kind,
-            cacher: Cacher::new(kind, storage.clone()),
             storage,
             admission,
+            ended: CancellationToken::new(),
             schema: OnceLock::new(),
         }
     }
 
     /// The kind's schema, built when first needed.
     pub fn schema(&self) -> &Node {
-        self.schema
-            .get_or_init(|| corral_kinds::schema::of(self.kind))
+        self.schema.get_or_init(|| self.kind.schema())
     }
 
     /// The key of an object.
@@ -210,7 +214,7 @@ impl Resource {
     /// # Errors
     /// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
     pub fn read_body(&self, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
-        body::read(self.kind, self.schema(), cx, body)
+        body::read(&*self.kind, cx, body)
     }
 
     /// Checks what a patch has made of an object.
@@ -344,7 +348,7 @@ impl Resource {
         mut value: Value,
         ownership: Ownership,
     ) -> Result<Option<Written>, Status> {
-        let kind = self.kind;
+        let kind = &*self.kind;
         metadata::for_create(kind, cx, &mut value)?;
         if kind.has_status()
             && !kind.keeps_status_at_creation()
@@ -438,13 +442,13 @@ impl Resource {
         let Some(mut entry) = entry else {
             return Ok(None);
         };
-        entry.value = own_form(self.kind, &entry.value).map_err(Status::internal)?;
+        entry.value = own_form(&*self.kind, &entry.value).map_err(Status::internal)?;
         Ok(Some(entry))
     }
 
     /// The bytes that the store keeps for an object.
     fn stored(&self, bytes: &Bytes) -> Result<Bytes, Status> {
-        stored_form(self.kind, bytes).map_err(Status::internal)
+        stored_form(&*self.kind, bytes).map_err(Status::internal)
     }
 
     /// Changes an object.
@@ -486,7 +490,7 @@ impl Resource {
         change: &Change<'_>,
         live: &Entry,
     ) -> Result<Option<Written>, Status> {
-        let kind = self.kind;
+        let kind = &*self.kind;
         let live_json = with_revision(&live.value, live.revision);
         let old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
         let (mut value, ownership) = change(&old_value)?;
@@ -497,7 +501,7 @@ impl Resource {
         {
             return Err(self.modified(name));
         }
-        body::check_type(self.kind, &mut value)?;
+        body::check_type(&*self.kind, &mut value)?;
         metadata::for_update(self, name, &mut value, &old_value)?;
         keep_unwritten(kind, part, &mut value, &old_value);
         let managed = value["metadata"].get("managedFields").cloned();
@@ -565,7 +569,7 @@ impl Resource {
         claims: Vec<Operation>,
         named_version: bool,
     ) -> Result<Option<Written>, Status> {
-        let removed = metadata::is_finished(self.kind, &value);
+        let removed = metadata::is_finished(&*self.kind, &value);
         let bytes = canonical(value);
         if bytes == live.value || cx.dry_run {
             return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
@@ -584,7 +588,7 @@ impl Resource {
         }];
         transaction.extend(claims);
         if removed {
-            transaction.extend(self.admission.releases(self.kind, &bytes).await?);
+            transaction.extend(self.admission.releases(&*self.kind, &bytes).await?);
         }
         match self.storage.commit(transaction).await {
             Ok(revision) => Ok(Some(Written {

@@ -6,7 +6,7 @@ use corral_api::meta::controller_of;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json};
 
 /// `apps/v1 ControllerRevision`.
@@ -15,14 +15,14 @@ pub struct ControllerRevisionKind;
 impl Kind for ControllerRevisionKind {
     type Object = ControllerRevision;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "apps",
         version: "v1",
         kind: "ControllerRevision",
         plural: "controllerrevisions",
         singular: "controllerrevision",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
@@ -33,14 +33,14 @@ pub struct DaemonSetKind;
 impl Kind for DaemonSetKind {
     type Object = DaemonSet;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "apps",
         version: "v1",
         kind: "DaemonSet",
         plural: "daemonsets",
         singular: "daemonset",
-        short_names: &["ds"],
-        categories: &["all"],
+        short_names: Words::Of(&["ds"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
-use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::kind::{Column, Kind, Names, ScalePaths, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
@@ -21,19 +21,19 @@ pub struct DeploymentKind;
 impl Kind for DeploymentKind {
     type Object = Deployment;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "apps",
         version: "v1",
         kind: "Deployment",
         plural: "deployments",
         singular: "deployment",
-        short_names: &["deploy"],
-        categories: &["all"],
+        short_names: Words::Of(&["deploy"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;
     const GENERATION: bool = true;
-    const SCALE: Option<ScalePaths> = Some(ScalePaths {
+    const SCALE: Option<ScalePaths<'static>> = Some(ScalePaths {
         spec_replicas: "/spec/replicas",
         status_replicas: "/status/replicas",
         selector: "/spec/selector",

@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
-use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::kind::{Column, Kind, Names, ScalePaths, Words, age};
 use crate::rules::{self, Errors, at};
 use crate::table;
 
@@ -18,19 +18,19 @@ pub struct ReplicaSetKind;
 impl Kind for ReplicaSetKind {
     type Object = ReplicaSet;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "apps",
         version: "v1",
         kind: "ReplicaSet",
         plural: "replicasets",
         singular: "replicaset",
-        short_names: &["rs"],
-        categories: &["all"],
+        short_names: Words::Of(&["rs"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;
     const GENERATION: bool = true;
-    const SCALE: Option<ScalePaths> = Some(ScalePaths {
+    const SCALE: Option<ScalePaths<'static>> = Some(ScalePaths {
         spec_replicas: "/spec/replicas",
         status_replicas: "/status/replicas",
         selector: "/spec/selector",

@@ -15,7 +15,7 @@ use serde_json::Value;
 use super::{selector, template};
 use crate::core::pod_spec::{defaults, prepare, validation, warnings};
 use crate::fill;
-use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::kind::{Column, Kind, Names, ScalePaths, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
@@ -33,21 +33,21 @@ pub struct StatefulSetKind;
 impl Kind for StatefulSetKind {
     type Object = StatefulSet;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "apps",
         version: "v1",
         kind: "StatefulSet",
         plural: "statefulsets",
         singular: "statefulset",
-        short_names: &["sts"],
-        categories: &["all"],
+        short_names: Words::Of(&["sts"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     // The names of pods begin with it.
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_label;
     const STATUS: bool = true;
     const GENERATION: bool = true;
-    const SCALE: Option<ScalePaths> = Some(ScalePaths {
+    const SCALE: Option<ScalePaths<'static>> = Some(ScalePaths {
         spec_replicas: "/spec/replicas",
         status_replicas: "/status/replicas",
         selector: "/spec/selector",

@@ -2,7 +2,7 @@
 
 use corral_api::k8s::api::authentication::v1::TokenRequest;
 
-use crate::kind::{Kind, Names, Verbs};
+use crate::kind::{Kind, Names, Verbs, Words};
 
 /// `authentication.k8s.io/v1 TokenRequest`.
 pub struct TokenRequestKind;
@@ -10,14 +10,14 @@ pub struct TokenRequestKind;
 impl Kind for TokenRequestKind {
     type Object = TokenRequest;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "authentication.k8s.io",
         version: "v1",
         kind: "TokenRequest",
         plural: "tokenrequests",
         singular: "tokenrequest",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const VERBS: Verbs = Verbs::CreateOnly;

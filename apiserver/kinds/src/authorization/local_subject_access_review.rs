@@ -4,7 +4,7 @@ use corral_api::field::FieldError;
 use corral_api::k8s::api::authorization::v1::LocalSubjectAccessReview;
 
 use super::rules;
-use crate::kind::{Kind, Names, Verbs};
+use crate::kind::{Kind, Names, Verbs, Words};
 use crate::rules::{at, json, text};
 
 /// `authorization.k8s.io/v1 LocalSubjectAccessReview`.
@@ -13,14 +13,14 @@ pub struct LocalSubjectAccessReviewKind;
 impl Kind for LocalSubjectAccessReviewKind {
     type Object = LocalSubjectAccessReview;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "authorization.k8s.io",
         version: "v1",
         kind: "LocalSubjectAccessReview",
         plural: "localsubjectaccessreviews",
         singular: "localsubjectaccessreview",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const VERBS: Verbs = Verbs::CreateOnly;

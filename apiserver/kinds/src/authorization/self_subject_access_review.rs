@@ -4,7 +4,7 @@ use corral_api::field::FieldError;
 use corral_api::k8s::api::authorization::v1::SelfSubjectAccessReview;
 
 use super::rules;
-use crate::kind::{Kind, Names, Verbs};
+use crate::kind::{Kind, Names, Verbs, Words};
 
 /// `authorization.k8s.io/v1 SelfSubjectAccessReview`.
 pub struct SelfSubjectAccessReviewKind;
@@ -12,14 +12,14 @@ pub struct SelfSubjectAccessReviewKind;
 impl Kind for SelfSubjectAccessReviewKind {
     type Object = SelfSubjectAccessReview;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "authorization.k8s.io",
         version: "v1",
         kind: "SelfSubjectAccessReview",
         plural: "selfsubjectaccessreviews",
         singular: "selfsubjectaccessreview",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const VERBS: Verbs = Verbs::CreateOnly;

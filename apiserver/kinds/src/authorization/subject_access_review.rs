@@ -4,7 +4,7 @@ use corral_api::field::FieldError;
 use corral_api::k8s::api::authorization::v1::SubjectAccessReview;
 
 use super::rules;
-use crate::kind::{Kind, Names, Verbs};
+use crate::kind::{Kind, Names, Verbs, Words};
 
 /// `authorization.k8s.io/v1 SubjectAccessReview`.
 pub struct SubjectAccessReviewKind;
@@ -12,14 +12,14 @@ pub struct SubjectAccessReviewKind;
 impl Kind for SubjectAccessReviewKind {
     type Object = SubjectAccessReview;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "authorization.k8s.io",
         version: "v1",
         kind: "SubjectAccessReview",
         plural: "subjectaccessreviews",
         singular: "subjectaccessreview",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const VERBS: Verbs = Verbs::CreateOnly;

@@ -4,7 +4,7 @@ use corral_api::k8s::api::autoscaling::v1::Scale;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 
 /// `autoscaling/v1 Scale`.
 pub struct ScaleKind;
@@ -12,14 +12,14 @@ pub struct ScaleKind;
 impl Kind for ScaleKind {
     type Object = Scale;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "autoscaling",
         version: "v1",
         kind: "Scale",
         plural: "scales",
         singular: "scale",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

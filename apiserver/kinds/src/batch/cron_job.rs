@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age, since};
+use crate::kind::{Column, Kind, Names, Words, age, since};
 use crate::rules::{self, Errors, at, json, text};
 use crate::table;
 
@@ -19,14 +19,14 @@ pub struct CronJobKind;
 impl Kind for CronJobKind {
     type Object = CronJob;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "batch",
         version: "v1",
         kind: "CronJob",
         plural: "cronjobs",
         singular: "cronjob",
-        short_names: &["cj"],
-        categories: &["all"],
+        short_names: Words::Of(&["cj"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;
@@ -59,7 +59,7 @@ impl Kind for CronJobKind {
             Column::text("Schedule", "When jobs are made."),
             Column::text("Timezone", "The time zone of the schedule."),
             Column {
-                kind: "boolean",
+                kind: "boolean".into(),
                 ..Column::text("Suspend", "Whether no more jobs are made for now.")
             },
             Column::integer("Active", "Jobs that run now."),

@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::table;
 
 /// `batch/v1 Job`.
@@ -20,14 +20,14 @@ pub struct JobKind;
 impl Kind for JobKind {
     type Object = Job;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "batch",
         version: "v1",
         kind: "Job",
         plural: "jobs",
         singular: "job",
-        short_names: &[],
-        categories: &["all"],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;

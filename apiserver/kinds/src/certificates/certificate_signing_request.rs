@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::request;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, Seen, at, json, text};
 use crate::table;
 
@@ -56,14 +56,14 @@ pub struct CertificateSigningRequestKind;
 impl Kind for CertificateSigningRequestKind {
     type Object = CertificateSigningRequest;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "certificates.k8s.io",
         version: "v1",
         kind: "CertificateSigningRequest",
         plural: "certificatesigningrequests",
         singular: "certificatesigningrequest",
-        short_names: &["csr"],
-        categories: &[],
+        short_names: Words::Of(&["csr"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;

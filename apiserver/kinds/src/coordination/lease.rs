@@ -6,7 +6,7 @@ use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, text};
 
 /// `coordination.k8s.io/v1 Lease`.
@@ -15,14 +15,14 @@ pub struct LeaseKind;
 impl Kind for LeaseKind {
     type Object = Lease;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "coordination.k8s.io",
         version: "v1",
         kind: "Lease",
         plural: "leases",
         singular: "lease",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

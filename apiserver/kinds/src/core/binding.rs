@@ -3,7 +3,7 @@
 use corral_api::field::FieldError;
 use corral_api::k8s::api::core::v1::Binding;
 
-use crate::kind::{Kind, Names, Verbs};
+use crate::kind::{Kind, Names, Verbs, Words};
 use crate::rules::{Errors, at, text};
 
 /// `v1 Binding`.
@@ -12,14 +12,14 @@ pub struct BindingKind;
 impl Kind for BindingKind {
     type Object = Binding;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Binding",
         plural: "bindings",
         singular: "binding",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const VERBS: Verbs = Verbs::CreateOnly;

@@ -6,7 +6,7 @@ use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at};
 
 /// Most bytes that the values of a ConfigMap or Secret have together.
@@ -19,14 +19,14 @@ pub struct ConfigMapKind;
 impl Kind for ConfigMapKind {
     type Object = ConfigMap;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "ConfigMap",
         plural: "configmaps",
         singular: "configmap",
-        short_names: &["cm"],
-        categories: &[],
+        short_names: Words::Of(&["cm"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

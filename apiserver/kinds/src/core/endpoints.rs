@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, PROTOCOLS, at, text};
 use crate::table;
 
@@ -17,14 +17,14 @@ pub struct EndpointsKind;
 impl Kind for EndpointsKind {
     type Object = Endpoints;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Endpoints",
         plural: "endpoints",
         singular: "endpoints",
-        short_names: &["ep"],
-        categories: &[],
+        short_names: Words::Of(&["ep"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const DEPRECATION: Option<&'static str> =

@@ -9,7 +9,7 @@ use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names};
+use crate::kind::{Column, Kind, Names, Words};
 use crate::rules::{Errors, text};
 
 /// `v1 Event`.
@@ -18,14 +18,14 @@ pub struct EventKind;
 impl Kind for EventKind {
     type Object = Event;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Event",
         plural: "events",
         singular: "event",
-        short_names: &["ev"],
-        categories: &[],
+        short_names: Words::Of(&["ev"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     /// Old clients name Events as they like.

@@ -10,7 +10,7 @@ use corral_api::quantity::Quantity;
 
 use crate::core::pod_spec::validation::resources;
 use crate::fill;
-use crate::kind::{Kind, Names};
+use crate::kind::{Kind, Names, Words};
 use crate::rules::{self, Errors, at};
 
 const TYPES: [&str; 3] = ["Container", "PersistentVolumeClaim", "Pod"];
@@ -25,14 +25,14 @@ pub struct LimitRangeKind;
 impl Kind for LimitRangeKind {
     type Object = LimitRange;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "LimitRange",
         plural: "limitranges",
         singular: "limitrange",
-        short_names: &["limits"],
-        categories: &[],
+        short_names: Words::Of(&["limits"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, Verbs, age};
+use crate::kind::{Column, Kind, Names, Verbs, Words, age};
 use crate::rules::{self, Errors, at, text};
 
 /// The label with the namespace's own name, so that selectors can name it.
@@ -24,14 +24,14 @@ pub struct NamespaceKind;
 impl Kind for NamespaceKind {
     type Object = Namespace;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Namespace",
         plural: "namespaces",
         singular: "namespace",
-        short_names: &["ns"],
-        categories: &[],
+        short_names: Words::Of(&["ns"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const VERBS: Verbs = Verbs::NoDeleteCollection;

@@ -11,7 +11,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::text;
 use crate::table;
 
@@ -21,14 +21,14 @@ pub struct NodeKind;
 impl Kind for NodeKind {
     type Object = Node;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Node",
         plural: "nodes",
         singular: "node",
-        short_names: &["no"],
-        categories: &[],
+        short_names: Words::Of(&["no"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;

@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::node::labels;
 use super::pod_spec::validation::scheduling::node_selector;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 
 pub(crate) use sources::default as default_sources;
@@ -37,14 +37,14 @@ pub struct PersistentVolumeKind;
 impl Kind for PersistentVolumeKind {
     type Object = PersistentVolume;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "PersistentVolume",
         plural: "persistentvolumes",
         singular: "persistentvolume",
-        short_names: &["pv"],
-        categories: &[],
+        short_names: Words::Of(&["pv"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;

@@ -15,7 +15,7 @@ use super::persistent_volume::{CLASS_BETA, access_modes};
 use super::pod_spec::validation::claim_spec;
 use super::pod_spec::validation::resources::amount;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, same_structures, text};
 
 const STORAGE: &str = "storage";
@@ -33,14 +33,14 @@ pub struct PersistentVolumeClaimKind;
 impl Kind for PersistentVolumeClaimKind {
     type Object = PersistentVolumeClaim;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "PersistentVolumeClaim",
         plural: "persistentvolumeclaims",
         singular: "persistentvolumeclaim",
-        short_names: &["pvc"],
-        categories: &[],
+        short_names: Words::Of(&["pvc"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const STATUS: bool = true;

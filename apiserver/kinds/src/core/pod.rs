@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::pod_spec::{defaults, prepare, qos, warnings};
-use crate::kind::{Column, Kind, Names};
+use crate::kind::{Column, Kind, Names, Words};
 
 /// `v1 Pod`.
 pub struct PodKind;
@@ -18,14 +18,14 @@ pub struct PodKind;
 impl Kind for PodKind {
     type Object = Pod;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Pod",
         plural: "pods",
         singular: "pod",
-        short_names: &["po"],
-        categories: &["all"],
+        short_names: Words::Of(&["po"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::pod_spec::{defaults, prepare, validation, warnings};
-use crate::kind::{Column, Kind, Names};
+use crate::kind::{Column, Kind, Names, Words};
 use crate::rules::{Errors, at};
 use crate::table;
 
@@ -16,14 +16,14 @@ pub struct PodTemplateKind;
 impl Kind for PodTemplateKind {
     type Object = PodTemplate;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "PodTemplate",
         plural: "podtemplates",
         singular: "podtemplate",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const GENERATION: bool = true;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::pod_spec::{defaults, prepare, warnings};
 use crate::apps::template;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, ScalePaths, age};
+use crate::kind::{Column, Kind, Names, ScalePaths, Words, age};
 use crate::rules::{self, Errors, at, json};
 use crate::table;
 
@@ -22,21 +22,21 @@ pub struct ReplicationControllerKind;
 impl Kind for ReplicationControllerKind {
     type Object = ReplicationController;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "ReplicationController",
         plural: "replicationcontrollers",
         singular: "replicationcontroller",
-        short_names: &["rc"],
-        categories: &["all"],
+        short_names: Words::Of(&["rc"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = name_complaints;
     const STATUS: bool = true;
     const GENERATION: bool = true;
     const ORPHANS_BY_DEFAULT: bool = true;
-    const SCALE: Option<ScalePaths> = Some(ScalePaths {
+    const SCALE: Option<ScalePaths<'static>> = Some(ScalePaths {
         spec_replicas: "/spec/replicas",
         status_replicas: "/status/replicas",
         selector: "/spec/selector",

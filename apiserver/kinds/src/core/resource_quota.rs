@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::core::pod_spec::validation::resources;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{Errors, at, json};
 
 const SCOPES: [&str; 7] = [
@@ -50,14 +50,14 @@ pub struct ResourceQuotaKind;
 impl Kind for ResourceQuotaKind {
     type Object = ResourceQuota;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "ResourceQuota",
         plural: "resourcequotas",
         singular: "resourcequota",
-        short_names: &["quota"],
-        categories: &[],
+        short_names: Words::Of(&["quota"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const STATUS: bool = true;

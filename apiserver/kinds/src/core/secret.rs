@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::config_map::{DATA_SIZE_MAX, IMMUTABLE};
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at};
 
 /// `v1 Secret`.
@@ -18,14 +18,14 @@ pub struct SecretKind;
 impl Kind for SecretKind {
     type Object = Secret;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Secret",
         plural: "secrets",
         singular: "secret",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::table;
 
 /// How long a client stays with its pod, unless the Service says otherwise: three hours.
@@ -24,14 +24,14 @@ pub struct ServiceKind;
 impl Kind for ServiceKind {
     type Object = Service;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "Service",
         plural: "services",
         singular: "service",
-        short_names: &["svc"],
-        categories: &["all"],
+        short_names: Words::Of(&["svc"]),
+        categories: Words::Of(&["all"]),
         namespaced: true,
     };
     const STATUS: bool = true;

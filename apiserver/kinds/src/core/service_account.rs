@@ -4,7 +4,7 @@ use corral_api::k8s::api::core::v1::{ObjectReference, ServiceAccount};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 
 /// `v1 ServiceAccount`.
 pub struct ServiceAccountKind;
@@ -12,14 +12,14 @@ pub struct ServiceAccountKind;
 impl Kind for ServiceAccountKind {
     type Object = ServiceAccount;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "",
         version: "v1",
         kind: "ServiceAccount",
         plural: "serviceaccounts",
         singular: "serviceaccount",
-        short_names: &["sa"],
-        categories: &[],
+        short_names: Words::Of(&["sa"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, PROTOCOLS, Seen, at, text};
 use crate::table;
 
@@ -27,14 +27,14 @@ pub struct EndpointSliceKind;
 impl Kind for EndpointSliceKind {
     type Object = EndpointSlice;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "discovery.k8s.io",
         version: "v1",
         kind: "EndpointSlice",
         plural: "endpointslices",
         singular: "endpointslice",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const GENERATION: bool = true;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::convert::{from_core_json, to_core, to_core_json};
 use crate::core::event::{row, rules};
-use crate::kind::{Column, Kind, Names};
+use crate::kind::{Column, Kind, Names, Words};
 use crate::rules::{Errors, text};
 
 /// `events.k8s.io/v1 Event`.
@@ -17,14 +17,14 @@ pub struct EventKind;
 impl Kind for EventKind {
     type Object = Event;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "events.k8s.io",
         version: "v1",
         kind: "Event",
         plural: "events",
         singular: "event",
-        short_names: &["ev"],
-        categories: &[],
+        short_names: Words::Of(&["ev"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const CONVERTS: bool = true;

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::mandatory;
 use super::rules::condition_types;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 
 const PRECEDENCE_DEFAULT: i32 = 1000;
@@ -36,14 +36,14 @@ pub struct FlowSchemaKind;
 impl Kind for FlowSchemaKind {
     type Object = FlowSchema;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "flowcontrol.apiserver.k8s.io",
         version: "v1",
         kind: "FlowSchema",
         plural: "flowschemas",
         singular: "flowschema",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;

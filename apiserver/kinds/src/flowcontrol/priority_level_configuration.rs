@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::mandatory;
 use super::rules::condition_types;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 
 const SHARES: i32 = 30;
@@ -31,14 +31,14 @@ pub struct PriorityLevelConfigurationKind;
 impl Kind for PriorityLevelConfigurationKind {
     type Object = PriorityLevelConfiguration;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "flowcontrol.apiserver.k8s.io",
         version: "v1",
         kind: "PriorityLevelConfiguration",
         plural: "prioritylevelconfigurations",
         singular: "prioritylevelconfiguration",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;

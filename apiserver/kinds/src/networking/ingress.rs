@@ -9,7 +9,7 @@ use corral_api::k8s::api::networking::v1::{Ingress, IngressRule, IngressSpec};
 use jiff::Timestamp;
 use serde_json::Value;
 
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 
 /// The annotation that named the class before there was a field.
 pub const CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
@@ -26,14 +26,14 @@ pub struct IngressKind;
 impl Kind for IngressKind {
     type Object = Ingress;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "networking.k8s.io",
         version: "v1",
         kind: "Ingress",
         plural: "ingresses",
         singular: "ingress",
-        short_names: &["ing"],
-        categories: &[],
+        short_names: Words::Of(&["ing"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const STATUS: bool = true;

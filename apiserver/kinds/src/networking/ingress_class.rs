@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, text};
 
 /// Marks the class of Ingresses that name none.
@@ -22,14 +22,14 @@ pub struct IngressClassKind;
 impl Kind for IngressClassKind {
     type Object = IngressClass;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "networking.k8s.io",
         version: "v1",
         kind: "IngressClass",
         plural: "ingressclasses",
         singular: "ingressclass",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const GENERATION: bool = true;

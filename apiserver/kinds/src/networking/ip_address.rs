@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::address;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 
 /// Stands for the resource of a reference that is not given at all.
@@ -19,14 +19,14 @@ pub struct IpAddressKind;
 impl Kind for IpAddressKind {
     type Object = IPAddress;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "networking.k8s.io",
         version: "v1",
         kind: "IPAddress",
         plural: "ipaddresses",
         singular: "ipaddress",
-        short_names: &["ip"],
-        categories: &[],
+        short_names: Words::Of(&["ip"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const NAME_RULE: fn(&str) -> Vec<String> =

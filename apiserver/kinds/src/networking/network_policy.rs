@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::address;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json};
 use crate::table;
 
@@ -23,14 +23,14 @@ pub struct NetworkPolicyKind;
 impl Kind for NetworkPolicyKind {
     type Object = NetworkPolicy;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "networking.k8s.io",
         version: "v1",
         kind: "NetworkPolicy",
         plural: "networkpolicies",
         singular: "networkpolicy",
-        short_names: &["netpol"],
-        categories: &[],
+        short_names: Words::Of(&["netpol"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const GENERATION: bool = true;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::address;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{Errors, at, json};
 
 /// The range that the server itself makes from its configuration.
@@ -19,14 +19,14 @@ pub struct ServiceCidrKind;
 impl Kind for ServiceCidrKind {
     type Object = ServiceCIDR;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "networking.k8s.io",
         version: "v1",
         kind: "ServiceCIDR",
         plural: "servicecidrs",
         singular: "servicecidr",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::core::pod_spec::validation::resources;
 use crate::core::pod_spec::validation::scheduling::tolerations as tolerations_rules;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at};
 
 /// `node.k8s.io/v1 RuntimeClass`.
@@ -17,14 +17,14 @@ pub struct RuntimeClassKind;
 impl Kind for RuntimeClassKind {
     type Object = RuntimeClass;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "node.k8s.io",
         version: "v1",
         kind: "RuntimeClass",
         plural: "runtimeclasses",
         singular: "runtimeclass",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
 

@@ -2,7 +2,7 @@
 
 use corral_api::k8s::api::policy::v1::Eviction;
 
-use crate::kind::{Kind, Names, Verbs};
+use crate::kind::{Kind, Names, Verbs, Words};
 
 /// `policy/v1 Eviction`.
 pub struct EvictionKind;
@@ -10,14 +10,14 @@ pub struct EvictionKind;
 impl Kind for EvictionKind {
     type Object = Eviction;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "policy",
         version: "v1",
         kind: "Eviction",
         plural: "evictions",
         singular: "eviction",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const VERBS: Verbs = Verbs::CreateOnly;

@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::conditions;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json};
 
 /// `policy/v1 PodDisruptionBudget`.
@@ -17,14 +17,14 @@ pub struct PodDisruptionBudgetKind;
 impl Kind for PodDisruptionBudgetKind {
     type Object = PodDisruptionBudget;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "policy",
         version: "v1",
         kind: "PodDisruptionBudget",
         plural: "poddisruptionbudgets",
         singular: "poddisruptionbudget",
-        short_names: &["pdb"],
-        categories: &[],
+        short_names: Words::Of(&["pdb"]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     // Kubernetes has no rule for it beyond those of a URL.

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::policy_rule;
 use crate::fill;
-use crate::kind::{Kind, Names};
+use crate::kind::{Kind, Names, Words};
 use crate::rules::{self, Errors, at};
 
 /// `rbac.authorization.k8s.io/v1 ClusterRole`.
@@ -16,14 +16,14 @@ pub struct ClusterRoleKind;
 impl Kind for ClusterRoleKind {
     type Object = ClusterRole;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "rbac.authorization.k8s.io",
         version: "v1",
         kind: "ClusterRole",
         plural: "clusterroles",
         singular: "clusterrole",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::subjects;
-use crate::kind::{Column, Kind, Names};
+use crate::kind::{Column, Kind, Names, Words};
 use crate::rules::{Errors, at, json};
 
 /// `rbac.authorization.k8s.io/v1 ClusterRoleBinding`.
@@ -16,14 +16,14 @@ pub struct ClusterRoleBindingKind;
 impl Kind for ClusterRoleBindingKind {
     type Object = ClusterRoleBinding;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "rbac.authorization.k8s.io",
         version: "v1",
         kind: "ClusterRoleBinding",
         plural: "clusterrolebindings",
         singular: "clusterrolebinding",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;

@@ -6,7 +6,7 @@ use corral_api::names;
 
 use super::policy_rule;
 use crate::fill;
-use crate::kind::{Kind, Names};
+use crate::kind::{Kind, Names, Words};
 use crate::rules::{Errors, at};
 
 /// `rbac.authorization.k8s.io/v1 Role`.
@@ -15,14 +15,14 @@ pub struct RoleKind;
 impl Kind for RoleKind {
     type Object = Role;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "rbac.authorization.k8s.io",
         version: "v1",
         kind: "Role",
         plural: "roles",
         singular: "role",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::rules::{self as own, ITEMS_MAX, at_most};
 use crate::core::pod_spec::validation::resources::is_extended;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{Errors, at};
 
 /// `resource.k8s.io/v1 DeviceClass`.
@@ -16,14 +16,14 @@ pub struct DeviceClassKind;
 impl Kind for DeviceClassKind {
     type Object = DeviceClass;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "resource.k8s.io",
         version: "v1",
         kind: "DeviceClass",
         plural: "deviceclasses",
         singular: "deviceclass",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const GENERATION: bool = true;

@@ -13,7 +13,7 @@ use super::claim;
 use super::rules::{self as own, ITEMS_MAX, at_most};
 use crate::core::pod_spec::validation::driver_name;
 use crate::core::pod_spec::validation::scheduling::node_selector;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, Seen, at, json, text};
 
 const USERS_MAX: usize = 256;
@@ -28,14 +28,14 @@ pub struct ResourceClaimKind;
 impl Kind for ResourceClaimKind {
     type Object = ResourceClaim;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "resource.k8s.io",
         version: "v1",
         kind: "ResourceClaim",
         plural: "resourceclaims",
         singular: "resourceclaim",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
     const STATUS: bool = true;

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::claim;
 use crate::core::pod_spec::validation::claim_metadata;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json};
 
 /// `resource.k8s.io/v1 ResourceClaimTemplate`.
@@ -16,14 +16,14 @@ pub struct ResourceClaimTemplateKind;
 impl Kind for ResourceClaimTemplateKind {
     type Object = ResourceClaimTemplate;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "resource.k8s.io",
         version: "v1",
         kind: "ResourceClaimTemplate",
         plural: "resourceclaimtemplates",
         singular: "resourceclaimtemplate",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::rules::{self as own, at_most};
 use crate::core::pod_spec::validation::driver_name;
 use crate::core::pod_spec::validation::scheduling::node_selector;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, Seen, at, json, text};
 
 const DEVICES_MAX: usize = 128;
@@ -28,14 +28,14 @@ pub struct ResourceSliceKind;
 impl Kind for ResourceSliceKind {
     type Object = ResourceSlice;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "resource.k8s.io",
         version: "v1",
         kind: "ResourceSlice",
         plural: "resourceslices",
         singular: "resourceslice",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const GENERATION: bool = true;

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, text};
 
 /// Highest priority that users may define.
@@ -24,14 +24,14 @@ pub struct PriorityClassKind;
 impl Kind for PriorityClassKind {
     type Object = PriorityClass;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "scheduling.k8s.io",
         version: "v1",
         kind: "PriorityClass",
         plural: "priorityclasses",
         singular: "priorityclass",
-        short_names: &["pc"],
-        categories: &[],
+        short_names: Words::Of(&["pc"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
 
@@ -40,7 +40,7 @@ impl Kind for PriorityClassKind {
             Column::NAME,
             Column::integer("Value", "The priority."),
             Column {
-                kind: "boolean",
+                kind: "boolean".into(),
                 ..Column::text(
                     "Global-Default",
                     "Whether pods without a class get this one.",

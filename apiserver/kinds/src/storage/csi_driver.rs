@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json};
 use crate::table;
 
@@ -22,14 +22,14 @@ pub struct CsiDriverKind;
 impl Kind for CsiDriverKind {
     type Object = CSIDriver;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "storage.k8s.io",
         version: "v1",
         kind: "CSIDriver",
         plural: "csidrivers",
         singular: "csidriver",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     /// A new one has no generation; changes of it are counted.
@@ -37,7 +37,7 @@ impl Kind for CsiDriverKind {
 
     fn columns() -> Vec<Column> {
         let flag = |name, description| Column {
-            kind: "boolean",
+            kind: "boolean".into(),
             ..Column::text(name, description)
         };
         vec![

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::core::pod_spec::validation::driver_name;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, Seen, at, json};
 
 const NODE_ID_LENGTH_MAX: usize = 256;
@@ -18,14 +18,14 @@ pub struct CsiNodeKind;
 impl Kind for CsiNodeKind {
     type Object = CSINode;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "storage.k8s.io",
         version: "v1",
         kind: "CSINode",
         plural: "csinodes",
         singular: "csinode",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
 

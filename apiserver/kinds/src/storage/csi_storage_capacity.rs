@@ -8,7 +8,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::core::node::labels;
-use crate::kind::{Column, Kind, Names};
+use crate::kind::{Column, Kind, Names, Words};
 use crate::rules::{self, Errors, at};
 
 /// `storage.k8s.io/v1 CSIStorageCapacity`.
@@ -17,14 +17,14 @@ pub struct CsiStorageCapacityKind;
 impl Kind for CsiStorageCapacityKind {
     type Object = CSIStorageCapacity;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "storage.k8s.io",
         version: "v1",
         kind: "CSIStorageCapacity",
         plural: "csistoragecapacities",
         singular: "csistoragecapacity",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: true,
     };
 

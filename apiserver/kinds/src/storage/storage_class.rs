@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::rules as own;
 use crate::core::node::labels;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, text};
 
 /// The annotation of the class that claims without one get.
@@ -37,14 +37,14 @@ pub struct StorageClassKind;
 impl Kind for StorageClassKind {
     type Object = StorageClass;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "storage.k8s.io",
         version: "v1",
         kind: "StorageClass",
         plural: "storageclasses",
         singular: "storageclass",
-        short_names: &["sc"],
-        categories: &[],
+        short_names: Words::Of(&["sc"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::core::persistent_volume::inline_spec;
 use crate::core::pod_spec::validation::driver_name;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json, text};
 
 const METADATA_SIZE_MAX: usize = 256 * 1024;
@@ -20,14 +20,14 @@ pub struct VolumeAttachmentKind;
 impl Kind for VolumeAttachmentKind {
     type Object = VolumeAttachment;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "storage.k8s.io",
         version: "v1",
         kind: "VolumeAttachment",
         plural: "volumeattachments",
         singular: "volumeattachment",
-        short_names: &[],
-        categories: &[],
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
     const STATUS: bool = true;
@@ -36,13 +36,13 @@ impl Kind for VolumeAttachmentKind {
         vec![
             Column::NAME,
             Column {
-                format: "name",
+                format: "name".into(),
                 ..Column::text("Attacher", "Who attaches it.")
             },
             Column::text("PV", "The volume."),
             Column::text("Node", "The node."),
             Column {
-                kind: "boolean",
+                kind: "boolean".into(),
                 ..Column::text("Attached", "Whether it is attached.")
             },
             Column::AGE,

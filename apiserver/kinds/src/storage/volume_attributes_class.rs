@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::rules as own;
-use crate::kind::{Column, Kind, Names, age};
+use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at};
 
 /// `storage.k8s.io/v1 VolumeAttributesClass`.
@@ -15,14 +15,14 @@ pub struct VolumeAttributesClassKind;
 impl Kind for VolumeAttributesClassKind {
     type Object = VolumeAttributesClass;
 
-    const NAMES: Names = Names {
+    const NAMES: Names<'static> = Names {
         group: "storage.k8s.io",
         version: "v1",
         kind: "VolumeAttributesClass",
         plural: "volumeattributesclasses",
         singular: "volumeattributesclass",
-        short_names: &["vac"],
-        categories: &[],
+        short_names: Words::Of(&["vac"]),
+        categories: Words::Of(&[]),
         namespaced: false,
     };
 

@@ -60,7 +60,7 @@ pub(super) async fn check(
     Err(status)
 }
 
-pub(super) fn check_delete(kind: &'static dyn AnyKind, name: &str) -> Result<(), Status> {
+pub(super) fn check_delete(kind: &dyn AnyKind, name: &str) -> Result<(), Status> {
     let names = kind.names();
     if names.group.is_empty() && names.kind == "Namespace" && IMMORTAL.contains(&name) {
         return Err(Status::forbidden(

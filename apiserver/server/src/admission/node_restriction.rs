@@ -152,7 +152,7 @@ fn is_forbidden(key: &str) -> bool {
 /// 403 for a pod of another node.
 pub async fn check_delete(
     api: &Api,
-    kind: &'static dyn AnyKind,
+    kind: &dyn AnyKind,
     cx: &WriteContext,
     name: &str,
 ) -> Result<(), Status> {

@@ -105,7 +105,7 @@ fn used_by<'a>(
     }
 }
 
-fn resource(kind: &dyn AnyKind) -> (&'static str, &'static str) {
+fn resource(kind: &dyn AnyKind) -> (&str, &str) {
     (kind.names().group, kind.names().plural)
 }
 
@@ -230,7 +230,7 @@ pub(super) async fn charge(
 pub(super) async fn discharge(
     api: &Api,
     turns: &Turns,
-    kind: &'static dyn AnyKind,
+    kind: &dyn AnyKind,
     (namespace, name): (&str, &str),
     json: &[u8],
     now: Timestamp,

@@ -25,7 +25,7 @@ pub struct Snapshot {
 /// Objects by the value of one field, so that asking for the pods of one node does not look at all pods.
 #[derive(Clone)]
 struct Index {
-    field: &'static str,
+    field: Arc<str>,
     entries: OrdMap<(Arc<str>, Key), Arc<Stored>>,
 }
 
@@ -36,7 +36,7 @@ impl Snapshot {
             objects: Objects::new(),
             revision: Revision(0),
             index: shape.kind.indexed_field().map(|field| Index {
-                field,
+                field: field.into(),
                 entries: OrdMap::new(),
             }),
         }
@@ -75,7 +75,7 @@ impl Snapshot {
         };
         let below = |key: &Key| key.as_str().starts_with(predicate.prefix());
         let indexed = self.index.as_ref().and_then(|index| {
-            let value = predicate.required_field(index.field)?;
+            let value = predicate.required_field(&index.field)?;
             Some(index.of(value, start.clone()))
         });
         let scanned = match indexed {
@@ -109,7 +109,7 @@ impl Snapshot {
 
 impl Index {
     fn value<'a>(&self, stored: &'a Stored) -> &'a str {
-        stored.field(self.field).unwrap_or("")
+        stored.field(&self.field).unwrap_or("")
     }
 
     fn insert(&mut self, stored: Arc<Stored>) {

@@ -37,7 +37,9 @@ pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, S
     let known = &resource.cacher.shape().fields;
     for requirement in &fields.requirements {
         let field = requirement.field.as_str();
-        if !matches!(field, "metadata.name" | "metadata.namespace") && !known.contains(&field) {
+        if !matches!(field, "metadata.name" | "metadata.namespace")
+            && !known.iter().any(|name| name == field)
+        {
             let why = match known.is_empty() {
                 true => format!(
                     "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
@@ -115,13 +117,13 @@ pub(super) fn transformed(
             response::object(code, representation, &table::partial(&json))
         }
         Transform::Table => {
-            let row = table::row(resource.kind, &json, include(call), Timestamp::now());
+            let row = table::row(&*resource.kind, &json, include(call), Timestamp::now());
             let revision = table::partial(&json)["metadata"]["resourceVersion"].clone();
             let metadata = json!({"resourceVersion": revision});
             response::object(
                 code,
                 representation,
-                &table::table(Some(resource.kind), metadata, vec![row]),
+                &table::table(Some(&*resource.kind), metadata, vec![row]),
             )
         }
     }
@@ -194,9 +196,9 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
             let rows = listing
                 .items
                 .iter()
-                .map(|s| table::row(resource.kind, &s.json, include, now))
+                .map(|s| table::row(&*resource.kind, &s.json, include, now))
                 .collect();
-            let table = table::table(Some(resource.kind), metadata, rows);
+            let table = table::table(Some(&*resource.kind), metadata, rows);
             Ok(response::object(200, representation, &table))
         }
         Transform::PartialMetadata => {
@@ -217,7 +219,7 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
             );
             let plain =
                 representation.format == crate::decode::Format::Json && !representation.pretty;
-            let pieces = pieces(head, type_prefix(names), listing.items);
+            let pieces = pieces(head, type_prefix(&names), listing.items);
             if plain {
                 return Ok(response::answer(
                     200,

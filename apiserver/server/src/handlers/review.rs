@@ -10,6 +10,7 @@ use corral_api::k8s::api::authorization::v1::{
 };
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
+use corral_kinds::all;
 use corral_kinds::schema::Node;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -84,11 +85,11 @@ struct Asked<T> {
 
 fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, Status> {
     let info = &call.info;
-    let kind = crate::api::Api::kind(&info.group, &info.version, &info.resource)
+    let kind = all::resource(&info.group, &info.version, &info.resource)
         .ok_or_else(Status::no_such_path)?;
     let schema = corral_kinds::schema::of(kind);
     let cx = call.write_context()?;
-    let mut value = body::read(kind, &schema, &cx, call.decoded(&schema)?)?;
+    let mut value = body::read(kind, &cx, call.decoded(&schema)?)?;
     metadata::check_namespace(&cx, &value)?;
     metadata::drop_system_fields(&mut value)?;
     if kind.names().namespaced {

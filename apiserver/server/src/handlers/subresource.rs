@@ -22,8 +22,8 @@ use crate::response::{self, Answer};
 
 /// Answers a request on a subresource.
 pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
-    let resource = call.resource()?.clone();
-    let kind = resource.kind;
+    let resource = call.resource()?;
+    let kind = &resource.kind;
     let pods = kind.names().group.is_empty() && kind.names().kind == "Pod";
     match (call.info.subresource.as_str(), call.info.verb) {
         ("status", Verb::Get) if kind.has_status() => super::read::get(&call, &resource).await,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::Status;
+use corral_kinds::KindRef;
 use corral_storage::Revision;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -77,14 +78,15 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
     let representation = negotiate::accept(call.headers())?;
     let options = options(call, resource)?;
     let items = watcher::watch(resource.cacher.clone(), options).await?;
-    let kind = resource.kind;
+    let kind = resource.kind.clone();
     let transform = representation.transform;
     let include = read::include(call);
     let stop = call.shared.stop.clone();
     let mut heading = true;
     let lines = items
         .take_until(stop.cancelled_owned())
-        .map(move |item| line(kind, transform, include, &mut heading, item));
+        .take_until(resource.ended.clone().cancelled_owned())
+        .map(move |item| line(&kind, transform, include, &mut heading, item));
     let mut answer = response::answer(200, "application/json", response::stream(lines));
     // Tells proxies not to hold lines back.
     answer.headers_mut().insert(
@@ -95,7 +97,7 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
 }
 
 fn line(
-    kind: &'static dyn corral_kinds::AnyKind,
+    kind: &KindRef,
     transform: Transform,
     include: Include,
     heading: &mut bool,
@@ -105,7 +107,7 @@ fn line(
         WatchItem::Event(event) if transform == Transform::None => return event.frame(),
         WatchItem::Event(event) => (event.kind, &event.object.json),
         WatchItem::Derived(event, stored) => (*event, &stored.json),
-        WatchItem::Bookmark(revision, end) => return bookmark(kind, transform, *revision, *end),
+        WatchItem::Bookmark(revision, end) => return bookmark(&**kind, transform, *revision, *end),
         WatchItem::Failed(status) => {
             return encode(&json!({"type": "ERROR", "object": status}));
         }
@@ -116,9 +118,9 @@ fn line(
             encode(&json!({"type": event.as_str(), "object": table::partial(json)}))
         }
         Transform::Table => {
-            let row = table::row(kind, json, include, Timestamp::now());
+            let row = table::row(&**kind, json, include, Timestamp::now());
             let revision = table::partial(json)["metadata"]["resourceVersion"].clone();
-            let columns = std::mem::replace(heading, false).then_some(kind);
+            let columns = std::mem::replace(heading, false).then_some(&**kind);
             let table = table::table(columns, json!({"resourceVersion": revision}), vec![row]);
             encode(&json!({"type": event.as_str(), "object": table}))
         }

@@ -2,7 +2,6 @@
 
 use corral_api::status::Status;
 use corral_kinds::AnyKind;
-use corral_kinds::schema::Node;
 use serde_json::Value;
 
 use super::{FieldValidation, WriteContext};
@@ -12,12 +11,7 @@ use crate::decode::Decoded;
 ///
 /// # Errors
 /// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
-pub fn read(
-    kind: &dyn AnyKind,
-    schema: &Node,
-    cx: &WriteContext,
-    body: Decoded,
-) -> Result<Value, Status> {
+pub fn read(kind: &dyn AnyKind, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
     let Decoded {
         mut value,
         duplicates,
@@ -25,7 +19,7 @@ pub fn read(
     } = body;
     check_names(kind, &value, &head)?;
     check_type(kind, &mut value)?;
-    check_fields(kind, schema, cx, &mut value, duplicates)?;
+    check_fields(kind, cx, &mut value, duplicates)?;
     Ok(value)
 }
 
@@ -108,7 +102,6 @@ pub(super) fn check_type(kind: &dyn AnyKind, value: &mut Value) -> Result<(), St
 
 fn check_fields(
     kind: &dyn AnyKind,
-    schema: &Node,
     cx: &WriteContext,
     value: &mut Value,
     duplicates: Vec<String>,
@@ -120,7 +113,7 @@ fn check_fields(
             names.kind, names.version, names.kind
         ))
     };
-    let report = schema.check(value).map_err(|error| cannot(&error.0))?;
+    let report = kind.check(value).map_err(|error| cannot(&error.0))?;
     let unknown = report
         .unknown
         .iter()

@@ -111,7 +111,7 @@ impl Resource {
             let json = with_revision(&live.value, live.revision);
             let old: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
             self.check_preconditions(name, &old, options)?;
-            self.admission.delete(self.kind, cx, name).await?;
+            self.admission.delete(&*self.kind, cx, name).await?;
             let plan = self.plan_deletion(cx, &old, options)?;
             if cx.dry_run {
                 return Ok(Written {
@@ -147,8 +147,8 @@ impl Resource {
             };
             let mut _turn = None;
             if bytes.is_none() {
-                transaction.extend(self.admission.releases(self.kind, &live.value).await?);
-                let quotas = self.admission.discharge(self.kind, cx, name, &live.value);
+                transaction.extend(self.admission.releases(&*self.kind, &live.value).await?);
+                let quotas = self.admission.discharge(&*self.kind, cx, name, &live.value);
                 let (given_back, turn) = quotas.await?;
                 transaction.extend(given_back);
                 _turn = turn;
@@ -213,7 +213,7 @@ impl Resource {
     ) -> Result<Option<Value>, Status> {
         let object = self.decode(old.clone())?;
         let mut marked = old.clone();
-        let finalizers = finalizers(self.kind, old, options);
+        let finalizers = finalizers(&*self.kind, old, options);
         let default = self.kind.default_grace_period(&object);
         let grace = match default.map(|default| options.grace_period_seconds.unwrap_or(default)) {
             None => 0,
