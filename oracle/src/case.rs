@@ -21,6 +21,9 @@ pub struct Request {
     /// The body, as it is sent: it may be no JSON at all.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub body: String,
+    /// Whether it is asked again while what it is about is not there: a kind takes a moment to be served.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub patient: bool,
     /// Whether later requests depend on this one, so that the order matters.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ordered: bool,

@@ -35,9 +35,13 @@ pub async fn generate(peer: &Target) -> anyhow::Result<Vec<Request>> {
     let kinds = kinds::all()?;
     let mut documents: BTreeMap<String, Schemas> = BTreeMap::new();
     let mut requests = preparations();
+    requests.extend(kinds.iter().flat_map(described));
     requests.extend(kinds.iter().filter(|kind| kind.stored).map(stored));
     for kind in &kinds {
         let document = kind.document();
+        if let Some(schema) = kind.own_schema() {
+            documents.insert(document.clone(), Schemas::new(schema));
+        }
         if !documents.contains_key(&document) {
             let json = peer.get(&format!("/openapi/v3/{document}")).await?;
             documents.insert(document.clone(), Schemas::new(json));
@@ -71,8 +75,32 @@ fn preparations() -> Vec<Request> {
         body,
         accept: String::new(),
         ordered: true,
+        patient: false,
     })
     .collect()
+}
+
+/// A kind that is not Kubernetes' own is described first, and used when it is served.
+fn described(kind: &Kind) -> Vec<Request> {
+    let Some(definition) = &kind.definition else {
+        return Vec::new();
+    };
+    let define = Request {
+        name: format!("{}/defined", kind.label()),
+        path: "/apis/apiextensions.k8s.io/v1/customresourcedefinitions".to_owned(),
+        ordered: true,
+        ..json("POST", definition)
+    };
+    let wait = Request {
+        name: format!("{}/served", kind.label()),
+        path: kind.collection.clone(),
+        ordered: true,
+        patient: true,
+        content: String::new(),
+        body: String::new(),
+        ..json("GET", &Value::Null)
+    };
+    vec![define, wait]
 }
 
 fn stored(kind: &Kind) -> Request {
@@ -93,6 +121,7 @@ fn json(method: &str, body: &Value) -> Request {
         accept: String::new(),
         body: body.to_string(),
         ordered: false,
+        patient: false,
     }
 }
 
@@ -117,6 +146,7 @@ fn create(kind: &Kind, field: &Field, mutation: &Mutation) -> Option<Request> {
     let mut object = kind.object.clone();
     if kind.stored && !field.path.is("metadata.name") {
         object["metadata"]["name"] = "fresh".into();
+        overlay(&mut object, &kind.fresh);
     }
     let body = mutation.apply(&mut object, &field.path)?;
     Some(Request {
@@ -125,6 +155,19 @@ fn create(kind: &Kind, field: &Field, mutation: &Mutation) -> Option<Request> {
         body,
         ..json("POST", &Value::Null)
     })
+}
+
+/// Lays fields over an object.
+fn overlay(object: &mut Value, fields: &Value) {
+    match (object, fields) {
+        (Value::Object(object), Value::Object(fields)) => {
+            for (key, inner) in fields {
+                overlay(object.entry(key.as_str()).or_insert(Value::Null), inner);
+            }
+        }
+        (_, Value::Null) => {}
+        (object, fields) => *object = fields.clone(),
+    }
 }
 
 fn update(kind: &Kind, field: &Field, mutation: &Mutation) -> Option<Request> {

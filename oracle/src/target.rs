@@ -1,6 +1,7 @@
 //! The servers that are asked.
 
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::Context;
 use corral_server::authn::{MASTERS, User};
@@ -18,6 +19,9 @@ use crate::normalise;
 
 /// How many requests that do not depend on each other are under way at once.
 const PARALLEL: usize = 16;
+
+/// How long a kind that was described may take to be served.
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A server that can be asked.
 pub struct Target {
@@ -95,6 +99,19 @@ impl Target {
         Ok(serde_json::from_slice(&bytes)?)
     }
 
+    /// Asks one request, again and again if it is one that may come too early.
+    async fn ask_patiently(&self, request: &Request) -> anyhow::Result<Answer> {
+        let until = tokio::time::Instant::now() + PATIENCE;
+        loop {
+            let answer = self.ask(request).await?;
+            let early = matches!(answer.code, 404 | 405);
+            if !(request.patient && early) || tokio::time::Instant::now() > until {
+                return Ok(answer);
+            }
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// Asks one request.
     ///
     /// # Errors
@@ -127,7 +144,7 @@ impl Target {
         let mut pairs = Vec::with_capacity(requests.len());
         for group in requests.chunk_by(|a, b| !a.ordered && !b.ordered) {
             let answers = futures::stream::iter(group).map(async |request| {
-                let answer = self.ask(request).await;
+                let answer = self.ask_patiently(request).await;
                 let answer = answer.with_context(|| request.name.clone())?;
                 let request = request.clone();
                 anyhow::Ok(Pair { request, answer })

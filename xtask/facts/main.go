@@ -1,4 +1,4 @@
-// Facts reads the Go modules k8s.io/api and k8s.io/apimachinery and prints, as JSON, what the OpenAPI schemas do
+// Facts reads the Go modules k8s.io/api, k8s.io/apiextensions-apiserver and k8s.io/apimachinery and prints, as JSON, what the OpenAPI schemas do
 // not say: how lists and maps merge, defaults, which zero values are left out, Go types for messages, and protobuf
 // field numbers. Only facts are taken, no prose.
 package main
@@ -53,6 +53,9 @@ func main() {
 		prefix := "io.k8s.api." + strings.ReplaceAll(dir, "/", ".") + "."
 		read(filepath.Join(api, dir), filepath.Base(dir), prefix, out)
 	}
+	extensions := module("k8s.io/apiextensions-apiserver")
+	prefix := "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+	read(filepath.Join(extensions, "pkg/apis/apiextensions/v1"), "v1", prefix, out)
 	machinery := module("k8s.io/apimachinery")
 	read(filepath.Join(machinery, "pkg/apis/meta/v1"), "v1", "io.k8s.apimachinery.pkg.apis.meta.v1.", out)
 	encoder := json.NewEncoder(os.Stdout)

@@ -2,8 +2,9 @@
 
 use crate::kind::{AnyKind, Erased};
 use crate::{
-    apps, authentication, authorization, autoscaling, batch, certificates, coordination, core,
-    discovery, events, flowcontrol, networking, node, policy, rbac, resource, scheduling, storage,
+    apiextensions, apps, authentication, authorization, autoscaling, batch, certificates,
+    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
+    scheduling, storage,
 };
 
 /// Kinds with a resource of their own.
@@ -63,6 +64,7 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<resource::resource_claim::ResourceClaimKind>::new(),
     &Erased::<resource::resource_claim_template::ResourceClaimTemplateKind>::new(),
     &Erased::<resource::resource_slice::ResourceSliceKind>::new(),
+    &Erased::<apiextensions::custom_resource_definition::CustomResourceDefinitionKind>::new(),
     &Erased::<core::binding::BindingKind>::new(),
     &Erased::<events::event::EventKind>::new(),
 ];

@@ -146,6 +146,11 @@ impl Column {
         Self::of("string", name, description)
     }
 
+    /// A column of times, shown as the time since then.
+    pub const fn date(name: &'static str, description: &'static str) -> Self {
+        Self::of("date", name, description)
+    }
+
     /// A column of whole numbers.
     pub const fn integer(name: &'static str, description: &'static str) -> Self {
         Self::of("integer", name, description)
@@ -204,6 +209,8 @@ pub trait Kind: Send + Sync + 'static {
     const ORPHANS_BY_DEFAULT: bool = false;
     /// The `scale` subresource, if the kind has one.
     const SCALE: Option<ScalePaths<'static>> = None;
+    /// Whether finalizers without a domain must be those of Kubernetes.
+    const CHECKS_FINALIZERS: bool = true;
     /// What is wrong with a name.
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_subdomain;
 
@@ -254,6 +261,9 @@ pub trait Kind: Send + Sync + 'static {
     fn default_grace_period(_object: &Self::Object) -> Option<i64> {
         None
     }
+
+    /// Marks an object whose deletion begins: what must happen before it goes.
+    fn begin_deletion(_value: &mut Value, _now: Timestamp) {}
 
     /// Fields that a field selector may name, besides `metadata.name` and `metadata.namespace`, with their values.
     /// The list of names must not depend on the object.
@@ -336,6 +346,12 @@ pub trait AnyKind: Send + Sync {
     fn has_generation(&self) -> bool;
     /// The `scale` subresource.
     fn scale(&self) -> Option<ScalePaths<'_>>;
+    /// See [`Kind::CHECKS_FINALIZERS`].
+    fn checks_finalizers(&self) -> bool;
+    /// What lists of objects call themselves.
+    fn list_kind(&self) -> String {
+        format!("{}List", self.names().kind)
+    }
     /// What is wrong with a name.
     fn name_errors(&self, name: &str) -> Vec<String>;
     /// Decodes from JSON that has passed the kind's schema.
@@ -380,6 +396,8 @@ pub trait AnyKind: Send + Sync {
     fn warnings(&self, object: &Object) -> Vec<String>;
     /// See [`Kind::default_grace_period`].
     fn default_grace_period(&self, object: &Object) -> Option<i64>;
+    /// See [`Kind::begin_deletion`].
+    fn begin_deletion(&self, value: &mut Value, now: Timestamp);
     /// See [`Kind::INDEXED_FIELD`].
     fn indexed_field(&self) -> Option<&str>;
     /// See [`Kind::selectable_fields`].
@@ -399,6 +417,22 @@ pub trait AnyKind: Send + Sync {
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value>;
     /// The kind's schema.
     fn schema(&self) -> Node;
+    /// Whether a client has described the kind.
+    fn is_custom(&self) -> bool {
+        false
+    }
+    /// What clients are told of the kind's shape: the schema of an object, and the definitions that it refers to.
+    fn openapi(&self) -> (Value, serde_json::Map<String, Value>);
+    /// The kind's own form of bytes of the store; `None` if that is what they are.
+    ///
+    /// # Errors
+    /// When the bytes are not JSON.
+    fn own_form(&self, stored: &[u8]) -> Result<Option<Value>, serde_json::Error> {
+        if !self.converts() {
+            return Ok(None);
+        }
+        Ok(Some(self.from_stored(serde_json::from_slice(stored)?)))
+    }
     /// Takes out what the kind does not have, reports it, and checks the types of the rest.
     ///
     /// # Errors
@@ -406,8 +440,6 @@ pub trait AnyKind: Send + Sync {
     fn check(&self, value: &mut Value) -> Result<Report, TypeError> {
         self.schema().check(value)
     }
-    /// The kind's JSON schema with every definition it needs.
-    fn json_schema(&self, generator: &mut corral_api::schemars::SchemaGenerator) -> Value;
 }
 
 /// A kind, whoever describes it: this crate, or a client with a CustomResourceDefinition.
@@ -476,6 +508,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn scale(&self) -> Option<ScalePaths<'_>> {
         K::SCALE
     }
+    fn checks_finalizers(&self) -> bool {
+        K::CHECKS_FINALIZERS
+    }
     fn name_errors(&self, name: &str) -> Vec<String> {
         K::NAME_RULE(name)
     }
@@ -543,6 +578,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn default_grace_period(&self, object: &Object) -> Option<i64> {
         K::default_grace_period(typed::<K>(object))
     }
+    fn begin_deletion(&self, value: &mut Value, now: Timestamp) {
+        K::begin_deletion(value, now);
+    }
     fn indexed_field(&self) -> Option<&str> {
         K::INDEXED_FIELD
     }
@@ -577,8 +615,8 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn schema(&self) -> Node {
         schema::of(self)
     }
-    fn json_schema(&self, generator: &mut corral_api::schemars::SchemaGenerator) -> Value {
-        generator.subschema_for::<K::Object>().to_value()
+    fn openapi(&self) -> (Value, serde_json::Map<String, Value>) {
+        schema::raw_type::<K::Object>()
     }
 }
 

@@ -9,6 +9,7 @@
 //! kinds), then any kind, for example [`apps::deployment`].
 
 pub mod all;
+pub mod apiextensions;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;
@@ -18,6 +19,7 @@ pub mod certificates;
 mod conditions;
 pub mod coordination;
 pub mod core;
+pub mod custom;
 pub mod discovery;
 pub mod events;
 mod fill;
@@ -34,5 +36,6 @@ pub mod scheduling;
 pub mod schema;
 pub mod storage;
 mod table;
+mod webhook_client;
 
 pub use kind::{AnyKind, Column, Kind, KindRef, Names, Object, ScalePaths, Verbs};

@@ -7,7 +7,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use crate::schema::{Node, Numbered, numbered};
+use crate::schema::{DefinitionRef, Node, Numbered, Other, numbered};
 
 /// The four bytes before every Kubernetes protobuf body.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
@@ -311,7 +311,10 @@ fn value(node: &Node, wire: Wire<'_>, depth: usize) -> Result<Value, Malformed> 
         Node::Time => time(wire.bytes()?, corral_api::time::format_seconds)?,
         Node::Quantity => inner_text(wire.bytes()?, 1)?.into(),
         Node::IntOrString => int_or_string(wire.bytes()?)?,
-        Node::Any => {
+        Node::StructOr { definition, other } => {
+            struct_or(definition, *other, wire.bytes()?, depth)?
+        }
+        Node::Any | Node::Deduced => {
             let mut reader = Reader(wire.bytes()?);
             let mut found = Value::Null;
             while let Some((number, wire)) = reader.next()? {
@@ -325,6 +328,36 @@ fn value(node: &Node, wire: Wire<'_>, depth: usize) -> Result<Value, Malformed> 
         Node::Struct { .. } => message(node, wire.bytes()?, depth + 1)?,
         Node::List { item, .. } => list_message(item, wire.bytes()?, depth + 1)?,
         Node::Map { .. } => return Err(Malformed("a map stands where there is none")),
+    })
+}
+
+/// The message of a struct or of what stands in its place: a list follows the struct, a flag comes before it.
+fn struct_or(
+    definition: &DefinitionRef,
+    other: Other,
+    raw: &[u8],
+    depth: usize,
+) -> Result<Value, Malformed> {
+    let structure = Node::Struct {
+        definition: definition.clone(),
+        atomic: false,
+    };
+    let own = if other == Other::List { 1 } else { 2 };
+    let (mut found, mut list, mut flag) = (None, Vec::new(), false);
+    let mut reader = Reader(raw);
+    while let Some((number, wire)) = reader.next()? {
+        if number == own {
+            found = Some(message(&structure, wire.bytes()?, depth + 1)?);
+        } else if other == Other::List {
+            list.push(message(&structure, wire.bytes()?, depth + 1)?);
+        } else {
+            flag = wire.integer()? != 0;
+        }
+    }
+    Ok(match (found, other) {
+        (Some(found), _) => found,
+        (None, Other::List) => list.into(),
+        (None, Other::Boolean) => flag.into(),
     })
 }
 

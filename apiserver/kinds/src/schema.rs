@@ -72,6 +72,8 @@ pub struct Definition {
     pub required_times: Vec<Arc<str>>,
     /// What stands in every object, with the value that it has where it is not set.
     pub always: Vec<(Arc<str>, Value)>,
+    /// The shape of fields that have no name here; `None` if there are no others.
+    pub rest: Option<Node>,
 }
 
 /// A reference to a definition, resolved when first used.
@@ -90,17 +92,43 @@ impl DefinitionRef {
         self.0.built.get_or_init(|| SCHEMAS.build(&self.0.name))
     }
 
+    /// A definition that stands by itself.
+    pub fn of(name: &str, definition: Definition) -> Self {
+        Self(Arc::new(Cell {
+            name: name.to_owned(),
+            built: OnceLock::from(definition),
+        }))
+    }
+
     /// Its name, such as `io.k8s.api.core.v1.PodSpec`.
     pub fn name(&self) -> &str {
         &self.0.name
     }
 }
 
+/// What stands in place of a struct.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Other {
+    /// Whether.
+    Boolean,
+    /// A list of such structs.
+    List,
+}
+
 /// The shape of a value.
 #[derive(Debug, Clone)]
 pub enum Node {
-    /// Anything at all.
+    /// Anything at all, with one owner as a whole.
     Any,
+    /// Anything whose shape is that of the value: objects have an owner for each field, arrays one as a whole.
+    Deduced,
+    /// A struct, or something else that is taken as it is and has one owner as a whole.
+    StructOr {
+        /// Which.
+        definition: DefinitionRef,
+        /// What else.
+        other: Other,
+    },
     /// Text.
     String,
     /// Base64 text.
@@ -147,7 +175,9 @@ impl Node {
     /// The field of a struct.
     pub fn field(&self, name: &str) -> Option<&Field> {
         match self {
-            Self::Struct { definition, .. } => definition.get().fields.get(name),
+            Self::Struct { definition, .. } | Self::StructOr { definition, .. } => {
+                definition.get().fields.get(name)
+            }
             _ => None,
         }
     }
@@ -155,8 +185,13 @@ impl Node {
     /// The shape behind a key of a struct or map.
     pub fn child(&self, name: &str) -> Option<&Node> {
         match self {
-            Self::Struct { .. } => self.field(name).map(|f| &f.node),
+            Self::Struct { definition, .. } => {
+                let definition = definition.get();
+                let field = definition.fields.get(name).map(|f| &f.node);
+                field.or(definition.rest.as_ref())
+            }
             Self::Map { value, .. } => Some(value),
+            Self::Deduced => Some(self),
             _ => None,
         }
     }
@@ -187,7 +222,7 @@ pub fn of(kind: &dyn AnyKind) -> Node {
     {
         return node.clone();
     }
-    let (root, definitions) = raw(kind);
+    let (root, definitions) = kind.openapi();
     SCHEMAS.add(definitions);
     let node = SCHEMAS.node(&root, None);
     let mut kinds = SCHEMAS.kinds.write().expect("no panic under the lock");
@@ -195,22 +230,47 @@ pub fn of(kind: &dyn AnyKind) -> Node {
     node
 }
 
+/// The schema of what every object has, whatever its kind: metadata.
+pub fn of_metadata() -> &'static Node {
+    static NODE: OnceLock<Node> = OnceLock::new();
+    NODE.get_or_init(|| {
+        let field = Field {
+            node: of_type::<corral_api::meta::ObjectMeta>(),
+            strategy: Strategy::default(),
+            default: None,
+            go_type: "v1.ObjectMeta".into(),
+            omit_zero: false,
+            omit_zero_struct: true,
+            embedded: "".into(),
+        };
+        let definition = Definition {
+            short_name: "ObjectMeta".into(),
+            fields: BTreeMap::from([("metadata".into(), field)]),
+            atomic: false,
+            required_times: Vec::new(),
+            always: Vec::new(),
+            rest: None,
+        };
+        Node::Struct {
+            definition: DefinitionRef::of("metadata", definition),
+            atomic: false,
+        }
+    })
+}
+
 /// The schema of a type that is no kind of its own, such as `DeleteOptions`.
 pub fn of_type<T: corral_api::schemars::JsonSchema>() -> Node {
-    let settings = corral_api::schemars::generate::SchemaSettings::draft07();
-    let mut generator = settings.into_generator();
-    let root = generator.subschema_for::<T>().to_value();
-    SCHEMAS.add(generator.take_definitions(true));
+    let (root, definitions) = raw_type::<T>();
+    SCHEMAS.add(definitions);
     SCHEMAS.node(&root, None)
 }
 
-/// A kind's JSON schema as k8s-openapi gives it: the root, and the definitions that it refers to.
-pub fn raw(kind: &dyn AnyKind) -> (Value, serde_json::Map<String, Value>) {
+/// The JSON schema of a type as k8s-openapi gives it: the root, and the definitions that it refers to.
+pub fn raw_type<T: corral_api::schemars::JsonSchema>() -> (Value, serde_json::Map<String, Value>) {
     let settings = corral_api::schemars::generate::SchemaSettings::draft07();
     let mut generator = settings.into_generator();
-    let root = kind.json_schema(&mut generator);
-    let definitions = generator.take_definitions(true);
-    (root, definitions)
+    let root = generator.subschema_for::<T>().to_value();
+    (root, generator.take_definitions(true))
 }
 
 /// What `facts.json` knows of one field.
@@ -410,6 +470,7 @@ impl Schemas {
             atomic: type_is_atomic(name),
             required_times,
             always,
+            rest: None,
         }
     }
 
@@ -460,7 +521,15 @@ impl Schemas {
             "Quantity" => Node::Quantity,
             "IntOrString" => Node::IntOrString,
             "Time" | "MicroTime" => Node::Time,
-            "FieldsV1" | "RawExtension" | "JSON" => Node::Any,
+            "FieldsV1" | "RawExtension" | "JSON" | "JSONSchemaPropsOrStringArray" => Node::Any,
+            "JSONSchemaPropsOrBool" => Node::StructOr {
+                definition: self.reference(name.trim_end_matches("OrBool")),
+                other: Other::Boolean,
+            },
+            "JSONSchemaPropsOrArray" => Node::StructOr {
+                definition: self.reference(name.trim_end_matches("OrArray")),
+                other: Other::List,
+            },
             _ => Node::Struct {
                 definition: self.reference(name),
                 atomic: type_is_atomic(name)

@@ -2,8 +2,10 @@
 //! described.
 
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
+use corral_kinds::custom::kind::Described;
 use corral_kinds::kind::Verbs;
 use corral_kinds::{KindRef, all};
 use corral_storage::Storage;
@@ -29,10 +31,21 @@ pub struct Api {
 pub struct Custom {
     /// One for each version that is served, in the order of preference.
     pub versions: Vec<Arc<Resource>>,
-    /// The uid and the generation of the definition that it was made from.
-    pub made_from: (String, i64),
+    /// The one in whose version the store keeps objects, served or not.
+    pub storage: Arc<Resource>,
+    /// What of the definition it was made from.
+    pub made_from: String,
     /// Ends the caches and their watchers.
     _running: DropGuard,
+}
+
+impl Custom {
+    /// Takes no new objects any more.
+    pub fn close(&self) {
+        for resource in self.versions.iter().chain([&self.storage]) {
+            resource.closed.store(true, Ordering::Release);
+        }
+    }
 }
 
 /// How admission finds what it looks at and is itself a part of; filled once that exists.
@@ -160,11 +173,12 @@ impl Api {
     }
 
     /// Serves the resource of a definition, in place of what the definition described before. Watchers of that end.
+    /// Without a version that the store keeps objects in there is nothing to serve.
     pub fn serve(
         &self,
         definition: &str,
-        made_from: (String, i64),
-        kinds: Vec<KindRef>,
+        made_from: String,
+        kinds: Vec<Described>,
         stop: &CancellationToken,
     ) {
         let stop = stop.child_token();
@@ -174,8 +188,20 @@ impl Api {
             tokio::spawn(resource.cacher.clone().run(stop.clone()));
             Arc::new(resource)
         };
+        let (mut versions, mut storage) = (Vec::new(), None);
+        for described in kinds.into_iter().filter(|kind| kind.served || kind.stored) {
+            let resource = start(described.kind);
+            if described.stored {
+                storage = Some(resource.clone());
+            }
+            if described.served {
+                versions.push(resource);
+            }
+        }
+        let Some(storage) = storage else { return };
         let custom = Custom {
-            versions: kinds.into_iter().map(start).collect(),
+            versions,
+            storage,
             made_from,
             _running: stop.drop_guard(),
         };

@@ -318,6 +318,11 @@ impl Cacher {
         let _ = reached.wait_for(|_| self.read().ready).await;
     }
 
+    /// Tells of every change, by the revision reached.
+    pub fn changes(&self) -> watch::Receiver<Revision> {
+        self.reached.subscribe()
+    }
+
     /// Whether the first list is complete.
     pub fn is_ready(&self) -> bool {
         self.read().ready

@@ -30,6 +30,7 @@ pub mod authz;
 pub mod bootstrap;
 pub mod cacher;
 pub mod chain;
+mod crd;
 pub mod decode;
 pub mod discovery;
 mod expiry;
@@ -212,6 +213,12 @@ impl Server {
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         tasks.spawn(flow_objects::run(shared.api.clone(), shared.stop.clone()));
+        let mut definitions = crd::Definitions::new(shared.api.clone(), shared.stop.clone());
+        definitions.pass().await;
+        for resource in shared.api.custom_resources() {
+            resource.cacher.ready().await;
+        }
+        tasks.spawn(definitions.run());
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();

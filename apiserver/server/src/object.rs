@@ -181,10 +181,10 @@ impl Stored {
 /// # Errors
 /// When the bytes are not JSON.
 pub fn own_form(kind: &dyn AnyKind, value: &Bytes) -> Result<Bytes, serde_json::Error> {
-    if !kind.converts() {
-        return Ok(value.clone());
+    match kind.own_form(value)? {
+        None => Ok(value.clone()),
+        Some(own) => Ok(canonical(own)),
     }
-    Ok(canonical(kind.from_stored(serde_json::from_slice(value)?)))
 }
 
 /// The bytes that the store keeps for an object in its kind's own form.

@@ -121,7 +121,7 @@ pub fn v2(call: &Call) -> Result<Answer, Status> {
 fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
     let mut out = Map::new();
     for kind in kinds {
-        let (root, definitions) = schema::raw(*kind);
+        let (root, definitions) = kind.openapi();
         for (name, source) in definitions {
             out.entry(name.clone())
                 .or_insert_with(|| converted(&name, source, dialect));
@@ -144,7 +144,7 @@ fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
                 "metadata": {"type": "object"},
             },
             "x-kubernetes-group-version-kind":
-                [{"group": names.group, "version": names.version, "kind": format!("{}List", names.kind)}],
+                [{"group": names.group, "version": names.version, "kind": kind.list_kind()}],
         });
         out.insert(format!("{root}List"), list);
     }

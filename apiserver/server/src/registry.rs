@@ -9,6 +9,7 @@
 //! Kinds never call storage. Every update carries the revision that it was computed from; when another writer came
 //! first, the change is computed again, unless the client named the version that it wants to change.
 
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
 
 use bytes::Bytes;
@@ -148,6 +149,8 @@ pub struct Resource {
     pub admission: Arc<Admission>,
     /// Cancelled when the resource is served no longer, or has become another.
     pub ended: CancellationToken,
+    /// Whether new objects are refused, because the definition of the kind is coming to an end.
+    pub closed: AtomicBool,
     schema: OnceLock<Node>,
 }
 
@@ -168,6 +171,7 @@ impl Resource {
             storage,
             admission,
             ended: CancellationToken::new(),
+            closed: AtomicBool::new(false),
             schema: OnceLock::new(),
         }
     }
@@ -529,7 +533,7 @@ impl Resource {
         if part == Part::Approval {
             kind.prepare_approval_update(&mut object, &old);
         }
-        let mut errors = metadata::validate_update(kind.meta(&object), kind.meta(&old));
+        let mut errors = metadata::validate_update(kind, kind.meta(&object), kind.meta(&old));
         errors.extend(match part {
             Part::Main => kind.validate_update(&object, &old),
             Part::Status => kind.validate_status_update(&object, &old),
@@ -762,7 +766,9 @@ fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Valu
     let without = |v: &Value| {
         let mut map = v.as_object().cloned().unwrap_or_default();
         map.remove("metadata");
-        map.remove("status");
+        if kind.has_status() {
+            map.remove("status");
+        }
         map
     };
     if without(value) != without(old) {

@@ -8,7 +8,9 @@ use super::fields::Path;
 use super::{hash, is_common};
 
 /// The kinds, as files.
-const FILES: [&str; 13] = [
+const FILES: [&str; 15] = [
+    include_str!("../../objects/extensions.yaml"),
+    include_str!("../../objects/custom.yaml"),
     include_str!("../../objects/apps.yaml"),
     include_str!("../../objects/batch.yaml"),
     include_str!("../../objects/certificates.yaml"),
@@ -44,6 +46,12 @@ pub struct Kind {
     /// Whether all fields of the metadata are tried on this kind.
     #[serde(default)]
     pub metadata: bool,
+    /// Fields in which a second object differs from the first, besides its name.
+    #[serde(default)]
+    pub fresh: Value,
+    /// The CustomResourceDefinition of a kind that is not Kubernetes' own.
+    #[serde(default)]
+    pub definition: Option<Value>,
     /// Parts that another kind tries; of them one field in eight is left, by hash.
     #[serde(default)]
     pub seldom: Vec<String>,
@@ -73,6 +81,17 @@ impl Kind {
             version if version.contains('/') => format!("apis/{version}"),
             version => format!("api/{version}"),
         }
+    }
+
+    /// Its schema, as a document of `/openapi/v3` would have it, if the kind is not Kubernetes' own.
+    pub fn own_schema(&self) -> Option<Value> {
+        let definition = self.definition.as_ref()?;
+        let mut schema = definition["spec"]["versions"][0]["schema"]["openAPIV3Schema"].clone();
+        let (version, kind) = (self.api_version(), self.kind());
+        let (group, version) = version.split_once('/')?;
+        schema["x-kubernetes-group-version-kind"] =
+            serde_json::json!([{"group": group, "version": version, "kind": kind}]);
+        Some(serde_json::json!({"components": {"schemas": {"own": schema}}}))
     }
 
     /// What its requests are called by: its plural, with the group where there is one.

@@ -7,8 +7,9 @@ use serde_json::Value;
 use crate::case::Request;
 
 /// The sequences, as files.
-const FILES: [(&str, &str); 5] = [
+const FILES: [(&str, &str); 6] = [
     ("apply", include_str!("../../cases/apply.yaml")),
+    ("custom", include_str!("../../cases/custom.yaml")),
     ("lists", include_str!("../../cases/lists.yaml")),
     ("patches", include_str!("../../cases/patches.yaml")),
     ("workloads", include_str!("../../cases/workloads.yaml")),
@@ -31,6 +32,8 @@ struct StepOf {
     content: Option<String>,
     #[serde(default)]
     accept: String,
+    #[serde(default)]
+    patient: bool,
     /// The body as an object.
     #[serde(default)]
     body: Value,
@@ -69,6 +72,7 @@ fn requests(file: &str, number: usize, sequence: &Sequence) -> anyhow::Result<Ve
         accept: String::new(),
         body,
         ordered: true,
+        patient: false,
     };
     let named = |name: &str| format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
     let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -100,6 +104,7 @@ fn requests(file: &str, number: usize, sequence: &Sequence) -> anyhow::Result<Ve
             request.content.clone_from(content);
         }
         request.accept.clone_from(&one.accept);
+        request.patient = one.patient;
         found.push(request);
     }
     Ok(found)

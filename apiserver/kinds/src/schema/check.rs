@@ -63,7 +63,9 @@ impl Node {
     fn zero(&self) -> Value {
         match self {
             Self::List { .. } => Value::Array(Vec::new()),
-            Self::Any | Self::Map { .. } | Self::Time => Value::Null,
+            Self::Any | Self::Deduced | Self::StructOr { .. } | Self::Map { .. } | Self::Time => {
+                Value::Null
+            }
             Self::String | Self::Bytes => "".into(),
             Self::Quantity => "0".into(),
             Self::Boolean => false.into(),
@@ -128,7 +130,8 @@ fn go_path(root: &Node, path: &str) -> String {
 impl<'a> Walk<'a> {
     fn node(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), Wrong> {
         match node {
-            Node::Any => Ok(()),
+            Node::Any | Node::Deduced => Ok(()),
+            Node::StructOr { .. } if !value.is_object() => Ok(()),
             Node::String => self.expect(value.is_string(), value, node, go_type),
             Node::Bytes => self.bytes(value, node),
             Node::Time => self.time(value, go_type),
@@ -137,7 +140,7 @@ impl<'a> Walk<'a> {
             Node::Number => self.expect(value.is_number(), value, node, go_type),
             Node::Quantity => self.quantity(value),
             Node::IntOrString => self.int_or_string(value),
-            Node::Struct { definition, .. } => {
+            Node::Struct { definition, .. } | Node::StructOr { definition, .. } => {
                 if !value.is_object() {
                     return Err(self.mismatch(value, node, go_type));
                 }
@@ -349,7 +352,7 @@ impl<'a> Walk<'a> {
 impl Node {
     fn go_type(&self) -> &str {
         match self {
-            Self::Any => "interface {}",
+            Self::Any | Self::Deduced => "interface {}",
             Self::String | Self::Quantity => "string",
             Self::Bytes => "[]uint8",
             Self::Time => "time.Time",
@@ -358,7 +361,9 @@ impl Node {
             Self::Integer { .. } => "int64",
             Self::Number => "float64",
             Self::IntOrString => "intstr.IntOrString",
-            Self::Struct { definition, .. } => definition.name().rsplit('.').next().unwrap_or(""),
+            Self::Struct { definition, .. } | Self::StructOr { definition, .. } => {
+                definition.name().rsplit('.').next().unwrap_or("")
+            }
             Self::Map { .. } => "map[string]string",
             Self::List { .. } => "[]string",
         }

@@ -16,7 +16,11 @@ impl Field {
             // `omitempty` leaves out no struct, and a time is one.
             Node::Struct { .. } if !self.omit_zero_struct => Some(Value::Object(Map::new())),
             Node::Time if !self.omit_zero_struct => Some(Value::Null),
-            Node::Struct { .. } | Node::Time | Node::Any => None,
+            Node::Struct { .. }
+            | Node::Time
+            | Node::Any
+            | Node::Deduced
+            | Node::StructOr { .. } => None,
             _ if self.omit_zero => None,
             Node::String | Node::Bytes => Some("".into()),
             Node::Boolean => Some(false.into()),

@@ -108,7 +108,7 @@ fn descend(
     parent: Parent,
 ) {
     match node {
-        Node::Struct { .. } | Node::Map { .. } => {
+        Node::Struct { .. } | Node::Map { .. } | Node::Deduced => {
             let before = old.and_then(Value::as_object);
             let after = new.and_then(Value::as_object);
             let names = before

@@ -12,10 +12,10 @@ pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
     }
     match (node, live, config) {
         (
-            Node::Struct { atomic, .. } | Node::Map { atomic, .. },
+            Node::Struct { atomic: false, .. } | Node::Map { atomic: false, .. } | Node::Deduced,
             Value::Object(live),
             Value::Object(config),
-        ) if !atomic => {
+        ) => {
             let mut out = live.clone();
             for (name, value) in config {
                 let child = node.child(name).unwrap_or(&Node::Any);
@@ -79,7 +79,7 @@ fn merged_item(node: &Node, kind: &ListKind, live: &[Value], item: &Value) -> Va
 /// The object without the given paths.
 pub fn remove(node: &Node, value: &mut Value, paths: &Set) {
     match (node, value) {
-        (Node::Struct { .. } | Node::Map { .. }, Value::Object(map)) => {
+        (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
             remove_fields(node, map, paths)
         }
         (Node::List { item, kind }, Value::Array(items)) => {

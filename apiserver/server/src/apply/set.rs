@@ -242,7 +242,7 @@ impl Set {
 
     fn add_fields(&mut self, node: &Node, value: &Value) {
         match (node, value) {
-            (Node::Struct { .. } | Node::Map { .. }, Value::Object(map)) => {
+            (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
                 for (name, item) in map {
                     let step = Step::Field(name.clone());
                     let child = node.child(name).unwrap_or(&Node::Any);
@@ -281,6 +281,7 @@ pub fn is_leaf(node: &Node, value: &Value) -> bool {
         (Node::Struct { atomic, .. } | Node::Map { atomic, .. }, Value::Object(map)) => {
             *atomic || map.is_empty()
         }
+        (Node::Deduced, Value::Object(map)) => map.is_empty(),
         (Node::List { kind, .. }, Value::Array(items)) => {
             *kind == ListKind::Atomic || items.is_empty()
         }

@@ -47,7 +47,7 @@ fn walk(node: &Node, value: &Value, path: &mut Vec<Step>, faults: &mut Vec<Strin
     }
     let place = |path: &[Step]| path.iter().map(Step::to_string).collect::<String>();
     match (node, value) {
-        (Node::Struct { .. } | Node::Map { .. }, Value::Object(map)) => {
+        (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
             for (name, item) in map {
                 path.push(Step::Field(name.clone()));
                 match node.child(name) {

@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
+use corral_kinds::AnyKind;
 use corral_storage::{Key, ListOptions, Revision};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -213,13 +214,13 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
         }
         Transform::None => {
             let head = format!(
-                "{{\"kind\":\"{}List\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-                names.kind,
+                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+                resource.kind.list_kind(),
                 names.api_version()
             );
             let plain =
                 representation.format == crate::decode::Format::Json && !representation.pretty;
-            let pieces = pieces(head, type_prefix(&names), listing.items);
+            let pieces = pieces(head, type_prefix(&*resource.kind), listing.items);
             if plain {
                 return Ok(response::answer(
                     200,
@@ -233,8 +234,13 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     }
 }
 
-/// How the stored JSON of a kind begins. The items of a list leave it out: the list says it once.
-fn type_prefix(names: &corral_kinds::kind::Names) -> String {
+/// How the stored JSON of a kind begins. The items of a list leave it out, since the list says it once; those of kinds that
+/// clients have described keep it. No object begins with what stands for those.
+fn type_prefix(kind: &dyn AnyKind) -> String {
+    let names = kind.names();
+    if kind.is_custom() {
+        return "-".to_owned();
+    }
     let (version, kind) = (names.api_version(), names.kind);
     format!("{{\"apiVersion\":\"{version}\",\"kind\":\"{kind}\",")
 }

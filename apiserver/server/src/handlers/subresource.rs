@@ -66,20 +66,31 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
 fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
     let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
     let metadata = &object["metadata"];
-    let number = |path| object.pointer(path).and_then(Value::as_i64).unwrap_or(0);
-    let selector = object
-        .pointer(paths.selector)
-        .cloned()
-        .unwrap_or(Value::Null);
-    let selector = scale_selector(selector);
+    let number = |path| object.pointer(path).and_then(Value::as_i64);
+    let wanted = number(paths.spec_replicas);
+    if wanted.is_none() && resource.kind.is_custom() {
+        let path = paths.spec_replicas.replace('/', ".");
+        return Err(Status::internal(format!(
+            "the spec replicas field {path:?} does not exist"
+        )));
+    }
+    let selector = match object.pointer(paths.selector) {
+        // A custom resource keeps the selector as a text.
+        Some(Value::String(text)) => text.clone(),
+        other => scale_selector(other.cloned().unwrap_or(Value::Null)).to_string(),
+    };
+    let mut status = json!({"replicas": number(paths.status_replicas).unwrap_or(0)});
+    if !(selector.is_empty() && resource.kind.is_custom()) {
+        status["selector"] = selector.into();
+    }
     Ok(json!({
         "kind": "Scale", "apiVersion": "autoscaling/v1",
         "metadata": {
             "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
             "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
         },
-        "spec": {"replicas": number(paths.spec_replicas)},
-        "status": {"replicas": number(paths.status_replicas), "selector": selector.to_string()},
+        "spec": {"replicas": wanted.unwrap_or(0)},
+        "status": status,
     }))
 }
 
@@ -153,11 +164,18 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         if let Some(version) = metadata::wanted_version(&wanted) {
             object["metadata"]["resourceVersion"] = version.into();
         }
-        if let Some(target) = object.pointer_mut(paths.spec_replicas) {
-            *target = replicas.into();
-        } else {
-            object["spec"]["replicas"] = replicas.into();
+        let steps = paths.spec_replicas.split('/').skip(1);
+        let mut target = &mut object;
+        for step in steps {
+            if !matches!(target, Value::Object(_) | Value::Null) {
+                let path = paths.spec_replicas.replace('/', ".");
+                return Err(Status::internal(format!(
+                    "{path:?} leads through what is no object"
+                )));
+            }
+            target = &mut target[step];
         }
+        *target = replicas.into();
         if patch.is_some() {
             metadata::drop_live_version(&mut object, live);
         }

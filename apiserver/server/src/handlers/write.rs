@@ -6,6 +6,7 @@ use corral_kinds::schema;
 use serde_json::Value;
 
 use super::{Call, object_answer, read, status_answer, with_warnings};
+use crate::crd;
 use crate::decode::{Decoded, Format};
 use crate::negotiate::{self, PatchType};
 use crate::patch;
@@ -17,6 +18,9 @@ use crate::response::Answer;
 /// POST to a collection.
 pub(super) async fn create(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     if resource.kind.names().namespaced && call.info.namespace.is_empty() {
+        return Err(Status::method_not_allowed());
+    }
+    if crd::is_closed(resource) {
         return Err(Status::method_not_allowed());
     }
     let cx = call.write_context()?;
@@ -81,6 +85,12 @@ async fn apply_patch(
     part: Part,
 ) -> Result<Written, Status> {
     let (kind, format) = negotiate::patch_type(call.headers())?;
+    if kind == PatchType::Strategic && resource.kind.is_custom() {
+        // Only types of Kubernetes' own say how their lists merge.
+        return Err(Status::unsupported_media_type(
+            "application/json-patch+json, application/merge-patch+json, application/apply-patch+yaml",
+        ));
+    }
     let name = &call.info.name;
     let force = call.info.query.flag("force");
     if kind == PatchType::Apply {
@@ -225,7 +235,7 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
     }
     let names = resource.kind.names();
     let list = serde_json::json!({
-        "kind": format!("{}List", names.kind), "apiVersion": names.api_version(),
+        "kind": resource.kind.list_kind(), "apiVersion": names.api_version(),
         "metadata": {"resourceVersion": snapshot.revision.to_string()},
         "items": selected.iter().filter_map(|s| s.value().ok()).map(without_type).collect::<Vec<_>>(),
     });

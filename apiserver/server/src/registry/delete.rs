@@ -213,7 +213,10 @@ impl Resource {
     ) -> Result<Option<Value>, Status> {
         let object = self.decode(old.clone())?;
         let mut marked = old.clone();
-        let finalizers = finalizers(&*self.kind, old, options);
+        if marked["metadata"].get("deletionTimestamp").is_none() {
+            self.kind.begin_deletion(&mut marked, cx.now);
+        }
+        let finalizers = finalizers(&*self.kind, &marked, options);
         let default = self.kind.default_grace_period(&object);
         let grace = match default.map(|default| options.grace_period_seconds.unwrap_or(default)) {
             None => 0,

@@ -209,11 +209,11 @@ pub fn validate(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
             errors.push(FieldError::invalid(&metadata_path("name"), name, why));
         }
     }
-    errors.extend(validate_common(meta));
+    errors.extend(validate_common(kind, meta));
     errors
 }
 
-fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
+fn validate_common(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
     let mut errors = Vec::new();
     errors.extend(validate_labels(
         &metadata_path("labels"),
@@ -271,7 +271,8 @@ fn validate_common(meta: &ObjectMeta) -> Vec<FieldError> {
             ));
         }
     }
-    for (index, finalizer) in meta.finalizers.iter().flatten().enumerate() {
+    let finalizers = meta.finalizers.iter().flatten().enumerate();
+    for (index, finalizer) in finalizers.filter(|_| kind.checks_finalizers()) {
         if !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(&finalizer.as_str()) {
             let path = metadata_path("finalizers").index(index);
             let why = "name is neither a standard finalizer name nor is it fully qualified";
@@ -299,8 +300,8 @@ pub fn validate_labels<'a>(
 }
 
 /// Everything wrong with a change of metadata.
-pub fn validate_update(new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
-    let mut errors = validate_common(new);
+pub fn validate_update(kind: &dyn AnyKind, new: &ObjectMeta, old: &ObjectMeta) -> Vec<FieldError> {
+    let mut errors = validate_common(kind, new);
     for (field, value, kept) in [
         ("name", &new.name, &old.name),
         ("namespace", &new.namespace, &old.namespace),

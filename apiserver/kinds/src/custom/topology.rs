@@ -1,0 +1,101 @@
+//! A schema as the tree by which fields are owned and patches merge.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use corral_api::meta::ObjectMeta;
+
+use super::structural::{Additional, ListType, Structural, Type};
+use crate::schema::{self, Definition, DefinitionRef, Field, ListKind, Node, Strategy};
+
+/// The tree of a whole object of a kind.
+pub(super) fn of_object(name: &str, schema: &Structural) -> Node {
+    let mut fields = fields(schema);
+    whole(&mut fields);
+    structure(name, fields, schema)
+}
+
+/// Adds what every whole object has.
+fn whole(fields: &mut BTreeMap<Arc<str>, Field>) {
+    static METADATA: OnceLock<Node> = OnceLock::new();
+    let metadata = METADATA.get_or_init(schema::of_type::<ObjectMeta>);
+    fields.insert("apiVersion".into(), field(Node::String, "string"));
+    fields.insert("kind".into(), field(Node::String, "string"));
+    fields.insert("metadata".into(), field(metadata.clone(), "v1.ObjectMeta"));
+}
+
+fn field(node: Node, go_type: &str) -> Field {
+    Field {
+        node,
+        strategy: Strategy::default(),
+        default: None,
+        go_type: go_type.into(),
+        omit_zero: false,
+        omit_zero_struct: true,
+        embedded: "".into(),
+    }
+}
+
+fn fields(schema: &Structural) -> BTreeMap<Arc<str>, Field> {
+    let fields = schema.properties.iter().map(|(name, property)| {
+        // No struct of it is there before somebody sets it.
+        let mut field = field(of(property), "*");
+        field.default.clone_from(&property.default);
+        (Arc::from(name.as_str()), field)
+    });
+    fields.collect()
+}
+
+fn structure(name: &str, fields: BTreeMap<Arc<str>, Field>, schema: &Structural) -> Node {
+    let definition = Definition {
+        short_name: name.into(),
+        fields,
+        atomic: schema.atomic,
+        required_times: Vec::new(),
+        always: Vec::new(),
+        rest: schema.preserves.then_some(Node::Deduced),
+    };
+    Node::Struct {
+        definition: DefinitionRef::of(name, definition),
+        atomic: schema.atomic,
+    }
+}
+
+fn of(schema: &Structural) -> Node {
+    if schema.int_or_string {
+        return Node::Any;
+    }
+    match (&schema.kind, &schema.additional) {
+        (Some(Type::String), _) => Node::String,
+        (Some(Type::Boolean), _) => Node::Boolean,
+        (Some(Type::Integer), _) => Node::Integer { bits: 64 },
+        (Some(Type::Number), _) => Node::Number,
+        (Some(Type::Array), _) => Node::List {
+            item: Arc::new(schema.items.as_deref().map_or(Node::Deduced, of)),
+            kind: match schema.list_type {
+                ListType::Atomic => ListKind::Atomic,
+                ListType::Set => ListKind::Set,
+                ListType::Map => {
+                    let keys = schema.list_keys.iter();
+                    ListKind::Map(keys.map(|key| Arc::from(key.as_str())).collect())
+                }
+            },
+        },
+        (Some(Type::Object), Additional::Of(value)) => Node::Map {
+            value: Arc::new(of(value)),
+            atomic: schema.atomic,
+        },
+        (Some(Type::Object), Additional::Anything) => Node::Map {
+            value: Arc::new(Node::Deduced),
+            atomic: schema.atomic,
+        },
+        (Some(Type::Object), _) => {
+            let mut fields = fields(schema);
+            if schema.embedded {
+                whole(&mut fields);
+            }
+            structure("", fields, schema)
+        }
+        (None, _) => Node::Deduced,
+    }
+}

@@ -1,0 +1,253 @@
+//! CustomResourceDefinitions: kinds that clients describe are served as soon as their names are accepted, and go with their
+//! objects when the description goes.
+//!
+//! One task looks at every definition that has changed. What its status shall say is a pure function ([`status`]); what is
+//! served follows from the status in the store, so that several servers on one store agree. Reading order: [`status`], then
+//! [`cleanup`] (the end of a definition).
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use corral_api::status::{Status as Failure, StatusReason};
+use corral_kinds::apiextensions::custom_resource_definition::{
+    CLEANUP_FINALIZER, CustomResourceDefinition,
+};
+use corral_kinds::custom::kind;
+use corral_storage::Revision;
+use jiff::Timestamp;
+use serde_json::Value;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::api::Api;
+use crate::bootstrap;
+use crate::registry::{Ownership, Part, Resource, metadata};
+
+mod cleanup;
+mod status;
+
+const GROUP: &str = "apiextensions.k8s.io";
+const PLURAL: &str = "customresourcedefinitions";
+
+/// Serves what definitions describe.
+pub(crate) struct Definitions {
+    api: Arc<Api>,
+    stop: CancellationToken,
+    /// The revision of each definition that was looked at last.
+    seen: HashMap<String, Revision>,
+    /// Definitions that are coming to an end, each by a task of its own.
+    ending: TaskTracker,
+    /// Their names.
+    ended: HashMap<String, tokio::task::JoinHandle<()>>,
+}
+
+fn definitions(api: &Api) -> Result<&Arc<Resource>, Failure> {
+    api.resource(GROUP, PLURAL)
+        .ok_or_else(|| Failure::internal("a built-in resource is missing"))
+}
+
+impl Definitions {
+    /// Nothing is served yet.
+    pub(crate) fn new(api: Arc<Api>, stop: CancellationToken) -> Self {
+        Self {
+            api,
+            stop,
+            seen: HashMap::new(),
+            ending: TaskTracker::new(),
+            ended: HashMap::new(),
+        }
+    }
+
+    /// Follows the definitions until told to stop.
+    pub(crate) async fn run(mut self) {
+        let Ok(resource) = definitions(&self.api).cloned() else {
+            return;
+        };
+        let mut changes = resource.cacher.changes();
+        loop {
+            changes.borrow_and_update();
+            self.pass().await;
+            tokio::select! {
+                () = self.stop.cancelled() => return,
+                changed = changes.changed() => if changed.is_err() { return },
+            }
+        }
+    }
+
+    /// Looks at every definition that has changed since the last time.
+    pub(crate) async fn pass(&mut self) {
+        let Ok(resource) = definitions(&self.api).cloned() else {
+            return;
+        };
+        let snapshot = resource.cacher.snapshot();
+        let mut all: Vec<(Revision, Arc<CustomResourceDefinition>)> = Vec::new();
+        let mut there = HashMap::new();
+        let mut news = Vec::new();
+        for stored in snapshot.objects.values() {
+            let (_, name) = stored.namespace_and_name(resource.cacher.prefix());
+            there.insert(name.to_owned(), stored.revision);
+            if self.seen.get(name) != Some(&stored.revision) {
+                news.push(name.to_owned());
+            }
+        }
+        let gone: Vec<String> = self
+            .seen
+            .keys()
+            .filter(|name| !there.contains_key(*name))
+            .cloned()
+            .collect();
+        if news.is_empty() && gone.is_empty() {
+            return;
+        }
+        for name in &gone {
+            self.api.withdraw(name);
+            self.ended.remove(name);
+        }
+        for stored in snapshot.objects.values() {
+            match serde_json::from_slice::<CustomResourceDefinition>(&stored.json) {
+                Ok(definition) => all.push((stored.revision, Arc::new(definition))),
+                Err(error) => {
+                    tracing::error!(key = %stored.key, %error, "a definition cannot be read")
+                }
+            }
+        }
+        let others: Vec<Arc<CustomResourceDefinition>> = all
+            .iter()
+            .map(|(_, definition)| definition.clone())
+            .collect();
+        for (_, definition) in &all {
+            let name = definition.metadata.name.clone().unwrap_or_default();
+            // A name that became free may be what another definition waits for.
+            let waits = !gone.is_empty() && !definition.is("NamesAccepted");
+            if !news.contains(&name) && !waits {
+                continue;
+            }
+            if let Err(failure) = self.settle(&resource, &name, definition, &others).await {
+                tracing::warn!(definition = name, error = %failure.message, "tried again when it changes");
+            }
+        }
+        self.seen = there;
+    }
+
+    async fn settle(
+        &mut self,
+        resource: &Resource,
+        name: &str,
+        definition: &Arc<CustomResourceDefinition>,
+        others: &[Arc<CustomResourceDefinition>],
+    ) -> Result<(), Failure> {
+        let goes = definition.metadata.deletion_timestamp.is_some();
+        if !goes && let Some(next) = status::next(definition, others, Timestamp::now()) {
+            let next = serde_json::to_value(next).map_err(Failure::internal)?;
+            write_status(resource, name, definition, &next).await?;
+        }
+        if definition.is("Established") && !(goes && self.api.custom(name).is_some()) {
+            self.serve(name, definition);
+        }
+        if !goes {
+            return Ok(());
+        }
+        if let Some(custom) = self.api.custom(name) {
+            custom.close();
+        }
+        let finalizers = definition.metadata.finalizers.iter().flatten();
+        let mut finalizers = finalizers.map(String::as_str);
+        if finalizers.any(|finalizer| finalizer == CLEANUP_FINALIZER)
+            && self
+                .ended
+                .get(name)
+                .is_none_or(tokio::task::JoinHandle::is_finished)
+        {
+            let work = cleanup::run(self.api.clone(), definition.clone(), self.stop.clone());
+            self.ended.insert(name.to_owned(), self.ending.spawn(work));
+        }
+        Ok(())
+    }
+
+    /// Serves what a definition describes, unless that is what is served already.
+    fn serve(&self, name: &str, definition: &CustomResourceDefinition) {
+        let made_from = fingerprint(definition);
+        if self
+            .api
+            .custom(name)
+            .is_some_and(|custom| custom.made_from == made_from)
+        {
+            return;
+        }
+        let kinds = kind::described(definition);
+        self.api.serve(name, made_from, kinds, &self.stop);
+        tracing::info!(definition = name, "served");
+    }
+}
+
+/// What a resource is made from: another one follows from another of these.
+fn fingerprint(definition: &CustomResourceDefinition) -> String {
+    let meta = &definition.metadata;
+    let names = definition
+        .status
+        .as_ref()
+        .map(|status| &status.accepted_names);
+    let names = serde_json::to_string(&names).unwrap_or_default();
+    format!(
+        "{} {} {names}",
+        meta.uid.as_deref().unwrap_or_default(),
+        meta.generation.unwrap_or_default()
+    )
+}
+
+/// Writes a status that follows from this very state of a definition; one that has changed meanwhile is looked at again.
+async fn write_status(
+    resource: &Resource,
+    name: &str,
+    definition: &CustomResourceDefinition,
+    status: &Value,
+) -> Result<(), Failure> {
+    let seen = definition
+        .metadata
+        .resource_version
+        .clone()
+        .unwrap_or_default();
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        next["status"] = status.clone();
+        next["metadata"]["resourceVersion"] = seen.clone().into();
+        Ok((next, Ownership::Update))
+    };
+    let cx = bootstrap::context("");
+    let written = resource.update(&cx, name, Part::Status, "status", &change);
+    match written.await {
+        Err(failure)
+            if failure.is(StatusReason::Conflict) || failure.is(StatusReason::NotFound) =>
+        {
+            Ok(())
+        }
+        other => other.map(drop),
+    }
+}
+
+/// Changes the whole of a definition, whatever its state.
+async fn write(
+    api: &Api,
+    name: &str,
+    edit: &(dyn Fn(&mut Value) + Send + Sync),
+) -> Result<(), Failure> {
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        edit(&mut next);
+        metadata::drop_live_version(&mut next, live);
+        Ok((next, Ownership::Update))
+    };
+    let cx = bootstrap::context("");
+    let resource = definitions(api)?;
+    let written = resource.update(&cx, name, Part::Whole, "status", &change);
+    match written.await {
+        Err(failure) if failure.is(StatusReason::NotFound) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// Whether new objects of a resource are refused, because its definition is coming to an end.
+pub(crate) fn is_closed(resource: &Resource) -> bool {
+    resource.closed.load(Ordering::Acquire)
+}
