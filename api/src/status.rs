@@ -103,8 +103,8 @@ pub struct Status {
     /// More for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<StatusDetails>,
-    /// The HTTP status code.
-    #[serde(default)]
+    /// The HTTP status code; 0 where the answer itself does not name it.
+    #[serde(default, skip_serializing_if = "is_no_code")]
     pub code: u16,
 }
 
@@ -119,6 +119,10 @@ impl std::fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
+
+fn is_no_code(code: &u16) -> bool {
+    *code == 0
+}
 
 impl Status {
     /// A failure with any code and reason.
@@ -140,7 +144,7 @@ impl Status {
         Self {
             status: "Success".into(),
             details,
-            ..Self::failure(200, StatusReason::Unknown, "")
+            ..Self::failure(0, StatusReason::Unknown, "")
         }
     }
 

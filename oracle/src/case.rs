@@ -43,6 +43,18 @@ pub struct Answer {
     pub body: Value,
 }
 
+impl Answer {
+    /// What stands for no answer at all.
+    pub fn none() -> Self {
+        Self {
+            code: 0,
+            content: String::new(),
+            warnings: Vec::new(),
+            body: Value::Null,
+        }
+    }
+}
+
 /// A request with the peer's answer.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Pair {

@@ -36,7 +36,8 @@ pub fn write(path: &Path, pairs: &[Pair]) -> anyhow::Result<()> {
     let mut encoder = zstd::Encoder::new(file, LEVEL)?;
     encoder.long_distance_matching(true)?;
     encoder.window_log(WINDOW_LOG)?;
-    for pair in pairs {
+    // A request that the peer does not answer says nothing.
+    for pair in pairs.iter().filter(|pair| pair.answer.code != 0) {
         serde_json::to_writer(&mut encoder, pair)?;
         encoder.write_all(b"\n")?;
     }

@@ -103,7 +103,15 @@ impl Target {
     async fn ask_patiently(&self, request: &Request) -> anyhow::Result<Answer> {
         let until = tokio::time::Instant::now() + PATIENCE;
         loop {
-            let answer = self.ask(request).await?;
+            let answer = match self.ask(request).await {
+                Ok(answer) => answer,
+                // The peer gives up on some requests, and the connection with them.
+                Err(error) if error.is::<kube::Error>() => {
+                    eprintln!("{}: no answer: {error}", request.name);
+                    return Ok(Answer::none());
+                }
+                Err(error) => return Err(error),
+            };
             let early = matches!(answer.code, 404 | 405);
             if !(request.patient && early) || tokio::time::Instant::now() > until {
                 return Ok(answer);

@@ -417,6 +417,11 @@ pub trait AnyKind: Send + Sync {
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value>;
     /// The kind's schema.
     fn schema(&self) -> Node;
+    /// The group and version in which the store keeps objects.
+    fn storage_version(&self) -> (&str, &str) {
+        let names = self.names();
+        (names.group, names.version)
+    }
     /// Whether a client has described the kind.
     fn is_custom(&self) -> bool {
         false

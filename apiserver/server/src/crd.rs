@@ -22,7 +22,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::Api;
 use crate::bootstrap;
-use crate::registry::{Ownership, Part, Resource, metadata};
+use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
 
 mod cleanup;
 mod status;
@@ -214,7 +214,7 @@ async fn write_status(
         next["metadata"]["resourceVersion"] = seen.clone().into();
         Ok((next, Ownership::Update))
     };
-    let cx = bootstrap::context("");
+    let cx = context();
     let written = resource.update(&cx, name, Part::Status, "status", &change);
     match written.await {
         Err(failure)
@@ -223,6 +223,14 @@ async fn write_status(
             Ok(())
         }
         other => other.map(drop),
+    }
+}
+
+/// What definitions are written with: their status is the server's own in Kubernetes, too.
+fn context() -> WriteContext {
+    WriteContext {
+        manager: "kube-apiserver".to_owned(),
+        ..bootstrap::context("")
     }
 }
 
@@ -238,7 +246,7 @@ async fn write(
         metadata::drop_live_version(&mut next, live);
         Ok((next, Ownership::Update))
     };
-    let cx = bootstrap::context("");
+    let cx = context();
     let resource = definitions(api)?;
     let written = resource.update(&cx, name, Part::Whole, "status", &change);
     match written.await {

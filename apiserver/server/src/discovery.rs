@@ -1,10 +1,12 @@
 //! Discovery: which groups, versions and resources there are, plain and aggregated.
 
+use base64::Engine as _;
 use corral_api::status::Status;
 use corral_kinds::kind::Verbs;
 use corral_kinds::{AnyKind, KindRef};
 use http::header::ACCEPT;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use crate::handlers::Call;
 use crate::negotiate::Representation;
@@ -154,12 +156,25 @@ fn named_groups(kinds: &[KindRef]) -> Vec<(&str, Vec<&str>)> {
     groups
 }
 
+/// Tells clients that move objects to a new version in the store when there is one.
+fn storage_version_hash(kind: &dyn AnyKind) -> String {
+    /// Bytes of the digest that are told, as in Kubernetes.
+    const TOLD: usize = 8;
+    let names = kind.names();
+    let (group, version) = kind.storage_version();
+    let digest = Sha256::digest(format!("{group}/{version}/{}", names.kind));
+    base64::engine::general_purpose::STANDARD.encode(&digest[..TOLD])
+}
+
 fn plain_resource(kind: &dyn AnyKind) -> Value {
     let names = kind.names();
     let mut out = json!({
         "name": names.plural, "singularName": names.singular, "namespaced": names.namespaced,
         "kind": names.kind, "verbs": verbs(kind),
     });
+    if kind.verbs() != Verbs::CreateOnly {
+        out["storageVersionHash"] = storage_version_hash(kind).into();
+    }
     if !names.short_names.is_empty() {
         out["shortNames"] = json!(names.short_names.to_vec());
     }

@@ -23,7 +23,7 @@ pub fn merge_patch(object: &Value, patch: &Value) -> Result<Value, Status> {
 
 fn merge(target: &mut Value, patch: &Value) {
     let Value::Object(patch) = patch else {
-        target.clone_from(patch);
+        *target = without_nulls(patch);
         return;
     };
     if !target.is_object() {
@@ -36,6 +36,19 @@ fn merge(target: &mut Value, patch: &Value) {
         } else {
             merge(map.entry(key.as_str()).or_insert(Value::Null), value);
         }
+    }
+}
+
+/// What is new in a list holds no fields that are to be removed.
+fn without_nulls(value: &Value) -> Value {
+    match value {
+        Value::Array(items) => items.iter().map(without_nulls).collect(),
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(_, inner)| !inner.is_null());
+            let fields = fields.map(|(key, inner)| (key.clone(), without_nulls(inner)));
+            Value::Object(fields.collect())
+        }
+        other => other.clone(),
     }
 }
 

@@ -200,7 +200,7 @@ impl Resource {
     fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
         let names = self.kind.names();
         // A kind that is kept in the form of another group is checked there.
-        let group = if self.kind.converts() {
+        let group = if self.kind.converts() && !self.kind.is_custom() {
             ""
         } else {
             names.group
@@ -733,8 +733,8 @@ fn unchanged(json: Bytes) -> Written {
     }
 }
 
-/// What the writer of a part may not change is as it was. Labels and annotations may be written along with `status`,
-/// as in Kubernetes.
+/// What the writer of a part may not change is as it was. Labels and annotations may be written along with `status`
+/// of Kubernetes' own kinds, and not of those that clients have described.
 fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
     let restore = |value: &mut Value, key: &str| {
         let Value::Object(map) = value else { return };
@@ -745,6 +745,24 @@ fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value
     };
     match part {
         Part::Main if kind.has_status() => restore(value, "status"),
+        Part::Status if kind.is_custom() => {
+            let managed = value["metadata"].get("managedFields").cloned();
+            let mut metadata = old["metadata"].clone();
+            if let Some(map) = metadata.as_object_mut() {
+                match managed {
+                    Some(managed) => map.insert("managedFields".to_owned(), managed),
+                    None => map.remove("managedFields"),
+                };
+            }
+            let status = value.get_mut("status").map(Value::take);
+            *value = old.clone();
+            value["metadata"] = metadata;
+            match (status, value.as_object_mut()) {
+                (Some(status), _) => value["status"] = status,
+                (None, Some(map)) => drop(map.remove("status")),
+                (None, None) => {}
+            }
+        }
         Part::Status | Part::Approval => {
             let keys: Vec<String> = [value.as_object(), old.as_object()]
                 .into_iter()

@@ -88,7 +88,9 @@ pub fn object(code: u16, representation: Representation, value: &impl Serialize)
 /// A `Status` with its code and `Retry-After`.
 pub fn status(status: &Status, representation: Representation) -> Answer {
     let bytes = serde_json::to_vec(status).unwrap_or_default();
-    let mut answer = json(status.code, representation, bytes.into());
+    // Most answers of success name no code.
+    let code = if status.code == 0 { 200 } else { status.code };
+    let mut answer = json(code, representation, bytes.into());
     let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
         answer

@@ -3,10 +3,96 @@
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::meta::ObjectMeta;
 use corral_api::names;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::structural::Structural;
 use crate::rules;
+use crate::schema::{self, TypeError};
+
+/// Reads types and metadata of the embedded objects below a value: what they do not have is taken out and told.
+///
+/// # Errors
+/// The first of a wrong type.
+pub(super) fn read(
+    value: &mut Value,
+    schema: &Structural,
+    path: &mut String,
+    unknown: &mut Vec<String>,
+) -> Result<(), TypeError> {
+    match value {
+        Value::Object(map) => {
+            for (name, inner) in map.iter_mut() {
+                let Some(below) = schema.below(name) else {
+                    continue;
+                };
+                let length = path.len();
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(name);
+                if below.embedded && inner.is_object() {
+                    read_object(inner, path, unknown)?;
+                }
+                read(inner, below, path, unknown)?;
+                path.truncate(length);
+            }
+        }
+        Value::Array(items) => {
+            let Some(item) = &schema.items else {
+                return Ok(());
+            };
+            for (index, inner) in items.iter_mut().enumerate() {
+                let length = path.len();
+                path.push_str(&format!("[{index}]"));
+                if item.embedded && inner.is_object() {
+                    read_object(inner, path, unknown)?;
+                }
+                read(inner, item, path, unknown)?;
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
+
+fn read_object(value: &mut Value, path: &str, unknown: &mut Vec<String>) -> Result<(), TypeError> {
+    let wrong = |field: &str, value: &Value, why: &str| {
+        let path = FieldPath::new(path).child(field);
+        TypeError(FieldError::invalid(&path, value.clone(), why).to_string())
+    };
+    for key in ["apiVersion", "kind"] {
+        if let Some(given) = value.get(key).filter(|given| !given.is_string()) {
+            return Err(wrong(key, given, "must be a string"));
+        }
+    }
+    let Some(metadata) = value.get_mut("metadata") else {
+        return Ok(());
+    };
+    let mut whole = json!({"metadata": metadata.clone()});
+    match schema::of_metadata().check(&mut whole) {
+        Ok(report) => {
+            unknown.extend(report.unknown.iter().map(|field| format!("{path}.{field}")));
+            *metadata = whole["metadata"].take();
+            Ok(())
+        }
+        Err(error) => {
+            let why = match metadata.is_object() {
+                true => error.0.replace("ObjectMeta.metadata.", "ObjectMeta."),
+                false => format!(
+                    "json: cannot unmarshal {} into Go value of type v1.ObjectMeta",
+                    match metadata {
+                        Value::String(_) => "string",
+                        Value::Bool(_) => "bool",
+                        Value::Number(_) => "number",
+                        _ => "array",
+                    }
+                ),
+            };
+            Err(wrong("metadata", metadata, &why))
+        }
+    }
+}
 
 /// Everything wrong with the embedded objects below a value.
 pub(super) fn validate(value: &Value, schema: &Structural, path: &FieldPath) -> Vec<FieldError> {
@@ -97,8 +183,6 @@ fn object(value: &Value, path: &FieldPath, errors: &mut Vec<FieldError>) {
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
-
     use super::*;
 
     #[test]

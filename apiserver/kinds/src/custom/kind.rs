@@ -13,7 +13,7 @@ use super::path::Path;
 use super::structural::Structural;
 use super::{defaults, embedded, lists, prune, topology, validate};
 use crate::apiextensions::custom_resource_definition::{
-    CustomResourceDefinition, Names as DefinitionNames, Version,
+    CustomResourceDefinition, Names as DefinitionNames, Spec, Version,
 };
 use crate::kind::{AnyKind, Column, KindRef, Names, Object, ScalePaths, Verbs, Words, age};
 use crate::schema::{self, Node, Report, TypeError};
@@ -107,10 +107,7 @@ impl CustomKind {
                 })
                 .collect(),
             deprecation: version.deprecated.unwrap_or(false).then(|| {
-                let default = || {
-                    let (group, kind) = (&spec.group, &spec.names.kind);
-                    format!("{group}/{} {kind} is deprecated", version.name)
-                };
+                let default = || deprecation(spec, version);
                 version.deprecation_warning.clone().unwrap_or_else(default)
             }),
         }
@@ -148,14 +145,15 @@ impl CustomKind {
         let dotted = |pointer: &str| FieldPath::new(&pointer.replace('/', "."));
         for pointer in [spec, status] {
             let path = dotted(pointer);
+            if let Some(parent) = parent(new, pointer) {
+                let why = accessor(&path, parent, "map[string]interface{}");
+                errors.push(FieldError::invalid(&path, 0, why));
+            }
             match new.pointer(pointer) {
                 None => {}
                 Some(value) => match value.as_i64() {
                     None => {
-                        let why = format!(
-                            "{path} accessor error: {value} is of the type {}, expected int64",
-                            go_type(value)
-                        );
+                        let why = accessor(&path, value, "int64");
                         errors.push(FieldError::invalid(&path, 0, why));
                     }
                     Some(n) if n < 0 => {
@@ -177,10 +175,7 @@ impl CustomKind {
             && !value.is_string()
         {
             let path = dotted(selector);
-            let why = format!(
-                "{path} accessor error: {value} is of the type {}, expected string",
-                go_type(value)
-            );
+            let why = accessor(&path, value, "string");
             errors.push(FieldError::invalid(&path, "", why));
         }
         errors
@@ -198,6 +193,60 @@ impl CustomKind {
         changed |= defaults::drop_nulls(value, schema);
         changed | defaults::set(value, schema)
     }
+}
+
+/// Numbers without a fraction are whole, however they are written.
+fn whole_numbers(value: &mut Value) {
+    /// Up to here every whole number has a float of its own.
+    const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+    match value {
+        Value::Number(number) if number.is_f64() => {
+            let float = number.as_f64().unwrap_or_default();
+            if float.fract() == 0.0 && float.abs() <= EXACT_MAX {
+                *value = (float as i64).into();
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(whole_numbers),
+        Value::Object(map) => map.values_mut().for_each(whole_numbers),
+        _ => {}
+    }
+}
+
+/// What a deprecated version warns of: that a newer one is there, if one is.
+fn deprecation(spec: &Spec, version: &Version) -> String {
+    use corral_api::gvk::VersionPriority;
+    let (group, kind) = (&spec.group, &spec.names.kind);
+    let own = VersionPriority::of(&version.name);
+    let better = spec.versions.iter().filter(|other| {
+        other.served && !other.deprecated.unwrap_or(false) && VersionPriority::of(&other.name) > own
+    });
+    let best = better.max_by_key(|other| VersionPriority::of(&other.name));
+    let instead = best.map(|best| format!("; use {group}/{} {kind}", best.name));
+    let instead = instead.unwrap_or_default();
+    format!("{group}/{} {kind} is deprecated{instead}", version.name)
+}
+
+/// What on the way to a value is no object.
+fn parent<'a>(value: &'a Value, pointer: &str) -> Option<&'a Value> {
+    let (way, _) = pointer.rsplit_once('/')?;
+    let mut here = value;
+    for step in way.split('/').skip(1) {
+        here = here.get(step)?;
+        if !here.is_object() {
+            return Some(here);
+        }
+    }
+    None
+}
+
+/// A value of the wrong type where `scale` looks for one.
+fn accessor(path: &FieldPath, value: &Value, wanted: &str) -> String {
+    let shown = match value {
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    };
+    let found = go_type(value);
+    format!("{path} accessor error: {shown} is of the type {found}, expected {wanted}")
 }
 
 fn go_type(value: &Value) -> &'static str {
@@ -350,7 +399,9 @@ impl AnyKind for CustomKind {
                  conflicts with other finalizer writers"
             )
         };
-        unqualified.map(warning).collect()
+        let mut unqualified: Vec<&String> = unqualified.collect();
+        unqualified.sort();
+        unqualified.into_iter().map(warning).collect()
     }
     fn default_grace_period(&self, _object: &Object) -> Option<i64> {
         None
@@ -424,12 +475,21 @@ impl AnyKind for CustomKind {
         let mut unknown = Vec::new();
         if let Some(metadata) = value.get_mut("metadata") {
             let mut whole = json!({"metadata": metadata.take()});
-            let report = schema::of_metadata().check(&mut whole)?;
+            let report = schema::of_metadata().check(&mut whole);
+            // Go reads the metadata by themselves, and tells their fields so.
+            let report = report.map_err(|error| {
+                TypeError(error.0.replace("ObjectMeta.metadata.", "ObjectMeta."))
+            })?;
             *metadata = whole["metadata"].take();
             unknown = report.unknown;
         }
+        embedded::read(value, self.structural(), &mut String::new(), &mut unknown)?;
+        whole_numbers(value);
         unknown.extend(prune::prune(value, self.structural()));
         Ok(Report { unknown })
+    }
+    fn storage_version(&self) -> (&str, &str) {
+        (&self.group, &self.storage_version)
     }
     fn is_custom(&self) -> bool {
         true

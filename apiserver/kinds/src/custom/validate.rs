@@ -196,15 +196,31 @@ impl Walk<'_> {
         };
         let whole = value.as_i64();
         let number = value.as_f64().unwrap_or_default();
-        if schema.kind == Some(Type::Integer)
-            && checks.format == "int32"
-            && whole.is_some_and(|n| i32::try_from(n).is_err())
-        {
-            let detail =
-                format!("Checked value must be of type integer with format int32 in {path}");
+        let fits = match checks.format.as_str() {
+            "int32" => number >= f64::from(i32::MIN) && number <= f64::from(i32::MAX),
+            _ => true,
+        };
+        if schema.kind == Some(Type::Integer) && !(fits && is_whole(number)) {
+            let format = match checks.format.as_str() {
+                "" => "(default format)".to_owned(),
+                format => format!("with format {format}"),
+            };
+            let detail = format!("Checked value must be of type integer {format} in {path}");
             outcome.add(FieldError::invalid(self.prefix, "", detail));
         }
         if let Some(factor) = checks.multiple_of {
+            // Of whole numbers Go looks at the whole part of a factor.
+            let factor = if whole.is_some() {
+                factor.trunc()
+            } else {
+                factor
+            };
+            if factor <= 0.0 {
+                let told = go_float(factor);
+                let detail =
+                    format!("factor MultipleOf declared for {path} must be positive: {told}");
+                outcome.add(FieldError::invalid(&self.at(path), factor as i64, detail));
+            }
             let times = if factor < 1.0 {
                 1.0 / factor * number
             } else {

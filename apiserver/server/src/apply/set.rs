@@ -246,7 +246,8 @@ impl Set {
                 for (name, item) in map {
                     let step = Step::Field(name.clone());
                     let child = node.child(name).unwrap_or(&Node::Any);
-                    self.add_item(step, child, item, false);
+                    // A key that no schema names is owned itself, as an item of a list is.
+                    self.add_item(step, child, item, node.field(name).is_none());
                 }
             }
             (Node::List { item, kind }, Value::Array(items)) => {

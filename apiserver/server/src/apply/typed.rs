@@ -75,7 +75,39 @@ fn walk(node: &Node, value: &Value, path: &mut Vec<Step>, faults: &mut Vec<Strin
                 path.pop();
             }
         }
-        _ => {}
+        (_, Value::Null) => {}
+        _ => {
+            if let Some(expected) = expected(node, value) {
+                let found = found(value);
+                faults.push(format!("{}: expected {expected}, got {found}", place(path)));
+            }
+        }
+    }
+}
+
+/// What a value should have been; `None` if it is that.
+fn expected(node: &Node, value: &Value) -> Option<&'static str> {
+    let (expected, good) = match node {
+        Node::String | Node::Bytes | Node::Time => ("string", value.is_string()),
+        Node::Boolean => ("boolean", value.is_boolean()),
+        Node::Integer { .. } | Node::Number => ("numeric (int or float)", value.is_number()),
+        Node::Struct { .. } | Node::Map { .. } => ("map", value.is_object()),
+        Node::List { .. } => ("list", value.is_array()),
+        _ => return None,
+    };
+    (!good).then_some(expected)
+}
+
+/// A value as such an error shows it.
+fn found(value: &Value) -> String {
+    match value {
+        Value::String(_) => "string".to_owned(),
+        Value::Bool(_) => "boolean".to_owned(),
+        Value::Number(n) if n.is_f64() => "float".to_owned(),
+        Value::Number(_) => "int".to_owned(),
+        Value::Array(_) => "list".to_owned(),
+        Value::Object(_) => "map".to_owned(),
+        Value::Null => "null".to_owned(),
     }
 }
 

@@ -41,6 +41,10 @@ pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, S
         if !matches!(field, "metadata.name" | "metadata.namespace")
             && !known.iter().any(|name| name == field)
         {
+            if resource.kind.is_custom() {
+                let why = format!("field label not supported: {field}");
+                return Err(Status::bad_request(why));
+            }
             let why = match known.is_empty() {
                 true => format!(
                     "{field:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\""
@@ -184,6 +188,10 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     let representation = negotiate::accept(call.headers())?;
     let listing = select(call, resource).await?;
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
+    if resource.kind.is_custom() && representation.transform == Transform::None {
+        // Lists without a type of their own always say so.
+        metadata["continue"] = "".into();
+    }
     if let Some(token) = &listing.continue_token {
         metadata["continue"] = token.clone().into();
         if let Some(remaining) = listing.remaining {

@@ -24,6 +24,14 @@ use crate::response::{self, Answer};
 pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
     let resource = call.resource()?;
     let kind = &resource.kind;
+    let is_described = match call.info.subresource.as_str() {
+        "status" => kind.has_status(),
+        "scale" => kind.scale().is_some(),
+        _ => true,
+    };
+    if kind.is_custom() && !is_described {
+        return Err(resource.not_found(&call.info.name));
+    }
     let pods = kind.names().group.is_empty() && kind.names().kind == "Pod";
     match (call.info.subresource.as_str(), call.info.verb) {
         ("status", Verb::Get) if kind.has_status() => super::read::get(&call, &resource).await,

@@ -234,9 +234,13 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
         }
     }
     let names = resource.kind.names();
+    let mut metadata = serde_json::json!({"resourceVersion": snapshot.revision.to_string()});
+    if resource.kind.is_custom() {
+        metadata["continue"] = "".into();
+    }
     let list = serde_json::json!({
         "kind": resource.kind.list_kind(), "apiVersion": names.api_version(),
-        "metadata": {"resourceVersion": snapshot.revision.to_string()},
+        "metadata": metadata,
         "items": selected.iter().filter_map(|s| s.value().ok()).map(without_type).collect::<Vec<_>>(),
     });
     Ok(crate::response::object(

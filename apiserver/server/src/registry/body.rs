@@ -1,5 +1,6 @@
 //! What a body must be before anything is done with it: of the kind that the path means, with fields that the kind has.
 
+use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::Status;
 use corral_kinds::AnyKind;
 use serde_json::Value;
@@ -18,6 +19,9 @@ pub fn read(kind: &dyn AnyKind, cx: &WriteContext, body: Decoded) -> Result<Valu
         head,
     } = body;
     check_names(kind, &value, &head)?;
+    if kind.is_custom() {
+        check_custom_type(kind, &value, &head)?;
+    }
     check_type(kind, &mut value)?;
     check_fields(kind, cx, &mut value, duplicates)?;
     Ok(value)
@@ -38,6 +42,34 @@ fn check_names(kind: &dyn AnyKind, value: &Value, head: &str) -> Result<(), Stat
              json: cannot unmarshal {found} into Go struct field .{key} of type string ({head})",
             kind.names().kind
         )));
+    }
+    Ok(())
+}
+
+/// Objects of kinds that clients have described always say what they are.
+fn check_custom_type(kind: &dyn AnyKind, value: &Value, head: &str) -> Result<(), Status> {
+    let names = kind.names();
+    let sent = |key: &str| value[key].as_str().unwrap_or_default();
+    for (key, told) in [("kind", "Kind"), ("apiVersion", "apiVersion")] {
+        if sent(key).is_empty() {
+            return Err(Status::bad_request(format!(
+                "the object provided is unrecognized (must be of type {}): Object '{told}' is missing in '{head}' ({head})",
+                names.kind
+            )));
+        }
+    }
+    let api_version = names.api_version();
+    if sent("apiVersion") != api_version {
+        return Err(Status::bad_request(format!(
+            "the API version in the data ({}) does not match the expected API version ({api_version})",
+            sent("apiVersion")
+        )));
+    }
+    if sent("kind") != names.kind {
+        let why = format!("must be {}", names.kind);
+        let error = FieldError::invalid(&FieldPath::new("kind"), sent("kind"), why);
+        let name = value["metadata"]["name"].as_str().unwrap_or_default();
+        return Err(Status::invalid(names.group, sent("kind"), name, &[error]));
     }
     Ok(())
 }
