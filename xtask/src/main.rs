@@ -1,10 +1,14 @@
 //! Tasks of the project that are no part of the product: `cargo xtask --help`.
 
+use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, ensure};
 use clap::{Parser, Subcommand};
+use flate2::Compression;
+use flate2::read::GzDecoder;
+use flate2::write::GzEncoder;
 
 mod bench;
 mod cgroup2;
@@ -23,6 +27,12 @@ enum Task {
     /// Make the table of API facts anew from the Go modules of Kubernetes. Needs Go.
     Facts {
         /// Fail if the table would change, and leave it.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Make the pairs of JSON and protobuf anew from the Go types of Kubernetes. Needs Go.
+    Wire {
+        /// Fail if they would change, and leave them.
         #[arg(long)]
         check: bool,
     },
@@ -52,6 +62,7 @@ pub fn root() -> &'static Path {
 fn main() -> anyhow::Result<()> {
     match Cli::parse().task {
         Task::Facts { check } => facts(check),
+        Task::Wire { check } => wire(check),
         Task::Crash { rounds } => run(cargo()
             .args([
                 "test",
@@ -98,25 +109,50 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
 
 fn facts(check: bool) -> anyhow::Result<()> {
     let table: PathBuf = root().join("apiserver/kinds/src/facts.json");
-    let output = Command::new("go")
-        .args(["run", "."])
-        .current_dir(root().join("xtask/facts"))
-        .output()
-        .context("Go is needed for the table of facts")?;
-    ensure!(
-        output.status.success(),
-        "{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let output = go("xtask/facts")?;
     if check {
         let kept = std::fs::read(&table)?;
         ensure!(
-            kept == output.stdout,
+            kept == output,
             "{} has drifted; run cargo xtask facts",
             table.display()
         );
         return Ok(());
     }
-    std::fs::write(&table, &output.stdout)?;
+    std::fs::write(&table, &output)?;
     Ok(())
+}
+
+fn wire(check: bool) -> anyhow::Result<()> {
+    let table = root().join("apiserver/kinds/tests/data/protobuf.jsonl.gz");
+    let output = go("xtask/wire")?;
+    if check {
+        let mut kept = Vec::new();
+        GzDecoder::new(std::fs::File::open(&table)?).read_to_end(&mut kept)?;
+        ensure!(
+            kept == output,
+            "{} has drifted; run cargo xtask wire",
+            table.display()
+        );
+        return Ok(());
+    }
+    let mut packed = GzEncoder::new(Vec::new(), Compression::best());
+    packed.write_all(&output)?;
+    std::fs::write(&table, packed.finish()?)?;
+    Ok(())
+}
+
+/// What a Go program of ours prints.
+fn go(folder: &str) -> anyhow::Result<Vec<u8>> {
+    let output = Command::new("go")
+        .args(["run", "."])
+        .current_dir(root().join(folder))
+        .output()
+        .with_context(|| format!("Go is needed for {folder}"))?;
+    ensure!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(output.stdout)
 }

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::kind::AnyKind;
+use crate::protobuf::Layout;
 
 mod check;
 mod complete;
@@ -74,6 +75,8 @@ pub struct Definition {
     pub always: Vec<(Arc<str>, Value)>,
     /// The shape of fields that have no name here; `None` if there are no others.
     pub rest: Option<Node>,
+    /// Its messages in protobuf.
+    pub(crate) layout: OnceLock<Arc<Layout>>,
 }
 
 /// A reference to a definition, resolved when first used.
@@ -103,6 +106,13 @@ impl DefinitionRef {
     /// Its name, such as `io.k8s.api.core.v1.PodSpec`.
     pub fn name(&self) -> &str {
         &self.0.name
+    }
+
+    /// Its messages in protobuf.
+    pub(crate) fn layout(&self) -> &Arc<Layout> {
+        let definition = self.get();
+        let make = || Arc::new(Layout::of(self.name(), definition));
+        definition.layout.get_or_init(make)
     }
 }
 
@@ -250,6 +260,7 @@ pub fn of_metadata() -> &'static Node {
             required_times: Vec::new(),
             always: Vec::new(),
             rest: None,
+            layout: OnceLock::new(),
         };
         Node::Struct {
             definition: DefinitionRef::of("metadata", definition),
@@ -374,17 +385,24 @@ pub enum Numbered {
     Inline(&'static str),
 }
 
-/// The meaning of a protobuf field number.
-pub fn numbered(definition: &str, number: u32) -> Option<Numbered> {
-    let types = FACTS.get(definition)?;
-    let (name, _) = types
-        .fields
-        .iter()
-        .find(|(_, facts)| facts.number == number)?;
-    match name.strip_prefix("+inline:") {
-        Some(go) => Some(Numbered::Inline(go.rsplit('.').next().unwrap_or(go))),
-        None => Some(Numbered::Field(name)),
-    }
+/// The protobuf fields of a type, in order of their numbers.
+pub fn wire_order(definition: &str) -> Vec<(u32, Numbered)> {
+    let fields = FACTS
+        .get(definition)
+        .into_iter()
+        .flat_map(|facts| &facts.fields);
+    let mut numbered: Vec<_> = fields
+        .filter(|(_, facts)| facts.number > 0)
+        .map(|(name, facts)| match name.strip_prefix("+inline:") {
+            Some(go) => {
+                let inner = go.rsplit('.').next().unwrap_or(go);
+                (facts.number, Numbered::Inline(inner))
+            }
+            None => (facts.number, Numbered::Field(name.as_str())),
+        })
+        .collect();
+    numbered.sort_by_key(|(number, _)| *number);
+    numbered
 }
 
 /// Whether Kubernetes has a kind, served here or not.
@@ -471,6 +489,7 @@ impl Schemas {
             required_times,
             always,
             rest: None,
+            layout: OnceLock::new(),
         }
     }
 

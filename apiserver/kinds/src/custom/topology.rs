@@ -54,6 +54,7 @@ fn structure(name: &str, fields: BTreeMap<Arc<str>, Field>, schema: &Structural)
         required_times: Vec::new(),
         always: Vec::new(),
         rest: schema.preserves.then_some(Node::Deduced),
+        layout: OnceLock::new(),
     };
     Node::Struct {
         definition: DefinitionRef::of(name, definition),

@@ -1,0 +1,3 @@
+//! What Kubernetes' own types write, read and written by ours.
+
+mod protobuf;
