@@ -277,6 +277,11 @@ impl Status {
         )
     }
 
+    /// 406 for an object that cannot be shown as the client wants it.
+    pub fn not_transformable(message: String) -> Self {
+        Self::failure(406, StatusReason::NotAcceptable, message)
+    }
+
     /// 406 for what is no media type of an object at all.
     pub fn no_such_representation(accepted: &str) -> Self {
         Self::failure(

@@ -7,13 +7,14 @@
 
 mod decode;
 mod encode;
+mod known;
 mod layout;
 mod scan;
 
 use decode::Reader;
 
 pub use decode::decode;
-pub use encode::{Encoder, Frame};
+pub use encode::Encoder;
 pub use layout::Layout;
 
 /// The four bytes before every Kubernetes protobuf body.
@@ -75,6 +76,11 @@ pub fn envelope(body: &[u8]) -> Result<Envelope<'_>, Malformed> {
     Ok(out)
 }
 
+/// How many bytes a number takes.
+pub fn varint_size(value: u64) -> usize {
+    (64 - value.max(1).leading_zeros() as usize).div_ceil(7)
+}
+
 /// Appends a number as protobuf has it.
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
@@ -84,7 +90,8 @@ pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
     out.push(value as u8);
 }
 
-fn put_sized(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
+/// Appends a field that is text or a message. Its number is below 16.
+pub fn put_sized(out: &mut Vec<u8>, number: u8, bytes: &[u8]) {
     out.push(number << 3 | 2);
     put_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);
@@ -117,8 +124,29 @@ pub fn encode(
 ) -> Result<Vec<u8>, Malformed> {
     let mut encoder = Encoder::new();
     let message = encoder.message(layout, json)?;
+    Ok(enclose(api_version, kind, message))
+}
+
+/// A message with its envelope.
+pub fn enclose(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
     let mut out = head(api_version, kind, message.len());
     out.extend_from_slice(message);
     out.extend_from_slice(TAIL);
-    Ok(out)
+    out
+}
+
+/// Bytes of the length before a frame of a watch.
+const FRAME_LENGTH: usize = 4;
+
+/// An event of a watch: its length, its type and its object, which has an envelope of its own.
+pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {
+    let mut raw = Vec::with_capacity(object.len() + 8);
+    put_sized(&mut raw, 1, object);
+    let mut out = Vec::with_capacity(raw.len() + event.len() + 16);
+    out.extend_from_slice(&[0; FRAME_LENGTH]);
+    put_sized(&mut out, 1, event.as_bytes());
+    put_sized(&mut out, 2, &raw);
+    let length = u32::try_from(out.len() - FRAME_LENGTH).unwrap_or(u32::MAX);
+    out[..FRAME_LENGTH].copy_from_slice(&length.to_be_bytes());
+    out
 }

@@ -72,6 +72,7 @@ pub struct Event {
     /// Its state before.
     pub previous: Option<Arc<Stored>>,
     frame: OnceLock<Bytes>,
+    message_frame: OnceLock<Bytes>,
 }
 
 impl Event {
@@ -81,7 +82,13 @@ impl Event {
             object,
             previous,
             frame: OnceLock::new(),
+            message_frame: OnceLock::new(),
         }
+    }
+
+    /// The event as a frame of protobuf, made once.
+    pub fn message_frame(&self, make: impl FnOnce() -> Bytes) -> Bytes {
+        self.message_frame.get_or_init(make).clone()
     }
 
     /// The event as a line of JSON, made once.

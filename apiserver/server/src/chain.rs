@@ -48,12 +48,11 @@ where
     let started = Instant::now();
     let id = uuid::Uuid::new_v4().to_string();
     let (parts, body) = request.into_parts();
-    let representation = negotiate::accept(&parts.headers).unwrap_or_default();
-    let representation = Representation {
-        transform: negotiate::Transform::None,
-        ..representation
-    };
     let info = RequestInfo::new(&parts.method, &parts.uri);
+    let representation = match &info {
+        Ok(info) => negotiate::accept_failure(&parts.headers, &info.query),
+        Err(_) => Representation::default(),
+    };
     let (info, outcome) = match info {
         Ok(info) => {
             let work = answer(&shared, parts, body, info.clone(), origin);

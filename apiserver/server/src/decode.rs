@@ -25,6 +25,17 @@ pub enum Format {
     Protobuf,
 }
 
+impl Format {
+    /// As headers name it.
+    pub fn media_type(self) -> &'static str {
+        match self {
+            Self::Json => "application/json",
+            Self::Yaml => "application/yaml",
+            Self::Protobuf => "application/vnd.kubernetes.protobuf",
+        }
+    }
+}
+
 /// A body as a tree, and the fields that it names twice.
 #[derive(Debug)]
 pub struct Decoded {

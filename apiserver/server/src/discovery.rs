@@ -9,7 +9,6 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::handlers::Call;
-use crate::negotiate::Representation;
 use crate::response::{self, Answer};
 
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
@@ -279,8 +278,8 @@ fn aggregated(groups: Vec<Value>) -> Result<Answer, Status> {
     Ok(response::answer(200, AGGREGATED, response::full(body)))
 }
 
-fn plain(value: &Value) -> Result<Answer, Status> {
-    Ok(response::object(200, Representation::default(), value))
+fn plain(call: &Call, value: &Value) -> Result<Answer, Status> {
+    Ok(response::object(200, call.whole_representation()?, value))
 }
 
 /// `/api`.
@@ -293,10 +292,13 @@ pub fn core(call: &Call) -> Result<Answer, Status> {
         return aggregated(vec![aggregated_group(&kinds, "", &["v1"])]);
     }
     let address = call.shared.address.to_string();
-    plain(&json!({
-        "kind": "APIVersions", "versions": ["v1"],
-        "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
-    }))
+    plain(
+        call,
+        &json!({
+            "kind": "APIVersions", "versions": ["v1"],
+            "serverAddressByClientCIDRs": [{"clientCIDR": "0.0.0.0/0", "serverAddress": address}],
+        }),
+    )
 }
 
 fn group_value(group: &str, versions: &[&str]) -> Value {
@@ -325,7 +327,10 @@ pub fn groups(call: &Call) -> Result<Answer, Status> {
         .iter()
         .map(|(group, versions)| group_value(group, versions))
         .collect();
-    plain(&json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}))
+    plain(
+        call,
+        &json!({"kind": "APIGroupList", "apiVersion": "v1", "groups": list}),
+    )
 }
 
 /// `/apis/GROUP`.
@@ -340,7 +345,7 @@ pub fn group(call: &Call, name: &str) -> Result<Answer, Status> {
     let mut value = group_value(group, versions);
     value["kind"] = "APIGroup".into();
     value["apiVersion"] = "v1".into();
-    plain(&value)
+    plain(call, &value)
 }
 
 /// `/api/v1` and `/apis/GROUP/VERSION`.
@@ -367,7 +372,12 @@ pub fn resources(call: &Call, group: &str, version: &str) -> Result<Answer, Stat
     } else {
         format!("{group}/{version}")
     };
-    plain(&json!({
-        "kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources,
-    }))
+    let mut list = json!({
+        "kind": "APIResourceList", "groupVersion": group_version, "resources": resources,
+    });
+    // The core group is older than the version of its discovery.
+    if !group.is_empty() {
+        list["apiVersion"] = "v1".into();
+    }
+    plain(call, &list)
 }

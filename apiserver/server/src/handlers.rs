@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use corral_api::status::Status;
 use corral_kinds::kind::Verbs;
+use corral_kinds::protobuf::Layout;
 use corral_kinds::schema::{self, Node};
 use corral_kinds::{KindRef, all};
 use http::request::Parts;
@@ -14,7 +15,7 @@ use jiff::Timestamp;
 use crate::Shared;
 use crate::authn::User;
 use crate::decode::{self, Decoded, Format};
-use crate::negotiate;
+use crate::negotiate::{self, Offer, Representation};
 use crate::registry::{FieldValidation, Resource, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
@@ -56,9 +57,35 @@ impl Call {
         &self.parts.headers
     }
 
+    /// What the client wants of a resource.
+    fn representation(&self, resource: &Resource) -> Result<Representation, Status> {
+        let offer = Offer {
+            transforms: true,
+            protobuf: Layout::of_node(resource.schema()).is_some(),
+            streams: matches!(self.info.verb, Verb::List | Verb::Watch),
+        };
+        match self.info.verb {
+            Verb::Watch => negotiate::accept_stream(self.headers(), &self.info.query, offer),
+            _ => negotiate::accept(self.headers(), &self.info.query, offer),
+        }
+    }
+
+    /// What the client wants where only whole objects make sense.
+    pub(crate) fn whole_representation(&self) -> Result<Representation, Status> {
+        negotiate::accept(self.headers(), &self.info.query, Offer::WHOLE)
+    }
+
     /// The body as a tree: an object of the given shape, in the format that the client says.
     fn decoded(&self, shape: &Node) -> Result<Decoded, Status> {
-        decode::decode(&self.body, negotiate::content(self.headers())?, shape)
+        let offer = Offer {
+            protobuf: Layout::of_node(shape).is_some(),
+            ..Offer::WHOLE
+        };
+        decode::decode(
+            &self.body,
+            negotiate::content(self.headers(), offer)?,
+            shape,
+        )
     }
 
     /// The body as a tree: a patch, in a format that names its fields.
@@ -210,14 +237,8 @@ fn object_answer(
     code: u16,
     json: Bytes,
 ) -> Result<Answer, Status> {
-    let representation = negotiate::accept(call.headers())?;
-    Ok(read::transformed(
-        call,
-        resource,
-        representation,
-        code,
-        json,
-    ))
+    let representation = call.representation(resource)?;
+    read::transformed(call, resource, representation, code, json)
 }
 
 /// Adds the warnings of a write to its answer.
@@ -238,7 +259,7 @@ fn warn(answer: &mut Answer, text: &str) {
 }
 
 /// A `Status` of success in the representation that the client wants.
-fn status_answer(call: &Call, status: &Status) -> Result<Answer, Status> {
-    let representation = negotiate::accept(call.headers())?;
+fn status_answer(call: &Call, resource: &Resource, status: &Status) -> Result<Answer, Status> {
+    let representation = call.representation(resource)?;
     Ok(response::status(status, representation))
 }

@@ -47,6 +47,7 @@ mod openapi;
 pub mod patch;
 mod paths;
 pub mod pki;
+mod pretty;
 mod proxy;
 pub mod registry;
 pub mod request;
@@ -55,6 +56,7 @@ pub mod select;
 pub mod serve;
 mod service_ranges;
 mod table;
+pub mod wire;
 
 pub use admission::AddressRange;
 use admission::{Admission, AdmissionConfig};

@@ -1,10 +1,14 @@
 //! Which representation a client wants (`Accept`) and which one it sent (`Content-Type`).
+//!
+//! The rules are those of kube-apiserver, its routes included: a route looks whether a client takes one of its media types
+//! at all, without parameters; only then are clauses weighed, where wildcards and parameters count.
 
 use corral_api::status::Status;
 use http::HeaderMap;
-use http::header::{ACCEPT, CONTENT_TYPE};
+use http::header::{ACCEPT, CONTENT_TYPE, USER_AGENT};
 
 use crate::decode::Format;
+use crate::request::Query;
 
 /// What the object is turned into.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -13,8 +17,10 @@ pub enum Transform {
     None,
     /// `Table`, as `kubectl get` asks for.
     Table,
-    /// `PartialObjectMetadata`, or its list.
+    /// `PartialObjectMetadata`.
     PartialMetadata,
+    /// `PartialObjectMetadataList`.
+    PartialMetadataList,
 }
 
 /// A representation.
@@ -24,7 +30,9 @@ pub struct Representation {
     pub format: Format,
     /// What is shown.
     pub transform: Transform,
-    /// Indented, for people (`?pretty`).
+    /// The version of a table or metadata: `meta.k8s.io/v1`, or `v1beta1` for old clients.
+    pub meta_version: &'static str,
+    /// Indented, for people.
     pub pretty: bool,
 }
 
@@ -33,114 +41,282 @@ impl Default for Representation {
         Self {
             format: Format::Json,
             transform: Transform::None,
+            meta_version: META_VERSION,
             pretty: false,
         }
     }
 }
 
-/// The representations that this server makes, as a 406 lists them.
-const ACCEPTED: &str = "application/json, application/yaml";
-/// The formats of bodies that this server reads, as a 415 lists them.
-const READ: &str = "application/json, application/yaml, application/vnd.kubernetes.protobuf";
+const META_VERSION: &str = "meta.k8s.io/v1";
+const META_VERSION_OLD: &str = "meta.k8s.io/v1beta1";
+
+/// Clauses of a header that are looked at. Clients send a handful, and each is compared with those before it.
+const CLAUSES_MAX: usize = 64;
+
+/// What a place of the API can answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Offer {
+    /// Tables and metadata alone, too.
+    pub transforms: bool,
+    /// Protobuf, too, which there is for built-in types only.
+    pub protobuf: bool,
+    /// Streams of events, too.
+    pub streams: bool,
+}
+
+impl Offer {
+    /// Whole objects of a type of Kubernetes.
+    pub const WHOLE: Self = Self {
+        transforms: false,
+        protobuf: true,
+        streams: false,
+    };
+
+    fn formats(self) -> &'static [Format] {
+        match self.protobuf {
+            true => &[Format::Json, Format::Yaml, Format::Protobuf],
+            false => &[Format::Json, Format::Yaml],
+        }
+    }
+
+    fn media_types(self) -> String {
+        let types: Vec<&str> = self.formats().iter().map(|f| f.media_type()).collect();
+        types.join(", ")
+    }
+
+    fn streamed(self) -> &'static str {
+        match self.protobuf {
+            true => {
+                "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
+            }
+            false => "application/json;stream=watch",
+        }
+    }
+
+    /// What the route takes, as its refusal lists it.
+    fn routed(self) -> String {
+        match self.streams {
+            true => format!("{}, {}", self.media_types(), self.streamed()),
+            false => self.media_types(),
+        }
+    }
+}
+
+/// One clause of an `Accept` header.
+struct Clause<'a> {
+    kind: &'a str,
+    subtype: &'a str,
+    quality: f32,
+    parameters: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Clause<'a> {
+    /// Reads a clause; `None` for what is no media type.
+    fn read(text: &'a str) -> Option<Self> {
+        let mut parts = text.split(';');
+        let (kind, subtype) = match parts.next()?.split_once('/') {
+            Some((kind, subtype)) if !subtype.contains('/') => (kind.trim(), subtype.trim()),
+            None if text.trim().starts_with('*') => ("*", "*"),
+            _ => return None,
+        };
+        let mut clause = Self {
+            kind,
+            subtype,
+            quality: 1.0,
+            parameters: Vec::new(),
+        };
+        for (name, value) in parts.filter_map(|part| part.split_once('=')) {
+            match name.trim() {
+                "" => {}
+                // What is no number counts as nothing, and nothing is still taken where there is nothing better.
+                "q" => clause.quality = value.trim().parse().unwrap_or(0.0),
+                name => clause.parameters.push((name, value.trim())),
+            }
+        }
+        Some(clause)
+    }
+
+    fn takes(&self, format: Format) -> bool {
+        let (kind, subtype) = format.media_type().split_once('/').unwrap_or_default();
+        (self.kind == kind && (self.subtype == subtype || self.subtype == "*"))
+            || (self.kind == "*" && self.subtype == "*")
+    }
+
+    /// Whether it is moved before the one in front of it. No order in the strict sense: a clause that names what it means
+    /// passes a wildcard of better quality, but not the other way round.
+    fn passes(&self, before: &Self) -> bool {
+        self.quality > before.quality
+            || (self.kind != "*" && before.kind == "*")
+            || (self.subtype != "*" && before.subtype == "*")
+    }
+
+    fn choose(&self, format: Format, offer: Offer) -> Option<Representation> {
+        let get = |name: &str| {
+            let found = self.parameters.iter().rev().find(|(n, _)| *n == name);
+            found.map(|(_, value)| *value)
+        };
+        let mut chosen = Representation {
+            format,
+            pretty: get("pretty") == Some("1"),
+            ..Representation::default()
+        };
+        let stream = get("stream").unwrap_or("");
+        if !stream.is_empty() && (stream != "watch" || format == Format::Yaml) {
+            return None;
+        }
+        if get("sv").is_some_and(|version| !version.is_empty()) {
+            return None;
+        }
+        let asked = [get("as"), get("g"), get("v")];
+        if asked == [None; 3] {
+            return Some(chosen);
+        }
+        let [kind, group, version] = asked.map(Option::unwrap_or_default);
+        chosen.meta_version = match (group, version) {
+            ("meta.k8s.io", "v1") => META_VERSION,
+            ("meta.k8s.io", "v1beta1") => META_VERSION_OLD,
+            _ => return None,
+        };
+        chosen.transform = match kind {
+            // Cells of a table have no types, which protobuf needs.
+            "Table" if format != Format::Protobuf => Transform::Table,
+            "PartialObjectMetadata" => Transform::PartialMetadata,
+            "PartialObjectMetadataList" => Transform::PartialMetadataList,
+            _ => return None,
+        };
+        offer.transforms.then_some(chosen)
+    }
+}
 
 /// Chooses what to answer.
 ///
 /// # Errors
 /// 406 when the client takes nothing that there is.
-pub fn accept(headers: &HeaderMap) -> Result<Representation, Status> {
-    choose(headers, |_| true)
+pub fn accept(headers: &HeaderMap, query: &Query, offer: Offer) -> Result<Representation, Status> {
+    let text = accepted(headers);
+    if !text.is_empty() && !is_routed(text, offer) {
+        return Err(Status::no_such_representation(&offer.routed()));
+    }
+    let chosen = weigh(text, offer).ok_or_else(|| Status::not_acceptable(&offer.media_types()))?;
+    Ok(for_people(chosen, headers, query))
 }
 
-/// Chooses what to answer where only whole objects make sense.
+/// Chooses how events are told.
 ///
 /// # Errors
-/// 406 when the client takes only tables or metadata, or nothing that there is.
-pub fn accept_whole(headers: &HeaderMap) -> Result<Representation, Status> {
-    choose(headers, |choice| choice.transform == Transform::None)
-}
-
-fn choose(
+/// 406 when the client takes nothing that there is.
+pub fn accept_stream(
     headers: &HeaderMap,
-    takes: impl Fn(&Representation) -> bool,
+    query: &Query,
+    offer: Offer,
 ) -> Result<Representation, Status> {
-    let mut known = false;
-    let Some(text) = headers.get(ACCEPT).and_then(|v| v.to_str().ok()) else {
-        return Ok(Representation::default());
-    };
-    let mut choices: Vec<(f32, Representation)> = Vec::new();
-    for clause in text.split(',') {
-        let format = clause.split(';').next().unwrap_or_default();
-        known |= format_of(format).is_some();
-        choices.extend(choice(clause).filter(|(_, choice)| takes(choice)));
-    }
-    // The first of the best: the sort is stable.
-    choices.sort_by(|a, b| b.0.total_cmp(&a.0));
-    match choices.first() {
-        Some((_, representation)) => Ok(*representation),
-        None if text.trim().is_empty() => Ok(Representation::default()),
-        None if known => Err(Status::not_acceptable(ACCEPTED)),
-        None => Err(Status::no_such_representation(ACCEPTED)),
+    let chosen = accept(headers, query, offer)?;
+    match chosen.format {
+        Format::Yaml => Err(Status::not_acceptable(offer.streamed())),
+        _ => Ok(chosen),
     }
 }
 
-fn format_of(media_type: &str) -> Option<Format> {
-    match media_type.trim() {
-        "application/json" | "*/*" | "application/*" => Some(Format::Json),
-        "application/yaml" => Some(Format::Yaml),
-        _ => None,
-    }
+/// How a client is told that its request failed, whatever else it takes.
+pub fn accept_failure(headers: &HeaderMap, query: &Query) -> Representation {
+    let chosen = weigh(accepted(headers), Offer::WHOLE).unwrap_or_default();
+    for_people(chosen, headers, query)
 }
 
-fn choice(clause: &str) -> Option<(f32, Representation)> {
-    let mut parts = clause.split(';').map(str::trim);
-    let format = format_of(parts.next()?)?;
-    let mut quality = 1.0;
-    let mut transform = Transform::None;
-    let mut version = "";
-    let mut pretty = false;
-    for parameter in parts {
-        match parameter.split_once('=') {
-            Some(("q", q)) => quality = q.parse().ok()?,
-            Some(("as", "Table")) => transform = Transform::Table,
-            Some(("as", "PartialObjectMetadata" | "PartialObjectMetadataList")) => {
-                transform = Transform::PartialMetadata;
-            }
-            Some(("as", "APIGroupDiscoveryList")) => {}
-            Some(("as", _)) => return None,
-            Some(("v", v)) => version = v,
-            Some(("g", _)) => {}
-            Some(("pretty", p)) => pretty = p != "0",
-            // Streams of items (`stream=watch`) and parameters of no meaning here.
-            _ => {}
+fn accepted(headers: &HeaderMap) -> &str {
+    let text = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+    text.unwrap_or("").trim()
+}
+
+fn is_routed(text: &str, offer: Offer) -> bool {
+    let mut types = text.split(',').map(|clause| {
+        let media_type = clause.split(';').next().unwrap_or_default();
+        media_type.trim()
+    });
+    types.any(|media_type| {
+        let mut formats = offer.formats().iter();
+        media_type == "*/*" || formats.any(|format| format.media_type() == media_type)
+    })
+}
+
+fn weigh(text: &str, offer: Offer) -> Option<Representation> {
+    if text.is_empty() {
+        return Some(Representation::default());
+    }
+    let read = text.split(',').filter_map(Clause::read);
+    let mut clauses: Vec<Clause<'_>> = read.take(CLAUSES_MAX).collect();
+    for index in 1..clauses.len() {
+        let mut at = index;
+        while at > 0 && clauses[at].passes(&clauses[at - 1]) {
+            clauses.swap(at, at - 1);
+            at -= 1;
         }
     }
-    // Only meta.k8s.io/v1 is made; clients name v1beta1 as a fallback.
-    if transform != Transform::None && !matches!(version, "v1" | "") {
-        return None;
-    }
-    let representation = Representation {
-        format,
-        transform,
-        pretty,
+    clauses.iter().find_map(|clause| {
+        let mut formats = offer
+            .formats()
+            .iter()
+            .filter(|format| clause.takes(**format));
+        formats.find_map(|format| clause.choose(*format, offer))
+    })
+}
+
+/// Indents for those who ask for it, and for browsers and command line tools.
+fn for_people(chosen: Representation, headers: &HeaderMap, query: &Query) -> Representation {
+    const PEOPLE: [&str; 3] = ["curl", "Wget", "Mozilla/5.0"];
+    let asked = match query.get("pretty") {
+        Some(text) if !text.is_empty() => {
+            matches!(text, "1" | "t" | "T" | "true" | "TRUE" | "True")
+        }
+        _ => {
+            let agent = headers
+                .get(USER_AGENT)
+                .and_then(|value| value.to_str().ok());
+            agent.is_some_and(|agent| PEOPLE.iter().any(|person| agent.starts_with(person)))
+        }
     };
-    (quality > 0.0).then_some((quality, representation))
+    Representation {
+        pretty: chosen.pretty || asked,
+        ..chosen
+    }
 }
 
 /// The format of a body that holds an object.
 ///
 /// # Errors
-/// 415 for a format that this server does not read.
-pub fn content(headers: &HeaderMap) -> Result<Format, Status> {
-    let text = headers
-        .get(CONTENT_TYPE)
-        .and_then(|v| v.to_str().ok())
-        .unwrap_or("");
-    match text.split(';').next().unwrap_or("").trim() {
-        "" | "application/json" | "*/*" => Ok(Format::Json),
-        "application/yaml" | "text/yaml" => Ok(Format::Yaml),
-        "application/vnd.kubernetes.protobuf" => Ok(Format::Protobuf),
-        _ => Err(Status::unsupported_media_type(READ)),
+/// 415 for a format that this place does not read.
+pub fn content(headers: &HeaderMap, offer: Offer) -> Result<Format, Status> {
+    let text = headers.get(CONTENT_TYPE).map(|value| value.to_str().ok());
+    let Some(text) = text.unwrap_or(Some("")).filter(|text| !text.is_empty()) else {
+        return Ok(Format::Json);
+    };
+    let media_type = media_type(text);
+    let mut formats = offer.formats().iter();
+    let found = formats.find(|format| Some(format.media_type()) == media_type.as_deref());
+    found
+        .copied()
+        .ok_or_else(|| Status::unsupported_media_type(&offer.media_types()))
+}
+
+/// The media type of a header without its parameters; `None` if it is none.
+fn media_type(text: &str) -> Option<String> {
+    let mut parts = text.split(';');
+    let media_type = parts.next()?.trim().to_ascii_lowercase();
+    let mut rest: Vec<&str> = parts.map(str::trim).collect();
+    if rest.last() == Some(&"") {
+        rest.pop();
     }
+    let is_token = |text: &str| {
+        let special = |c: char| "()<>@,;:\\\"/[]?=".contains(c) || c.is_whitespace();
+        !text.is_empty() && !text.contains(special)
+    };
+    let is_parameter = |text: &&str| {
+        text.split_once('=').is_some_and(|(name, value)| {
+            let quoted = value.strip_prefix('"').and_then(|v| v.strip_suffix('"'));
+            is_token(name.trim_end()) && (quoted.is_some() || is_token(value))
+        })
+    };
+    rest.iter().all(is_parameter).then_some(media_type)
 }
 
 /// How a PATCH says what it changes.
@@ -179,24 +355,122 @@ pub fn patch_type(headers: &HeaderMap) -> Result<(PatchType, Format), Status> {
 mod tests {
     use super::*;
 
+    const OBJECTS: Offer = Offer {
+        transforms: true,
+        protobuf: true,
+        streams: false,
+    };
+    const JSON: &str = "application/json";
+    const TABLE: &str = ";as=Table;v=v1;g=meta.k8s.io";
+    const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
     fn of(text: &str) -> Result<Representation, Status> {
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, text.parse().expect("header"));
-        accept(&headers)
+        accept(&headers, &Query::default(), OBJECTS)
+    }
+
+    /// What kube-apiserver v1.36.3 answers to the same headers.
+    #[test]
+    fn the_format_is_chosen_as_kube_apiserver_does() {
+        let cases = [
+            (String::new(), Format::Json),
+            (JSON.to_owned(), Format::Json),
+            ("*/*".to_owned(), Format::Json),
+            (format!("{JSON};q=0"), Format::Json),
+            (format!("{JSON};q=0,application/yaml"), Format::Yaml),
+            (format!("{JSON};q=0.5,{PROTOBUF}"), Format::Protobuf),
+            (format!("{PROTOBUF},{JSON}"), Format::Protobuf),
+            (format!("*/*;q=0.1,{PROTOBUF};q=0.05"), Format::Protobuf),
+            (format!("{PROTOBUF};q=0.05,*/*;q=0.1"), Format::Json),
+            (format!("application/*,{PROTOBUF}"), Format::Protobuf),
+            (
+                format!("*/*;q=0.9,application/yaml;q=0.8,{PROTOBUF};q=0.1"),
+                Format::Yaml,
+            ),
+            (format!("{PROTOBUF}{TABLE},{JSON}"), Format::Json),
+            (format!("{JSON};foo=bar;charset=utf-8"), Format::Json),
+            (format!("{JSON};stream=watch"), Format::Json),
+            (format!("{JSON} ; q=x"), Format::Json),
+            (format!("application/cbor,{JSON}"), Format::Json),
+            (
+                format!("application/yaml;stream=watch,{JSON}"),
+                Format::Json,
+            ),
+        ];
+        for (text, format) in cases {
+            assert_eq!(of(&text).expect("some").format, format, "{text}");
+        }
     }
 
     #[test]
-    fn what_kubectl_and_go_clients_ask_for_is_chosen() {
-        let kubectl = "application/json;as=Table;v=v1;g=meta.k8s.io,application/json;as=Table;v=v1beta1;g=meta.k8s.io,application/json";
-        assert_eq!(of(kubectl).expect("some").transform, Transform::Table);
-        let go = "application/vnd.kubernetes.protobuf,application/json";
-        assert_eq!(of(go).expect("some"), Representation::default());
+    fn what_is_not_there_is_refused_in_the_words_of_the_route_or_of_the_choice() {
+        for text in [
+            "text/html",
+            "application/*",
+            "APPLICATION/JSON",
+            "garbage",
+            ";",
+            "*/json",
+        ] {
+            let status = of(text).expect_err("none");
+            assert!(status.message.starts_with("406: Not Acceptable"), "{text}");
+        }
+        for parameters in [
+            ";as=Table;v=v2;g=meta.k8s.io",
+            ";as=Foo",
+            ";g=x",
+            ";stream=foo",
+            ";sv=1",
+            ";as=Table",
+        ] {
+            let status = of(&format!("{JSON}{parameters}")).expect_err("none");
+            let head = "only the following media types are accepted: application/json";
+            assert!(status.message.starts_with(head), "{parameters}");
+        }
         assert_eq!(
-            of("application/json;q=0.5, application/yaml")
-                .expect("some")
-                .format,
-            Format::Yaml
+            of(&format!("{PROTOBUF}{TABLE}")).expect_err("none").code,
+            406
         );
-        assert_eq!(of("text/html").expect_err("none").code, 406);
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, "application/yaml".parse().expect("header"));
+        let refused = accept_stream(&headers, &Query::default(), OBJECTS);
+        assert_eq!(refused.expect_err("none").code, 406);
+    }
+
+    #[test]
+    fn tables_and_metadata_have_a_version() {
+        let table = of(&format!("{JSON}{TABLE},{JSON}")).expect("some");
+        assert_eq!(table.transform, Transform::Table);
+        let old = of(&format!(
+            "{JSON};as=PartialObjectMetadata;v=v1beta1;g=meta.k8s.io"
+        ));
+        let old = old.expect("some");
+        assert_eq!(old.transform, Transform::PartialMetadata);
+        assert_eq!(old.meta_version, META_VERSION_OLD);
+    }
+
+    #[test]
+    fn bodies_have_a_media_type_with_parameters_or_none() {
+        let read = |text: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, text.parse().expect("header"));
+            content(&headers, OBJECTS).map_err(|status| status.code)
+        };
+        assert_eq!(
+            content(&HeaderMap::new(), OBJECTS).expect("JSON"),
+            Format::Json
+        );
+        assert_eq!(read("Application/JSON; charset=utf-8"), Ok(Format::Json));
+        assert_eq!(read("application/yaml;"), Ok(Format::Yaml));
+        assert_eq!(read(PROTOBUF), Ok(Format::Protobuf));
+        for text in [
+            "text/yaml",
+            "*/*",
+            "application/cbor",
+            "application/json; x",
+        ] {
+            assert_eq!(read(text), Err(415), "{text}");
+        }
     }
 }

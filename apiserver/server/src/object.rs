@@ -5,6 +5,7 @@
 //! `kind` and `metadata` come first, so that the splice and the index read only the beginning.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use corral_api::meta::MetaIndex;
@@ -28,6 +29,8 @@ pub struct Stored {
     /// Values of the kind's selectable fields, in the order of [`Shape::fields`].
     pub fields: Texts,
     names: Arc<[String]>,
+    /// Bytes of its protobuf message, 0 until somebody has counted.
+    message_size: AtomicU32,
 }
 
 /// Short texts in one allocation. Every object of a cluster has a dozen of them, so that an allocation each would
@@ -128,6 +131,7 @@ impl Stored {
             ),
             fields: Texts::pack(fields.iter().map(|(_, value)| value.as_str())),
             names: shape.fields.clone(),
+            message_size: AtomicU32::new(0),
             key,
         })
     }
@@ -141,7 +145,18 @@ impl Stored {
             labels: self.labels.clone(),
             fields: self.fields.clone(),
             names: self.names.clone(),
+            message_size: AtomicU32::new(0),
         }
+    }
+
+    /// Bytes of its protobuf message, if they have been counted.
+    pub fn message_size(&self) -> Option<u32> {
+        Some(self.message_size.load(Ordering::Relaxed)).filter(|size| *size > 0)
+    }
+
+    /// Keeps how many bytes its protobuf message has: a list must tell its length before its items.
+    pub fn remember_message_size(&self, size: u32) {
+        self.message_size.store(size, Ordering::Relaxed);
     }
 
     /// The value of a label.

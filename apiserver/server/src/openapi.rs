@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::handlers::Call;
-use crate::negotiate::{self, Representation};
+use crate::negotiate::{self, Offer, Representation};
 use crate::response::{self, Answer};
 
 /// Where definitions live in one version of the format.
@@ -106,7 +106,11 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
 /// # Errors
 /// 406 for a client that takes only protobuf.
 pub fn v2(call: &Call) -> Result<Answer, Status> {
-    negotiate::accept(call.headers())?;
+    let offer = Offer {
+        protobuf: false,
+        ..Offer::WHOLE
+    };
+    negotiate::accept(call.headers(), &call.info.query, offer)?;
     let kinds = call.shared.api.kinds();
     let kinds: Vec<&dyn AnyKind> = kinds.iter().map(|kind| &**kind).collect();
     let document = json!({

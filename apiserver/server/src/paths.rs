@@ -9,12 +9,18 @@ use crate::authn::issuer;
 use crate::discovery;
 use crate::handlers::Call;
 use crate::join;
-use crate::negotiate;
+use crate::negotiate::{self, Offer};
 use crate::openapi;
 use crate::response::{self, Answer};
 
 /// The version of Kubernetes whose API this is.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.3");
+
+/// What paths answer that are no part of the API's types.
+const JSON_ONLY: Offer = Offer {
+    protobuf: false,
+    ..Offer::WHOLE
+};
 
 /// Answers a path that is no resource.
 ///
@@ -32,7 +38,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
     match parts.as_slice() {
         [] => Ok(response::object(
             200,
-            negotiate::accept(&call.parts.headers)?,
+            negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
             &json!({"paths": index()}),
         )),
         ["api"] => discovery::core(call),
@@ -42,7 +48,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["apis", group, version] => discovery::resources(call, group, version),
         ["version"] => Ok(response::object(
             200,
-            negotiate::accept(&call.parts.headers)?,
+            negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
             &version(),
         )),
         ["healthz" | "livez" | "readyz"] => health(call, parts[0], None).await,

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::decode::Format;
 use crate::negotiate::Representation;
+use crate::{pretty, wire};
 
 /// What can go wrong while a body is sent.
 pub type BodyError = Box<dyn std::error::Error + Send + Sync>;
@@ -31,6 +32,12 @@ pub fn full(bytes: impl Into<Bytes>) -> Body {
 /// A body that comes piece by piece.
 pub fn stream(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// A body that comes piece by piece, or breaks off.
+pub fn try_stream(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'static) -> Body {
+    let pieces = pieces.map(|piece| piece.map(Frame::data).map_err(BodyError::from));
+    StreamBody::new(pieces).boxed_unsync()
 }
 
 /// A body that keeps something until it has been sent, or is dropped.
@@ -59,20 +66,19 @@ pub fn text(code: u16, text: impl Into<Bytes>) -> Answer {
 
 /// JSON bytes in the representation that the client wants.
 pub fn json(code: u16, representation: Representation, bytes: Bytes) -> Answer {
+    let media = representation.format.media_type();
     match representation.format {
-        Format::Json if representation.pretty => match serde_json::from_slice::<Value>(&bytes) {
-            Ok(value) => {
-                let text = serde_json::to_vec_pretty(&value).unwrap_or_else(|_| bytes.to_vec());
-                answer(code, "application/json", full(text))
-            }
-            Err(_) => answer(code, "application/json", full(bytes)),
+        Format::Json if representation.pretty => answer(code, media, full(pretty::indent(&bytes))),
+        Format::Json => answer(code, media, full(bytes)),
+        Format::Protobuf => match wire::object(&bytes) {
+            Some(message) => answer(code, media, full(message)),
+            // Negotiation offers protobuf only where there are messages; what came wrong out of the store is seen in JSON.
+            None => answer(code, Format::Json.media_type(), full(bytes)),
         },
-        // Protobuf is read and not written; negotiation never chooses it.
-        Format::Json | Format::Protobuf => answer(code, "application/json", full(bytes)),
         Format::Yaml => {
             let value: Value = serde_json::from_slice(&bytes).unwrap_or(Value::Null);
             let text = serde_saphyr::to_string(&value).unwrap_or_default();
-            answer(code, "application/yaml", full(text))
+            answer(code, media, full(text))
         }
     }
 }

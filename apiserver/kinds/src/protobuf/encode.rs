@@ -72,7 +72,7 @@ pub struct Encoder {
 
 /// Bytes that are written from the end.
 #[derive(Debug, Default)]
-pub struct Frame {
+pub(super) struct Frame {
     bytes: Vec<u8>,
     /// Where the written part begins.
     at: usize,

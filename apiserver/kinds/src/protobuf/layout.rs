@@ -227,33 +227,42 @@ impl Layout {
         }
     }
 
-    /// The layout of lists of such objects.
-    pub fn list(items: &Arc<Self>, metadata: &Arc<Self>) -> Self {
+    /// Objects that have metadata and nothing else.
+    pub(super) fn object(metadata: &Arc<Self>) -> Self {
+        Self::of_parts(metadata, None)
+    }
+
+    /// Lists of objects.
+    pub(super) fn list(items: &Arc<Self>, metadata: &Arc<Self>) -> Self {
+        Self::of_parts(metadata, Some(items))
+    }
+
+    fn of_parts(metadata: &Arc<Self>, items: Option<&Arc<Self>>) -> Self {
         let slot = |name: &str, shape| Slot {
             head: head_of(name.as_bytes()),
             name: name.into(),
             shape,
         };
-        let item = Shape::Struct(Target::Layout(items.clone()));
-        let metadata = Shape::Struct(Target::Layout(metadata.clone()));
-        let zero = [Tag::new(1, 2).as_slice(), &metadata.zero()].concat();
-        let order = [
-            Item::Field {
+        let mut fields = Vec::new();
+        let mut order = Vec::new();
+        if let Some(items) = items {
+            let item = Shape::Struct(Target::Layout(items.clone()));
+            fields.push(slot("items", Shape::List(Box::new(item))));
+            order.push(Item::Field {
                 slot: 0,
                 tag: Tag::new(2, 2),
                 zero: Box::default(),
-            },
-            Item::Field {
-                slot: 1,
-                tag: Tag::new(1, 2),
-                zero: zero.into(),
-            },
-        ];
-        let fields = vec![
-            slot("items", Shape::List(Box::new(item))),
-            slot("metadata", metadata),
-        ];
-        Self::new(fields, Box::new(order))
+            });
+        }
+        let metadata = Shape::Struct(Target::Layout(metadata.clone()));
+        let tag = Tag::new(1, 2);
+        order.push(Item::Field {
+            slot: fields.len(),
+            tag,
+            zero: [tag.as_slice(), &metadata.zero()].concat().into(),
+        });
+        fields.push(slot("metadata", metadata));
+        Self::new(fields, order.into())
     }
 
     /// What a number means in a message of these items.

@@ -54,13 +54,7 @@ fn node(pair: &Pair) -> Option<Node> {
 }
 
 fn layout(pair: &Pair) -> Option<Arc<Layout>> {
-    if let Some(node) = node(pair) {
-        return Layout::of_node(&node);
-    }
-    let item = kind(&pair.api_version, pair.kind.strip_suffix("List")?)?;
-    let item = Layout::of_node(&schema::of(item))?;
-    let metadata = Layout::of_node(&schema::of_type::<meta::ListMeta>())?;
-    Some(Arc::new(Layout::list(&item, &metadata)))
+    Layout::of_type(&pair.api_version, &pair.kind)
 }
 
 #[test]

@@ -52,7 +52,7 @@ pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, St
         code: 201,
         ..Status::success(None)
     };
-    super::status_answer(call, &status)
+    super::status_answer(call, resource, &status)
 }
 
 /// One attempt. The inner error is a conflict after which another attempt may succeed; once a budget has been charged

@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
-use corral_kinds::AnyKind;
+use corral_kinds::protobuf::Layout;
+use corral_kinds::{AnyKind, KindRef};
 use corral_storage::{Key, ListOptions, Revision};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -16,12 +17,15 @@ use serde_json::{Value, json};
 
 use super::Call;
 use crate::cacher::{Snapshot, storage_status};
-use crate::negotiate::{self, Representation, Transform};
+use crate::decode::Format;
+use crate::negotiate::{Representation, Transform};
 use crate::object::Stored;
+use crate::pretty::Indenter;
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
 use crate::select::Predicate;
 use crate::table::{self, Include};
+use crate::wire;
 
 /// Bytes of a list that are put together before they go out.
 const PIECE_BYTES: usize = 64 * 1024;
@@ -86,7 +90,7 @@ pub(super) fn include(call: &Call) -> Include {
 /// GET of one object.
 pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let info = &call.info;
-    let representation = negotiate::accept(call.headers())?;
+    let representation = call.representation(resource)?;
     let key = resource.key(&info.namespace, &info.name);
     let json = match info.query.get("resourceVersion") {
         Some(text) if !text.is_empty() => {
@@ -105,7 +109,21 @@ pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Stat
             .map(|entry| crate::object::with_revision(&entry.value, entry.revision)),
     };
     let json = json.ok_or_else(|| resource.not_found(&info.name))?;
-    Ok(transformed(call, resource, representation, 200, json))
+    transformed(call, resource, representation, 200, json)
+}
+
+/// What Kubernetes calls the objects of a resource in Go; messages name it.
+fn go_type(resource: &Resource, suffix: &str) -> String {
+    let names = resource.kind.names();
+    if matches!(resource.kind, KindRef::Custom(_)) {
+        return format!("*unstructured.Unstructured{suffix}");
+    }
+    // The packages of inner types are called by the first label of the group; both kinds of events are one.
+    let package = match names.group.split('.').next() {
+        None | Some("" | "events") => "core",
+        Some(label) => label,
+    };
+    format!("*{package}.{}{suffix}", names.kind)
 }
 
 /// One object as the client wants to see it.
@@ -115,23 +133,33 @@ pub(super) fn transformed(
     representation: Representation,
     code: u16,
     json: Bytes,
-) -> Answer {
-    match representation.transform {
+) -> Result<Answer, Status> {
+    Ok(match representation.transform {
         Transform::None => response::json(code, representation, json),
         Transform::PartialMetadata => {
-            response::object(code, representation, &table::partial(&json))
+            let partial = versioned(table::partial(&json), representation);
+            response::object(code, representation, &partial)
+        }
+        Transform::PartialMetadataList => {
+            let what =
+                "you requested PartialObjectMetadataList, but the requested object is not a list";
+            let kind = go_type(resource, "");
+            return Err(Status::not_transformable(format!("{what} ({kind})")));
         }
         Transform::Table => {
             let row = table::row(&*resource.kind, &json, include(call), Timestamp::now());
             let revision = table::partial(&json)["metadata"]["resourceVersion"].clone();
             let metadata = json!({"resourceVersion": revision});
-            response::object(
-                code,
-                representation,
-                &table::table(Some(&*resource.kind), metadata, vec![row]),
-            )
+            let table = table::table(Some(&*resource.kind), metadata, vec![row]);
+            response::object(code, representation, &versioned(table, representation))
         }
-    }
+    })
+}
+
+/// A table or metadata in the version that the client wants.
+pub(super) fn versioned(mut value: Value, representation: Representation) -> Value {
+    value["apiVersion"] = representation.meta_version.into();
+    value
 }
 
 /// Where the next page begins.
@@ -185,7 +213,12 @@ struct Listing {
 
 /// LIST.
 pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let representation = negotiate::accept(call.headers())?;
+    let representation = call.representation(resource)?;
+    if representation.transform == Transform::PartialMetadata {
+        let what = "you requested PartialObjectMetadata, but the requested object is a list";
+        let kind = go_type(resource, "List");
+        return Err(Status::not_transformable(format!("{what} ({kind})")));
+    }
     let listing = select(call, resource).await?;
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if resource.kind.is_custom() && representation.transform == Transform::None {
@@ -198,7 +231,6 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
             metadata["remainingItemCount"] = remaining.into();
         }
     }
-    let names = resource.kind.names();
     match representation.transform {
         Transform::Table => {
             let (now, include) = (Timestamp::now(), include(call));
@@ -208,38 +240,75 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
                 .map(|s| table::row(&*resource.kind, &s.json, include, now))
                 .collect();
             let table = table::table(Some(&*resource.kind), metadata, rows);
+            let table = versioned(table, representation);
             Ok(response::object(200, representation, &table))
         }
-        Transform::PartialMetadata => {
+        Transform::PartialMetadata | Transform::PartialMetadataList
+            if representation.format == Format::Protobuf =>
+        {
+            let shown = wire::Shown::metadata(representation.meta_version);
+            let pieces = shown.list(&metadata, listing.items).await?;
+            Ok(streamed(representation, futures::stream::iter(pieces)))
+        }
+        Transform::PartialMetadata | Transform::PartialMetadataList => {
             let items: Vec<Value> = listing
                 .items
                 .iter()
-                .map(|s| table::partial(&s.json))
+                .map(|s| versioned(table::partial(&s.json), representation))
                 .collect();
-            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": "meta.k8s.io/v1",
+            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": representation.meta_version,
                 "metadata": metadata, "items": items});
             Ok(response::object(200, representation, &list))
         }
-        Transform::None => {
-            let head = format!(
-                "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-                resource.kind.list_kind(),
-                names.api_version()
-            );
-            let plain =
-                representation.format == crate::decode::Format::Json && !representation.pretty;
-            let pieces = pieces(head, type_prefix(&*resource.kind), listing.items);
-            if plain {
-                return Ok(response::answer(
-                    200,
-                    "application/json",
-                    response::stream(futures::stream::iter(pieces)),
-                ));
-            }
-            let whole: BytesMut = pieces.flatten().collect();
-            Ok(response::json(200, representation, whole.freeze()))
-        }
+        Transform::None => whole_list(resource, representation, metadata, listing.items).await,
     }
+}
+
+/// A list of whole objects, streamed where its format allows it.
+async fn whole_list(
+    resource: &Resource,
+    representation: Representation,
+    metadata: Value,
+    items: Vec<Arc<Stored>>,
+) -> Result<Answer, Status> {
+    let names = resource.kind.names();
+    if let (Format::Protobuf, Some(layout)) =
+        (representation.format, Layout::of_node(resource.schema()))
+    {
+        let shown = wire::Shown::whole(layout, &names);
+        let pieces = shown.list(&metadata, items).await?;
+        return Ok(streamed(representation, futures::stream::iter(pieces)));
+    }
+    let head = format!(
+        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
+        resource.kind.list_kind(),
+        names.api_version()
+    );
+    let mut pieces = pieces(head, type_prefix(&*resource.kind), items);
+    if representation.format != Format::Json {
+        let whole: BytesMut = pieces.flatten().collect();
+        return Ok(response::json(200, representation, whole.freeze()));
+    }
+    if !representation.pretty {
+        let pieces = pieces.map(Ok);
+        return Ok(streamed(representation, futures::stream::iter(pieces)));
+    }
+    let mut indenter = Indenter::default();
+    let indented = std::iter::from_fn(move || {
+        let piece = pieces.next()?;
+        let mut out = Vec::with_capacity(piece.len() * 2);
+        indenter.add(&piece, &mut out);
+        Some(Ok(out.into()))
+    });
+    Ok(streamed(representation, futures::stream::iter(indented)))
+}
+
+fn streamed(
+    representation: Representation,
+    pieces: impl futures::Stream<Item = Result<Bytes, Status>> + Send + 'static,
+) -> Answer {
+    let media_type = representation.format.media_type();
+    response::answer(200, media_type, response::try_stream(pieces))
 }
 
 /// How the stored JSON of a kind begins. The items of a list leave it out, since the list says it once; those of kinds that

@@ -20,7 +20,6 @@ use super::Call;
 use crate::apply::{self, Manager};
 use crate::authn::{User, tokens};
 use crate::authz::{Access, node};
-use crate::negotiate;
 use crate::registry::{WriteContext, body, metadata};
 use crate::response::{self, Answer};
 
@@ -134,7 +133,7 @@ fn created<T: Serialize>(call: &Call, asked: &Asked<T>) -> Result<Answer, Status
     if !asked.managed.is_null() {
         value["metadata"]["managedFields"] = asked.managed.clone();
     }
-    let representation = negotiate::accept_whole(call.headers())?;
+    let representation = call.whole_representation()?;
     let answer = response::object(201, representation, &value);
     Ok(super::with_warnings(answer, &asked.cx))
 }

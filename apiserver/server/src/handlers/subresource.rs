@@ -113,7 +113,7 @@ fn scale_selector(selector: Value) -> corral_api::LabelSelector {
 
 async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, Status> {
     let name = &call.info.name;
-    let representation = negotiate::accept(call.headers())?;
+    let representation = call.whole_representation()?;
     if verb == Verb::Get {
         let key = resource.key(&call.info.namespace, name);
         let entry = resource
@@ -310,7 +310,7 @@ async fn bind_to(
         code: 201,
         ..Status::success(None)
     };
-    super::status_answer(call, &status)
+    super::status_answer(call, resource, &status)
 }
 
 /// Sets a condition of a pod that did not hold, or not for this reason.
@@ -406,7 +406,7 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     });
     Ok(response::object(
         201,
-        negotiate::accept(call.headers())?,
+        call.whole_representation()?,
         &request,
     ))
 }

@@ -1,11 +1,12 @@
-//! WATCH: events of one resource as lines of JSON.
+//! WATCH: events of one resource, as lines of JSON or frames of protobuf.
 
 use std::time::Duration;
 
 use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::Status;
-use corral_kinds::KindRef;
+use corral_kinds::protobuf::{self, Layout};
+use corral_kinds::{AnyKind, KindRef};
 use corral_storage::Revision;
 use futures::StreamExt;
 use jiff::Timestamp;
@@ -14,10 +15,12 @@ use serde_json::{Value, json};
 use super::{Call, read};
 use crate::cacher::watch_frame;
 use crate::cacher::watcher::{self, WatchItem, WatchOptions};
-use crate::negotiate::{self, Transform};
+use crate::decode::Format;
+use crate::negotiate::{Representation, Transform};
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
 use crate::table::{self, Include};
+use crate::wire::{self, Shown};
 
 /// A watch without a timeout ends after this long and up to as long again, so that clients spread over servers.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
@@ -75,19 +78,25 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
 
 /// WATCH.
 pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let representation = negotiate::accept(call.headers())?;
+    let representation = call.representation(resource)?;
     let options = options(call, resource)?;
     let items = watcher::watch(resource.cacher.clone(), options).await?;
-    let kind = resource.kind.clone();
-    let transform = representation.transform;
-    let include = read::include(call);
+    let mut teller = Teller::new(call, resource, representation);
     let stop = call.shared.stop.clone();
-    let mut heading = true;
-    let lines = items
+    let frames = items
         .take_until(stop.cancelled_owned())
         .take_until(resource.ended.clone().cancelled_owned())
-        .map(move |item| line(&kind, transform, include, &mut heading, item));
-    let mut answer = response::answer(200, "application/json", response::stream(lines));
+        // Kubernetes shows no event as a list, and ends such a watch at the first one.
+        .take_while(move |_| {
+            let told = representation.transform != Transform::PartialMetadataList;
+            std::future::ready(told)
+        })
+        .map(move |item| teller.frame(item));
+    let media_type = match representation.format {
+        Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
+        _ => Format::Json.media_type(),
+    };
+    let mut answer = response::answer(200, media_type, response::stream(frames));
     // Tells proxies not to hold lines back.
     answer.headers_mut().insert(
         http::header::CACHE_CONTROL,
@@ -96,35 +105,99 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
     Ok(answer)
 }
 
-fn line(
-    kind: &KindRef,
-    transform: Transform,
+/// Tells events in the representation that one client wants.
+struct Teller {
+    kind: KindRef,
+    representation: Representation,
     include: Include,
-    heading: &mut bool,
-    item: WatchItem,
-) -> Bytes {
-    let (event, json) = match &item {
-        WatchItem::Event(event) if transform == Transform::None => return event.frame(),
-        WatchItem::Event(event) => (event.kind, &event.object.json),
-        WatchItem::Derived(event, stored) => (*event, &stored.json),
-        WatchItem::Bookmark(revision, end) => return bookmark(&**kind, transform, *revision, *end),
-        WatchItem::Failed(status) => {
-            return encode(&json!({"type": "ERROR", "object": status}));
-        }
-    };
-    match transform {
-        Transform::None => watch_frame(event, json),
-        Transform::PartialMetadata => {
-            encode(&json!({"type": event.as_str(), "object": table::partial(json)}))
-        }
-        Transform::Table => {
-            let row = table::row(&**kind, json, include, Timestamp::now());
-            let revision = table::partial(json)["metadata"]["resourceVersion"].clone();
-            let columns = std::mem::replace(heading, false).then_some(&**kind);
-            let table = table::table(columns, json!({"resourceVersion": revision}), vec![row]);
-            encode(&json!({"type": event.as_str(), "object": table}))
+    /// Messages, where the client takes protobuf.
+    shown: Option<Shown>,
+    /// Whether the next table is the first, which has a heading.
+    heading: bool,
+}
+
+impl Teller {
+    fn new(call: &Call, resource: &Resource, representation: Representation) -> Self {
+        let layout = match representation.format {
+            Format::Protobuf => Layout::of_node(resource.schema()),
+            _ => None,
+        };
+        let names = resource.kind.names();
+        let shown = layout.map(|layout| match representation.transform {
+            Transform::None => Shown::whole(layout, &names),
+            _ => Shown::metadata(representation.meta_version),
+        });
+        Self {
+            kind: resource.kind.clone(),
+            representation,
+            include: read::include(call),
+            shown,
+            heading: true,
         }
     }
+
+    fn frame(&mut self, item: WatchItem) -> Bytes {
+        let transform = self.representation.transform;
+        let (event, json) = match &item {
+            WatchItem::Event(event) if transform == Transform::None => {
+                return match &self.shown {
+                    None => event.frame(),
+                    Some(shown) => event
+                        .message_frame(|| message(shown, event.kind.as_str(), &event.object.json)),
+                };
+            }
+            WatchItem::Event(event) => (event.kind, &event.object.json),
+            WatchItem::Derived(event, stored) => (*event, &stored.json),
+            WatchItem::Bookmark(revision, end) => return self.bookmark(*revision, *end),
+            WatchItem::Failed(status) => return self.failed(status),
+        };
+        if let Some(shown) = &self.shown {
+            return message(shown, event.as_str(), json);
+        }
+        match transform {
+            Transform::None => watch_frame(event, json),
+            Transform::PartialMetadata | Transform::PartialMetadataList => {
+                let partial = read::versioned(table::partial(json), self.representation);
+                encode(&json!({"type": event.as_str(), "object": partial}))
+            }
+            Transform::Table => {
+                let row = table::row(&*self.kind, json, self.include, Timestamp::now());
+                let revision = table::partial(json)["metadata"]["resourceVersion"].clone();
+                let first = std::mem::replace(&mut self.heading, false);
+                let columns = first.then_some(&*self.kind);
+                let table = table::table(columns, json!({"resourceVersion": revision}), vec![row]);
+                let table = read::versioned(table, self.representation);
+                encode(&json!({"type": event.as_str(), "object": table}))
+            }
+        }
+    }
+
+    fn failed(&self, status: &Status) -> Bytes {
+        match &self.shown {
+            Some(_) => failure(status),
+            None => encode(&json!({"type": "ERROR", "object": status})),
+        }
+    }
+
+    fn bookmark(&self, revision: Revision, end: bool) -> Bytes {
+        let object = bookmark(&*self.kind, self.representation, revision, end);
+        match &self.shown {
+            Some(shown) => message(shown, "BOOKMARK", object.to_string().as_bytes()),
+            None => encode(&json!({"type": "BOOKMARK", "object": object})),
+        }
+    }
+}
+
+/// An event in protobuf; what cannot be told is an error to the client, as an unreadable object is in Kubernetes.
+fn message(shown: &Shown, event: &str, json: &[u8]) -> Bytes {
+    let frame = shown.event(event, json);
+    frame.unwrap_or_else(|status| failure(&status))
+}
+
+fn failure(status: &Status) -> Bytes {
+    let json = serde_json::to_vec(status).unwrap_or_default();
+    let object = wire::object(&json).unwrap_or_default();
+    protobuf::watch_frame("ERROR", &object).into()
 }
 
 fn encode(value: &Value) -> Bytes {
@@ -134,31 +207,29 @@ fn encode(value: &Value) -> Bytes {
 }
 
 fn bookmark(
-    kind: &dyn corral_kinds::AnyKind,
-    transform: Transform,
+    kind: &dyn AnyKind,
+    representation: Representation,
     revision: Revision,
     end: bool,
-) -> Bytes {
+) -> Value {
     let names = kind.names();
+    let version = representation.meta_version;
     let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
     if end {
         metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
     }
-    let object = match transform {
+    match representation.transform {
         Transform::None => {
             json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata})
         }
-        Transform::PartialMetadata => {
-            json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata})
+        Transform::PartialMetadata | Transform::PartialMetadataList => {
+            json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata})
         }
         Transform::Table => {
-            let carried = json!({"kind": "PartialObjectMetadata", "apiVersion": "meta.k8s.io/v1", "metadata": metadata});
-            table::table(
-                None,
-                json!({"resourceVersion": revision.to_string()}),
-                vec![json!({"cells": [], "object": carried})],
-            )
+            let carried = json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata});
+            let revision = json!({"resourceVersion": revision.to_string()});
+            let row = json!({"cells": [], "object": carried});
+            read::versioned(table::table(None, revision, vec![row]), representation)
         }
-    };
-    encode(&json!({"type": "BOOKMARK", "object": object}))
+    }
 }

@@ -190,7 +190,7 @@ pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, S
         .is_some_and(|d| d.iter().any(|v| v == "All"));
     let written = resource.delete(&cx, &call.info.name, &options).await?;
     if written.removed && !returns_object(resource) {
-        return status_answer(call, &resource.deleted_status(&written)?);
+        return status_answer(call, resource, &resource.deleted_status(&written)?);
     }
     object_answer(call, resource, 200, written.json)
 }
@@ -245,7 +245,7 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
     });
     Ok(crate::response::object(
         200,
-        negotiate::accept(call.headers())?,
+        call.representation(resource)?,
         &list,
     ))
 }

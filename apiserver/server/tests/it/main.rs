@@ -10,4 +10,5 @@ mod pods;
 mod quotas;
 mod rights;
 mod watches;
+mod wire;
 mod writes;

@@ -1,0 +1,243 @@
+//! Wire formats: what clients ask for by `Accept` and `Content-Type` is what they get.
+
+use bytes::Bytes;
+use corral_kinds::all;
+use corral_kinds::protobuf::{self, Layout};
+use corral_kinds::schema::{self, Node};
+use http_body_util::BodyExt;
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, config_map, send};
+
+const CMS: &str = "/api/v1/namespaces/default/configmaps";
+const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
+
+struct Told {
+    code: u16,
+    headers: http::HeaderMap,
+    body: Bytes,
+}
+
+impl Told {
+    fn media_type(&self) -> &str {
+        self.headers["content-type"].to_str().expect("text")
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The type and the message of an answer in protobuf.
+    fn envelope(&self) -> protobuf::Envelope<'_> {
+        assert_eq!(self.media_type(), PROTOBUF);
+        protobuf::envelope(&self.body).expect("an envelope")
+    }
+}
+
+async fn ask(
+    fixture: &Fixture,
+    method: &str,
+    path: &str,
+    headers: &[(&str, &str)],
+    body: impl Into<Bytes>,
+) -> Told {
+    let mut connection = fixture.connect().await;
+    let headers: Vec<_> = headers.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
+    let answer = send(&mut connection, method, path, &headers, body).await;
+    let (parts, body) = answer.into_parts();
+    Told {
+        code: parts.status.as_u16(),
+        headers: parts.headers,
+        body: body.collect().await.expect("a whole body").to_bytes(),
+    }
+}
+
+async fn get(fixture: &Fixture, path: &str, accept: &str) -> Told {
+    ask(fixture, "GET", path, &[("accept", accept)], "").await
+}
+
+fn config_maps() -> Node {
+    schema::of(all::resource("", "v1", "configmaps").expect("served"))
+}
+
+fn encoded(json: &Value) -> Vec<u8> {
+    let layout = Layout::of_node(&config_maps()).expect("messages");
+    protobuf::encode(&layout, "v1", "ConfigMap", json.to_string().as_bytes()).expect("encodes")
+}
+
+#[tokio::test]
+async fn objects_lists_and_failures_come_in_protobuf() {
+    let fixture = Fixture::start().await;
+    let headers = [("content-type", PROTOBUF), ("accept", PROTOBUF)];
+    let created = ask(
+        &fixture,
+        "POST",
+        CMS,
+        &headers,
+        encoded(&config_map("a", "1")),
+    )
+    .await;
+    assert_eq!(created.code, 201);
+    assert_eq!(created.envelope().kind, "ConfigMap");
+    let plain = fixture.get(&format!("{CMS}/a")).await.body;
+    assert_eq!(plain["data"]["key"], "1");
+
+    let one = get(&fixture, &format!("{CMS}/a"), PROTOBUF).await;
+    assert_eq!(one.body, encoded(&plain));
+
+    let missing = get(&fixture, &format!("{CMS}/none"), PROTOBUF).await;
+    assert_eq!(
+        (missing.code, missing.envelope().kind.as_str()),
+        (404, "Status")
+    );
+
+    // Twice: the first list measures its items, the second knows their sizes.
+    for _ in 0..2 {
+        let list = get(&fixture, CMS, &format!("{PROTOBUF}, application/json")).await;
+        let json = get(&fixture, CMS, "application/json").await;
+        let listed = Layout::of_type("v1", "ConfigMapList").expect("a list");
+        let expected = protobuf::encode(&listed, "v1", "ConfigMapList", &json.body);
+        assert_eq!(list.body, expected.expect("encodes"));
+    }
+
+    let partial = format!("{PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1");
+    let one = get(&fixture, &format!("{CMS}/a"), &partial).await;
+    assert_eq!(one.envelope().kind, "PartialObjectMetadata");
+    let partials = format!("{PROTOBUF};as=PartialObjectMetadataList;g=meta.k8s.io;v=v1");
+    let list = get(&fixture, CMS, &partials).await;
+    let json = partials.replace(PROTOBUF, "application/json");
+    let json = get(&fixture, CMS, &json).await;
+    let layout = Layout::of_type("meta.k8s.io/v1", "PartialObjectMetadataList").expect("one");
+    let expected = protobuf::encode(
+        &layout,
+        "meta.k8s.io/v1",
+        "PartialObjectMetadataList",
+        &json.body,
+    );
+    assert_eq!(list.body, expected.expect("encodes"));
+
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0});
+    let layout = Layout::of_type("v1", "DeleteOptions").expect("one");
+    let options = protobuf::encode(
+        &layout,
+        "v1",
+        "DeleteOptions",
+        options.to_string().as_bytes(),
+    );
+    let path = format!("{CMS}/a");
+    let gone = ask(
+        &fixture,
+        "DELETE",
+        &path,
+        &headers,
+        options.expect("encodes"),
+    )
+    .await;
+    assert_eq!((gone.code, gone.envelope().kind.as_str()), (200, "Status"));
+    for path in ["/api", "/api/v1", "/apis", "/apis/apps", "/apis/apps/v1"] {
+        assert!(
+            get(&fixture, path, PROTOBUF)
+                .await
+                .envelope()
+                .kind
+                .starts_with("API")
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_list_longer_than_a_piece_is_whole() {
+    let fixture = Fixture::start().await;
+    for index in 0..40 {
+        let name = format!("large-{index}");
+        let created = fixture.config_map(&name, &"x".repeat(10_000)).await;
+        assert_eq!(created.code, 201);
+    }
+    let list = get(&fixture, CMS, PROTOBUF).await;
+    let json = get(&fixture, CMS, "application/json").await;
+    let layout = Layout::of_type("v1", "ConfigMapList").expect("a list");
+    let expected = protobuf::encode(&layout, "v1", "ConfigMapList", &json.body).expect("encodes");
+    assert_eq!(list.body, expected);
+}
+
+/// The frames of a watch until the server ends it.
+fn frames(body: &[u8]) -> Vec<Bytes> {
+    let mut rest = body;
+    let mut out = Vec::new();
+    while let Some((length, tail)) = rest.split_first_chunk::<4>() {
+        let (frame, tail) = tail.split_at(u32::from_be_bytes(*length) as usize);
+        out.push(Bytes::copy_from_slice(frame));
+        rest = tail;
+    }
+    assert!(rest.is_empty());
+    out
+}
+
+#[tokio::test]
+async fn a_watch_comes_in_frames() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "1").await;
+    let plain = fixture.get(&format!("{CMS}/a")).await.body;
+    let version = plain["metadata"]["resourceVersion"].as_str().expect("text");
+    let path = format!(
+        "{CMS}?watch=1&timeoutSeconds=1&allowWatchBookmarks=1&sendInitialEvents=1&fieldSelector=metadata.name%3Da\
+         &resourceVersionMatch=NotOlderThan&resourceVersion={version}"
+    );
+    let told = get(&fixture, &path, &format!("{PROTOBUF};stream=watch")).await;
+    assert_eq!(told.media_type(), format!("{PROTOBUF};stream=watch"));
+    let frames = frames(&told.body);
+    let added = protobuf::watch_frame("ADDED", &encoded(&plain));
+    assert_eq!(frames[0], added[4..]);
+    assert!(frames[1].starts_with(b"\x0a\x08BOOKMARK"));
+    let partial = format!("{PROTOBUF};as=PartialObjectMetadata;g=meta.k8s.io;v=v1;stream=watch");
+    let told = get(&fixture, &path, &partial).await;
+    let found = told.body.windows(21).any(|w| w == b"PartialObjectMetadata");
+    assert!(found);
+}
+
+#[tokio::test]
+async fn what_cannot_be_made_is_refused() {
+    let fixture = Fixture::start().await;
+    let table = format!("{PROTOBUF};as=Table;g=meta.k8s.io;v=v1");
+    let refused = get(&fixture, CMS, &table).await;
+    assert_eq!(
+        (refused.code, refused.media_type()),
+        (406, "application/json")
+    );
+    assert_eq!(
+        refused.json()["message"],
+        "only the following media types are accepted: application/json, application/yaml, \
+         application/vnd.kubernetes.protobuf"
+    );
+    let one = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1";
+    assert_eq!(
+        get(&fixture, CMS, one).await.json()["message"],
+        "you requested PartialObjectMetadata, but the requested object is a list (*core.ConfigMapList)"
+    );
+    let cbor = get(&fixture, CMS, "application/cbor").await;
+    assert_eq!(cbor.code, 406);
+    let path = format!("{CMS}?watch=1&timeoutSeconds=1");
+    let yaml = get(&fixture, &path, "application/yaml").await;
+    assert_eq!((yaml.code, yaml.media_type()), (406, "application/yaml"));
+    let headers = [("content-type", "application/cbor")];
+    assert_eq!(ask(&fixture, "POST", CMS, &headers, "x").await.code, 415);
+    let version = get(&fixture, "/version", PROTOBUF).await;
+    assert_eq!(
+        (version.code, version.envelope().kind.as_str()),
+        (406, "Status")
+    );
+}
+
+#[tokio::test]
+async fn people_get_indented_json() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "1").await;
+    let list = ask(&fixture, "GET", CMS, &[("user-agent", "curl/8")], "").await;
+    let value = list.json();
+    let indented = format!("{{\n  \"kind\": \"ConfigMapList\",\n  \"apiVersion\": \"v1\",\n");
+    assert!(list.body.starts_with(indented.as_bytes()));
+    assert_eq!(value["items"][0]["data"]["key"], "1");
+    let path = format!("{CMS}?pretty=false");
+    let plain = ask(&fixture, "GET", &path, &[("user-agent", "curl/8")], "").await;
+    assert!(plain.body.starts_with(b"{\"kind\":"));
+}
