@@ -136,7 +136,7 @@ pub fn enclose(api_version: &str, kind: &str, message: &[u8]) -> Vec<u8> {
 }
 
 /// Bytes of the length before a frame of a watch.
-const FRAME_LENGTH: usize = 4;
+pub const FRAME_LENGTH: usize = 4;
 
 /// An event of a watch: its length, its type and its object, which has an envelope of its own.
 pub fn watch_frame(event: &str, object: &[u8]) -> Vec<u8> {

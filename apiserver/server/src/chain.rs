@@ -7,7 +7,8 @@
 //! 5. the body, whole and bounded
 //! 6. flow control (a bounded number at a time)
 //! 7. the handler, within a time
-//! 8. metrics and the access log
+//! 8. gzip of large answers
+//! 9. metrics and the access log
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -22,6 +23,7 @@ use http::{HeaderMap, HeaderValue, Request};
 use crate::Shared;
 use crate::authn::User;
 use crate::authz::Access;
+use crate::compress;
 use crate::flow::Share;
 use crate::handlers::{self, Call};
 use crate::negotiate::{self, Representation};
@@ -120,6 +122,11 @@ where
         Some(shared.flow.body(body).await?)
     };
     let turn = shared.flow.turn(share).await?;
+    let mut parts = parts;
+    if share == Share::LongRunning {
+        parts.extensions.insert(turn.clone());
+    }
+    let compresses = compress::is_meant(&info, &parts.headers);
     let call = Call {
         shared: shared.clone(),
         user,
@@ -135,6 +142,16 @@ where
         // The turn lasts as long as the answer.
         return Ok(work.await?.map(|body| response::holding(body, turn)));
     }
+    let work = async {
+        let answer = work.await?;
+        match compresses {
+            true => {
+                let compressed = shared.compressors.apply(answer).await;
+                compressed.map_err(Status::internal)
+            }
+            false => Ok(answer),
+        }
+    };
     tokio::time::timeout(REQUEST_TIMEOUT, work)
         .await
         .unwrap_or_else(|_| {

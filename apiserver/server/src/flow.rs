@@ -51,6 +51,17 @@ impl Default for Bounds {
     }
 }
 
+/// The turn of a request, for whoever goes on with its connection after the answer.
+#[derive(Debug, Clone)]
+pub struct Turn(#[allow(dead_code, reason = "held, not read")] Arc<OwnedSemaphorePermit>);
+
+impl Turn {
+    /// The turn of a request that has these extensions.
+    pub fn of(extensions: &http::Extensions) -> Option<Self> {
+        extensions.get().cloned()
+    }
+}
+
 /// What is taken of the bounds.
 pub struct Flow {
     bounds: Bounds,
@@ -94,21 +105,21 @@ impl Flow {
     /// # Errors
     /// 429 when there is none in time, or too many wait. Long-running requests do not wait: the turns they wait for
     /// may not come back for an hour.
-    pub async fn turn(&self, share: Share) -> Result<OwnedSemaphorePermit, Status> {
+    pub async fn turn(&self, share: Share) -> Result<Turn, Status> {
         let turns = match share {
             Share::Read => &self.reads,
             Share::Write => &self.writes,
             Share::LongRunning => &self.long_running,
         };
         if let Ok(turn) = turns.clone().try_acquire_owned() {
-            return Ok(turn);
+            return Ok(Turn(Arc::new(turn)));
         }
         if share == Share::LongRunning {
             return Err(busy());
         }
         let _waiting = self.waiting.try_acquire().map_err(|_| busy())?;
         match tokio::time::timeout(TURN_WAIT_MAX, turns.clone().acquire_owned()).await {
-            Ok(Ok(turn)) => Ok(turn),
+            Ok(Ok(turn)) => Ok(Turn(Arc::new(turn))),
             _ => Err(busy()),
         }
     }

@@ -31,6 +31,7 @@ pub mod bootstrap;
 pub mod cacher;
 pub mod chain;
 mod crd;
+pub mod compress;
 pub mod decode;
 pub mod discovery;
 mod expiry;
@@ -56,6 +57,7 @@ pub mod select;
 pub mod serve;
 mod service_ranges;
 mod table;
+mod websocket;
 pub mod wire;
 
 pub use admission::AddressRange;
@@ -126,6 +128,8 @@ pub struct Shared {
     pub node_client: Arc<rustls::ClientConfig>,
     /// What requests cost now.
     pub flow: flow::Flow,
+    /// What compresses large answers.
+    pub compressors: compress::Compressors,
     /// What is measured.
     pub metrics: Metrics,
     /// Everything that is measured in this process.
@@ -187,6 +191,7 @@ impl Server {
             node_client: node_tls(&pki)?,
             pki,
             flow: flow::Flow::new(config.bounds),
+            compressors: compress::Compressors::default(),
             metrics: Metrics::register(&config.registry)?,
             registry: config.registry,
             address,

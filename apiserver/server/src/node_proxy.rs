@@ -17,6 +17,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
+use crate::flow::Turn;
 use crate::handlers::Call;
 use crate::response::{self, Answer};
 
@@ -132,10 +133,10 @@ fn container_of(call: &Call, pod: &Pod) -> Result<String, Status> {
 ///
 /// # Errors
 /// 400 before the container has started, 404 without the pod, what the node says otherwise.
-pub async fn logs(mut call: Call) -> Result<Answer, Status> {
+pub async fn logs(call: Call) -> Result<Answer, Status> {
     let answer = log_of(&call).await?;
-    if websocket::is_wanted(&call) {
-        return websocket::send(&mut call, answer.into_body());
+    if crate::websocket::is_wanted(call.headers()) {
+        return websocket::send(&call, answer.into_body());
     }
     Ok(answer)
 }
@@ -223,7 +224,8 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
         return Err(failure(answer).await);
     }
     let node = hyper::upgrade::on(&mut answer);
-    join(client, node, call.shared.stop.clone());
+    let turn = Turn::of(&call.parts.extensions);
+    join(client, node, turn, call.shared.stop.clone());
     let mut out = Response::new(response::full(""));
     *out.status_mut() = http::StatusCode::SWITCHING_PROTOCOLS;
     *out.headers_mut() = answer.headers().clone();
@@ -231,8 +233,14 @@ pub async fn stream(mut call: Call) -> Result<Answer, Status> {
 }
 
 /// Passes bytes both ways between two upgraded connections until one of them ends, or the server does.
-pub(crate) fn join(client: OnUpgrade, behind: OnUpgrade, stop: CancellationToken) {
+pub(crate) fn join(
+    client: OnUpgrade,
+    behind: OnUpgrade,
+    turn: Option<Turn>,
+    stop: CancellationToken,
+) {
     tokio::spawn(async move {
+        let _turn = turn;
         let (Ok(client), Ok(behind)) = tokio::join!(client, behind) else {
             return;
         };

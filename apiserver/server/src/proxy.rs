@@ -23,6 +23,7 @@ use serde::de::DeserializeOwned;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::flow::Turn;
 use crate::handlers::Call;
 use crate::response::{self, Answer};
 
@@ -104,7 +105,8 @@ pub async fn handle(mut call: Call) -> Result<Answer, Status> {
     };
     if let (Some(client), StatusCode::SWITCHING_PROTOCOLS) = (upgrade, answer.status()) {
         let behind = hyper::upgrade::on(&mut answer);
-        crate::node_proxy::join(client, behind, call.shared.stop.clone());
+        let turn = Turn::of(&call.parts.extensions);
+        crate::node_proxy::join(client, behind, turn, call.shared.stop.clone());
         let mut out = Response::new(response::full(""));
         *out.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
         *out.headers_mut() = answer.headers().clone();

@@ -11,6 +11,7 @@ use corral_storage::Revision;
 use futures::StreamExt;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+use tokio_tungstenite::tungstenite::Message;
 
 use super::{Call, read};
 use crate::cacher::watch_frame;
@@ -21,6 +22,8 @@ use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
 use crate::table::{self, Include};
 use crate::wire::{self, Shown};
+
+mod websocket;
 
 /// A watch without a timeout ends after this long and up to as long again, so that clients spread over servers.
 const TIMEOUT_MIN: Duration = Duration::from_secs(1800);
@@ -92,6 +95,14 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
             std::future::ready(told)
         })
         .map(move |item| teller.frame(item));
+    if crate::websocket::is_wanted(call.headers()) {
+        let messages = frames.map(move |frame| match representation.format {
+            // A message has a length of its own.
+            Format::Protobuf => Message::binary(frame.slice(protobuf::FRAME_LENGTH..)),
+            _ => Message::text(String::from_utf8_lossy(&frame).into_owned()),
+        });
+        return websocket::send(call, Box::pin(messages));
+    }
     let media_type = match representation.format {
         Format::Protobuf => "application/vnd.kubernetes.protobuf;stream=watch",
         _ => Format::Json.media_type(),

@@ -1,11 +1,20 @@
 //! Wire formats: what clients ask for by `Accept` and `Content-Type` is what they get.
 
+use std::io::Read;
+
 use bytes::Bytes;
 use corral_kinds::all;
 use corral_kinds::protobuf::{self, Layout};
 use corral_kinds::schema::{self, Node};
+use corral_server::compress;
+use corral_server::flow::Bounds;
+use futures::{SinkExt, StreamExt};
 use http_body_util::BodyExt;
 use serde_json::{Value, json};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::{self, Message};
 
 use crate::fixture::{Fixture, config_map, send};
 
@@ -234,10 +243,159 @@ async fn people_get_indented_json() {
     fixture.config_map("a", "1").await;
     let list = ask(&fixture, "GET", CMS, &[("user-agent", "curl/8")], "").await;
     let value = list.json();
-    let indented = format!("{{\n  \"kind\": \"ConfigMapList\",\n  \"apiVersion\": \"v1\",\n");
-    assert!(list.body.starts_with(indented.as_bytes()));
+    let indented = b"{\n  \"kind\": \"ConfigMapList\",\n  \"apiVersion\": \"v1\",\n";
+    assert!(list.body.starts_with(indented));
     assert_eq!(value["items"][0]["data"]["key"], "1");
     let path = format!("{CMS}?pretty=false");
     let plain = ask(&fixture, "GET", &path, &[("user-agent", "curl/8")], "").await;
     assert!(plain.body.starts_with(b"{\"kind\":"));
+}
+
+fn unpacked(told: &Told) -> Vec<u8> {
+    assert_eq!(told.headers["content-encoding"], "gzip");
+    assert_eq!(told.headers["vary"], "Accept-Encoding");
+    let mut out = Vec::new();
+    let mut reader = flate2::read::GzDecoder::new(&*told.body);
+    reader.read_to_end(&mut out).expect("gzip");
+    out
+}
+
+#[tokio::test]
+async fn large_answers_are_compressed_for_those_who_take_it() {
+    let fixture = Fixture::start().await;
+    let large = "x".repeat(compress::THRESHOLD + 1);
+    fixture.config_map("large", &large).await;
+    fixture.config_map("small", "1").await;
+    for path in [format!("{CMS}/large"), CMS.to_owned()] {
+        for accept in ["application/json", PROTOBUF, "application/yaml"] {
+            let told = |encoding: &'static str| {
+                let headers = [("accept", accept), ("accept-encoding", encoding)];
+                let (fixture, path) = (&fixture, &path);
+                async move { ask(fixture, "GET", path, &headers, "").await }
+            };
+            let plain = told("identity").await;
+            assert!(!plain.headers.contains_key("content-encoding"));
+            for encoding in ["gzip", "deflate, gzip"] {
+                assert_eq!(
+                    unpacked(&told(encoding).await),
+                    plain.body,
+                    "{path} {accept}"
+                );
+            }
+            let weighed = told("gzip;q=1").await;
+            assert!(!weighed.headers.contains_key("content-encoding"));
+        }
+    }
+    let headers = [("accept-encoding", "gzip")];
+    let small = ask(&fixture, "GET", &format!("{CMS}/small"), &headers, "").await;
+    assert!(!small.headers.contains_key("content-encoding"));
+    let path = format!("{CMS}?watch=1&timeoutSeconds=1");
+    let watch = ask(&fixture, "GET", &path, &headers, "").await;
+    assert!(!watch.headers.contains_key("content-encoding"));
+}
+
+type Socket = WebSocketStream<tokio_rustls::client::TlsStream<tokio::net::TcpStream>>;
+
+/// Opens a watch over a WebSocket; answers how the server refuses it otherwise.
+async fn socket(
+    fixture: &Fixture,
+    query: &str,
+    headers: &[(&str, &str)],
+) -> Result<(Socket, Option<String>), u16> {
+    let uri = format!("ws://localhost{CMS}?watch=1&{query}");
+    let mut request = uri.into_client_request().expect("a request");
+    for (name, value) in headers {
+        let name: http::HeaderName = name.parse().expect("a name");
+        request
+            .headers_mut()
+            .insert(name, value.parse().expect("a value"));
+    }
+    let stream = fixture.connect_raw().await;
+    match tokio_tungstenite::client_async(request, stream).await {
+        Ok((socket, answer)) => {
+            let protocol = answer.headers().get("sec-websocket-protocol");
+            let protocol = protocol.map(|p| p.to_str().expect("text").to_owned());
+            Ok((socket, protocol))
+        }
+        Err(tungstenite::Error::Http(answer)) => Err(answer.status().as_u16()),
+        Err(other) => panic!("{other}"),
+    }
+}
+
+#[tokio::test]
+async fn a_watch_goes_over_a_websocket() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "1").await;
+    let plain = fixture.get(&format!("{CMS}/a")).await.body;
+    let origin = ("origin", "https://example.com");
+    let only = "fieldSelector=metadata.name%3Da&resourceVersion=0";
+
+    let (mut text, protocol) = socket(&fixture, only, &[origin]).await.expect("open");
+    assert_eq!(protocol, None);
+    let message = text.next().await.expect("a message").expect("whole");
+    let event: Value = serde_json::from_str(message.to_text().expect("text")).expect("JSON");
+    assert_eq!(event, json!({"type": "ADDED", "object": plain}));
+    // A client's words are passed over, and its pings answered.
+    text.send(Message::text("hello")).await.expect("sent");
+    text.send(Message::Ping(Bytes::from_static(b"there?")))
+        .await
+        .expect("sent");
+    let pong = text.next().await.expect("a message").expect("whole");
+    assert_eq!(pong, Message::Pong(Bytes::from_static(b"there?")));
+    let changed = json!({"data": {"key": "2"}});
+    fixture
+        .patch(&format!("{CMS}/a"), "merge-patch+json", changed)
+        .await;
+    let message = text.next().await.expect("a message").expect("whole");
+    assert!(
+        message
+            .to_text()
+            .expect("text")
+            .starts_with("{\"type\":\"MODIFIED\"")
+    );
+
+    let plain = fixture.get(&format!("{CMS}/a")).await.body;
+    let headers = [
+        origin,
+        ("accept", PROTOBUF),
+        ("sec-websocket-protocol", "base64.binary.k8s.io"),
+    ];
+    let query = format!("{only}&timeoutSeconds=1");
+    let (mut binary, protocol) = socket(&fixture, &query, &headers).await.expect("open");
+    assert_eq!(protocol.as_deref(), Some("base64.binary.k8s.io"));
+    let message = binary.next().await.expect("a message").expect("whole");
+    let event = protobuf::watch_frame("ADDED", &encoded(&plain));
+    assert_eq!(
+        message,
+        Message::binary(event[protobuf::FRAME_LENGTH..].to_vec())
+    );
+    let end = binary.next().await.expect("a message").expect("whole");
+    assert!(matches!(end, Message::Close(Some(frame)) if frame.code == CloseCode::Normal));
+
+    assert_eq!(socket(&fixture, only, &[]).await.err(), Some(403));
+    let several = [origin, ("sec-websocket-protocol", "a, b")];
+    assert_eq!(socket(&fixture, only, &several).await.err(), Some(400));
+    let yaml = [origin, ("accept", "application/yaml")];
+    assert_eq!(socket(&fixture, only, &yaml).await.err(), Some(406));
+}
+
+#[tokio::test]
+async fn watches_over_websockets_count_as_long_as_they_last() {
+    let bounds = Bounds {
+        long_running: 2,
+        ..Default::default()
+    };
+    let fixture = Fixture::start_within(bounds).await;
+    let origin = ("origin", "https://example.com");
+    let mut open = Vec::new();
+    for _ in 0..2 {
+        open.push(socket(&fixture, "", &[origin]).await.expect("open"));
+    }
+    assert_eq!(socket(&fixture, "", &[origin]).await.err(), Some(429));
+    assert_eq!(fixture.config_map("other", "1").await.code, 201);
+    open.pop();
+    // The server notices the end of a connection in its own time.
+    while socket(&fixture, "", &[origin]).await.is_err() {
+        tokio::task::yield_now().await;
+    }
 }
