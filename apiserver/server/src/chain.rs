@@ -29,6 +29,7 @@ use crate::handlers::{self, Call};
 use crate::negotiate::{self, Representation};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
+use crate::serve::patience;
 
 /// Longest time until the head of an answer, for everything that is not long-running.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
@@ -143,14 +144,16 @@ where
         return Ok(work.await?.map(|body| response::holding(body, turn)));
     }
     let work = async {
-        let answer = work.await?;
-        match compresses {
-            true => {
-                let compressed = shared.compressors.apply(answer).await;
-                compressed.map_err(Status::internal)
-            }
-            false => Ok(answer),
+        let mut answer = work.await?;
+        if compresses {
+            let compressed = shared.compressors.apply(answer).await;
+            answer = compressed.map_err(Status::internal)?;
         }
+        // What is there already holds nothing but itself.
+        if http_body::Body::size_hint(answer.body()).exact().is_some() {
+            return Ok(answer);
+        }
+        Ok(answer.map(|body| patience::watched(body, shared.flow.bounds().patience)))
     };
     tokio::time::timeout(REQUEST_TIMEOUT, work)
         .await

@@ -32,6 +32,10 @@ pub struct Bounds {
     pub body_bytes: usize,
     /// How long a body may take to arrive.
     pub body_time: Duration,
+    /// How long a client may take for the head of a request.
+    pub head_time: Duration,
+    /// How long a client may leave what it is sent.
+    pub patience: Duration,
 }
 
 impl Default for Bounds {
@@ -47,6 +51,10 @@ impl Default for Bounds {
             body_bytes: 256 * 1024 * 1024,
             // As long as a request may take in all.
             body_time: Duration::from_secs(60),
+            // As kube-apiserver.
+            head_time: Duration::from_secs(32),
+            // As long as a request may take in all, for each piece; watches that are quiet are not sent anything.
+            patience: Duration::from_secs(60),
         }
     }
 }
@@ -98,6 +106,11 @@ impl Flow {
             body_bytes: Arc::default(),
             bounds,
         }
+    }
+
+    /// The bounds.
+    pub fn bounds(&self) -> &Bounds {
+        &self.bounds
     }
 
     /// Waits for a turn, which lasts until it is dropped.

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::service::service_fn;
@@ -17,20 +18,22 @@ use crate::Shared;
 use crate::authn::x509;
 use crate::chain::{self, Origin};
 
+pub(crate) mod patience;
+
+use patience::Patient;
+
 /// Connections open at a time. Each costs some tens of kilobytes; 50,000 nodes need one or two each.
 pub const CONNECTIONS_MAX: usize = 120_000;
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a client may take to send the head of a request.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// Bytes of the head of one request.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// Requests at a time on one HTTP/2 connection.
-const STREAMS_MAX: u32 = 1_000;
+/// Requests at a time on one HTTP/2 connection; clients in Go open another one beyond.
+const STREAMS_MAX: u32 = 250;
 /// Streams that a client may reset before they are answered; more is an attack.
 const RESETS_MAX: usize = 100;
-/// Bytes buffered for a client that does not read.
-const SEND_BUFFER: usize = 256 * 1024;
+/// Bytes buffered for each request whose client does not read.
+const SEND_BUFFER: usize = 64 * 1024;
 /// How long open requests may take after the server was told to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -99,7 +102,14 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         .and_then(|der| x509::user(der))
         .map(Arc::new);
     let stop: CancellationToken = shared.stop.clone();
+    let (head_time, patience) = {
+        let bounds = shared.flow.bounds();
+        (bounds.head_time, bounds.patience)
+    };
+    let begun = Arc::new(AtomicBool::new(false));
+    let begins = begun.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
+        begins.store(true, Ordering::Relaxed);
         let (shared, user) = (shared.clone(), user.clone());
         request.extensions_mut().insert(ends);
         if request.headers().contains_key(http::header::UPGRADE) {
@@ -115,7 +125,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
+        .header_read_timeout(head_time)
         .max_buf_size(HEADER_BYTES_MAX)
         .keep_alive(true);
     builder
@@ -124,15 +134,28 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         .max_concurrent_streams(STREAMS_MAX)
         .max_header_list_size(u32::try_from(HEADER_BYTES_MAX).unwrap_or(u32::MAX))
         .max_pending_accept_reset_streams(RESETS_MAX)
+        .max_local_error_reset_streams(RESETS_MAX)
         .max_send_buf_size(SEND_BUFFER)
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30));
-    let serving = builder.serve_connection_with_upgrades(TokioIo::new(tls), service);
+    let stream = TokioIo::new(Patient::new(tls, patience));
+    let serving = builder.serve_connection_with_upgrades(stream, service);
     let mut serving = std::pin::pin!(serving);
+    let silence = tokio::time::sleep(head_time);
     tokio::select! {
         _ = serving.as_mut() => return,
         () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        // Which version of HTTP a client speaks is read without a time, and so are the first frames of HTTP/2.
+        () = silence => {
+            if !begun.load(Ordering::Relaxed) {
+                return;
+            }
+            tokio::select! {
+                _ = serving.as_mut() => return,
+                () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+            }
+        }
     }
     let _ = serving.await;
 }
