@@ -103,9 +103,13 @@ pub struct Status {
     /// More for programs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub details: Option<StatusDetails>,
-    /// The HTTP status code; 0 where the answer itself does not name it.
-    #[serde(default, skip_serializing_if = "is_no_code")]
+    /// The HTTP status code. A deletion's success does not tell it.
+    #[serde(default, skip_serializing_if = "is_ok")]
     pub code: u16,
+}
+
+fn is_ok(code: &u16) -> bool {
+    *code == 200
 }
 
 fn is_unknown(reason: &StatusReason) -> bool {
@@ -119,10 +123,6 @@ impl std::fmt::Display for Status {
 }
 
 impl std::error::Error for Status {}
-
-fn is_no_code(code: &u16) -> bool {
-    *code == 0
-}
 
 impl Status {
     /// A failure with any code and reason.
@@ -144,7 +144,7 @@ impl Status {
         Self {
             status: "Success".into(),
             details,
-            ..Self::failure(0, StatusReason::Unknown, "")
+            ..Self::failure(200, StatusReason::Unknown, "")
         }
     }
 

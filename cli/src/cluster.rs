@@ -10,6 +10,7 @@ pub mod join;
 pub mod node;
 pub mod process_lock;
 pub mod ranges;
+mod security;
 pub mod server;
 pub mod signals;
 pub mod token;

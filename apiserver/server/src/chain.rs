@@ -11,7 +11,7 @@
 //! 9. metrics and the access log
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,8 +19,10 @@ use corral_api::status::Status;
 use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Request};
+use jiff::Timestamp;
 
 use crate::Shared;
+use crate::audit::{self, Record};
 use crate::authn::User;
 use crate::authz::Access;
 use crate::compress;
@@ -49,8 +51,10 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let started = Instant::now();
-    let id = uuid::Uuid::new_v4().to_string();
+    let received = Timestamp::now();
     let (parts, body) = request.into_parts();
+    let id = audit::id_of(&parts.headers);
+    let mut record = None;
     let info = RequestInfo::new(&parts.method, &parts.uri);
     let representation = match &info {
         Ok(info) => negotiate::accept_failure(&parts.headers, &info.query),
@@ -58,21 +62,38 @@ where
     };
     let (info, outcome) = match info {
         Ok(info) => {
-            let work = answer(&shared, parts, body, info.clone(), origin);
+            let found = OnceLock::new();
+            let recording = Recording {
+                id: &id,
+                received,
+                record: &found,
+            };
+            let work = answer(&shared, parts, body, info.clone(), origin, recording);
             let outcome = AssertUnwindSafe(work)
                 .catch_unwind()
                 .await
                 .unwrap_or_else(|_| {
                     tracing::error!(request = id, path = info.path, "a handler panicked");
-                    Err(Status::internal(
+                    let status = Status::internal(
                         "this request caused apiserver to panic. Look in the logs for details.",
-                    ))
+                    );
+                    if let Some(record) = found.get() {
+                        record.panicked(&status);
+                    }
+                    Err(status)
                 });
+            record = found.into_inner();
             (Some(info), outcome)
         }
         Err(status) => (None, Err(status)),
     };
-    let mut answer = outcome.unwrap_or_else(|status| response::status(&status, representation));
+    let (mut answer, failure) = match outcome {
+        Ok(answer) => (answer, None),
+        Err(status) => (response::status(&status, representation), Some(status)),
+    };
+    if let (Some(record), Some(info)) = (record, &info) {
+        answer = record.complete(answer, failure.as_ref(), is_long_running(info));
+    }
     if let Ok(value) = HeaderValue::from_str(&id) {
         answer.headers_mut().insert("audit-id", value);
     }
@@ -100,6 +121,7 @@ async fn answer<B>(
     body: B,
     info: RequestInfo,
     origin: Origin,
+    recording: Recording<'_>,
 ) -> Result<Answer, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,
@@ -108,14 +130,56 @@ where
     let user = match origin {
         Origin::Local(user) => (*user).clone(),
         Origin::Connection(certificate) => {
-            shared
+            let found = shared
                 .authenticator
                 .authenticate(&parts.headers, certificate.as_deref())
-                .await?
+                .await;
+            if let Err(status) = &found {
+                let (id, received) = (recording.id, recording.received);
+                if let Some(record) = shared.audit.begin(id, received, &parts, &info, None) {
+                    record.unauthenticated(status);
+                }
+            }
+            found?
         }
     };
+    let (id, received) = (recording.id, recording.received);
+    let record = shared.audit.begin(id, received, &parts, &info, Some(&user));
+    if let Some(record) = &record {
+        record.received();
+        let _ = recording.record.set(record.clone());
+    }
+    let work = permitted(shared, parts, body, info, user, record.as_deref());
+    audit::scope(record.clone(), work).await
+}
+
+/// What is known of a request before it is known who asks.
+struct Recording<'a> {
+    id: &'a str,
+    received: Timestamp,
+    /// Set once there is a record.
+    record: &'a OnceLock<Arc<Record>>,
+}
+
+/// Answers a request of somebody who is known.
+async fn permitted<B>(
+    shared: &Arc<Shared>,
+    parts: Parts,
+    body: B,
+    info: RequestInfo,
+    user: User,
+    record: Option<&Record>,
+) -> Result<Answer, Status>
+where
+    B: http_body::Body<Data = Bytes> + Send,
+    B::Error: std::error::Error + Send + Sync + 'static,
+{
+    let given = user.clone();
     let user = impersonated(shared, user, &parts.headers)?;
-    authorize(shared, &user, &info)?;
+    if let Some(record) = record.filter(|_| user != given) {
+        record.impersonated(&user);
+    }
+    authorize(shared, &user, &info, record)?;
     let share = share_of(&info);
     let body = if share == Share::LongRunning {
         None
@@ -183,9 +247,19 @@ fn share_of(info: &RequestInfo) -> Share {
     }
 }
 
-fn authorize(shared: &Shared, user: &User, info: &RequestInfo) -> Result<(), Status> {
+fn authorize(
+    shared: &Shared,
+    user: &User,
+    info: &RequestInfo,
+    record: Option<&Record>,
+) -> Result<(), Status> {
     let access = Access::of(info);
-    if shared.authorizer.allows(user, &access) {
+    let allowed = shared.authorizer.allows(user, &access);
+    if let Some(record) = record {
+        let reason = shared.authorizer.reason(user, &access);
+        record.authorized(allowed, reason.as_deref().filter(|_| allowed));
+    }
+    if allowed {
         return Ok(());
     }
     let why = access.refusal(&user.name);

@@ -11,8 +11,10 @@ use corral_kinds::{KindRef, all};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue};
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::Shared;
+use crate::audit::{self, Record};
 use crate::authn::User;
 use crate::decode::{self, Decoded, Format};
 use crate::negotiate::{self, Offer, Representation};
@@ -81,16 +83,54 @@ impl Call {
             protobuf: Layout::of_node(shape).is_some(),
             ..Offer::WHOLE
         };
-        decode::decode(
-            &self.body,
-            negotiate::content(self.headers(), offer)?,
-            shape,
-        )
+        let format = negotiate::content(self.headers(), offer)?;
+        let decoded = decode::decode(&self.body, format, shape)?;
+        if let Some(record) = audit::current() {
+            record.requested(&self.recorded(&record, shape, &decoded.value));
+        }
+        Ok(decoded)
+    }
+
+    /// The object of a request as the record tells it: with its type and defaults.
+    fn recorded(&self, record: &Record, shape: &Node, value: &Value) -> Value {
+        if !record.wants_request() {
+            return value.clone();
+        }
+        let is_options = matches!(shape, Node::Struct { definition, .. }
+            if definition.name().ends_with("meta.v1.DeleteOptions"));
+        if is_options {
+            let mut options = value.clone();
+            options["kind"] = "DeleteOptions".into();
+            options["apiVersion"] = "meta.k8s.io/__internal".into();
+            return options;
+        }
+        let info = &self.info;
+        if !matches!(
+            info.subresource.as_str(),
+            "" | "status" | "finalize" | "approval"
+        ) {
+            return value.clone();
+        }
+        let api = &self.shared.api;
+        let kind = api.kind(&info.group, &info.version, &info.resource);
+        let defaulted = kind.and_then(|kind| {
+            let mut object = kind.decode(value.clone()).ok()?;
+            kind.default(&mut object);
+            let mut defaulted = kind.encode(&object).ok()?;
+            kind.schema().complete(&mut defaulted);
+            Some(defaulted)
+        });
+        defaulted.unwrap_or_else(|| value.clone())
     }
 
     /// The body as a tree: a patch, in a format that names its fields.
     fn decoded_patch(&self, format: Format) -> Result<Decoded, Status> {
-        decode::decode_text(&self.body, format).map_err(decode::Undecodable::of_patch)
+        let decoded = decode::decode_text(&self.body, format);
+        let decoded = decoded.map_err(decode::Undecodable::of_patch)?;
+        if let Some(record) = audit::current() {
+            record.patched(&decoded.value);
+        }
+        Ok(decoded)
     }
 
     /// What the options of this request are called in errors.

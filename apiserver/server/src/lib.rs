@@ -25,13 +25,14 @@ use tokio_util::task::TaskTracker;
 pub mod admission;
 pub mod api;
 pub mod apply;
+pub mod audit;
 pub mod authn;
 pub mod authz;
 pub mod bootstrap;
 pub mod cacher;
 pub mod chain;
-mod crd;
 pub mod compress;
+mod crd;
 pub mod decode;
 pub mod discovery;
 mod expiry;
@@ -45,6 +46,7 @@ pub mod negotiate;
 mod node_proxy;
 pub mod object;
 mod openapi;
+pub mod outbound;
 pub mod patch;
 mod paths;
 pub mod pki;
@@ -88,6 +90,8 @@ pub struct ServerConfig {
     pub storage: Arc<dyn Storage>,
     /// What requests may cost.
     pub bounds: flow::Bounds,
+    /// What is recorded of requests.
+    pub audit: audit::AuditConfig,
     /// Where metrics are registered.
     pub registry: Registry,
     /// Tells the server to stop.
@@ -109,6 +113,9 @@ pub enum Error {
     /// The first objects cannot be made.
     #[error("the first objects cannot be made: {0}")]
     Bootstrap(Box<corral_api::Status>),
+    /// The audit log cannot be kept.
+    #[error("{0}")]
+    Audit(String),
     /// A metric has a name that is taken.
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
@@ -128,6 +135,8 @@ pub struct Shared {
     pub node_client: Arc<rustls::ClientConfig>,
     /// What requests cost now.
     pub flow: flow::Flow,
+    /// What is recorded of requests.
+    pub audit: Arc<audit::Audit>,
     /// What compresses large answers.
     pub compressors: compress::Compressors,
     /// What is measured.
@@ -155,6 +164,8 @@ impl Server {
     pub async fn start(config: ServerConfig) -> Result<Self, Error> {
         // Whoever started first in this process has set the same provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
+        let audit = audit::Audit::open(config.audit, &config.registry).await;
+        let audit = Arc::new(audit.map_err(Error::Audit)?);
         let pki = Pki::open(&config.pki)?;
         let listener = TcpListener::bind(config.listen)
             .await
@@ -191,6 +202,7 @@ impl Server {
             node_client: node_tls(&pki)?,
             pki,
             flow: flow::Flow::new(config.bounds),
+            audit,
             compressors: compress::Compressors::default(),
             metrics: Metrics::register(&config.registry)?,
             registry: config.registry,
@@ -227,6 +239,7 @@ impl Server {
         }
         tasks.spawn(definitions.run());
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
+        shared.audit.start(&tasks, &shared.stop);
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();
         Ok(Self { shared, tls, tasks })

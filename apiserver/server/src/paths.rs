@@ -64,8 +64,17 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["openapi", "v2"] => openapi::v2(call),
         ["openapi", "v3"] => openapi::v3_index(call),
         ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")),
-        _ => Err(Status::no_such_path()),
+        _ => Ok(nothing_here()),
     }
+}
+
+/// What is no part of the API at all is not answered in its types.
+fn nothing_here() -> Answer {
+    const NO_SNIFF: http::HeaderValue = http::HeaderValue::from_static("nosniff");
+    let mut answer = response::text(404, "404 page not found\n");
+    let headers = answer.headers_mut();
+    headers.insert(http::header::X_CONTENT_TYPE_OPTIONS, NO_SNIFF);
+    answer
 }
 
 fn index() -> Vec<&'static str> {

@@ -11,6 +11,7 @@ use hyper::body::Frame;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::audit::Told;
 use crate::decode::Format;
 use crate::negotiate::Representation;
 use crate::{pretty, wire};
@@ -66,6 +67,12 @@ pub fn text(code: u16, text: impl Into<Bytes>) -> Answer {
 
 /// JSON bytes in the representation that the client wants.
 pub fn json(code: u16, representation: Representation, bytes: Bytes) -> Answer {
+    let mut answer = encoded(code, representation, bytes.clone());
+    answer.extensions_mut().insert(Told(bytes));
+    answer
+}
+
+fn encoded(code: u16, representation: Representation, bytes: Bytes) -> Answer {
     let media = representation.format.media_type();
     match representation.format {
         Format::Json if representation.pretty => answer(code, media, full(pretty::indent(&bytes))),
@@ -94,9 +101,7 @@ pub fn object(code: u16, representation: Representation, value: &impl Serialize)
 /// A `Status` with its code and `Retry-After`.
 pub fn status(status: &Status, representation: Representation) -> Answer {
     let bytes = serde_json::to_vec(status).unwrap_or_default();
-    // Most answers of success name no code.
-    let code = if status.code == 0 { 200 } else { status.code };
-    let mut answer = json(code, representation, bytes.into());
+    let mut answer = json(status.code, representation, bytes.into());
     let retry = status.details.as_ref().map_or(0, |d| d.retry_after_seconds);
     if retry > 0 {
         answer

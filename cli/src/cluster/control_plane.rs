@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::Clients;
 use super::etcd::EtcdArgs;
+use super::security::AuditArgs;
 use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
@@ -67,6 +68,8 @@ pub struct ControlPlaneArgs {
     /// servers may run, but not with the embedded store, which only one process can have).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub leader_elect: Option<bool>,
+    #[command(flatten)]
+    pub audit: AuditArgs,
     /// What is logged, in the syntax of tracing's filters.
     #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
@@ -132,6 +135,7 @@ impl ControlPlane {
             service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,
+            audit: args.audit.config()?,
             bounds: corral_server::flow::Bounds::default(),
             registry: registry.clone(),
             stop: server_stop.clone(),

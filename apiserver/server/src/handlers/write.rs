@@ -6,6 +6,7 @@ use corral_kinds::schema;
 use serde_json::Value;
 
 use super::{Call, object_answer, read, status_answer, with_warnings};
+use crate::audit;
 use crate::crd;
 use crate::decode::{Decoded, Format};
 use crate::negotiate::{self, PatchType};
@@ -120,7 +121,14 @@ async fn apply_patch(
         duplicates,
         ..
     } = match kind {
-        PatchType::Json => Decoded::of(Value::Null),
+        PatchType::Json => {
+            if let (Some(record), Ok(patch)) =
+                (audit::current(), serde_json::from_slice(&call.body))
+            {
+                record.patched(&patch);
+            }
+            Decoded::of(Value::Null)
+        }
         _ => call.decoded_patch(format)?,
     };
     report_duplicates(cx, &duplicates)?;

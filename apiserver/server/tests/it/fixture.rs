@@ -4,8 +4,10 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use corral_server::audit::AuditConfig;
 use corral_server::authn::User;
 use corral_server::flow::Bounds;
+use corral_server::pki::Identity;
 use corral_server::{Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
@@ -37,8 +39,8 @@ impl Drop for Fixture {
 async fn serve(
     directory: &tempfile::TempDir,
     storage: &Arc<dyn Storage>,
-    bounds: Bounds,
-) -> (Server, CancellationToken) {
+    setup: Setup,
+) -> Result<(Server, CancellationToken), corral_server::Error> {
     let stop = CancellationToken::new();
     let server = Server::start(ServerConfig {
         listen: "127.0.0.1:0".parse().expect("an address"),
@@ -48,13 +50,20 @@ async fn serve(
         service_range: "10.96.0.0/16".parse().expect("a network"),
         node_ports: 30_000..=32_767,
         storage: storage.clone(),
-        bounds,
+        bounds: setup.bounds,
+        audit: setup.audit,
         registry: prometheus::Registry::new(),
         stop: stop.clone(),
     })
-    .await
-    .expect("a server");
-    (server, stop)
+    .await?;
+    Ok((server, stop))
+}
+
+/// What of a server a test sets.
+#[derive(Debug, Clone, Default)]
+pub struct Setup {
+    pub bounds: Bounds,
+    pub audit: AuditConfig,
 }
 
 /// What the server answered.
@@ -71,22 +80,36 @@ impl Fixture {
     }
 
     pub async fn start_within(bounds: Bounds) -> Self {
+        Self::start_with(Setup {
+            bounds,
+            ..Default::default()
+        })
+        .await
+    }
+
+    pub async fn start_with(setup: Setup) -> Self {
+        Self::try_start(setup).await.expect("a server")
+    }
+
+    pub async fn try_start(setup: Setup) -> Result<Self, corral_server::Error> {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let config = EmbeddedConfig::new(directory.path().join("store"));
         let storage = EmbeddedStore::open(config, EmbeddedMetrics::default()).expect("a new store");
         let storage: Arc<dyn Storage> = storage;
-        let (server, stop) = serve(&directory, &storage, bounds).await;
-        Self {
+        let (server, stop) = serve(&directory, &storage, setup).await?;
+        Ok(Self {
             server,
             stop,
             storage,
             directory: Arc::new(directory),
-        }
+        })
     }
 
     /// Another server over the same store, which runs as well.
     pub async fn beside(&self) -> Self {
-        let (server, stop) = serve(&self.directory, &self.storage, Bounds::default()).await;
+        let (server, stop) = serve(&self.directory, &self.storage, Setup::default())
+            .await
+            .expect("a server");
         Self {
             server,
             stop,
@@ -99,7 +122,9 @@ impl Fixture {
     pub async fn restart(&mut self) {
         self.stop.cancel();
         self.server.stopped().await;
-        let (server, stop) = serve(&self.directory, &self.storage, Bounds::default()).await;
+        let (server, stop) = serve(&self.directory, &self.storage, Setup::default())
+            .await
+            .expect("a server");
         self.server = server;
         self.stop = stop;
     }
@@ -175,6 +200,12 @@ impl Fixture {
         .await
     }
 
+    /// Stops the server and waits until it has.
+    pub async fn stop(&self) {
+        self.stop.cancel();
+        self.server.stopped().await;
+    }
+
     /// A connection with an administrator's certificate.
     pub async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
         let tls = self.connect_raw().await;
@@ -189,17 +220,29 @@ impl Fixture {
             .server
             .client_identity("admin", corral_server::authn::MASTERS)
             .expect("an identity");
+        self.connect_as(Some(identity)).await
+    }
+
+    /// The same with another certificate, or with none.
+    pub async fn connect_as(
+        &self,
+        identity: Option<Identity>,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut self.server.ca().as_bytes()) {
             roots
                 .add(certificate.expect("a certificate"))
                 .expect("a certificate");
         }
-        let (chain, key) = identity.to_rustls().expect("PEM");
-        let config = rustls::ClientConfig::builder()
-            .with_root_certificates(roots)
-            .with_client_auth_cert(chain, key)
-            .expect("a configuration");
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots);
+        let config = match identity {
+            Some(identity) => {
+                let (chain, key) = identity.to_rustls().expect("PEM");
+                let config = config.with_client_auth_cert(chain, key);
+                config.expect("a configuration")
+            }
+            None => config.with_no_client_auth(),
+        };
         let tcp = TcpStream::connect(self.address())
             .await
             .expect("the server listens");

@@ -1,0 +1,181 @@
+//! Who may do what, and what is recorded of it: flags named as kube-apiserver names them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::ensure;
+use clap::Args;
+use corral_server::audit::AuditConfig;
+use corral_server::audit::log::{LogConfig, SIZE_MEGABYTES};
+use corral_server::audit::webhook::{Throttle, WebhookConfig};
+
+/// Bytes of a megabyte, as the audit log counts.
+const MEGABYTE: u64 = 1024 * 1024;
+/// Seconds of a day.
+const DAY: u64 = 24 * 60 * 60;
+
+/// What is recorded of requests.
+#[derive(Debug, Clone, Args)]
+pub struct AuditArgs {
+    /// The policy that says what is recorded of which requests.
+    #[arg(long, value_name = "FILE")]
+    audit_policy_file: Option<PathBuf>,
+    /// Write a line of JSON for each audit event into this file; `-` is standard output.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_log_path: Option<PathBuf>,
+    /// Days that old audit logs are kept (0: whatever their age).
+    #[arg(long, default_value_t = 0, value_name = "DAYS")]
+    audit_log_maxage: u64,
+    /// Old audit logs that are kept (0: all that are young enough).
+    #[arg(long, default_value_t = 0, value_name = "N")]
+    audit_log_maxbackup: usize,
+    /// Megabytes of the audit log before the next file is begun (0: 100).
+    #[arg(long, default_value_t = 0, value_name = "MB")]
+    audit_log_maxsize: u64,
+    /// Compress old audit logs.
+    #[arg(long)]
+    audit_log_compress: bool,
+    /// Send audit events to the service of this kubeconfig file, in batches.
+    #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
+    audit_webhook_config_file: Option<PathBuf>,
+    /// Audit events that wait for the service; those beyond are lost.
+    #[arg(long, default_value_t = 10_000, value_name = "N")]
+    audit_webhook_batch_buffer_size: usize,
+    /// Audit events of one batch.
+    #[arg(long, default_value_t = 400, value_name = "N")]
+    audit_webhook_batch_max_size: usize,
+    /// How long the first event of a batch waits for others.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    audit_webhook_batch_max_wait: Duration,
+    /// Whether batches are sent at a bounded rate.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
+    audit_webhook_batch_throttle_enable: bool,
+    /// Batches for each second.
+    #[arg(long, default_value_t = 10.0, value_name = "N")]
+    audit_webhook_batch_throttle_qps: f64,
+    /// Batches that may be sent at once when there were few before.
+    #[arg(long, default_value_t = 15, value_name = "N")]
+    audit_webhook_batch_throttle_burst: usize,
+    /// The pause before a batch that failed is sent again; later ones are longer.
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    audit_webhook_initial_backoff: Duration,
+}
+
+impl AuditArgs {
+    /// The configuration that the flags mean.
+    pub fn config(&self) -> anyhow::Result<AuditConfig> {
+        let Self {
+            audit_policy_file,
+            audit_log_path,
+            audit_log_maxage,
+            audit_log_maxbackup,
+            audit_log_maxsize,
+            audit_log_compress,
+            audit_webhook_config_file,
+            audit_webhook_batch_buffer_size,
+            audit_webhook_batch_max_size,
+            audit_webhook_batch_max_wait,
+            audit_webhook_batch_throttle_enable,
+            audit_webhook_batch_throttle_qps,
+            audit_webhook_batch_throttle_burst,
+            audit_webhook_initial_backoff,
+        } = self.clone();
+        ensure!(
+            audit_policy_file.is_none()
+                || audit_log_path.is_some()
+                || audit_webhook_config_file.is_some(),
+            "--audit-policy-file records nothing without --audit-log-path or --audit-webhook-config-file"
+        );
+        ensure!(
+            audit_webhook_batch_max_size > 0
+                && audit_webhook_batch_max_size <= audit_webhook_batch_buffer_size,
+            "--audit-webhook-batch-max-size must be at least 1 and at most --audit-webhook-batch-buffer-size"
+        );
+        ensure!(
+            audit_webhook_batch_throttle_qps > 0.0 && audit_webhook_batch_throttle_burst > 0,
+            "--audit-webhook-batch-throttle-qps and --audit-webhook-batch-throttle-burst must be greater than 0"
+        );
+        let log = audit_log_path.map(|path| LogConfig {
+            path,
+            size_max: match audit_log_maxsize {
+                0 => SIZE_MEGABYTES,
+                megabytes => megabytes,
+            }
+            .saturating_mul(MEGABYTE),
+            backups_max: Some(audit_log_maxbackup).filter(|max| *max > 0),
+            age_max: Some(audit_log_maxage)
+                .filter(|days| *days > 0)
+                .map(|days| Duration::from_secs(days.saturating_mul(DAY))),
+            compress: audit_log_compress,
+        });
+        let webhook = audit_webhook_config_file.map(|kubeconfig| WebhookConfig {
+            kubeconfig,
+            buffer_events_max: audit_webhook_batch_buffer_size,
+            batch_events_max: audit_webhook_batch_max_size,
+            batch_wait_max: audit_webhook_batch_max_wait,
+            throttle: audit_webhook_batch_throttle_enable.then_some(Throttle {
+                qps: audit_webhook_batch_throttle_qps,
+                burst: audit_webhook_batch_throttle_burst,
+            }),
+            initial_backoff: audit_webhook_initial_backoff,
+        });
+        Ok(AuditConfig {
+            policy: audit_policy_file,
+            log,
+            webhook,
+        })
+    }
+}
+
+/// Reads a duration as Go writes it: `1h30m`, `2.5s`, `300ms`.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    let invalid = || format!("{text:?} is no duration such as 1m30s");
+    let mut rest = text;
+    let mut total = Duration::ZERO;
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
+        let (number, tail) = rest.split_at(digits.ok_or_else(invalid)?);
+        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.');
+        let (unit, tail) = tail.split_at(unit.unwrap_or(tail.len()));
+        let seconds = match unit {
+            "h" => 3600.0,
+            "m" => 60.0,
+            "s" => 1.0,
+            "ms" => 1e-3,
+            _ => return Err(invalid()),
+        };
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| invalid())?;
+        total = total.checked_add(part).ok_or_else(invalid)?;
+        rest = tail;
+    }
+    match text.is_empty() {
+        true => Err(invalid()),
+        false => Ok(total),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_writes_them() {
+        for (text, seconds) in [
+            ("30s", 30.0),
+            ("1m30s", 90.0),
+            ("1h", 3600.0),
+            ("1.5s", 1.5),
+            ("300ms", 0.3),
+        ] {
+            assert_eq!(
+                duration(text).map(|d| d.as_secs_f64()),
+                Ok(seconds),
+                "{text}"
+            );
+        }
+        for text in ["", "30", "s", "1d", "-1s", "1s2"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+    }
+}
