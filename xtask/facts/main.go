@@ -58,6 +58,8 @@ func main() {
 	read(filepath.Join(extensions, "pkg/apis/apiextensions/v1"), "v1", prefix, out)
 	machinery := module("k8s.io/apimachinery")
 	read(filepath.Join(machinery, "pkg/apis/meta/v1"), "v1", "io.k8s.apimachinery.pkg.apis.meta.v1.", out)
+	aggregator := filepath.Join(module("k8s.io/kube-aggregator"), "pkg/apis/apiregistration/v1")
+	read(aggregator, "v1", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.", out)
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(out); err != nil {

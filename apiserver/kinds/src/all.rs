@@ -2,9 +2,9 @@
 
 use crate::kind::{AnyKind, Erased};
 use crate::{
-    apiextensions, apps, authentication, authorization, autoscaling, batch, certificates,
-    coordination, core, discovery, events, flowcontrol, networking, node, policy, rbac, resource,
-    scheduling, storage,
+    admissionregistration, apiextensions, apiregistration, apps, authentication, authorization,
+    autoscaling, batch, certificates, coordination, core, discovery, events, flowcontrol,
+    networking, node, policy, rbac, resource, scheduling, storage,
 };
 
 /// Kinds with a resource of their own.
@@ -27,6 +27,8 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<apps::daemon_set::DaemonSetKind>::new(),
     &Erased::<apps::stateful_set::StatefulSetKind>::new(),
     &Erased::<apps::controller_revision::ControllerRevisionKind>::new(),
+    &Erased::<autoscaling::horizontal_pod_autoscaler::HorizontalPodAutoscalerKind>::new(),
+    &Erased::<autoscaling::horizontal_pod_autoscaler_v1::HorizontalPodAutoscalerKind>::new(),
     &Erased::<batch::job::JobKind>::new(),
     &Erased::<batch::cron_job::CronJobKind>::new(),
     &Erased::<policy::pod_disruption_budget::PodDisruptionBudgetKind>::new(),
@@ -65,6 +67,14 @@ pub static RESOURCES: &[&dyn AnyKind] = &[
     &Erased::<resource::resource_claim_template::ResourceClaimTemplateKind>::new(),
     &Erased::<resource::resource_slice::ResourceSliceKind>::new(),
     &Erased::<apiextensions::custom_resource_definition::CustomResourceDefinitionKind>::new(),
+    &Erased::<admissionregistration::mutating_admission_policy::MutatingAdmissionPolicyKind>::new(),
+    &Erased::<admissionregistration::mutating_admission_policy_binding::MutatingAdmissionPolicyBindingKind>::new(),
+    &Erased::<admissionregistration::mutating_webhook_configuration::MutatingWebhookConfigurationKind>::new(),
+    &Erased::<admissionregistration::validating_admission_policy::ValidatingAdmissionPolicyKind>::new(),
+    &Erased::<admissionregistration::validating_admission_policy_binding::ValidatingAdmissionPolicyBindingKind>::new(),
+    &Erased::<admissionregistration::validating_webhook_configuration::ValidatingWebhookConfigurationKind>::new(),
+    &Erased::<apiregistration::api_service::ApiServiceKind>::new(),
+    &Erased::<core::component_status::ComponentStatusKind>::new(),
     &Erased::<core::binding::BindingKind>::new(),
     &Erased::<events::event::EventKind>::new(),
 ];

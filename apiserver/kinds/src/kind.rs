@@ -101,6 +101,8 @@ pub enum Verbs {
     NoDeleteCollection,
     /// Asked and answered, never stored (reviews).
     CreateOnly,
+    /// Computed when it is read, never stored.
+    ReadOnly,
 }
 
 /// Where the numbers of the `scale` subresource are, as JSON pointers.
@@ -231,6 +233,22 @@ pub trait Kind: Send + Sync + 'static {
     /// Sets what belongs to the server in an update through `approval`.
     fn prepare_approval_update(_new: &mut Self::Object, _old: &Self::Object) {}
 
+    /// Subresources through which a part of the object is changed under rules of its own, besides `status` and
+    /// `approval`.
+    const PARTS: &'static [&'static str] = &[];
+
+    /// Sets what an update through one of [`Kind::PARTS`] does not change.
+    fn prepare_part_update(_part: &str, _new: &mut Self::Object, _old: &Self::Object) {}
+
+    /// Everything wrong with an update through one of [`Kind::PARTS`].
+    fn validate_part_update(
+        _part: &str,
+        _new: &Self::Object,
+        _old: &Self::Object,
+    ) -> Vec<FieldError> {
+        Vec::new()
+    }
+
     /// Everything wrong with an object.
     fn validate(_object: &Self::Object) -> Vec<FieldError> {
         Vec::new()
@@ -276,6 +294,9 @@ pub trait Kind: Send + Sync + 'static {
 
     /// Whether the store keeps the objects in the form of another kind, because two groups serve the same objects.
     const CONVERTS: bool = false;
+
+    /// The group whose rules, and whose name in errors, hold for an object that is kept in another form.
+    const CHECKED_IN_GROUP: &'static str = Self::NAMES.group;
 
     /// The form in which the store keeps an object.
     fn to_stored(value: Value) -> Value {
@@ -378,6 +399,16 @@ pub trait AnyKind: Send + Sync {
     fn validate_approval_update(&self, new: &Object, old: &Object) -> Vec<FieldError>;
     /// See [`Kind::APPROVAL`].
     fn has_approval(&self) -> bool;
+    /// See [`Kind::PARTS`].
+    fn parts(&self) -> &'static [&'static str] {
+        &[]
+    }
+    /// See [`Kind::prepare_part_update`].
+    fn prepare_part_update(&self, _part: &str, _new: &mut Object, _old: &Object) {}
+    /// See [`Kind::validate_part_update`].
+    fn validate_part_update(&self, _part: &str, _new: &Object, _old: &Object) -> Vec<FieldError> {
+        Vec::new()
+    }
     /// See [`Kind::STATUS_AT_CREATION`].
     fn keeps_status_at_creation(&self) -> bool;
     /// See [`Kind::DEPRECATION`].
@@ -406,6 +437,10 @@ pub trait AnyKind: Send + Sync {
     fn selectable_field_names(&self) -> Vec<&str>;
     /// See [`Kind::CONVERTS`].
     fn converts(&self) -> bool;
+    /// See [`Kind::CHECKED_IN_GROUP`].
+    fn checked_in_group(&self) -> &str {
+        self.names().group
+    }
     /// See [`Kind::to_stored`].
     fn to_stored(&self, value: Value) -> Value;
     /// See [`Kind::from_stored`].
@@ -556,6 +591,15 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn has_approval(&self) -> bool {
         K::APPROVAL
     }
+    fn parts(&self) -> &'static [&'static str] {
+        K::PARTS
+    }
+    fn prepare_part_update(&self, part: &str, new: &mut Object, old: &Object) {
+        K::prepare_part_update(part, typed_mut::<K>(new), typed::<K>(old));
+    }
+    fn validate_part_update(&self, part: &str, new: &Object, old: &Object) -> Vec<FieldError> {
+        K::validate_part_update(part, typed::<K>(new), typed::<K>(old))
+    }
     fn keeps_status_at_creation(&self) -> bool {
         K::STATUS_AT_CREATION
     }
@@ -604,6 +648,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn converts(&self) -> bool {
         K::CONVERTS
+    }
+    fn checked_in_group(&self) -> &str {
+        K::CHECKED_IN_GROUP
     }
     fn to_stored(&self, value: Value) -> Value {
         K::to_stored(value)

@@ -8,8 +8,10 @@
 //! Reading order: [`kind`] (what a kind is), [`schema`] (types, lists and defaults as data), [`all`] (the list of
 //! kinds), then any kind, for example [`apps::deployment`].
 
+pub mod admissionregistration;
 pub mod all;
 pub mod apiextensions;
+pub mod apiregistration;
 pub mod apps;
 pub mod authentication;
 pub mod authorization;

@@ -413,7 +413,9 @@ pub fn is_kind(api_version: &str, kind: &str) -> bool {
         Some("") | None => "core",
         Some(label) => label,
     };
-    FACTS.contains_key(&format!("io.k8s.api.{package}.{version}.{kind}"))
+    let modules = ["io.k8s.api", "io.k8s.kube-aggregator.pkg.apis"];
+    let names = modules.map(|module| format!("{module}.{package}.{version}.{kind}"));
+    names.iter().any(|name| FACTS.contains_key(name))
 }
 
 fn type_is_atomic(definition: &str) -> bool {

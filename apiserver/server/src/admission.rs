@@ -13,6 +13,7 @@ use crate::api::{Api, Late};
 use crate::authz::Authorizer;
 use crate::registry::WriteContext;
 
+mod api_service;
 mod certificates;
 mod default_ingress_class;
 mod limit_ranger;
@@ -21,6 +22,7 @@ mod node_restriction;
 mod node_taints;
 mod pod_priority;
 mod pod_tolerations;
+mod policy_params;
 mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
@@ -170,6 +172,7 @@ impl Admission {
         {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
+        api_service::admit(attributes, object);
         certificates::admit(attributes, object, old);
         storage::admit(&api, attributes, object, old);
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
@@ -192,6 +195,7 @@ impl Admission {
         storage::check_growth(&api, attributes, object, old)?;
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
         certificates::check(&authorizer, attributes, object, old)?;
+        policy_params::check(&api, &authorizer, attributes, object, old)?;
         resource_quota::charge(&api, &self.turns, attributes, object, old).await
     }
 

@@ -85,7 +85,7 @@ impl Api {
         let admission = Arc::new(make_admission(reference.clone()));
         let stored = all::RESOURCES
             .iter()
-            .filter(|kind| kind.verbs() != Verbs::CreateOnly);
+            .filter(|kind| !matches!(kind.verbs(), Verbs::CreateOnly | Verbs::ReadOnly));
         let mut built_in = Vec::new();
         let mut places: HashMap<_, HashMap<_, Vec<usize>>> = HashMap::new();
         for kind in stored.copied() {

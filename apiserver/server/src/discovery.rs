@@ -38,6 +38,7 @@ const NO_COLLECTION: &[&str] = &[
 const CHANGE: &[&str] = &["get", "patch", "update"];
 const STREAM: &[&str] = &["create", "get"];
 const CREATE: &[&str] = &["create"];
+const READ: &[&str] = &["get", "list"];
 
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
@@ -91,6 +92,7 @@ fn subresources(kind: &dyn AnyKind) -> Vec<Entry<'_>> {
             CREATE,
         ));
     }
+    entries.extend(kind.parts().iter().map(|part| own(part, CHANGE)));
     if kind.scale().is_some() {
         entries.push(other("scale", "autoscaling", "v1", "Scale", CHANGE));
     }
@@ -108,6 +110,7 @@ fn verbs(kind: &dyn AnyKind) -> &'static [&'static str] {
         Verbs::All => ALL,
         Verbs::NoDeleteCollection => NO_COLLECTION,
         Verbs::CreateOnly => CREATE,
+        Verbs::ReadOnly => READ,
     }
 }
 

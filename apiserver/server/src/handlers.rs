@@ -22,6 +22,7 @@ use crate::registry::{FieldValidation, Resource, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
+mod component_status;
 mod eviction;
 mod read;
 mod review;
@@ -253,6 +254,9 @@ async fn route(call: Call, kind: &KindRef) -> Result<Answer, Status> {
             Verb::Create => review::create(&call).await,
             _ => Err(Status::method_not_allowed()),
         };
+    }
+    if kind.verbs() == Verbs::ReadOnly {
+        return component_status::read(&call, kind).await;
     }
     let resource = call.resource()?;
     match info.verb {

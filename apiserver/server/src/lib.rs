@@ -41,6 +41,7 @@ mod flow_objects;
 pub mod handlers;
 mod join;
 pub mod local;
+mod local_services;
 pub mod metrics;
 pub mod negotiate;
 mod node_proxy;
@@ -229,6 +230,9 @@ impl Server {
             shared.stop.clone(),
         ));
         flow_objects::ensure(&shared.api)
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        local_services::ensure(&shared.api)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         tasks.spawn(flow_objects::run(shared.api.clone(), shared.stop.clone()));

@@ -102,6 +102,8 @@ pub enum Part {
     Status,
     /// The conditions of `status`, by whoever approves.
     Approval,
+    /// What the kind's own subresource of this name changes.
+    Of(&'static str),
     /// Everything: for subresources whose change the server computes itself.
     Whole,
 }
@@ -112,6 +114,7 @@ impl Part {
         match self {
             Self::Status => "status",
             Self::Approval => "approval",
+            Self::Of(part) => part,
             Self::Main | Self::Whole => "",
         }
     }
@@ -199,13 +202,7 @@ impl Resource {
 
     fn invalid(&self, name: &str, errors: &[FieldError]) -> Status {
         let names = self.kind.names();
-        // A kind that is kept in the form of another group is checked there.
-        let group = if self.kind.converts() && !self.kind.is_custom() {
-            ""
-        } else {
-            names.group
-        };
-        Status::invalid(group, names.kind, name, errors)
+        Status::invalid(self.kind.checked_in_group(), names.kind, name, errors)
     }
 
     fn modified(&self, name: &str) -> Status {
@@ -533,17 +530,21 @@ impl Resource {
         if part == Part::Approval {
             kind.prepare_approval_update(&mut object, &old);
         }
+        if let Part::Of(part) = part {
+            kind.prepare_part_update(part, &mut object, &old);
+        }
         let mut errors = metadata::validate_update(kind, kind.meta(&object), kind.meta(&old));
         errors.extend(match part {
             Part::Main => kind.validate_update(&object, &old),
             Part::Status => kind.validate_status_update(&object, &old),
             Part::Approval => kind.validate_approval_update(&object, &old),
+            Part::Of(part) => kind.validate_part_update(part, &object, &old),
             Part::Whole => Vec::new(),
         });
         if !errors.is_empty() {
             return Err(self.invalid(name, &errors));
         }
-        if part == Part::Main {
+        if matches!(part, Part::Main | Part::Of(_)) {
             kind.warnings(&object)
                 .into_iter()
                 .for_each(|text| cx.warn(text));
@@ -778,7 +779,7 @@ fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value
 
 fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
     // What the server itself writes, such as a pod's node, is no change of what somebody wants.
-    if !kind.has_generation() || part != Part::Main {
+    if !kind.has_generation() || !matches!(part, Part::Main | Part::Of(_)) {
         return;
     }
     let without = |v: &Value| {

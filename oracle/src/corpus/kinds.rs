@@ -8,10 +8,12 @@ use super::fields::Path;
 use super::{hash, is_common};
 
 /// The kinds, as files.
-const FILES: [&str; 15] = [
+const FILES: [&str; 17] = [
     include_str!("../../objects/extensions.yaml"),
     include_str!("../../objects/custom.yaml"),
+    include_str!("../../objects/admission.yaml"),
     include_str!("../../objects/apps.yaml"),
+    include_str!("../../objects/autoscaling.yaml"),
     include_str!("../../objects/batch.yaml"),
     include_str!("../../objects/certificates.yaml"),
     include_str!("../../objects/core.yaml"),

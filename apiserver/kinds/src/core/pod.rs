@@ -1,5 +1,6 @@
 //! `Pod`.
 
+mod resize;
 pub mod row;
 pub mod rules;
 mod status;
@@ -11,6 +12,9 @@ use serde_json::Value;
 
 use super::pod_spec::{defaults, prepare, qos, warnings};
 use crate::kind::{Column, Kind, Names, Words};
+
+const EPHEMERAL_CONTAINERS: &str = "ephemeralcontainers";
+const RESIZE: &str = "resize";
 
 /// `v1 Pod`.
 pub struct PodKind;
@@ -67,6 +71,25 @@ impl Kind for PodKind {
             status.qos_class = class;
         }
         status::drop_unoffered(status, old.status.as_ref());
+    }
+
+    const PARTS: &'static [&'static str] = &[EPHEMERAL_CONTAINERS, RESIZE];
+
+    fn prepare_part_update(part: &str, new: &mut Pod, old: &Pod) {
+        resize::keep_object(new, old);
+        match part {
+            EPHEMERAL_CONTAINERS => resize::keep_all_but_ephemeral(new, old),
+            _ => resize::keep_all_but_resources(new, old),
+        }
+        let spec = new.spec.get_or_insert_default();
+        prepare::drop_unoffered(spec, old.spec.as_ref());
+    }
+
+    fn validate_part_update(part: &str, new: &Pod, old: &Pod) -> Vec<FieldError> {
+        match part {
+            EPHEMERAL_CONTAINERS => rules::ephemeral(new, old),
+            _ => resize::rules(new, old),
+        }
     }
 
     /// A pod that no node runs, or that has ended, goes at once.

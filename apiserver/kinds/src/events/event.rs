@@ -28,6 +28,7 @@ impl Kind for EventKind {
         namespaced: true,
     };
     const CONVERTS: bool = true;
+    const CHECKED_IN_GROUP: &'static str = "";
 
     fn to_stored(value: Value) -> Value {
         to_core_json(value)

@@ -85,6 +85,14 @@ const VIEW: &[Rule] = &[
         READ,
     ),
     (
+        &["autoscaling"],
+        &[
+            "horizontalpodautoscalers",
+            "horizontalpodautoscalers/status",
+        ],
+        READ,
+    ),
+    (
         &["policy"],
         &["poddisruptionbudgets", "poddisruptionbudgets/status"],
         READ,
@@ -154,6 +162,7 @@ const EDIT: &[Rule] = &[
         ],
         WRITE,
     ),
+    (&["autoscaling"], &["horizontalpodautoscalers"], WRITE),
     (&["policy"], &["poddisruptionbudgets"], WRITE),
     (&["batch"], &["cronjobs", "jobs"], WRITE),
     (

@@ -1,4 +1,4 @@
-//! Subresources: status, scale, binding, eviction, finalize, token, and the streams of a pod.
+//! Subresources: status and other parts, scale, binding, eviction, finalize, token, and the streams of a pod.
 
 use std::collections::BTreeMap;
 
@@ -48,6 +48,11 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
         ("approval", Verb::Patch) if kind.has_approval() => {
             write::patch_part(&call, &resource, Part::Approval).await
         }
+        (part, verb) if kind.parts().contains(&part) => {
+            let known = kind.parts().iter().find(|known| **known == part);
+            let part = Part::Of(known.expect("it is contained"));
+            change_part(&call, &resource, part, verb).await
+        }
         ("scale", verb) if kind.scale().is_some() => scale(&call, &resource, verb).await,
         ("finalize", Verb::Update) if kind.names().kind == "Namespace" => {
             finalize(&call, &resource).await
@@ -68,6 +73,21 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
             Err(Status::method_not_allowed())
         }
         _ => Err(Status::no_such_path()),
+    }
+}
+
+/// A part that the kind has rules for.
+async fn change_part(
+    call: &Call,
+    resource: &Resource,
+    part: Part,
+    verb: Verb,
+) -> Result<Answer, Status> {
+    match verb {
+        Verb::Get => super::read::get(call, resource).await,
+        Verb::Update => write::replace_part(call, resource, part).await,
+        Verb::Patch => write::patch_part(call, resource, part).await,
+        _ => Err(Status::method_not_allowed()),
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::{Affinity, Container, NodeAffinity, Pod, PodSpec, Toleration};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::core::pod_spec::validation::{self, Owner, annotations, containers};
@@ -24,7 +25,7 @@ pub(super) fn spec_of(pod: &Pod) -> std::borrow::Cow<'_, PodSpec> {
 }
 
 /// Rules that hold of a Pod at any time.
-fn always(errors: &mut Errors, pod: &Pod) {
+pub(super) fn always(errors: &mut Errors, pod: &Pod) {
     let path = at("spec");
     let spec = spec_of(pod);
     finalizers(errors, &at("metadata.finalizers"), pod);
@@ -132,6 +133,44 @@ pub fn update(new: &Pod, old: &Pod) -> Errors {
         errors.push(FieldError::forbidden(&path, detail));
     }
     errors
+}
+
+/// Rules of a Pod that gets ephemeral containers: those that it has stay as they are, in whatever order.
+pub(super) fn ephemeral(new: &Pod, old: &Pod) -> Errors {
+    if is_static(old) {
+        let detail = "static pods do not support ephemeral containers";
+        return vec![FieldError::forbidden(&FieldPath::root(), detail)];
+    }
+    let mut errors = Errors::new();
+    always(&mut errors, new);
+    annotation_changes(&mut errors, new, old);
+    let path = at("spec.ephemeralContainers");
+    let (spec, was) = (spec_of(new), spec_of(old));
+    for old in was.ephemeral_containers.iter().flatten() {
+        let mut given = spec.ephemeral_containers.iter().flatten();
+        let name = corral_api::field::go_quote(&old.name);
+        // The last one of a name counts, as Kubernetes has it.
+        match given.rfind(|new| new.name == old.name) {
+            None => {
+                let detail = format!("existing ephemeral containers {name} may not be removed\n");
+                errors.push(FieldError::forbidden(&path, detail));
+            }
+            Some(new) if !rules::same_structures(new, old) => {
+                let changes = changes(new, old);
+                let detail =
+                    format!("existing ephemeral containers {name} may not be changed\n{changes}");
+                errors.push(FieldError::forbidden(&path, detail));
+            }
+            Some(_) => {}
+        }
+    }
+    errors
+}
+
+/// Whether a pod only shows what a node runs by itself.
+pub(super) fn is_static(pod: &Pod) -> bool {
+    let annotations = pod.metadata.annotations.as_ref();
+    annotations.is_some_and(|all| all.contains_key("kubernetes.io/config.mirror"))
 }
 
 /// Rules of a Pod's annotations in any update.
@@ -309,7 +348,7 @@ fn set_node_affinity(spec: &mut PodSpec, node_affinity: Option<NodeAffinity>) {
 }
 
 /// One line for each field that differs.
-fn changes(new: &PodSpec, old: &PodSpec) -> String {
+fn changes<T: Serialize>(new: &T, old: &T) -> String {
     let (new, old) = (json(new), json(old));
     let nothing = serde_json::Map::new();
     let (new, old) = (

@@ -1,0 +1,182 @@
+//! `MutatingAdmissionPolicy`: changes to objects, in CEL, before they are written.
+
+use corral_api::field::{FieldError, FieldPath};
+use corral_api::k8s::api::admissionregistration::v1::{
+    MutatingAdmissionPolicy, MutatingAdmissionPolicySpec, Mutation,
+};
+use jiff::Timestamp;
+use serde_json::Value;
+
+use super::matching::{self, REINVOCATION_POLICIES, expression};
+use super::{name_warnings, policy};
+use crate::fill;
+use crate::kind::{Column, Kind, Names, Words, age};
+use crate::rules::{Errors, at, required_of, text};
+
+const PATCH_TYPES: &[&str] = &["ApplyConfiguration", "JSONPatch"];
+
+/// `admissionregistration.k8s.io/v1 MutatingAdmissionPolicy`.
+pub struct MutatingAdmissionPolicyKind;
+
+impl Kind for MutatingAdmissionPolicyKind {
+    type Object = MutatingAdmissionPolicy;
+
+    const NAMES: Names<'static> = Names {
+        group: "admissionregistration.k8s.io",
+        version: "v1",
+        kind: "MutatingAdmissionPolicy",
+        plural: "mutatingadmissionpolicies",
+        singular: "mutatingadmissionpolicy",
+        short_names: Words::Of(&[]),
+        categories: Words::Of(&["api-extensions"]),
+        namespaced: false,
+    };
+    const GENERATION: bool = true;
+    const UNCONDITIONAL_UPDATE: bool = false;
+
+    fn default(object: &mut MutatingAdmissionPolicy) {
+        let spec = object.spec.get_or_insert_default();
+        fill::absent(&mut spec.failure_policy, "Fail".to_owned());
+        if let Some(constraints) = &mut spec.match_constraints {
+            matching::default_resources(constraints);
+        }
+    }
+
+    fn validate(object: &MutatingAdmissionPolicy) -> Vec<FieldError> {
+        validate(object, None)
+    }
+
+    fn validate_update(
+        new: &MutatingAdmissionPolicy,
+        old: &MutatingAdmissionPolicy,
+    ) -> Vec<FieldError> {
+        validate(new, Some(old))
+    }
+
+    fn warnings(object: &MutatingAdmissionPolicy) -> Vec<String> {
+        let mut warnings = name_warnings(object.metadata.name.as_deref());
+        warnings.push(policy::NOT_ENFORCED.to_owned());
+        warnings
+    }
+
+    fn columns() -> Vec<Column> {
+        policy::columns(Column::integer("Mutations", "How many changes it makes."))
+    }
+
+    fn cells(object: &MutatingAdmissionPolicy, now: Timestamp) -> Vec<Value> {
+        let spec = object.spec.clone().unwrap_or_default();
+        vec![
+            object.metadata.name.clone().into(),
+            spec.mutations.map_or(0, |list| list.len()).into(),
+            policy::kind_cell(spec.param_kind.as_ref()),
+            age(&object.metadata, now),
+        ]
+    }
+}
+
+fn validate(object: &MutatingAdmissionPolicy, old: Option<&MutatingAdmissionPolicy>) -> Errors {
+    let mut errors = Errors::new();
+    let path = at("spec");
+    let spec = object.spec.clone().unwrap_or_default();
+    let failure_path = path.child("failurePolicy");
+    matching::failure_policy(&mut errors, &failure_path, &spec.failure_policy);
+    if let Some(kind) = &spec.param_kind {
+        policy::param_kind(&mut errors, &path.child("paramKind"), kind);
+    }
+    constraints(&mut errors, &path.child("matchConstraints"), &spec);
+    let was = old.map(|old| old.spec.clone().unwrap_or_default());
+    let unchanged = was.is_some_and(|was| {
+        was.param_kind == spec.param_kind
+            && matching::same_conditions(&spec.match_conditions, &was.match_conditions)
+    });
+    if !unchanged {
+        let conditions = spec.match_conditions.as_deref().unwrap_or_default();
+        matching::conditions(&mut errors, &path.child("matchConditions"), conditions);
+    }
+    let variables = spec.variables.as_deref().unwrap_or_default();
+    policy::variables(&mut errors, &path.child("variables"), variables);
+    let mutations = spec.mutations.as_deref().unwrap_or_default();
+    let mutations_path = path.child("mutations");
+    if mutations.is_empty() {
+        let detail = "mutations must contain at least one item";
+        errors.push(FieldError::required(&mutations_path, detail));
+    }
+    for (index, one) in mutations.iter().enumerate() {
+        mutation(&mut errors, &mutations_path.index(index), one);
+    }
+    let again_path = path.child("reinvocationPolicy");
+    let again = text(&spec.reinvocation_policy);
+    required_of(&mut errors, &again_path, again, REINVOCATION_POLICIES);
+    errors
+}
+
+fn constraints(errors: &mut Errors, path: &FieldPath, spec: &MutatingAdmissionPolicySpec) {
+    let Some(constraints) = &spec.match_constraints else {
+        errors.push(FieldError::required(path, ""));
+        return;
+    };
+    matching::match_resources(errors, path, constraints);
+    if constraints.resource_rules.iter().flatten().next().is_none() {
+        errors.push(FieldError::required(&path.child("resourceRules"), ""));
+    }
+    matching::mutating_operations(errors, path, constraints);
+}
+
+fn mutation(errors: &mut Errors, path: &FieldPath, given: &Mutation) {
+    let type_ = given.patch_type.as_str();
+    required_of(errors, &path.child("patchType"), type_, PATCH_TYPES);
+    let configuration = given
+        .apply_configuration
+        .as_ref()
+        .map(|c| text(&c.expression));
+    let patch = given.json_patch.as_ref().map(|p| text(&p.expression));
+    let (own, own_field, other, other_field) = match type_ {
+        "JSONPatch" => (patch, "jsonPatch", configuration, "applyConfiguration"),
+        "ApplyConfiguration" => (configuration, "applyConfiguration", patch, "jsonPatch"),
+        _ => return,
+    };
+    let path_of_own = path.child(own_field);
+    match own {
+        None => {
+            let detail = format!("must be specified when patchType is {type_}");
+            errors.push(FieldError::required(&path_of_own, detail));
+        }
+        Some(text) => expression(errors, &path_of_own.child("expression"), text, ""),
+    }
+    if other.is_some() {
+        let detail = format!("must not be specified when patchType is {type_}");
+        let shown = format!("{{{other_field}}}");
+        errors.push(FieldError::invalid(&path.child(other_field), shown, detail));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::rules::texts;
+
+    #[test]
+    fn a_mutation_has_the_text_of_its_type_only() {
+        let mut object: MutatingAdmissionPolicy = serde_json::from_value(json!({
+            "metadata": {"name": "p"},
+            "spec": {"reinvocationPolicy": "Never", "matchConstraints": {"resourceRules": [{"operations": ["DELETE"],
+                "apiGroups": ["*"], "apiVersions": ["*"], "resources": ["*"]}]},
+                "mutations": [{"patchType": "JSONPatch", "applyConfiguration": {"expression": "Object{}"}}]},
+        }))
+        .expect("a policy");
+        MutatingAdmissionPolicyKind::default(&mut object);
+        let errors = MutatingAdmissionPolicyKind::validate(&object);
+        assert_eq!(
+            texts(&errors),
+            [
+                "spec.matchConstraints.resourceRules.operations: Unsupported value: \"DELETE\": supported values: \"*\", \
+                 \"CONNECT\", \"CREATE\", \"UPDATE\"",
+                "spec.mutations[0].jsonPatch: Required value: must be specified when patchType is JSONPatch",
+                "spec.mutations[0].applyConfiguration: Invalid value: \"{applyConfiguration}\": must not be specified when \
+                 patchType is JSONPatch",
+            ]
+        );
+    }
+}
