@@ -5,7 +5,39 @@
 
 #![warn(missing_docs)]
 
+mod ast;
+pub mod authorizer;
 pub mod budget;
+mod checker;
+mod cost;
+mod decl;
+mod env;
+pub mod escape;
+mod eval;
+mod functions;
+mod library;
+mod mutation;
+mod number;
+mod parse;
+mod plan;
 pub mod rules;
+pub mod schema;
+mod shape;
+mod source;
+mod time;
+mod types;
+mod validators;
+mod value;
+mod version;
 
+pub use authorizer::{Authorizer, AuthorizerValue};
 pub use budget::Budget;
+pub use cost::estimate::Range;
+pub use decl::DeclType;
+pub use env::{Env, Program};
+pub use eval::Activation;
+pub use source::{Issue, Issues};
+pub use time::Timestamp;
+pub use types::Type;
+pub use value::{Evaluated, EvaluationError, List, Map, Object, Text, Value};
+pub use version::Version;

@@ -1,11 +1,20 @@
 //! The `x-kubernetes-validations` of a CustomResourceDefinition's schema: compiling them, and validating objects.
 
+mod check;
+mod correlate;
+mod path;
+mod validate;
+
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use corral_api::field::{FieldError, FieldErrorKind, FieldPath};
 use serde_json::Value;
 
 use crate::budget::Budget;
+use check::Checker;
+use correlate::{Correlation, Topology};
+use validate::Validator;
 
 /// The most that one rule may be estimated to cost.
 pub const RULE_COST_MAX: u64 = 10_000_000;
@@ -21,8 +30,10 @@ pub struct RuleProblem {
     pub kind: FieldErrorKind,
     /// The value as it is shown, `None` where the class shows none.
     pub value: Option<String>,
-    /// Why.
+    /// Why. Where that names a part of the schema, [`RuleProblem::below`] completes it.
     pub detail: String,
+    /// The part of the schema that the detail ends with.
+    pub(crate) within: Option<FieldPath>,
     /// Whether kube-apiserver counts it to the errors of the schema, which it reports before those of expressions,
     /// and with which it leaves the expressions of that schema and the ones around it alone.
     pub of_schema: bool,
@@ -31,16 +42,22 @@ pub struct RuleProblem {
 impl RuleProblem {
     /// The error of a schema that is at `schema`, such as `spec.validation.openAPIV3Schema`.
     pub fn below(&self, schema: &FieldPath) -> FieldError {
-        let path = if self.path == FieldPath::root() {
-            schema.clone()
-        } else {
-            schema.child(self.path.as_str())
+        let below = |path: &FieldPath| {
+            if *path == FieldPath::root() {
+                schema.clone()
+            } else {
+                schema.child(path.as_str())
+            }
         };
+        let mut detail = self.detail.clone();
+        if let Some(within) = &self.within {
+            detail.push_str(below(within).as_str());
+        }
         FieldError {
             kind: self.kind,
-            path,
+            path: below(&self.path),
             value: self.value.clone(),
-            detail: self.detail.clone(),
+            detail,
         }
     }
 }
@@ -63,7 +80,15 @@ pub struct CompileOptions {
 
 /// The rules of one schema, ready to validate objects. Cheap to share.
 #[derive(Debug, Clone, Default)]
-pub struct Rules {}
+pub struct Rules {
+    inner: Option<Arc<Inner>>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    validator: Validator,
+    topology: Topology,
+}
 
 /// What [`Rules::validate`] found.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,8 +101,34 @@ pub struct Findings {
 }
 
 /// All rules and message expressions of a schema, for [`CompileOptions::stored_expressions`].
-pub fn expressions_of(_schema: &Value) -> BTreeSet<String> {
-    BTreeSet::new()
+pub fn expressions_of(schema: &Value) -> BTreeSet<String> {
+    let mut out = BTreeSet::new();
+    collect_expressions(schema, &mut out);
+    out
+}
+
+fn collect_expressions(schema: &Value, out: &mut BTreeSet<String>) {
+    match schema {
+        Value::Object(fields) => {
+            let rules = fields
+                .get("x-kubernetes-validations")
+                .and_then(Value::as_array);
+            for rule in rules.into_iter().flatten() {
+                for name in ["rule", "messageExpression"] {
+                    out.extend(rule.get(name).and_then(Value::as_str).map(str::to_owned));
+                }
+            }
+            for inner in fields.values() {
+                collect_expressions(inner, out);
+            }
+        }
+        Value::Array(items) => {
+            for item in items {
+                collect_expressions(item, out);
+            }
+        }
+        _ => {}
+    }
 }
 
 impl Rules {
@@ -89,21 +140,30 @@ impl Rules {
 
     /// The same for a schema that may have been there before.
     pub fn compile_with(
-        _schema: &Value,
-        _is_root: bool,
-        _options: &CompileOptions,
+        schema: &Value,
+        is_root: bool,
+        options: &CompileOptions,
     ) -> (Self, Vec<RuleProblem>) {
-        (Self {}, Vec::new())
+        let problems = Checker::new(options).check(schema);
+        (Self::of_stored(schema, is_root), problems)
     }
 
     /// The rules of a stored schema, for validating objects; cheaper than [`Rules::compile`], as nothing is reported.
-    pub fn of_stored(_schema: &Value, _is_root: bool) -> Self {
-        Self {}
+    pub fn of_stored(schema: &Value, is_root: bool) -> Self {
+        let validator = Validator::of(schema, is_root);
+        Self {
+            inner: validator.map(|validator| {
+                Arc::new(Inner {
+                    validator,
+                    topology: Topology::of(schema),
+                })
+            }),
+        }
     }
 
     /// Whether there is nothing to validate.
     pub fn is_empty(&self) -> bool {
-        true
+        self.inner.is_none()
     }
 
     /// Validates an object (which must fit the schema otherwise), after defaulting and pruning. `path` is where the
@@ -112,11 +172,27 @@ impl Rules {
     /// Once the budget is overdrawn, nothing more is validated and one error says so.
     pub fn validate(
         &self,
-        _path: &FieldPath,
-        _new: &Value,
-        _old: Option<&Value>,
-        _budget: &mut Budget,
+        path: &FieldPath,
+        new: &Value,
+        old: Option<&Value>,
+        budget: &mut Budget,
     ) -> Findings {
-        Findings::default()
+        let Some(inner) = &self.inner else {
+            return Findings::default();
+        };
+        let correlation = match old {
+            Some(old) => Correlation::root(new, old, &inner.topology),
+            None => Correlation::default(),
+        };
+        let mut run = validate::Run {
+            budget,
+            findings: Findings::default(),
+        };
+        // Nothing is left to do if the budget ran out: the findings say so.
+        let _ = run.validate(&inner.validator, path, new, old, correlation);
+        run.findings
     }
 }
+
+#[cfg(test)]
+mod tests;
