@@ -124,6 +124,8 @@ fn accepted(status: &Value) -> Value {
 
 fn without_values(text: &str) -> String {
     const VALUE: &str = "Invalid value: {";
+    // Lists of structures are shown in the same way.
+    let text = &text.replace("Invalid value: [{", VALUE);
     const DUMP: &str = "\n";
     let text = text.split(DUMP).next().unwrap_or_default();
     let text = &without_patched(&without_versions(text));

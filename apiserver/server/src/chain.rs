@@ -89,6 +89,7 @@ where
     };
     let (mut answer, failure) = match outcome {
         Ok(answer) => (answer, None),
+        Err(status) if status == Status::no_such_path() => (response::no_page(), Some(status)),
         Err(status) => (response::status(&status, representation), Some(status)),
     };
     if let (Some(record), Some(info)) = (record, &info) {

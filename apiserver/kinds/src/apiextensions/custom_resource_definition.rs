@@ -61,6 +61,11 @@ impl Kind for CustomResourceDefinitionKind {
             strategy: "None".to_owned(),
             webhook: None,
         });
+        // One that says nothing is none.
+        conversion.webhook.take_if(|webhook| {
+            let versions = webhook.conversion_review_versions.as_deref();
+            webhook.client_config.is_none() && versions.is_none_or(<[String]>::is_empty)
+        });
         let client = conversion
             .webhook
             .as_mut()

@@ -3,9 +3,11 @@
 use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
-use corral_api::field::{FieldError, FieldPath};
+use corral_api::field::{FieldError, FieldErrorKind, FieldPath};
 use corral_api::meta::ObjectMeta;
 use corral_api::names;
+use corral_cel::budget::Budget;
+use corral_cel::rules::Rules;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -38,6 +40,7 @@ pub struct CustomKind {
     /// The text of the schema; the tree is made when the first object comes.
     source: String,
     structural: OnceLock<Structural>,
+    rules: OnceLock<Rules>,
     node: OnceLock<Node>,
     has_status: bool,
     scale: Option<[String; 3]>,
@@ -71,6 +74,7 @@ impl CustomKind {
             storage_version: storage.unwrap_or(version).name.clone(),
             source: version.schema().map(Value::to_string).unwrap_or_default(),
             structural: OnceLock::new(),
+            rules: OnceLock::new(),
             node: OnceLock::new(),
             has_status: subresources.is_some_and(|s| s.status.is_some()),
             scale: subresources.and_then(|s| s.scale.as_ref()).map(|scale| {
@@ -134,7 +138,43 @@ impl CustomKind {
         if was_good {
             errors.extend(lists::validate(new, schema, &root));
         }
+        errors.extend(self.broken_rules(new, old, &errors));
         errors
+    }
+
+    /// The rules of the schema.
+    fn rules(&self) -> &Rules {
+        let compile = || Rules::of_stored(&self.source(), true);
+        self.rules.get_or_init(compile)
+    }
+
+    /// What an object breaks of the rules, which can be asked only of objects of the right shape.
+    fn broken_rules(
+        &self,
+        new: &Value,
+        old: Option<&Value>,
+        errors: &[FieldError],
+    ) -> Vec<FieldError> {
+        use FieldErrorKind::{NotSupported, Required, TooLong, TooMany, TypeInvalid};
+        let rules = self.rules();
+        if rules.is_empty() {
+            return Vec::new();
+        }
+        let blocks = |error: &FieldError| {
+            matches!(
+                error.kind,
+                NotSupported | Required | TooLong | TooMany | TypeInvalid
+            )
+        };
+        if errors.iter().any(blocks) {
+            let why = "some validation rules were not checked because the object was invalid; correct the existing errors to \
+                       complete validation";
+            return vec![FieldError::invalid(&FieldPath::root(), Value::Null, why)];
+        }
+        let mut budget = Budget::of_request();
+        rules
+            .validate(&FieldPath::root(), new, old, &mut budget)
+            .errors
     }
 
     fn scale_faults(&self, new: &Value) -> Vec<FieldError> {
@@ -377,6 +417,7 @@ impl AnyKind for CustomKind {
             _ => Vec::new(),
         };
         errors.extend(self.scale_faults(new));
+        errors.extend(self.broken_rules(new, Some(old), &errors));
         errors
     }
     fn warnings(&self, object: &Object) -> Vec<String> {

@@ -1,6 +1,8 @@
 //! Defaults must be good values themselves.
 
 use corral_api::field::{FieldError, FieldPath};
+use corral_cel::budget::Budget;
+use corral_cel::rules::Rules;
 use serde_json::Value;
 
 use crate::custom::prune::{META_FIELDS, prune_value};
@@ -10,10 +12,28 @@ use crate::rules::Errors;
 
 /// Everything wrong with the defaults of a structural schema.
 pub(super) fn validate(errors: &mut Errors, path: &FieldPath, schema: &Value) {
-    walk(errors, path, &Structural::parse(schema), true, false);
+    let place = Place {
+        whole: true,
+        in_meta: false,
+    };
+    walk(errors, path, schema, &Structural::parse(schema), place);
 }
 
-fn walk(errors: &mut Errors, path: &FieldPath, schema: &Structural, whole: bool, in_meta: bool) {
+/// Where a schema stands.
+#[derive(Clone, Copy)]
+struct Place {
+    /// Whether it is that of a whole object.
+    whole: bool,
+    /// Whether it is inside the metadata of one.
+    in_meta: bool,
+}
+
+fn walk(errors: &mut Errors, path: &FieldPath, source: &Value, schema: &Structural, place: Place) {
+    let Place { whole, in_meta } = place;
+    let inside = |inner: &Structural| Place {
+        whole: inner.embedded,
+        in_meta,
+    };
     if let Some(default) = &schema.default {
         let path = path.child("default");
         let mut pruned = default.clone();
@@ -25,31 +45,52 @@ fn walk(errors: &mut Errors, path: &FieldPath, schema: &Structural, whole: bool,
                 "must not have unknown fields",
             ));
         }
-        errors.extend(validate::validate(default, None, schema, &path));
+        let faults = validate::validate(default, None, schema, &path);
+        if faults.is_empty() {
+            errors.extend(broken_rules(&path, source, default, whole));
+        }
+        errors.extend(faults);
     }
     // Defaults inside of additional properties are looked at where they stand, as the values that they are.
     if let Additional::Of(inner) = &schema.additional {
+        let path = path.child("additionalProperties");
         walk(
             errors,
-            &path.child("additionalProperties"),
+            &path,
+            &source["additionalProperties"],
             inner,
-            false,
-            in_meta,
+            inside(inner),
         );
     }
     if let Some(items) = &schema.items {
-        walk(errors, &path.child("items"), items, items.embedded, in_meta);
-    }
-    for (name, property) in &schema.properties {
-        let in_meta = in_meta || (whole && META_FIELDS.contains(&name.as_str()));
         walk(
             errors,
-            &path.child("properties").key(name),
-            property,
-            property.embedded,
-            in_meta,
+            &path.child("items"),
+            &source["items"],
+            items,
+            inside(items),
         );
     }
+    for (name, property) in &schema.properties {
+        let path = path.child("properties").key(name);
+        let place = Place {
+            in_meta: in_meta || (whole && META_FIELDS.contains(&name.as_str())),
+            ..inside(property)
+        };
+        walk(errors, &path, &source["properties"][name], property, place);
+    }
+}
+
+/// What a default breaks as a value that is new, and as one that stays.
+fn broken_rules(path: &FieldPath, source: &Value, default: &Value, whole: bool) -> Errors {
+    let rules = Rules::of_stored(source, whole);
+    for old in [Some(default), None] {
+        let found = rules.validate(path, default, old, &mut Budget::of_request());
+        if !found.errors.is_empty() {
+            return found.errors;
+        }
+    }
+    Errors::new()
 }
 
 #[cfg(test)]

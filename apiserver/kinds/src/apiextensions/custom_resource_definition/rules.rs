@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::names;
+use corral_cel::rules::{self as cel_rules, CompileOptions, Rules};
 use serde_json::Value;
 
 use super::types::{
@@ -51,7 +52,7 @@ pub(super) fn validate(definition: &CustomResourceDefinition) -> Vec<FieldError>
     let mut errors = Errors::new();
     let spec = &definition.spec;
     let name = definition.metadata.name.as_deref().unwrap_or_default();
-    if name != format!("{}.{}", spec.names.plural, spec.group) {
+    if !name.is_empty() && name != format!("{}.{}", spec.names.plural, spec.group) {
         let path = FieldPath::new("metadata").child("name");
         let why = r#"must be spec.names.plural+"."+spec.group"#;
         errors.push(FieldError::invalid(&path, name, why));
@@ -157,10 +158,19 @@ fn validate_spec(errors: &mut Errors, spec: &Spec, old: Option<&Spec>, strictnes
             errors.push(FieldError::required(&schema_path(index), ""));
         }
     }
+    let shared = Parts::shared(&spec.versions);
     for (index, version) in spec.versions.iter().enumerate() {
         let path = path.child("versions").index(index);
         label(errors, &path.child("name"), &version.name, "");
-        validate_version(errors, &path, index, version, old);
+        deprecation(errors, &path.child("deprecationWarning"), version);
+        let has_status = version.has_status();
+        let at = Place {
+            path: &path,
+            schema: schema_path(index),
+            has_status,
+            parts: shared.others(),
+        };
+        validate_version(errors, &at, version, old);
     }
     validate_versions(errors, &path.child("versions"), &spec.versions);
     let names_path = path.child("names");
@@ -176,6 +186,15 @@ fn validate_spec(errors: &mut Errors, spec: &Spec, old: Option<&Spec>, strictnes
         }
     }
     validate_names(errors, &names_path, &spec.names);
+    if let Some(first) = spec.versions.first() {
+        let at = Place {
+            path: &path,
+            schema: path.child("validation").child("openAPIV3Schema"),
+            has_status: spec.versions.iter().any(Version::has_status),
+            parts: shared,
+        };
+        validate_version(errors, &at, first, old);
+    }
     if spec.preserve_unknown_fields == Some(true) {
         let why = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in spec.versions[*].schema instead";
         let path = path.child("preserveUnknownFields");
@@ -187,7 +206,10 @@ fn validate_spec(errors: &mut Errors, spec: &Spec, old: Option<&Spec>, strictnes
 }
 
 fn validate_versions(errors: &mut Errors, path: &FieldPath, versions: &[Version]) {
-    let shown = || rules::json(&versions);
+    let shown = || match versions {
+        [] => Value::Null,
+        some => rules::json(some),
+    };
     let unique: BTreeSet<&str> = versions
         .iter()
         .map(|version| version.name.as_str())
@@ -205,72 +227,128 @@ fn validate_versions(errors: &mut Errors, path: &FieldPath, versions: &[Version]
     }
 }
 
-fn validate_version(
-    errors: &mut Errors,
-    path: &FieldPath,
-    index: usize,
-    version: &Version,
-    old: Option<&Spec>,
-) {
-    deprecation(errors, &path.child("deprecationWarning"), version);
-    let before = old.and_then(|old| old.versions.iter().find(|v| v.name == version.name));
-    if let Some(schema) = version.schema() {
-        // What was accepted once stays acceptable while it does not change.
-        let unchanged = before.and_then(Version::schema) == Some(schema);
-        let has_status = version
-            .subresources
-            .as_ref()
-            .is_some_and(|s| s.status.is_some());
-        validate_schema(errors, &schema_path(index), schema, has_status, unchanged);
+/// Parts of versions.
+#[derive(Debug, Clone, Copy)]
+struct Parts {
+    schema: bool,
+    subresources: bool,
+    columns: bool,
+    selectable: bool,
+}
+
+impl Parts {
+    /// What all versions have alike: Kubernetes looks at that once, and tells it as if it stood outside of them.
+    fn shared(versions: &[Version]) -> Self {
+        let alike = |same: &dyn Fn(&Version, &Version) -> bool| {
+            versions.windows(2).all(|pair| same(&pair[0], &pair[1]))
+        };
+        Self {
+            schema: alike(&|a, b| a.schema == b.schema),
+            subresources: alike(&|a, b| a.subresources == b.subresources),
+            columns: alike(&|a, b| a.additional_printer_columns == b.additional_printer_columns),
+            selectable: alike(&|a, b| a.selectable_fields == b.selectable_fields),
+        }
     }
-    if let Some(subresources) = &version.subresources {
-        validate_subresources(errors, &path.child("subresources"), subresources);
-    }
-    for (index, column) in version
-        .additional_printer_columns
-        .iter()
-        .flatten()
-        .enumerate()
-    {
-        let path = path.child("additionalPrinterColumns").index(index);
-        validate_column(errors, &path, column);
-    }
-    let fields = version.selectable_fields.as_deref().unwrap_or_default();
-    if !fields.is_empty() {
-        let path = path.child("selectableFields");
-        let kept = before.and_then(|b| b.selectable_fields.as_deref()) == Some(fields);
-        match version.schema() {
-            None => {
-                let why = "may only be set when `version.schema.openAPIV3Schema` is not included";
-                errors.push(FieldError::invalid(&path, "", why));
-            }
-            Some(schema) => {
-                validate_selectable(errors, &path, fields, &Structural::parse(schema), kept)
-            }
+
+    fn others(self) -> Self {
+        Self {
+            schema: !self.schema,
+            subresources: !self.subresources,
+            columns: !self.columns,
+            selectable: !self.selectable,
         }
     }
 }
 
+/// Where a version, or what all have alike, is told.
+struct Place<'a> {
+    path: &'a FieldPath,
+    schema: FieldPath,
+    has_status: bool,
+    parts: Parts,
+}
+
+fn validate_version(errors: &mut Errors, at: &Place<'_>, version: &Version, old: Option<&Spec>) {
+    let Place { path, parts, .. } = at;
+    let before = old.and_then(|old| old.versions.iter().find(|v| v.name == version.name));
+    if let Some(schema) = version.schema().filter(|_| parts.schema) {
+        let old_schema = before.and_then(Version::schema);
+        validate_schema(errors, at, schema, old, old_schema);
+    }
+    if let Some(subresources) = version.subresources.as_ref().filter(|_| parts.subresources) {
+        validate_subresources(errors, &path.child("subresources"), subresources);
+    }
+    let columns = version.additional_printer_columns.iter().flatten();
+    for (index, column) in columns.enumerate().filter(|_| parts.columns) {
+        let path = path.child("additionalPrinterColumns").index(index);
+        validate_column(errors, &path, column);
+    }
+    let fields = version.selectable_fields.as_deref().unwrap_or_default();
+    if fields.is_empty() || !parts.selectable {
+        return;
+    }
+    let kept = before.and_then(|b| b.selectable_fields.as_deref()) == Some(fields);
+    let path = path.child("selectableFields");
+    match version.schema() {
+        None => {
+            let why = "may only be set when validations.schema is included";
+            errors.push(FieldError::invalid(&path, "", why));
+        }
+        Some(schema) => {
+            validate_selectable(errors, &path, fields, &Structural::parse(schema), kept);
+        }
+    }
+}
+
+/// `before`: the definition before an update, whose schema of the same version is `old`.
 fn validate_schema(
     errors: &mut Errors,
-    path: &FieldPath,
+    at: &Place<'_>,
     schema: &Value,
-    has_status: bool,
-    _unchanged: bool,
+    before: Option<&Spec>,
+    old: Option<&Value>,
 ) {
+    let path = &at.schema;
     if Structural::depth(schema) > DEPTH_MAX {
         let why = format!("must not have more than {DEPTH_MAX} levels");
         errors.push(FieldError::invalid(path, "", why));
         return;
     }
     let n_before = errors.len();
-    schema_rules::root(errors, path, schema, has_status);
+    schema_rules::root(errors, path, schema, at.has_status);
     let structural = structural_rules::validate(schema, path);
-    if structural.is_empty() && errors.len() == n_before {
+    if structural.is_empty() {
         default_rules::validate(errors, path, schema);
     }
     errors.extend(structural);
+    let is_good = errors.len() == n_before;
+    let n_before = errors.len();
     schema_rules::validate(errors, path, schema);
+    let schemas = before.into_iter().flat_map(|before| &before.versions);
+    let options = CompileOptions {
+        stored_expressions: schemas
+            .filter_map(Version::schema)
+            .flat_map(cel_rules::expressions_of)
+            .collect(),
+        // What was accepted once stays acceptable while it does not change.
+        unchanged: old == Some(schema),
+        schema_errors: errors[n_before..]
+            .iter()
+            .filter_map(|error| below(path, &error.path))
+            .collect(),
+        form_only: !is_good,
+    };
+    let (_, problems) = Rules::compile_with(schema, true, &options);
+    let (of_schema, of_rules): (Vec<_>, Vec<_>) =
+        problems.iter().partition(|problem| problem.of_schema);
+    let problems = of_schema.into_iter().chain(of_rules);
+    errors.extend(problems.map(|problem| problem.below(path)));
+}
+
+/// A path as it is below another.
+fn below(schema: &FieldPath, path: &FieldPath) -> Option<FieldPath> {
+    let rest = path.as_str().strip_prefix(schema.as_str())?;
+    Some(FieldPath::new(rest.trim_start_matches('.')))
 }
 
 fn deprecation(errors: &mut Errors, path: &FieldPath, version: &Version) {

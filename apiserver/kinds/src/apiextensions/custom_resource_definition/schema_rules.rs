@@ -121,7 +121,6 @@ fn walk(errors: &mut Errors, path: &FieldPath, schema: &Value, place: &Place) {
     }
     below(errors, path, map, place);
     topology(errors, path, schema);
-    rules_of(errors, path, schema);
 }
 
 fn below(errors: &mut Errors, path: &FieldPath, map: &Map<String, Value>, place: &Place) {
@@ -416,75 +415,6 @@ fn items_of_keyed(errors: &mut Errors, path: &FieldPath, schema: &Value) {
         if property["nullable"] == true {
             let why = "this property is in x-kubernetes-list-map-keys, so it cannot be nullable";
             errors.push(FieldError::forbidden(&path.child("nullable"), why));
-        }
-    }
-}
-
-/// The form of validation rules; what they mean is looked at once the schema is good.
-fn rules_of(errors: &mut Errors, path: &FieldPath, schema: &Value) {
-    const REASONS: [&str; 4] = [
-        "FieldValueDuplicate",
-        "FieldValueForbidden",
-        "FieldValueInvalid",
-        "FieldValueRequired",
-    ];
-    let has_lines = |text: &str| text.contains(['\n', '\r']);
-    let rules = schema["x-kubernetes-validations"].as_array();
-    for (index, rule) in rules.into_iter().flatten().enumerate() {
-        let path = path.child("x-kubernetes-validations").index(index);
-        let (given, message) = (text(rule, "rule").trim(), text(rule, "message"));
-        let message_path = path.child("message");
-        if given.is_empty() {
-            errors.push(FieldError::required(
-                &path.child("rule"),
-                "rule is not specified",
-            ));
-        } else if !message.is_empty() && message.trim().is_empty() {
-            errors.push(FieldError::invalid(
-                &message_path,
-                message,
-                "must be non-empty if specified",
-            ));
-        } else if has_lines(message.trim()) {
-            errors.push(FieldError::invalid(
-                &message_path,
-                message,
-                "must not contain line breaks",
-            ));
-        } else if has_lines(given) && message.trim().is_empty() {
-            let why = "message must be specified if rule contains line breaks";
-            errors.push(FieldError::required(&message_path, why));
-        }
-        let expression = text(rule, "messageExpression");
-        if !expression.is_empty() && expression.trim().is_empty() {
-            let why = "messageExpression must be non-empty if specified";
-            errors.push(FieldError::required(&path.child("messageExpression"), why));
-        }
-        if let Some(reason) = rule["reason"]
-            .as_str()
-            .filter(|reason| !REASONS.contains(reason))
-        {
-            errors.push(FieldError::not_supported(
-                &path.child("reason"),
-                reason,
-                &REASONS,
-            ));
-        }
-        let field = text(rule, "fieldPath");
-        let field_path = path.child("fieldPath");
-        if !field.is_empty() && field.trim().is_empty() {
-            errors.push(FieldError::invalid(
-                &field_path,
-                field,
-                "must be non-empty if specified",
-            ));
-        }
-        if has_lines(field) {
-            errors.push(FieldError::invalid(
-                &field_path,
-                field,
-                "must not contain line breaks",
-            ));
         }
     }
 }

@@ -160,6 +160,12 @@ pub struct Version {
 }
 
 impl Version {
+    /// Whether `status` is a subresource.
+    pub fn has_status(&self) -> bool {
+        let subresources = self.subresources.as_ref();
+        subresources.is_some_and(|subresources| subresources.status.is_some())
+    }
+
     /// The schema, if there is one.
     pub fn schema(&self) -> Option<&Value> {
         let schema = self.schema.as_ref()?.get("openAPIV3Schema")?;
