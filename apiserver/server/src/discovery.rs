@@ -32,6 +32,16 @@ const ALL: &[&str] = &[
     "update",
     "watch",
 ];
+const ALL_CUSTOM: &[&str] = &[
+    "delete",
+    "deletecollection",
+    "get",
+    "list",
+    "patch",
+    "create",
+    "update",
+    "watch",
+];
 const NO_COLLECTION: &[&str] = &[
     "create", "delete", "get", "list", "patch", "update", "watch",
 ];
@@ -107,6 +117,8 @@ fn subresources(kind: &dyn AnyKind) -> Vec<Entry<'_>> {
 
 fn verbs(kind: &dyn AnyKind) -> &'static [&'static str] {
     match kind.verbs() {
+        // In the order in which Kubernetes tells those of clients' kinds.
+        Verbs::All if kind.is_custom() => ALL_CUSTOM,
         Verbs::All => ALL,
         Verbs::NoDeleteCollection => NO_COLLECTION,
         Verbs::CreateOnly => CREATE,

@@ -396,7 +396,7 @@ impl Resource {
     ) -> Result<Option<Written>, Status> {
         let names = self.kind.names();
         let key = self.key(&cx.namespace, name);
-        let bytes = canonical(value);
+        let bytes = self.from_store(canonical(value))?;
         let written = |revision| Written {
             json: with_revision(&bytes, revision),
             created: true,
@@ -450,6 +450,15 @@ impl Resource {
     /// The bytes that the store keeps for an object.
     fn stored(&self, bytes: &Bytes) -> Result<Bytes, Status> {
         stored_form(&*self.kind, bytes).map_err(Status::internal)
+    }
+
+    /// An object as it comes back from the store, where another version of its kind may have no place for all of it.
+    fn from_store(&self, bytes: Bytes) -> Result<Bytes, Status> {
+        let names = self.kind.names();
+        if !self.kind.is_custom() || self.kind.storage_version() == (names.group, names.version) {
+            return Ok(bytes);
+        }
+        own_form(&*self.kind, &self.stored(&bytes)?).map_err(Status::internal)
     }
 
     /// Changes an object.
@@ -575,7 +584,7 @@ impl Resource {
         named_version: bool,
     ) -> Result<Option<Written>, Status> {
         let removed = metadata::is_finished(&*self.kind, &value);
-        let bytes = canonical(value);
+        let bytes = self.from_store(canonical(value))?;
         if bytes == live.value || cx.dry_run {
             return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
         }

@@ -100,9 +100,16 @@ pub fn object(code: u16, representation: Representation, value: &impl Serialize)
 
 /// What a path that leads nowhere is answered with, as kube-apiserver does.
 pub fn no_page() -> Answer {
-    let mut nowhere = answer(404, "text/plain; charset=utf-8", full("404 page not found\n"));
+    let mut nowhere = answer(
+        404,
+        "text/plain; charset=utf-8",
+        full("404 page not found\n"),
+    );
     let headers = nowhere.headers_mut();
-    headers.insert("x-content-type-options", HeaderValue::from_static("nosniff"));
+    headers.insert(
+        "x-content-type-options",
+        HeaderValue::from_static("nosniff"),
+    );
     nowhere
 }
 

@@ -35,8 +35,8 @@ pub struct CustomKind {
     version: String,
     names: DefinitionNames,
     namespaced: bool,
-    /// The version in which the store keeps objects.
-    storage_version: String,
+    /// The kind in the version in which the store keeps objects; `None` for that very one.
+    storage: Option<Arc<CustomKind>>,
     /// The text of the schema; the tree is made when the first object comes.
     source: String,
     structural: OnceLock<Structural>,
@@ -56,9 +56,13 @@ fn pointer(path: &str) -> String {
 
 impl CustomKind {
     /// The kind in one of the versions of its definition, by the names that were accepted.
-    pub fn new(definition: &CustomResourceDefinition, version: &Version) -> Self {
+    /// `storage`: the kind in the version in which the store keeps objects, if that is another one.
+    pub fn new(
+        definition: &CustomResourceDefinition,
+        version: &Version,
+        storage: Option<Arc<Self>>,
+    ) -> Self {
         let spec = &definition.spec;
-        let storage = spec.versions.iter().find(|version| version.storage);
         let accepted = definition
             .status
             .as_ref()
@@ -71,7 +75,7 @@ impl CustomKind {
             version: version.name.clone(),
             names: accepted.unwrap_or(&spec.names).clone(),
             namespaced: spec.scope == "Namespaced",
-            storage_version: storage.unwrap_or(version).name.clone(),
+            storage,
             source: version.schema().map(Value::to_string).unwrap_or_default(),
             structural: OnceLock::new(),
             rules: OnceLock::new(),
@@ -222,7 +226,16 @@ impl CustomKind {
     }
 
     /// Brings an object into this version and takes out what its schema no longer has; answers whether that changed it.
+    /// On the way through the store it also loses what the schema of the store's version does not have.
     fn conform(&self, value: &mut Value) -> bool {
+        let changed = self
+            .storage
+            .as_ref()
+            .is_some_and(|storage| storage.conform(value));
+        self.conform_to_own(value) | changed
+    }
+
+    fn conform_to_own(&self, value: &mut Value) -> bool {
         let api_version = self.names().api_version();
         let mut changed = value["apiVersion"] != api_version.as_str();
         if changed {
@@ -478,7 +491,9 @@ impl AnyKind for CustomKind {
         true
     }
     fn to_stored(&self, mut value: Value) -> Value {
-        value["apiVersion"] = format!("{}/{}", self.group, self.storage_version).into();
+        if let Some(storage) = &self.storage {
+            storage.conform(&mut value);
+        }
         value
     }
     fn from_stored(&self, mut value: Value) -> Value {
@@ -530,7 +545,11 @@ impl AnyKind for CustomKind {
         Ok(Report { unknown })
     }
     fn storage_version(&self) -> (&str, &str) {
-        (&self.group, &self.storage_version)
+        let stored = self
+            .storage
+            .as_ref()
+            .map_or(&self.version, |storage| &storage.version);
+        (&self.group, stored)
     }
     fn is_custom(&self) -> bool {
         true
@@ -604,10 +623,18 @@ pub fn described(definition: &CustomResourceDefinition) -> Vec<Described> {
     versions.sort_by_key(|version| {
         std::cmp::Reverse(corral_api::gvk::VersionPriority::of(&version.name))
     });
-    let described = versions.into_iter().map(|version| Described {
-        kind: KindRef::Custom(Arc::new(CustomKind::new(definition, version))),
-        served: version.served,
-        stored: version.storage,
+    let storage = versions.iter().find(|version| version.storage);
+    let storage = storage.map(|version| Arc::new(CustomKind::new(definition, version, None)));
+    let described = versions.into_iter().map(|version| {
+        let kind = match &storage {
+            Some(storage) if version.storage => storage.clone(),
+            storage => Arc::new(CustomKind::new(definition, version, storage.clone())),
+        };
+        Described {
+            kind: KindRef::Custom(kind),
+            served: version.served,
+            stored: version.storage,
+        }
     });
     described.collect()
 }

@@ -273,7 +273,7 @@ fn topology(errors: &mut Errors, path: &FieldPath, schema: &Value) {
         && !matches!(list_type, "atomic" | "set" | "map")
     {
         let path = path.child("x-kubernetes-list-type");
-        errors.push(FieldError::not_supported(
+        errors.push(FieldError::not_supported_of(
             &path,
             list_type,
             &["atomic", "set", "map"],
