@@ -90,7 +90,9 @@ pub(crate) struct Ast {
 }
 
 /// The name that the accumulator of a macro has.
-pub(crate) const ACCUMULATOR: &str = "__result__";
+pub(crate) const ACCUMULATOR: &str = "@result";
+/// The name that it had once, which is still refused.
+pub(crate) const FORMER_ACCUMULATOR: &str = "__result__";
 
 /// Names of operators as functions.
 pub(crate) mod op {

@@ -98,10 +98,10 @@ fn type_named(name: &str, library: Library) -> Option<Type> {
         "null_type" => Type::Null,
         "google.protobuf.Duration" => Type::Duration,
         "google.protobuf.Timestamp" => Type::Timestamp,
-        "type" => return Some(Type::Type(None)),
+        "type" => Type::Type(None),
         "bool" | "bytes" | "double" | "int" | "string" | "uint" => Type::parse(name),
         "net.IP" | "net.CIDR" if since(30) => Type::parse(name),
-        "optional_type" if since(28) => Type::optional(Type::Param(Arc::from("V"))),
+        "optional_type" if since(28) => Type::Opaque(Arc::from(name), Arc::from([])),
         _ => return None,
     };
     Some(Type::type_of(named))
@@ -357,8 +357,11 @@ impl Checker<'_> {
         let mut ids = Vec::new();
         let mut result: Option<Type> = None;
         for overload in &function.overloads {
+            // Within comprehensions numbers of all types were always compared.
+            let is_known = self.scope.library().has(overload)
+                || (is_comparison(function.name) && !self.locals.is_empty());
             if overload.is_member != target.is_some()
-                || !self.scope.library().has(overload)
+                || !is_known
                 || overload.args.len() != arg_types.len()
             {
                 continue;
@@ -418,15 +421,15 @@ impl Checker<'_> {
     }
 
     /// The type of a list element or map value whose type joins those before it.
-    fn join(&mut self, id: Id, before: Option<Type>, t: Type) -> Type {
+    fn join(&mut self, before: Option<Type>, t: Type) -> Type {
         let Some(before) = before else {
             return t;
         };
         if self.mapping.is_assignable(&before, &t) {
             return unify::most_general(&before, &t);
         }
-        self.mismatch(id, &before, &t);
-        Type::Error
+        // Whether that is allowed is looked at when everything else is right.
+        Type::Dyn
     }
 
     /// What an optional element holds.
@@ -450,7 +453,7 @@ impl Checker<'_> {
             if optionals.contains(&i) {
                 t = self.optional_element(element.id, t);
             }
-            item = Some(self.join(element.id, item, t));
+            item = Some(self.join(item, t));
         }
         let item = item.unwrap_or_else(|| self.mapping.fresh());
         self.types.insert(id, Type::list(item));
@@ -461,13 +464,13 @@ impl Checker<'_> {
         for entry in entries {
             self.check(&mut entry.key);
             let t = self.type_of(&entry.key);
-            key = Some(self.join(entry.key.id, key, t));
+            key = Some(self.join(key, t));
             self.check(&mut entry.value);
             let mut t = self.type_of(&entry.value);
             if entry.optional {
                 t = self.optional_element(entry.value.id, t);
             }
-            value = Some(self.join(entry.value.id, value, t));
+            value = Some(self.join(value, t));
         }
         let key = key.unwrap_or_else(|| self.mapping.fresh());
         let value = value.unwrap_or_else(|| self.mapping.fresh());
@@ -560,6 +563,10 @@ impl Checker<'_> {
             self.mismatch(expr.id, wanted, &found);
         }
     }
+}
+
+fn is_comparison(function: &str) -> bool {
+    matches!(function, "_<_" | "_<=_" | "_>_" | "_>=_")
 }
 
 fn declared_name(t: &Type) -> String {

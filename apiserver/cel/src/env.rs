@@ -4,11 +4,12 @@ use std::collections::BTreeMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use crate::ast::Expr;
+use crate::ast::{Expr, ExprKind};
 use crate::budget::Budget;
 use crate::checker::{self, Checked, Reference, Scope};
 use crate::cost::estimate::{self, Range, Sizes};
 use crate::decl::{DeclType, Objects};
+use crate::deep;
 use crate::eval::{self, Activation, Outcome};
 use crate::functions::Library;
 use crate::parse;
@@ -91,6 +92,11 @@ impl Env {
     /// # Errors
     /// [`Issues`] as kube-apiserver shows them.
     pub fn compile(&self, text: &str) -> Result<Program, Issues> {
+        // Each level takes two code points at least.
+        deep::run(text.len() / 2, || self.compile_here(text))
+    }
+
+    fn compile_here(&self, text: &str) -> Result<Program, Issues> {
         let source = Source::new(text);
         let ast = parse::parse(&source, self.library.version)?;
         let checked = checker::check(ast, &source, self)?;
@@ -99,6 +105,7 @@ impl Env {
         let estimated = estimate::estimate(&checked, self);
         Ok(Program {
             inner: Arc::new(Inner {
+                depth: depth(&checked.root),
                 output: checked.type_of(&checked.root).clone(),
                 names: names_of(&checked),
                 node,
@@ -178,6 +185,8 @@ struct Inner {
     /// The plan, or why there is none.
     node: Result<Node, String>,
     estimated: Range,
+    /// How deeply it nests.
+    depth: usize,
 }
 
 impl Program {
@@ -219,7 +228,7 @@ impl Program {
     /// Evaluates it within a cost.
     pub(crate) fn run<'a>(&self, activation: &dyn Activation<'a>, cost_max: u64) -> Outcome<'a> {
         match &self.inner.node {
-            Ok(node) => eval::run(node, activation, cost_max),
+            Ok(node) => deep::run(self.inner.depth, || eval::run(node, activation, cost_max)),
             Err(why) => Outcome {
                 value: Err(EvaluationError::new(why.clone())),
                 cost: 0,
@@ -233,40 +242,41 @@ impl Program {
     }
 }
 
+/// How deeply nodes nest.
+fn depth(expr: &Expr) -> usize {
+    let mut deepest = 0;
+    children(expr, &mut |child| deepest = deepest.max(depth(child)));
+    deepest + 1
+}
+
 /// Looks at a node and all below it, parents first.
 pub(crate) fn walk<'e>(expr: &'e Expr, look: &mut dyn FnMut(&'e Expr)) {
-    use crate::ast::ExprKind;
     look(expr);
+    children(expr, &mut |child| walk(child, look));
+}
+
+/// Looks at the nodes right below one.
+pub(crate) fn children<'e>(expr: &'e Expr, look: &mut dyn FnMut(&'e Expr)) {
     match &expr.kind {
         ExprKind::Nothing | ExprKind::Literal(_) | ExprKind::Ident(_) => {}
-        ExprKind::Select { operand, .. } => walk(operand, look),
+        ExprKind::Select { operand, .. } => look(operand),
         ExprKind::Call { target, args, .. } => {
             if let Some(target) = target {
-                walk(target, look);
+                look(target);
             }
-            for arg in args {
-                walk(arg, look);
-            }
+            args.iter().for_each(look);
         }
-        ExprKind::List { elements, .. } => {
-            for element in elements {
-                walk(element, look);
-            }
-        }
+        ExprKind::List { elements, .. } => elements.iter().for_each(look),
         ExprKind::Map(entries) => {
             for entry in entries {
-                walk(&entry.key, look);
-                walk(&entry.value, look);
+                look(&entry.key);
+                look(&entry.value);
             }
         }
-        ExprKind::Struct { fields, .. } => {
-            for field in fields {
-                walk(&field.value, look);
-            }
-        }
+        ExprKind::Struct { fields, .. } => fields.iter().for_each(|f| look(&f.value)),
         ExprKind::Comprehension(c) => {
             for part in [&c.range, &c.init, &c.condition, &c.step, &c.result] {
-                walk(part, look);
+                look(part);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::plan::{Attribute, Call, Fold, Node, Qualifier, QualifierKey, Root};
 use crate::value::{Entries, Evaluated, EvaluationError, Key, List, Map, Object, Value};
 
 /// The variables of an evaluation.
-pub trait Activation<'a> {
+pub trait Activation<'a>: Sync {
     /// A variable's value; `None` if it has none.
     fn variable(&self, name: &str) -> Option<Evaluated<'a>>;
 
@@ -311,10 +311,7 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
                     break;
                 }
             };
-            if !entries.set(key, value) {
-                wrong = Some(EvaluationError::new("unsupported key type"));
-                break;
-            }
+            entries.set(key, value);
         }
         self.charge(actual::MAP_COST)?;
         wrong.map_or_else(|| Ok(Value::Map(Map::Entries(Arc::new(entries)))), Err)
@@ -388,7 +385,8 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             Value::Map(map) => {
                 for key in map.keys() {
                     let value = if two {
-                        map.get(&key).unwrap_or(Ok(Value::Null))
+                        map.get(&key)
+                            .unwrap_or_else(|| Err(EvaluationError::no_such_key(&key)))
                     } else {
                         Ok(Value::Null)
                     };
@@ -399,8 +397,7 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
                 Ok(())
             }
             other => {
-                let name = other.type_of();
-                let name = name.name();
+                let name = other.go_type();
                 Err(EvaluationError::new(if two {
                     format!("unsupported comprehension range type: {name}")
                 } else {
@@ -548,8 +545,8 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             Ok(key) => step(value, &key, optional || qualifier.test),
         };
         // A step that leads nowhere costs nothing where it may.
-        if optional && matches!(found, Ok(None)) {
-            return Ok(None);
+        if optional && !matches!(found, Ok(Some(_))) {
+            return found;
         }
         self.charge(1)?;
         if qualifier.test {

@@ -11,6 +11,7 @@ pub mod budget;
 mod checker;
 mod cost;
 mod decl;
+mod deep;
 mod env;
 pub mod escape;
 mod eval;

@@ -126,7 +126,6 @@ fn has_operator(name: &str, value: &Value<'_>) -> bool {
                 | Uint(_)
         ),
         "size" => matches!(value, Bytes(_) | String(_) | List(_) | Map(_)),
-        "matches" => matches!(value, String(_)),
         _ => true,
     }
 }
@@ -163,12 +162,6 @@ fn operator(name: &str) -> Option<Implementation> {
                 .size()
                 .map_or_else(no_overload, |n| Ok(Value::Int(n)))
         },
-        "matches" => |args| match (&args[0], &args[1]) {
-            (Value::String(text), Value::String(pattern)) => regex::compile(pattern)
-                .map(|r| Value::Bool(r.is_match(text)))
-                .map_err(EvaluationError::new),
-            _ => no_overload(),
-        },
         _ => return None,
     })
 }
@@ -182,6 +175,12 @@ fn unguarded(name: &str) -> Option<Implementation> {
         "@in" | "_in_" => |args| is_in(&args[0], &args[1]),
         "type" => |args| Ok(Value::Type(args[0].type_of())),
         "dyn" => |args| Ok(args[0].clone()),
+        "matches" => |args| match (&args[0], &args[1]) {
+            (Value::String(text), Value::String(pattern)) => regex::compile(pattern)
+                .map(|r| Value::Bool(r.is_match(text)))
+                .map_err(EvaluationError::new),
+            _ => no_overload(),
+        },
         "contains" => |args| of_two_texts(args, |a, b| a.contains(b)),
         "startsWith" => |args| of_two_texts(args, |a, b| a.starts_with(b)),
         "endsWith" => |args| of_two_texts(args, |a, b| a.ends_with(b)),
@@ -237,7 +236,7 @@ fn uint<'a>(result: Option<u64>) -> Evaluated<'a> {
 }
 
 fn duration<'a>(result: Option<i64>) -> Evaluated<'a> {
-    result.map_or_else(|| wrong("duration overflow"), |d| Ok(Value::Duration(d)))
+    result.map_or_else(|| wrong("integer overflow"), |d| Ok(Value::Duration(d)))
 }
 
 fn plus<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
@@ -341,7 +340,6 @@ fn convert<'a>(value: &Value<'a>, to: &Type) -> Evaluated<'a> {
     match (value, to) {
         (Value::Int(i), Type::Uint) => uint(u64::try_from(*i).ok()),
         (Value::Int(i), Type::Double) => Ok(Value::Double(number::of_int(*i))),
-        (Value::Int(i), Type::Duration) => Ok(Value::Duration(*i)),
         (Value::Int(i), Type::Timestamp) => Timestamp::of_seconds(*i)
             .map_or_else(|| wrong("timestamp overflow"), |t| Ok(Value::Timestamp(t))),
         (Value::Uint(u), Type::Int) => int(i64::try_from(*u).ok()),
@@ -355,10 +353,14 @@ fn convert<'a>(value: &Value<'a>, to: &Type) -> Evaluated<'a> {
             |s| Ok(Value::text(s)),
         ),
         (Value::String(text), to) => convert_text(text, to),
-        (value, Type::String) => value
+        (value, Type::String) if !matches!(value, Value::Null | Value::Type(_)) => value
             .converted_to_string()
             .map_or_else(no_overload, |s| Ok(Value::text(s))),
-        _ => no_overload(),
+        (value, to) => wrong(format!(
+            "type conversion error from '{}' to '{}'",
+            value.type_of().name(),
+            to.name()
+        )),
     }
 }
 
@@ -411,7 +413,46 @@ fn parse_double(text: &str) -> Option<f64> {
         let signed_nan = unsigned.len() != text.len() && unsigned.eq_ignore_ascii_case("nan");
         return (!signed_nan).then(|| text.parse().ok())?;
     }
-    text.parse().ok().filter(|d: &f64| d.is_finite())
+    let digits = without_underscores(text)?;
+    match hexadecimal(&digits) {
+        Some(d) => Some(d),
+        None => digits.parse().ok().filter(|d: &f64| d.is_finite()),
+    }
+}
+
+/// Underscores may stand between digits.
+fn without_underscores(text: &str) -> Option<String> {
+    let chars: Vec<char> = text.chars().collect();
+    let is_digit = |i: Option<usize>| {
+        i.and_then(|i| chars.get(i))
+            .is_some_and(char::is_ascii_hexdigit)
+    };
+    for (i, _) in chars.iter().enumerate().filter(|(_, c)| **c == '_') {
+        if !is_digit(i.checked_sub(1)) || !is_digit(Some(i + 1)) {
+            return None;
+        }
+    }
+    Some(text.replace('_', ""))
+}
+
+/// A number such as `0x1.8p-2`.
+fn hexadecimal(text: &str) -> Option<f64> {
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    let digits = unsigned
+        .strip_prefix("0x")
+        .or_else(|| unsigned.strip_prefix("0X"))?;
+    let (mantissa, exponent) = digits.split_once(['p', 'P'])?;
+    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let bits = u64::from_str_radix(&format!("{whole}{fraction}"), 16).ok()?;
+    let exponent: i32 = exponent.parse().ok()?;
+    let shift = exponent.checked_sub(i32::try_from(fraction.len()).ok()?.checked_mul(4)?)?;
+    let magnitude = number::of_uint(bits) * 2_f64.powi(shift);
+    let value = if text.starts_with('-') {
+        -magnitude
+    } else {
+        magnitude
+    };
+    value.is_finite().then_some(value)
 }
 
 fn text<'a>(result: strings::Text) -> Evaluated<'a> {

@@ -306,7 +306,8 @@ impl Planner<'_> {
         let mut constants = Entries::default();
         let all_constant = planned.iter().all(|(key, value, _)| match (key, value) {
             (Node::Constant(key), Node::Constant(value)) => {
-                constants.set(key.clone(), value.clone())
+                constants.set(key.clone(), value.clone());
+                true
             }
             _ => false,
         });
@@ -460,7 +461,8 @@ fn membership(args: &[Node]) -> Option<Node> {
     if list.is_empty() {
         return Some(Node::Constant(Value::Bool(false)));
     }
-    let keys: Option<Vec<Key>> = list.iter().map(|v| Key::of(&v.ok()?)).collect();
+    let key_of = |value: Value<'_>| Key::of(&value).filter(|key| *key != Key::Null);
+    let keys: Option<Vec<Key>> = list.iter().map(|v| key_of(v.ok()?)).collect();
     Some(Node::Member(Box::new(item.clone()), Arc::new(keys?)))
 }
 

@@ -8,6 +8,7 @@ use serde_json::{Value as Json, json};
 
 use crate::decl::DeclType;
 use crate::escape::escape;
+pub use crate::shape::Shape as View;
 use crate::shape::{Format, ListType, Shape, ShapeKind};
 use crate::types::Type;
 
@@ -201,7 +202,7 @@ fn string(schema: &Json) -> DeclType {
 
 impl Shape {
     /// The view that a schema gives of data.
-    pub(crate) fn of_schema(schema: &Json, is_resource: bool) -> Self {
+    pub fn of_schema(schema: &Json, is_resource: bool) -> Self {
         let schema = if is_resource {
             with_object_meta(schema)
         } else {

@@ -9,7 +9,7 @@ use serde_json::Value as Json;
 use crate::time::{Timestamp, parse_openapi_duration};
 use crate::value::{Evaluated, EvaluationError, Items, List, ListKind, Map, Text, Value};
 
-/// The part of a schema that decides what values are.
+/// A view of data through a schema: the part of it that decides what values are.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Shape {
     pub(crate) nullable: bool,
@@ -76,7 +76,7 @@ impl Shape {
     }
 
     /// Data as a value.
-    pub(crate) fn view<'a>(&'a self, json: &'a Json) -> Evaluated<'a> {
+    pub fn view<'a>(&'a self, json: &'a Json) -> Evaluated<'a> {
         if json.is_null() {
             return if self.nullable {
                 Ok(Value::Null)

@@ -3,8 +3,7 @@
 use std::cmp::Ordering;
 use std::fmt::Write as _;
 
-use jiff::civil::DateTime;
-use jiff::tz::{Offset, TimeZone};
+use jiff::tz::TimeZone;
 
 const SECOND: i64 = 1_000_000_000;
 /// The first second of year 1.
@@ -38,7 +37,7 @@ pub(crate) enum Part {
 /// Why a sum or difference isn't there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum Overflow {
-    #[error("duration overflow")]
+    #[error("integer overflow")]
     Duration,
     #[error("timestamp overflow")]
     Timestamp,
@@ -93,17 +92,16 @@ impl Timestamp {
         (rest.is_empty() && text.len() == 10).then(|| Self::of_local(date, 0))
     }
 
-    fn of_local(local: DateTime, offset_seconds: i32) -> Self {
-        let seconds = seconds_of(local) - i64::from(offset_seconds);
+    fn of_local(local: Local, offset_seconds: i32) -> Self {
         Self {
-            seconds,
-            nanos: local.subsec_nanosecond(),
+            seconds: local.seconds() - i64::from(offset_seconds),
+            nanos: local.nanos,
             offset_seconds,
         }
     }
 
     /// Date, time and fraction; and what follows.
-    fn parse_local(text: &str) -> Option<(DateTime, &str)> {
+    fn parse_local(text: &str) -> Option<(Local, &str)> {
         let bytes = text.as_bytes();
         let shape = b"dddd-dd-ddTdd:dd:dd";
         if bytes.len() < shape.len() || !text.is_char_boundary(shape.len()) {
@@ -119,8 +117,7 @@ impl Timestamp {
                 return None;
             }
         }
-        let n = |from: usize, to: usize| text[from..to].parse::<i16>().ok();
-        let small = |from: usize, to: usize| text[from..to].parse::<i8>().ok();
+        let n = |from: usize, to: usize| text[from..to].parse::<i64>().ok();
         let mut rest = &text[shape.len()..];
         let mut nanos = 0;
         if rest.starts_with(['.', ',']) {
@@ -139,17 +136,19 @@ impl Timestamp {
             nanos = kept.parse().ok()?;
             rest = &fraction[end..];
         }
-        let local = DateTime::new(
-            n(0, 4)?,
-            small(5, 7)?,
-            small(8, 10)?,
-            small(11, 13)?,
-            small(14, 16)?,
-            small(17, 19)?,
+        let local = Local {
+            year: n(0, 4)?,
+            month: n(5, 7)?,
+            day: n(8, 10)?,
+            second_of_day: n(11, 13)? * 3600 + n(14, 16)? * 60 + n(17, 19)?,
             nanos,
-        )
-        .ok()?;
-        Some((local, rest))
+        };
+        let fits = (1..=12).contains(&local.month)
+            && (1..=days_of_month(local.year, local.month)).contains(&local.day)
+            && n(11, 13)? < 24
+            && n(14, 16)? < 60
+            && n(17, 19)? < 60;
+        fits.then_some((local, rest))
     }
 
     /// Seconds since 1970, rounded down.
@@ -199,33 +198,20 @@ impl Timestamp {
         self.seconds == SECONDS_MIN && self.nanos == 0
     }
 
-    fn local(self, offset_seconds: i32) -> Option<DateTime> {
-        let at = jiff::Timestamp::new(self.seconds, self.nanos).ok()?;
-        Some(Offset::from_seconds(offset_seconds).ok()?.to_datetime(at))
-    }
-
     /// As text, with the distance it was written with.
     pub(crate) fn text(&self) -> String {
         self.text_at(self.offset_seconds)
     }
 
-    /// As text in UTC.
-    pub(crate) fn text_utc(&self) -> String {
-        self.text_at(0)
-    }
-
     fn text_at(self, offset_seconds: i32) -> String {
-        let Some(t) = self.local(offset_seconds) else {
-            return String::new();
-        };
+        let t = Local::of(self.seconds + i64::from(offset_seconds), self.nanos);
+        let (hour, minute) = (t.second_of_day / 3600, t.second_of_day / 60 % 60);
         let mut out = format!(
-            "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}",
-            t.year(),
-            t.month(),
-            t.day(),
-            t.hour(),
-            t.minute(),
-            t.second()
+            "{:04}-{:02}-{:02}T{hour:02}:{minute:02}:{:02}",
+            t.year,
+            t.month,
+            t.day,
+            t.second_of_day % 60
         );
         if self.nanos != 0 {
             let fraction = format!("{:09}", self.nanos);
@@ -243,20 +229,83 @@ impl Timestamp {
 
     /// A part of the date or time in a zone: a name, `+01:00`, or UTC without one.
     pub(crate) fn part(&self, part: Part, zone: Option<&str>) -> Result<i64, String> {
-        let at = jiff::Timestamp::new(self.seconds, self.nanos).map_err(|e| e.to_string())?;
-        let local = zone_of(zone)?.to_datetime(at);
+        let offset = offset_at(zone, self.seconds)?;
+        let seconds = self.seconds + offset;
+        let t = Local::of(seconds, self.nanos);
         Ok(match part {
-            Part::Year => i64::from(local.year()),
-            Part::Month => i64::from(local.month()) - 1,
-            Part::DayOfYear => i64::from(local.day_of_year()) - 1,
-            Part::DayOfMonth => i64::from(local.day()) - 1,
-            Part::Date => i64::from(local.day()),
-            Part::DayOfWeek => i64::from(local.weekday().to_sunday_zero_offset()),
-            Part::Hours => i64::from(local.hour()),
-            Part::Minutes => i64::from(local.minute()),
-            Part::Seconds => i64::from(local.second()),
-            Part::Milliseconds => i64::from(local.subsec_nanosecond()) / 1_000_000,
+            Part::Year => t.year,
+            Part::Month => t.month - 1,
+            Part::DayOfYear => seconds.div_euclid(DAY) - days_of_civil(t.year, 1, 1),
+            Part::DayOfMonth => t.day - 1,
+            Part::Date => t.day,
+            // The first of January 1970 was a Thursday.
+            Part::DayOfWeek => (seconds.div_euclid(DAY) + 4).rem_euclid(7),
+            Part::Hours => t.second_of_day / 3600,
+            Part::Minutes => t.second_of_day / 60 % 60,
+            Part::Seconds => t.second_of_day % 60,
+            Part::Milliseconds => i64::from(t.nanos) / 1_000_000,
         })
+    }
+}
+
+const DAY: i64 = 86_400;
+
+/// A date and a time of day.
+#[derive(Debug, Clone, Copy)]
+struct Local {
+    year: i64,
+    month: i64,
+    day: i64,
+    second_of_day: i64,
+    nanos: i32,
+}
+
+impl Local {
+    fn of(seconds: i64, nanos: i32) -> Self {
+        // Counted from March, years end with the day that isn't always there.
+        let days = seconds.div_euclid(DAY) + 719_468;
+        let era = days.div_euclid(146_097);
+        let day_of_era = days.rem_euclid(146_097);
+        let year_of_era =
+            (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let shifted_month = (5 * day_of_year + 2) / 153;
+        let month = if shifted_month < 10 {
+            shifted_month + 3
+        } else {
+            shifted_month - 9
+        };
+        Self {
+            year: year_of_era + era * 400 + i64::from(month <= 2),
+            month,
+            day: day_of_year - (153 * shifted_month + 2) / 5 + 1,
+            second_of_day: seconds.rem_euclid(DAY),
+            nanos,
+        }
+    }
+
+    fn seconds(self) -> i64 {
+        days_of_civil(self.year, self.month, self.day) * DAY + self.second_of_day
+    }
+}
+
+/// The days from 1970 to a date.
+fn days_of_civil(year: i64, month: i64, day: i64) -> i64 {
+    let year = year - i64::from(month <= 2);
+    let era = year.div_euclid(400);
+    let year_of_era = year.rem_euclid(400);
+    let shifted_month = (month + 9) % 12;
+    let day_of_year = (153 * shifted_month + 2) / 5 + day - 1;
+    let day_of_era = year_of_era * 365 + year_of_era / 4 - year_of_era / 100 + day_of_year;
+    era * 146_097 + day_of_era - 719_468
+}
+
+fn days_of_month(year: i64, month: i64) -> i64 {
+    let is_leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    match month {
+        2 => 28 + i64::from(is_leap),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
     }
 }
 
@@ -268,18 +317,15 @@ fn digits(text: &str, below: i32) -> Option<i32> {
     text.parse().ok().filter(|n| *n < below)
 }
 
-fn seconds_of(local: DateTime) -> i64 {
-    Offset::UTC.to_timestamp(local).map_or(0, |at| {
-        at.as_second() - i64::from(at.subsec_nanosecond() < 0)
-    })
-}
-
-fn zone_of(zone: Option<&str>) -> Result<TimeZone, String> {
+/// The seconds that local time in a zone is ahead of UTC.
+fn offset_at(zone: Option<&str>, seconds: i64) -> Result<i64, String> {
     let Some(name) = zone.filter(|z| !z.is_empty() && *z != "UTC") else {
-        return Ok(TimeZone::UTC);
+        return Ok(0);
     };
     let Some((hours, minutes)) = name.split_once(':') else {
-        return TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"));
+        let zone = TimeZone::get(name).map_err(|_| format!("unknown time zone {name}"))?;
+        let at = jiff::Timestamp::from_second(seconds).unwrap_or(jiff::Timestamp::MAX);
+        return Ok(i64::from(zone.to_offset(at).seconds()));
     };
     let (hours, minutes) = (atoi(hours)?, atoi(minutes)?);
     let minutes = if name.starts_with('-') {
@@ -287,11 +333,9 @@ fn zone_of(zone: Option<&str>) -> Result<TimeZone, String> {
     } else {
         hours.saturating_mul(60).saturating_add(minutes)
     };
-    i32::try_from(minutes.saturating_mul(60))
-        .ok()
-        .and_then(|s| Offset::from_seconds(s).ok())
-        .map(TimeZone::fixed)
-        .ok_or_else(|| format!("unknown time zone {name}"))
+    // Further away is no place.
+    const MINUTES_MAX: i64 = 1 << 32;
+    Ok(minutes.clamp(-MINUTES_MAX, MINUTES_MAX) * 60)
 }
 
 fn atoi(text: &str) -> Result<i64, String> {

@@ -2,7 +2,7 @@
 
 use crate::ast::{Expr, ExprKind, Literal};
 use crate::checker::Checked;
-use crate::env::walk;
+use crate::env::{children, walk};
 use crate::library::formatting::{Clause, Part, next_part};
 use crate::library::regex;
 use crate::source::{Issue, Issues, Place, Source};
@@ -12,9 +12,6 @@ use crate::version::Version;
 
 /// Checks a tree.
 pub(crate) fn validate(checked: &Checked, source: &Source, version: Version) -> Result<(), Issues> {
-    if version < Version::new(1, 29) {
-        return Ok(());
-    }
     let mut issues = Vec::new();
     let mut wrong = |expr: &Expr, message: String| {
         let place = checked
@@ -23,17 +20,80 @@ pub(crate) fn validate(checked: &Checked, source: &Source, version: Version) -> 
             .map_or(Place::NONE, |o| source.place(*o));
         issues.push(Issue { place, message });
     };
-    for function in ["duration", "timestamp", "matches"] {
-        walk(&checked.root, &mut |expr| {
-            literal(expr, function, &mut wrong)
-        });
+    homogeneous(checked, &checked.root, version, &mut wrong);
+    if version >= Version::new(1, 29) {
+        for function in ["duration", "timestamp", "matches"] {
+            walk(&checked.root, &mut |expr| {
+                literal(expr, function, &mut wrong)
+            });
+        }
+        walk(&checked.root, &mut |expr| format(checked, expr, &mut wrong));
     }
-    walk(&checked.root, &mut |expr| format(checked, expr, &mut wrong));
     if issues.is_empty() {
         Ok(())
     } else {
         Err(Issues::new(source, issues))
     }
+}
+
+/// Lists and maps that are written out hold values of one type, except in the values of a format.
+fn homogeneous(
+    checked: &Checked,
+    expr: &Expr,
+    version: Version,
+    wrong: &mut dyn FnMut(&Expr, String),
+) {
+    let mut differ = |first: &Type, expr: &Expr, t: &Type| {
+        if first == t {
+            return false;
+        }
+        wrong(expr, format!("expected type '{first}' but found '{t}'"));
+        true
+    };
+    let unwrapped = |expr: &Expr, optional: bool| {
+        let t = checked.type_of(expr);
+        let inner = t.unwrap_optional().filter(|_| optional);
+        inner.unwrap_or(t).clone()
+    };
+    match &expr.kind {
+        ExprKind::Call { function, .. }
+            if &**function == "format" && version >= Version::new(1, 29) =>
+        {
+            return;
+        }
+        ExprKind::List {
+            elements,
+            optionals,
+        } => {
+            let mut first: Option<Type> = None;
+            for (i, element) in elements.iter().enumerate() {
+                let t = unwrapped(element, optionals.contains(&i));
+                match &first {
+                    None => first = Some(t),
+                    Some(first) if differ(first, element, &t) => break,
+                    Some(_) => {}
+                }
+            }
+        }
+        ExprKind::Map(entries) => {
+            let mut first: Option<(Type, Type)> = None;
+            for entry in entries {
+                let key = unwrapped(&entry.key, false);
+                let value = unwrapped(&entry.value, entry.optional);
+                match &first {
+                    None => first = Some((key, value)),
+                    Some((first_key, first_value)) => {
+                        differ(first_key, &entry.key, &key);
+                        differ(first_value, &entry.value, &value);
+                    }
+                }
+            }
+        }
+        _ => {}
+    }
+    children(expr, &mut |child| {
+        homogeneous(checked, child, version, wrong)
+    });
 }
 
 /// A literal that a function can't take.
@@ -54,6 +114,7 @@ fn literal(expr: &Expr, function: &str, wrong: &mut dyn FnMut(&Expr, String)) {
     };
     let is_right = match (function, literal) {
         ("duration", Literal::String(text)) => parse_duration(text).is_some(),
+        ("duration", Literal::Int(_)) => false,
         ("timestamp", Literal::String(text)) => Timestamp::parse(text)
             .is_some_and(|t| Timestamp::of_seconds(t.unix_seconds()).is_some()),
         ("timestamp", Literal::Int(i)) => Timestamp::of_seconds(*i).is_some(),

@@ -44,9 +44,13 @@ pub(crate) fn equality(left: &Evaluated<'_>, right: &Evaluated<'_>, negated: boo
 
 /// What it costs to make a list of so many items, each at a factor.
 fn allocated(size: u64, factor: f64) -> u64 {
-    times_down(size, factor)
-        .saturating_add(CALL_COST)
-        .saturating_add(LIST_COST)
+    let n = if factor < 0.0 {
+        // A negative number of bytes wraps around, as it does there.
+        times_down(size, -factor).wrapping_neg()
+    } else {
+        times_down(size, factor)
+    };
+    n.wrapping_add(CALL_COST + LIST_COST)
 }
 
 fn self_compared(list: &Value<'_>) -> u64 {
@@ -71,7 +75,7 @@ fn by_overload(overload: &str, args: &[Value<'_>], result: Option<&Value<'_>>) -
                 Value::Int(depth) => crate::number::of_int(depth),
                 _ => 1.0,
             };
-            allocated(size(&args[0]), depth.max(0.0))
+            allocated(size(&args[0]), depth)
         }
         "list_distinct" => self_compared(&args[0]),
         "list_sets_contains_list" | "list_sets_intersects_list" => CALL_COST + pairs(),

@@ -15,6 +15,12 @@ pub struct NamedFormat {
     pub(crate) pattern_size: u64,
 }
 
+impl std::fmt::Display for NamedFormat {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.name)
+    }
+}
+
 fn one(wrong: bool, message: &str) -> Vec<String> {
     if wrong {
         vec![message.to_owned()]
@@ -30,6 +36,18 @@ fn prefix(text: &str, check: fn(&str) -> Vec<String>) -> Vec<String> {
         whole.replace_range(whole.len() - 2.., "a");
     }
     check(&whole)
+}
+
+/// Kubernetes' words for the names of labels, which these functions use.
+fn label_key(text: &str) -> Vec<String> {
+    let problems = names::qualified_name(text);
+    problems
+        .into_iter()
+        .map(|p| match p.strip_prefix("a qualified name must") {
+            Some(rest) => format!("a valid label key must{rest}"),
+            None => p,
+        })
+        .collect()
 }
 
 fn uri(text: &str) -> Vec<String> {
@@ -131,7 +149,7 @@ static FORMATS: [NamedFormat; 13] = [
     NamedFormat {
         name: "QualifiedName",
         key: "qualifiedName",
-        check: names::qualified_name,
+        check: label_key,
         pattern_size: 60,
     },
     NamedFormat {
@@ -168,7 +186,7 @@ static FORMATS: [NamedFormat; 13] = [
         name: "uuid",
         key: "uuid",
         check: |text| one(!is_uuid(text), "does not match the UUID format"),
-        pattern_size: 77,
+        pattern_size: 69,
     },
     NamedFormat {
         name: "byte",
@@ -180,13 +198,13 @@ static FORMATS: [NamedFormat; 13] = [
         name: "date",
         key: "date",
         check: |text| one(!is_date(text), "invalid date"),
-        pattern_size: 74,
+        pattern_size: 71,
     },
     NamedFormat {
         name: "datetime",
         key: "datetime",
         check: |text| one(!is_date_time(text), "invalid datetime"),
-        pattern_size: 74,
+        pattern_size: 71,
     },
 ];
 

@@ -241,12 +241,13 @@ fn fixed(d: f64, precision: usize) -> String {
     format!("{sign}{grouped}{fraction}")
 }
 
-/// With an exponent as English writes it.
-fn scientific(d: f64, precision: usize) -> String {
+/// With an exponent as English writes it. What is asked for is the width, not the digits.
+fn scientific(d: f64, width: usize) -> String {
+    let width = width.min(PRECISION_MAX);
     if let Some(special) = special(d) {
-        return special.to_owned();
+        return format!("{special:>width$}");
     }
-    let text = format!("{d:.*e}", precision.min(PRECISION_MAX));
+    let text = format!("{d:.PRECISION$e}");
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let digits = format!("{:02}", exponent.abs());
@@ -261,7 +262,8 @@ fn scientific(d: f64, precision: usize) -> String {
         })
         .collect();
     let sign = if exponent < 0 { "⁻" } else { "" };
-    format!("{mantissa}\u{a0}×\u{a0}10{sign}{raised}")
+    let text = format!("{mantissa}\u{a0}×\u{a0}10{sign}{raised}").replace('\u{a0}', "");
+    format!("{text:>width$}")
 }
 
 fn show_string(value: &Value<'_>) -> Result<String, String> {

@@ -5,12 +5,22 @@ use corral_api::field::go_quote;
 /// A URL in its parts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Url {
-    text: String,
     pub(crate) scheme: String,
+    /// What stands behind the scheme of a URL without path, such as `mailto:a@b`.
+    opaque: String,
+    user: Option<String>,
     pub(crate) host: String,
     /// The path as it was written.
     path: String,
-    query: String,
+    /// `None` without a question mark.
+    query: Option<String>,
+    fragment: String,
+}
+
+impl std::fmt::Display for Url {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.text())
+    }
 }
 
 fn wrong<T>(text: &str, why: &str) -> Result<T, String> {
@@ -36,16 +46,18 @@ impl Url {
             return wrong(whole, "empty url");
         }
         // Only a URL that isn't of a request line has a fragment.
-        let text = match whole.split_once('#') {
-            Some((before, _)) if !request => before,
-            _ => whole,
+        let (text, fragment) = match whole.split_once('#') {
+            Some((before, fragment)) if !request => (before, fragment),
+            _ => (whole, ""),
         };
         let empty = Self {
-            text: whole.to_owned(),
             scheme: String::new(),
+            opaque: String::new(),
+            user: None,
             host: String::new(),
             path: String::new(),
-            query: String::new(),
+            query: None,
+            fragment: fragment.to_owned(),
         };
         if text == "*" {
             return Ok(Self {
@@ -57,13 +69,17 @@ impl Url {
             Ok(parts) => parts,
             Err(why) => return wrong(whole, why),
         };
-        let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        let (rest, query) = match rest.split_once('?') {
+            Some((rest, query)) => (rest, Some(query.to_owned())),
+            None => (rest, None),
+        };
         if !rest.starts_with('/') {
             if !scheme.is_empty() {
                 // Such as `mailto:a@b`: nothing in it has a meaning here.
                 return Ok(Self {
                     scheme: scheme.to_lowercase(),
-                    query: query.to_owned(),
+                    opaque: rest.to_owned(),
+                    query,
                     ..empty
                 });
             }
@@ -80,7 +96,7 @@ impl Url {
         }
         let has_authority = rest.starts_with("//")
             && (!scheme.is_empty() || (!request && !rest.starts_with("///")));
-        let (host, path) = if has_authority {
+        let ((user, host), path) = if has_authority {
             let authority = &rest[2..];
             let end = authority.find('/').unwrap_or(authority.len());
             let host = match read_host(&authority[..end]) {
@@ -89,22 +105,52 @@ impl Url {
             };
             (host, &authority[end..])
         } else {
-            (String::new(), rest)
+            ((None, String::new()), rest)
         };
         if let Err(why) = unescape(path, false) {
             return wrong(whole, &why);
         }
         Ok(Self {
             scheme: scheme.to_lowercase(),
+            user,
             host,
             path: path.to_owned(),
-            query: query.to_owned(),
+            query,
             ..empty
         })
     }
 
-    pub(crate) fn text(&self) -> &str {
-        &self.text
+    /// The URL put together again.
+    pub(crate) fn text(&self) -> String {
+        let mut out = String::new();
+        if !self.scheme.is_empty() {
+            out.push_str(&self.scheme);
+            out.push(':');
+        }
+        if self.opaque.is_empty() {
+            if !self.scheme.is_empty() || !self.host.is_empty() || self.user.is_some() {
+                if !self.host.is_empty() || !self.path.is_empty() || self.user.is_some() {
+                    out.push_str("//");
+                }
+                if let Some(user) = &self.user {
+                    out.push_str(user);
+                    out.push('@');
+                }
+                out.push_str(&escaped_host(&self.host));
+            }
+            out.push_str(&self.escaped_path());
+        } else {
+            out.push_str(&self.opaque);
+        }
+        if let Some(query) = &self.query {
+            out.push('?');
+            out.push_str(query);
+        }
+        if !self.fragment.is_empty() {
+            out.push('#');
+            out.push_str(&self.fragment);
+        }
+        out
     }
 
     /// The host without port and brackets.
@@ -150,7 +196,7 @@ impl Url {
     /// The names and values of the query, in the order of the names' first appearance.
     pub(crate) fn query(&self) -> Vec<(String, Vec<String>)> {
         let mut out: Vec<(String, Vec<String>)> = Vec::new();
-        for pair in self.query.split('&') {
+        for pair in self.query.as_deref().unwrap_or("").split('&') {
             if pair.is_empty() || pair.contains(';') {
                 continue;
             }
@@ -183,8 +229,18 @@ fn split_scheme(text: &str) -> Result<(&str, &str), &'static str> {
     Ok(("", text))
 }
 
-/// The host and port of an authority whose user is left out.
-fn read_host(authority: &str) -> Result<String, String> {
+/// A host as a URL holds it: the zone of an address is escaped.
+fn escaped_host(host: &str) -> String {
+    if host.starts_with('[') {
+        host.replace('%', "%25")
+    } else {
+        host.to_owned()
+    }
+}
+
+/// The user, and the host with its port.
+fn read_host(authority: &str) -> Result<(Option<String>, String), String> {
+    let mut named = None;
     let host = match authority.rsplit_once('@') {
         Some((user, host)) => {
             let is_valid = user
@@ -194,6 +250,7 @@ fn read_host(authority: &str) -> Result<String, String> {
                 return Err("net/url: invalid userinfo".to_owned());
             }
             unescape(user, false)?;
+            named = Some(user.to_owned());
             host
         }
         None => authority,
@@ -233,12 +290,8 @@ fn read_host(authority: &str) -> Result<String, String> {
             ));
         }
     }
-    let bytes = if host.contains('%') && !host.starts_with('[') {
-        unescape(host, false)?
-    } else {
-        host.as_bytes().to_vec()
-    };
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
+    let bytes = unescape(host, false)?;
+    Ok((named, String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// Bytes behind percent signs; `+` is a blank in queries.

@@ -68,7 +68,7 @@ pub(crate) enum Cst {
     },
     List {
         open: Token,
-        elements: Vec<(bool, Cst)>,
+        elements: Vec<(Option<Token>, Cst)>,
     },
     Map {
         open: Token,
@@ -84,13 +84,18 @@ pub(crate) enum Cst {
         sign: Option<Token>,
         token: Token,
     },
+    /// A selection without a name, and the word that stands in its place.
+    NamelessSelect {
+        operand: Box<Cst>,
+        word: Token,
+    },
     /// What could not be read. Its place, if there is one, is where the rule began.
     Broken(Option<Token>),
 }
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CstEntry {
-    pub optional: bool,
+    pub optional: Option<Token>,
     pub key: Cst,
     pub colon: Token,
     pub value: Cst,
@@ -98,7 +103,7 @@ pub(crate) struct CstEntry {
 
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct CstField {
-    pub optional: bool,
+    pub optional: Option<Token>,
     pub name: Token,
     pub colon: Token,
     pub value: Cst,
@@ -166,6 +171,11 @@ impl Reader<'_> {
         } else {
             Err(Failure::Mistake)
         }
+    }
+
+    /// The word that makes what follows optional.
+    fn question(&mut self) -> Option<Token> {
+        (self.kind(0) == Kind::Question).then(|| self.next())
     }
 
     fn accept(&mut self, kind: Kind) -> bool {
@@ -415,7 +425,7 @@ impl Reader<'_> {
     fn fields(&mut self) -> Read<Vec<CstField>> {
         let mut fields = Vec::new();
         while !self.closes(Kind::RBrace, fields.is_empty())? {
-            let optional = self.accept(Kind::Question);
+            let optional = self.question();
             if !matches!(self.kind(0), Kind::Ident | Kind::EscapedIdent) {
                 return Err(Failure::Mistake);
             }
@@ -449,7 +459,7 @@ impl Reader<'_> {
         let open = self.next();
         let mut elements = Vec::new();
         while !self.closes(Kind::RBracket, elements.is_empty())? {
-            let optional = self.accept(Kind::Question);
+            let optional = self.question();
             elements.push((optional, self.expr()?));
         }
         Ok(Cst::List { open, elements })
@@ -459,7 +469,7 @@ impl Reader<'_> {
         let open = self.next();
         let mut entries = Vec::new();
         while !self.closes(Kind::RBrace, entries.is_empty())? {
-            let optional = self.accept(Kind::Question);
+            let optional = self.question();
             let key = self.expr()?;
             let colon = self.expect(Kind::Colon)?;
             let value = self.expr()?;

@@ -116,10 +116,6 @@ pub(crate) fn words(source: &Source) -> (Vec<Token>, Vec<Issue>) {
             }
             Err(offending) => {
                 let text = source.text(at, offending + 1);
-                let text = text
-                    .replace('\t', "\\t")
-                    .replace('\n', "\\n")
-                    .replace('\r', "\\r");
                 issues.push(Issue {
                     place: source.place(at),
                     message: format!("Syntax error: token recognition error at: '{text}'"),

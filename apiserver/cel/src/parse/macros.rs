@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::reader::Nodes;
-use crate::ast::{ACCUMULATOR, Comprehension, Expr, ExprKind, Id, Literal, op};
+use crate::ast::{ACCUMULATOR, Comprehension, Expr, ExprKind, FORMER_ACCUMULATOR, Id, Literal, op};
 use crate::version::Version;
 
 /// A mistake in a macro's arguments: the node it is told at, and the text.
@@ -182,7 +182,7 @@ fn ident_of(expr: &Expr) -> Option<Arc<str>> {
 }
 
 fn refuse_accumulator(id: Id, name: &str) -> Result<(), Mistake> {
-    if name == ACCUMULATOR {
+    if name == ACCUMULATOR || name == FORMER_ACCUMULATOR {
         let text = "iteration variable overwrites accumulator variable";
         return Err((id, text.to_owned()));
     }

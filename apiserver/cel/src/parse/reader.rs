@@ -224,6 +224,10 @@ impl<'a> Builder<'a> {
                 fields,
             } => self.message(*dot, names, *open, fields),
             Cst::Literal { sign, token } => Ok(self.literal(*sign, *token)),
+            Cst::NamelessSelect { operand, word } => self.deep(|m| {
+                m.expr(operand)?;
+                Ok(m.wrong(*word, "unsupported ident kind".to_owned()))
+            }),
             Cst::Broken(start) => {
                 let id = start.map_or(0, |t| self.nodes.id_at(t.start));
                 Ok(Expr {
@@ -331,17 +335,17 @@ impl<'a> Builder<'a> {
         self.text(field)
     }
 
-    fn list(&mut self, open: Token, elements: &[(bool, Cst)]) -> Made {
+    fn list(&mut self, open: Token, elements: &[(Option<Token>, Cst)]) -> Made {
         let id = self.nodes.id_at(open.start);
         let mut optionals = Vec::new();
         let mut made = Vec::with_capacity(elements.len());
         for (i, (optional, element)) in elements.iter().enumerate() {
             made.push(self.expr(element)?);
-            if *optional {
+            if let Some(question) = optional {
                 if self.has_optionals() {
                     optionals.push(i);
                 } else {
-                    self.wrong(open, "unsupported syntax '?'".to_owned());
+                    self.wrong(*question, "unsupported syntax '?'".to_owned());
                 }
             }
         }
@@ -357,15 +361,15 @@ impl<'a> Builder<'a> {
         let mut made = Vec::with_capacity(entries.len());
         for entry in entries {
             let id = self.nodes.id_at(entry.colon.start);
-            if entry.optional && !self.has_optionals() {
-                self.wrong(open, "unsupported syntax '?'".to_owned());
+            if let Some(question) = entry.optional.filter(|_| !self.has_optionals()) {
+                self.wrong(question, "unsupported syntax '?'".to_owned());
                 continue;
             }
             made.push(MapEntry {
                 id,
                 key: self.expr(&entry.key)?,
                 value: self.expr(&entry.value)?,
-                optional: entry.optional,
+                optional: entry.optional.is_some(),
             });
         }
         Ok(Expr {
@@ -381,8 +385,8 @@ impl<'a> Builder<'a> {
         let mut made = Vec::with_capacity(fields.len());
         for field in fields {
             let id = self.nodes.id_at(field.colon.start);
-            if field.optional && !self.has_optionals() {
-                self.wrong(field.name, "unsupported syntax '?'".to_owned());
+            if let Some(question) = field.optional.filter(|_| !self.has_optionals()) {
+                self.wrong(question, "unsupported syntax '?'".to_owned());
                 continue;
             }
             if field.name.kind == Kind::EscapedIdent {
@@ -394,7 +398,7 @@ impl<'a> Builder<'a> {
                 id,
                 name: Arc::from(self.text(field.name)),
                 value: self.expr(&field.value)?,
-                optional: field.optional,
+                optional: field.optional.is_some(),
             });
         }
         let kind = ExprKind::Struct {

@@ -37,9 +37,17 @@ impl<'a> Value<'a> {
                 }
                 Ok(true)
             }
-            (Self::Quantity(_) | Self::Url(_) | Self::Ip(_) | Self::Cidr(_), _)
-                if self.type_of() != other.type_of() =>
-            {
+            (
+                Self::Quantity(_)
+                | Self::Url(_)
+                | Self::Ip(_)
+                | Self::Cidr(_)
+                | Self::Semver(_)
+                | Self::Format(_)
+                | Self::Authorizer(_),
+                _,
+            ) if self.type_of() != other.type_of() => Err(EvaluationError::no_such_overload()),
+            (Self::Quantity(_), Self::Quantity(b)) if b.is_computed => {
                 Err(EvaluationError::no_such_overload())
             }
             _ => Ok(self.same_scalar(other)),

@@ -35,6 +35,7 @@ pub struct Entries<'a> {
 /// What a map finds its entries by. Numbers that are equal are the same key.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) enum Key {
+    Null,
     Bool(bool),
     Int(i64),
     /// Only beyond what a signed number holds.
@@ -48,6 +49,7 @@ impl Key {
     /// The key that a value is; `None` for what can't be one.
     pub(crate) fn of(value: &Value<'_>) -> Option<Self> {
         Some(match value {
+            Value::Null => Self::Null,
             Value::Bool(b) => Self::Bool(*b),
             Value::Int(i) => Self::Int(*i),
             Value::Uint(u) => i64::try_from(*u).map_or(Self::Uint(*u), Self::Int),
@@ -61,19 +63,17 @@ impl Key {
 }
 
 impl<'a> Entries<'a> {
-    /// Adds or replaces an entry. False for what can't be a key.
-    pub(crate) fn set(&mut self, key: Value<'a>, value: Value<'a>) -> bool {
-        let Some(place) = Key::of(&key) else {
-            return false;
-        };
-        match self.places.get(&place) {
-            Some(at) => self.entries[*at].1 = value,
-            None => {
-                self.places.insert(place, self.entries.len());
-                self.entries.push((key, value));
-            }
+    /// Adds or replaces an entry. What can't be looked up by its key is only there.
+    pub(crate) fn set(&mut self, key: Value<'a>, value: Value<'a>) {
+        let place = Key::of(&key);
+        if let Some(at) = place.as_ref().and_then(|p| self.places.get(p)) {
+            self.entries[*at].1 = value;
+            return;
         }
-        true
+        if let Some(place) = place {
+            self.places.insert(place, self.entries.len());
+        }
+        self.entries.push((key, value));
     }
 
     pub(crate) fn get(&self, key: &Value<'_>) -> Option<&Value<'a>> {
@@ -148,9 +148,22 @@ impl<'a> Map<'a> {
 
     /// All entries.
     pub fn iter(&self) -> impl Iterator<Item = (Value<'a>, Evaluated<'a>)> + '_ {
-        self.keys().into_iter().filter_map(|key| {
-            let value = self.get(&key)?;
-            Some((key, value))
-        })
+        let own = match self {
+            Self::Entries(entries) => entries.entries.as_slice(),
+            _ => &[],
+        };
+        let data = match self {
+            Self::Entries(_) => Vec::new(),
+            _ => self.keys(),
+        };
+        let own = own
+            .iter()
+            .map(|(key, value)| (key.clone(), Ok(value.clone())));
+        own.chain(data.into_iter().map(|key| {
+            // A field that is null has a key, and no value.
+            let missing = || Err(EvaluationError::no_such_key(&key));
+            let value = self.get(&key).unwrap_or_else(missing);
+            (key, value)
+        }))
     }
 }

@@ -16,6 +16,9 @@ pub(crate) fn plain_double(d: f64) -> String {
     format!("{d}")
 }
 
+/// From this exponent on it is written.
+const EXPONENT_MAX: i32 = 6;
+
 /// A floating-point number in the shorter of both forms, as Go's `%g` has it.
 pub(crate) fn short_double(d: f64) -> String {
     if !d.is_finite() || d == 0.0 {
@@ -28,7 +31,7 @@ pub(crate) fn short_double(d: f64) -> String {
     let scientific = format!("{d:e}");
     let (mantissa, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
-    if (-4..21).contains(&exponent) {
+    if (-4..EXPONENT_MAX).contains(&exponent) {
         return plain_double(d);
     }
     let sign = if exponent < 0 { '-' } else { '+' };
@@ -113,7 +116,9 @@ mod tests {
             (1.0, "1"),
             (0.1, "0.1"),
             (1e21, "1e+21"),
-            (1e20, "100000000000000000000"),
+            (1e20, "1e+20"),
+            (123456.0, "123456"),
+            (1234567.0, "1.234567e+06"),
             (1e-5, "1e-05"),
             (0.0001, "0.0001"),
             (-2.5e-10, "-2.5e-10"),

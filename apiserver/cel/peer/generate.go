@@ -1,0 +1,3 @@
+package main
+
+func generate(n int, seed int64) {}

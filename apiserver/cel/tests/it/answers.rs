@@ -1,0 +1,221 @@
+//! Every question in `tests/data/*.jsonl` gets the answer that is recorded there.
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::sync::Arc;
+
+use corral_api::field::{FieldError, FieldPath};
+use corral_cel::rules::Rules;
+use corral_cel::schema::{View, declared_type};
+use corral_cel::{Budget, Env, Evaluated, Type, Value, Version};
+use serde_json::{Value as Json, json};
+
+/// A value as the peer writes it.
+fn show(value: &Value<'_>) -> String {
+    let joined = |parts: Vec<String>| parts.join(", ");
+    match value {
+        Value::Uint(u) => format!("{u}u"),
+        Value::Double(d) => format!("double({})", Value::Double(*d)),
+        Value::String(s) => json!(**s).to_string().replace('\u{7f}', "\u{7f}"),
+        Value::Bytes(b) => {
+            let hex: String = b.iter().map(|b| format!("{b:02x}")).collect();
+            format!("bytes({hex})")
+        }
+        Value::Duration(d) => format!("duration({d})"),
+        Value::Timestamp(_) => format!("timestamp({value})"),
+        Value::Optional(None) => "optional.none()".to_owned(),
+        Value::Optional(Some(inner)) => format!("optional({})", show(inner)),
+        Value::Type(_) => format!("type({value})"),
+        Value::Quantity(_) => format!("quantity({value})"),
+        Value::Ip(_) => format!("ip({value})"),
+        Value::Cidr(_) => format!("cidr({value})"),
+        Value::Url(url) => format!("url({url})"),
+        Value::Semver(v) => format!("semver({v})"),
+        Value::Format(f) => format!("format({f})"),
+        Value::List(list) => format!("[{}]", joined(list.iter().map(|v| show_any(&v)).collect())),
+        Value::Map(map) => {
+            let mut parts: Vec<String> = map
+                .iter()
+                .map(|(k, v)| format!("{}: {}", show(&k), show_any(&v)))
+                .collect();
+            parts.sort();
+            format!("{{{}}}", joined(parts))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn show_any(value: &Evaluated<'_>) -> String {
+    match value {
+        Ok(value) => show(value),
+        Err(e) => format!("error({e})"),
+    }
+}
+
+/// The fields of an answer that are set.
+fn answer(question: &Json) -> Json {
+    if question.get("rules").is_some() {
+        answer_rules(question)
+    } else {
+        answer_expression(question)
+    }
+}
+
+fn answer_expression(question: &Json) -> Json {
+    let minor = question["minor"].as_u64().unwrap_or(36);
+    let version = Version::new(1, u16::try_from(minor).expect("a minor version"));
+    let mut env = Env::new(version);
+    let schema = question.get("schema");
+    let view = schema.map(|s| View::of_schema(s, false));
+    if let Some(schema) = schema {
+        let t = declared_type(schema, false).expect("a type");
+        env = env.with_data("self", &Arc::new(t.named("selfType")));
+    }
+    let mut variables: HashMap<&str, Value<'_>> = HashMap::new();
+    let mut broken = None;
+    if let Some(view) = &view {
+        match view.view(question.get("self").unwrap_or(&Json::Null)) {
+            Ok(value) => {
+                variables.insert("self", value);
+            }
+            Err(e) => broken = Some(e),
+        }
+    }
+    if let Some(vars) = question.get("vars").and_then(Json::as_object) {
+        for (name, value) in vars {
+            env = env.with_variable(name, Type::Dyn);
+            variables.insert(name, Value::of_json(value));
+        }
+    }
+    let program = match env.compile(question["expr"].as_str().unwrap_or("")) {
+        Ok(program) => program,
+        Err(issues) => return json!({"issues": issues.to_string(), "min": 0, "max": 0, "cost": 0}),
+    };
+    let estimated = program.estimated_cost();
+    let mut out = json!({
+        "type": program.output_type().to_string(),
+        "min": estimated.min,
+        "max": estimated.max,
+        "cost": 0,
+    });
+    if let Some(e) = program.constant_error() {
+        out["constant"] = json!(e);
+        return out;
+    }
+    let mut budget = Budget::new(u64::MAX);
+    let result = match broken {
+        Some(e) => Err(e),
+        None => program.evaluate(&variables, &mut budget),
+    };
+    out["cost"] = json!(u64::MAX - budget.left().unwrap_or(0));
+    match result {
+        Ok(value) => out["value"] = json!(show(&value)),
+        Err(e) => out["error"] = json!(e.to_string()),
+    }
+    out
+}
+
+fn answer_rules(question: &Json) -> Json {
+    let base = FieldPath::new("spec.validation.openAPIV3Schema");
+    let (rules, problems) = Rules::compile(&question["rules"], true);
+    if !problems.is_empty() {
+        let texts: Vec<String> = problems
+            .iter()
+            .map(|p| p.below(&base).to_string())
+            .collect();
+        return json!({"min": 0, "max": 0, "cost": 0, "problems": texts});
+    }
+    let texts = |errors: &[FieldError]| -> Vec<String> {
+        errors.iter().map(FieldError::to_string).collect()
+    };
+    let mut findings = Vec::new();
+    for object in question["objects"].as_array().into_iter().flatten() {
+        let total = object["budget"].as_u64().unwrap_or(10_000_000);
+        let mut budget = Budget::new(total);
+        let found = rules.validate(
+            &FieldPath::root(),
+            &object["new"],
+            object.get("old"),
+            &mut budget,
+        );
+        let mut finding = json!({
+            "remaining": budget.left().and_then(|left| i64::try_from(left).ok()).unwrap_or(-1),
+        });
+        if !found.errors.is_empty() {
+            finding["errors"] = json!(texts(&found.errors));
+        }
+        if !found.warnings.is_empty() {
+            finding["warnings"] = json!(texts(&found.warnings));
+        }
+        findings.push(finding);
+    }
+    let mut out = json!({"min": 0, "max": 0, "cost": 0});
+    if !findings.is_empty() {
+        out["findings"] = json!(findings);
+    }
+    out
+}
+
+/// The order of fields of an object isn't fixed where kube-apiserver goes through them.
+fn in_any_order(answer: &Json) -> Json {
+    let mut answer = answer.clone();
+    let sort = |list: &mut Json| {
+        if let Some(list) = list.as_array_mut() {
+            list.sort_by_key(ToString::to_string);
+        }
+    };
+    if let Some(problems) = answer.get_mut("problems") {
+        sort(problems);
+    }
+    for finding in answer
+        .get_mut("findings")
+        .and_then(Json::as_array_mut)
+        .into_iter()
+        .flatten()
+    {
+        for name in ["errors", "warnings"] {
+            if let Some(list) = finding.get_mut(name) {
+                sort(list);
+            }
+        }
+    }
+    answer
+}
+
+#[test]
+fn answers_are_those_of_kube_apiserver() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let mut files: Vec<_> = std::fs::read_dir(&folder)
+        .expect("the recorded answers")
+        .map(|entry| entry.expect("an entry").path())
+        .filter(|path| path.extension().is_some_and(|e| e == "jsonl"))
+        .collect();
+    files.sort();
+    let (mut n, mut different) = (0, Vec::new());
+    for file in files {
+        let text = std::fs::read_to_string(&file).expect("a file of answers");
+        for line in text.lines().filter(|l| !l.is_empty()) {
+            let question: Json = serde_json::from_str(line).expect("a question");
+            n += 1;
+            let (wanted, got) = (
+                in_any_order(&question["answer"]),
+                in_any_order(&answer(&question)),
+            );
+            if wanted != got {
+                let mut asked = question.clone();
+                asked.as_object_mut().expect("an object").remove("answer");
+                different.push(format!("{asked}\n  wanted {wanted}\n  got    {got}"));
+            }
+        }
+    }
+    let n_different = different.len();
+    if n_different > 0 {
+        let shown = different
+            .iter()
+            .take(2000)
+            .map(String::as_str)
+            .collect::<Vec<_>>();
+        panic!("{n_different} of {n} answers differ:\n{}", shown.join("\n"));
+    }
+    assert!(n > 1000, "only {n} answers are recorded");
+}
