@@ -91,7 +91,7 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             Node::Constant(value) => Ok(value.clone()),
             Node::Attribute(attribute) => {
                 let value = self.resolve(attribute);
-                if value.as_ref().is_err_and(EvaluationError::is_limit) {
+                if value.as_ref().is_err_and(EvaluationError::ends_all) {
                     return value;
                 }
                 let is_test = attribute.qualifiers.last().is_some_and(|q| q.test);
@@ -137,7 +137,7 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
                 Ok(Value::Bool(b)) if b == absorbing => return Ok(Value::Bool(absorbing)),
                 Ok(Value::Bool(_)) => {}
                 Ok(_) => wrong = wrong.or_else(|| Some(EvaluationError::no_such_overload())),
-                Err(e) if e.is_limit() => return Err(e),
+                Err(e) if e.ends_all() => return Err(e),
                 Err(e) => wrong = wrong.or(Some(e)),
             }
         }
@@ -167,7 +167,7 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
     /// A value or an error that evaluation can go on with.
     fn not_limit(&mut self, node: &'p Node) -> Result<Evaluated<'a>, EvaluationError> {
         match self.eval(node) {
-            Err(e) if e.is_limit() => Err(e),
+            Err(e) if e.ends_all() => Err(e),
             other => Ok(other),
         }
     }
@@ -186,11 +186,15 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
         }
         let mut args = Vec::with_capacity(call.args.len());
         let mut wrong = None;
-        for arg in &call.args {
+        for (i, arg) in call.args.iter().enumerate() {
             match self.not_limit(arg)? {
                 Ok(value) => args.push(value),
-                Err(e) if call.stops_early => return Err(e),
+                // What isn't evaluated any more is missed when the cost is counted.
+                Err(e) if call.stops_early && i + 1 < call.args.len() => return Err(e),
                 Err(e) => {
+                    if let Some(broken) = actual::breaks(call.overload, i) {
+                        return Err(EvaluationError::broken(broken));
+                    }
                     wrong = wrong.or(Some(e));
                     args.push(Value::Null);
                 }
@@ -540,7 +544,7 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             QualifierKey::Node(node) => self.eval(node),
         };
         let found = match key {
-            Err(e) if e.is_limit() => return Err(e),
+            Err(e) if e.ends_all() => return Err(e),
             Err(e) => Err(e),
             Ok(key) => step(value, &key, optional || qualifier.test),
         };

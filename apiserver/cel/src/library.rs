@@ -181,6 +181,17 @@ fn unguarded(name: &str) -> Option<Implementation> {
                 .map_err(EvaluationError::new),
             _ => no_overload(),
         },
+        "flatten" => |args| {
+            let (Value::List(list), depth) = (&args[0], int_of(args, 1)) else {
+                let types: Vec<String> = args.iter().map(|v| v.type_of().to_string()).collect();
+                return wrong(format!(
+                    "no such overload: {}.flatten({})",
+                    types[0],
+                    types[1..].join(", ")
+                ));
+            };
+            lists::flatten(list, depth.unwrap_or(1)).map(Value::list)
+        },
         "contains" => |args| of_two_texts(args, |a, b| a.contains(b)),
         "startsWith" => |args| of_two_texts(args, |a, b| a.starts_with(b)),
         "endsWith" => |args| of_two_texts(args, |a, b| a.ends_with(b)),
@@ -563,10 +574,6 @@ fn of_lists(name: &str) -> Option<Implementation> {
         "slice" => |args| {
             let (from, to) = (int_of(args, 1).unwrap_or(0), int_of(args, 2).unwrap_or(0));
             lists::slice(list_of(args, 0)?, from, to)
-        },
-        "flatten" => |args| {
-            let depth = int_of(args, 1).unwrap_or(1);
-            lists::flatten(list_of(args, 0)?, depth).map(Value::list)
         },
         "distinct" => |args| lists::distinct(list_of(args, 0)?).map(Value::list),
         "sort" => |args| {

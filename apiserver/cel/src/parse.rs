@@ -25,8 +25,8 @@ pub(crate) fn parse(source: &Source, version: Version) -> Result<Ast, Issues> {
         );
         return Err(Issues::new(source, vec![nowhere(message)]));
     }
-    let (tokens, lexical) = lexer::words(source);
-    let quick = if lexical.is_empty() {
+    let (tokens, garbage) = lexer::words(source);
+    let quick = if garbage.issues.is_empty() {
         cst::read(&tokens)
     } else {
         Err(Failure::Mistake)
@@ -37,7 +37,7 @@ pub(crate) fn parse(source: &Source, version: Version) -> Result<Ast, Issues> {
         Err(Failure::TooDeep) => {
             return Err(Issues::new(source, vec![nowhere(too_deep())]));
         }
-        Err(Failure::Mistake) => mistakes::read(source, &tokens, lexical)
+        Err(Failure::Mistake) => mistakes::read(source, &tokens, garbage)
             .map_err(|issues| Issues::new(source, issues))?,
     };
     let mut builder = reader::Builder::new(source, version);

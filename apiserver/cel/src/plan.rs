@@ -386,10 +386,7 @@ fn index(planned: Vec<Node>, optional: bool) -> Planned {
             | Value::Double(_)),
         ) => QualifierKey::Constant(value),
         Node::Constant(other) => {
-            return Err(format!(
-                "invalid qualifier type: {}",
-                other.type_of().name()
-            ));
+            return Err(format!("invalid qualifier type: {}", other.go_type()));
         }
         Node::Attribute(attribute) => QualifierKey::Attribute(*attribute),
         other => QualifierKey::Node(other),

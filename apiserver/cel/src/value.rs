@@ -26,14 +26,23 @@ pub(crate) use map::{Entries, Key};
 #[error("{message}")]
 pub struct EvaluationError {
     message: String,
-    is_limit: bool,
+    kind: ErrorKind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ErrorKind {
+    /// Something that `||` and `&&` may absorb.
+    Usual,
+    /// The end of the whole evaluation.
+    Broken,
+    Limit,
 }
 
 impl EvaluationError {
     pub(crate) fn new(message: impl Into<String>) -> Self {
         Self {
             message: message.into(),
-            is_limit: false,
+            kind: ErrorKind::Usual,
         }
     }
 
@@ -48,13 +57,26 @@ impl EvaluationError {
     pub(crate) fn limit() -> Self {
         Self {
             message: "operation cancelled: actual cost limit exceeded".to_owned(),
-            is_limit: true,
+            kind: ErrorKind::Limit,
         }
     }
 
     /// Whether the evaluation was broken off because it cost too much. Nothing in an expression absorbs that.
     pub fn is_limit(&self) -> bool {
-        self.is_limit
+        self.kind == ErrorKind::Limit
+    }
+
+    /// Whether nothing in an expression absorbs it.
+    pub(crate) fn ends_all(&self) -> bool {
+        self.kind != ErrorKind::Usual
+    }
+
+    /// The end of an evaluation for which kube-apiserver has no value either.
+    pub(crate) fn broken(why: &str) -> Self {
+        Self {
+            message: format!("internal error: {why}"),
+            kind: ErrorKind::Broken,
+        }
     }
 }
 

@@ -94,8 +94,20 @@ pub(super) fn sort_by<'a>(list: &List<'a>, keys: &List<'a>) -> Values<'a> {
     Ok(paired.into_iter().map(|(_, item)| item).collect())
 }
 
+/// Items that have an order with others of their type.
+fn comparable<'a>(item: Evaluated<'a>) -> Evaluated<'a> {
+    let item = item?;
+    let has_order = matches!(item, Value::Double(_)) || item.compare(&item).is_ok();
+    if has_order {
+        Ok(item)
+    } else {
+        Err(EvaluationError::no_such_overload())
+    }
+}
+
 pub(super) fn is_sorted(list: &List<'_>) -> Result<bool, EvaluationError> {
-    let values = list.values()?;
+    let values: Values<'_> = list.iter().map(comparable).collect();
+    let values = values?;
     Ok(values
         .windows(2)
         .all(|pair| pair[0].compare(&pair[1]) != Ok(Ordering::Greater)))
@@ -105,7 +117,7 @@ pub(super) fn is_sorted(list: &List<'_>) -> Result<bool, EvaluationError> {
 pub(super) fn extreme<'a>(list: &List<'a>, name: &str, replace_if: Ordering) -> Evaluated<'a> {
     let mut found: Option<Value<'a>> = None;
     for item in list.iter() {
-        let item = item?;
+        let item = comparable(item)?;
         match &found {
             Some(best) if best.compare(&item) != Ok(replace_if) => {}
             _ => found = Some(item),

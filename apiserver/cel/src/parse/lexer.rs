@@ -95,10 +95,18 @@ pub(crate) struct Token {
     pub end: usize,
 }
 
+/// What is no word at all.
+#[derive(Debug, Default)]
+pub(crate) struct Garbage {
+    pub issues: Vec<Issue>,
+    /// The parts of the text that no word has.
+    pub dropped: Vec<std::ops::Range<usize>>,
+}
+
 /// All words, the last one is the end of the text; and what is no word at all.
-pub(crate) fn words(source: &Source) -> (Vec<Token>, Vec<Issue>) {
+pub(crate) fn words(source: &Source) -> (Vec<Token>, Garbage) {
     let chars = &source.chars;
-    let (mut tokens, mut issues) = (Vec::new(), Vec::new());
+    let (mut tokens, mut garbage) = (Vec::new(), Garbage::default());
     let mut at = 0;
     while at < chars.len() {
         if let Some(end) = blank(chars, at) {
@@ -116,7 +124,8 @@ pub(crate) fn words(source: &Source) -> (Vec<Token>, Vec<Issue>) {
             }
             Err(offending) => {
                 let text = source.text(at, offending + 1);
-                issues.push(Issue {
+                garbage.dropped.push(at..offending + 1);
+                garbage.issues.push(Issue {
                     place: source.place(at),
                     message: format!("Syntax error: token recognition error at: '{text}'"),
                 });
@@ -129,7 +138,7 @@ pub(crate) fn words(source: &Source) -> (Vec<Token>, Vec<Issue>) {
         start: chars.len(),
         end: chars.len(),
     });
-    (tokens, issues)
+    (tokens, garbage)
 }
 
 /// The end of blanks or of a comment that begins here.
@@ -356,8 +365,8 @@ mod tests {
 
     #[test]
     fn what_is_no_word_is_told() {
-        let (_, issues) = words(&Source::new("a = \"x\\q\" # 'ab"));
-        let texts: Vec<_> = issues.iter().map(|i| i.message.as_str()).collect();
+        let (_, garbage) = words(&Source::new("a = \"x\\q\" # 'ab"));
+        let texts: Vec<_> = garbage.issues.iter().map(|i| i.message.as_str()).collect();
         assert_eq!(
             texts,
             [

@@ -8,7 +8,7 @@
 use std::collections::HashSet;
 
 use super::cst::{Cst, CstEntry, CstField, DEPTH_MAX};
-use super::lexer::{Kind, Token};
+use super::lexer::{Garbage, Kind, Token};
 use crate::source::{Issue, Place, Source};
 
 /// How often reading may go on after a mistake.
@@ -20,7 +20,7 @@ const ISSUES_MAX: usize = 100;
 pub(super) fn read(
     source: &Source,
     tokens: &[Token],
-    lexical: Vec<Issue>,
+    garbage: Garbage,
 ) -> Result<(Cst, Vec<Issue>), Vec<Issue>> {
     let mut reader = Reader {
         source,
@@ -31,7 +31,8 @@ pub(super) fn read(
         recovering: false,
         last_error: None,
         n_recoveries: 0,
-        issues: lexical,
+        issues: garbage.issues,
+        dropped: garbage.dropped,
         expr_depth: 0,
         relation_depth: 0,
         calc_depth: 0,
@@ -286,6 +287,7 @@ struct Reader<'a> {
     last_error: Option<(usize, HashSet<Point>)>,
     n_recoveries: usize,
     issues: Vec<Issue>,
+    dropped: Vec<std::ops::Range<usize>>,
     expr_depth: usize,
     relation_depth: usize,
     calc_depth: usize,
@@ -332,6 +334,12 @@ impl Reader<'_> {
         if is_last { Err(Stop) } else { Ok(()) }
     }
 
+    /// A part of the text without what is no word.
+    fn text(&self, start: usize, end: usize) -> String {
+        let kept = (start..end).filter(|i| !self.dropped.iter().any(|range| range.contains(i)));
+        kept.filter_map(|i| self.source.chars.get(i)).collect()
+    }
+
     fn shown(&self, word: usize) -> String {
         let token = self.tokens[word.min(self.tokens.len() - 1)];
         if token.kind == Eof {
@@ -359,7 +367,7 @@ impl Reader<'_> {
                 let text = if first.kind == Eof {
                     "<EOF>".to_owned()
                 } else {
-                    self.source.text(first.start, last.end)
+                    self.text(first.start, last.end)
                 };
                 let reserved = text
                     .chars()
@@ -847,8 +855,13 @@ impl Reader<'_> {
 
     fn index(&mut self, out: &mut Cst) -> Rule {
         let op = self.matched();
-        let operand = Box::new(std::mem::replace(out, Cst::Broken(Some(op))));
-        self.sync(Point::IndexKey)?;
+        let operand = std::mem::replace(out, Cst::Broken(Some(op)));
+        if let Err(mistake) = self.sync(Point::IndexKey) {
+            // What was read before is still looked at.
+            *out = operand;
+            return Err(mistake);
+        }
+        let operand = Box::new(operand);
         let optional = self.kind(0) == Question;
         if optional {
             self.matched();
