@@ -1,20 +1,37 @@
-//! Who makes a request: client certificate, ServiceAccount token, bootstrap token, or nobody.
+//! Who makes a request: whom a proxy names, a client certificate, a token of a ServiceAccount, for bootstrapping, of a file,
+//! of another issuer or of a service, or nobody.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
 
 use corral_api::status::Status;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 
 pub mod bootstrap;
+pub mod cache;
+pub mod config;
 pub mod issuer;
+pub mod oidc;
+pub mod request_header;
+pub mod token_file;
 pub mod tokens;
+pub mod webhook;
 pub mod x509;
 
+use config::AuthenticationConfiguration;
+use oidc::Issuers;
+use request_header::RequestHeader;
+use token_file::TokenFile;
 use tokens::Tokens;
+use webhook::{Webhook, WebhookConfig};
 
 /// Longest bearer token that is looked at.
 const TOKEN_LENGTH_MAX: usize = 16 * 1024;
@@ -77,16 +94,154 @@ impl User {
     }
 }
 
+/// Who is believed besides certificates of the cluster, ServiceAccounts and bootstrap tokens.
+#[derive(Debug, Clone, Default)]
+pub struct AuthnConfig {
+    /// A file of tokens.
+    pub token_file: Option<PathBuf>,
+    /// A file of an `AuthenticationConfiguration`, read again when it changes.
+    pub configuration: Option<PathBuf>,
+    /// A service that knows tokens.
+    pub webhook: Option<WebhookConfig>,
+    /// Proxies that name users, and the file of their CA.
+    pub request_header: Option<(PathBuf, RequestHeader)>,
+    /// Whether requests without a name are served; the configuration may say so more finely.
+    pub anonymous: Option<bool>,
+    /// How often files are looked at.
+    pub reload: Reload,
+}
+
+/// How often a file is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Reload(pub Duration);
+
+impl Default for Reload {
+    fn default() -> Self {
+        Self(Duration::from_secs(10))
+    }
+}
+
+/// What is at the other end of a connection.
+#[derive(Debug, Default)]
+pub struct Peer {
+    /// The user whose certificate it showed.
+    pub user: Option<User>,
+    /// The name of the proxy whose certificate it showed.
+    pub proxy: Option<String>,
+}
+
+/// What an `AuthenticationConfiguration` says.
+struct Configured {
+    issuers: Issuers,
+    anonymous: Anonymous,
+}
+
+/// Which requests are served without a name.
+enum Anonymous {
+    Nowhere,
+    Everywhere,
+    Paths(Vec<String>),
+}
+
+impl Anonymous {
+    fn allows(&self, path: &str) -> bool {
+        match self {
+            Self::Nowhere => false,
+            Self::Everywhere => true,
+            Self::Paths(paths) => paths.iter().any(|open| open == path),
+        }
+    }
+}
+
 /// Finds out who makes a request.
 pub struct Authenticator {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
+    token_file: TokenFile,
+    webhook: Option<Webhook>,
+    request_header: Option<RequestHeader>,
+    anonymous: bool,
+    configuration: Option<(PathBuf, Reload)>,
+    configured: ArcSwap<Configured>,
 }
 
 impl Authenticator {
-    /// An authenticator over the ServiceAccounts and Secrets of a server.
-    pub fn new(api: Arc<Api>, tokens: Arc<Tokens>) -> Self {
-        Self { api, tokens }
+    /// An authenticator over the ServiceAccounts and Secrets of a server, and what an administrator adds.
+    ///
+    /// # Errors
+    /// When a file makes no sense.
+    pub async fn new(
+        api: Arc<Api>,
+        tokens: Arc<Tokens>,
+        config: AuthnConfig,
+    ) -> Result<Self, String> {
+        let token_file = config.token_file.as_deref().map(TokenFile::read);
+        let webhook = match config.webhook {
+            Some(webhook) => Some(Webhook::open(webhook).await?),
+            None => None,
+        };
+        let anonymous = match config.anonymous {
+            Some(false) => Anonymous::Nowhere,
+            _ => Anonymous::Everywhere,
+        };
+        let authenticator = Self {
+            api,
+            tokens,
+            token_file: token_file.transpose()?.unwrap_or_default(),
+            webhook,
+            request_header: config.request_header.map(|(_, header)| header),
+            anonymous: config.anonymous != Some(false),
+            configuration: config.configuration.map(|path| (path, config.reload)),
+            configured: ArcSwap::from_pointee(Configured {
+                issuers: Issuers::default(),
+                anonymous,
+            }),
+        };
+        if let Some((path, _)) = &authenticator.configuration {
+            let text = std::fs::read_to_string(path)
+                .map_err(|e| format!("authentication configuration {}: {e}", path.display()))?;
+            let parsed = authenticator.configure(&text)?;
+            if config.anonymous.is_some() && parsed {
+                return Err(
+                    "--anonymous-auth cannot be set beside anonymous in the authentication configuration"
+                        .to_owned(),
+                );
+            }
+        }
+        Ok(authenticator)
+    }
+
+    /// Takes a configuration; answers whether it says who may ask without a name.
+    fn configure(&self, text: &str) -> Result<bool, String> {
+        let config = AuthenticationConfiguration::parse(text, tokens::ISSUER)
+            .map_err(|e| format!("authentication configuration: {e}"))?;
+        let before = self.configured.load();
+        let says = config.anonymous.is_some();
+        let anonymous = match config.anonymous {
+            None if self.anonymous => Anonymous::Everywhere,
+            None => Anonymous::Nowhere,
+            Some(anonymous) if !anonymous.enabled => Anonymous::Nowhere,
+            Some(anonymous) if anonymous.conditions.is_empty() => Anonymous::Everywhere,
+            Some(anonymous) => {
+                Anonymous::Paths(anonymous.conditions.into_iter().map(|c| c.path).collect())
+            }
+        };
+        self.configured.store(Arc::new(Configured {
+            issuers: Issuers::new(&config.jwt, &before.issuers),
+            anonymous,
+        }));
+        Ok(says)
+    }
+
+    /// Reads the configuration again whenever its file has changed; what makes no sense changes nothing.
+    pub async fn reload(&self, stop: CancellationToken) {
+        let Some((path, period)) = &self.configuration else {
+            return;
+        };
+        crate::reload::watch(path, period.0, stop, |text| {
+            self.configure(text).map(|_| ())
+        })
+        .await;
     }
 
     /// Tokens, for those that make them.
@@ -94,28 +249,37 @@ impl Authenticator {
         &self.tokens
     }
 
-    /// The user of a request: from its token, else from the connection's certificate, else nobody.
+    /// The user of a request: whom a proxy names, else of the connection's certificate, else of its token, else nobody.
     ///
     /// # Errors
-    /// 401 when a token is given that is not good.
+    /// 401 when a token or a proxy is not good, or where nobody may ask without a name.
     pub async fn authenticate(
         &self,
-        headers: &HeaderMap,
-        certificate: Option<&User>,
+        headers: &mut HeaderMap,
+        peer: &Peer,
+        path: &str,
     ) -> Result<User, Status> {
-        let Some(header) = headers.get(AUTHORIZATION) else {
-            return Ok(certificate.cloned().unwrap_or_else(User::anonymous));
-        };
-        let text = header.to_str().map_err(|_| Status::unauthorized())?;
-        let (scheme, token) = text.split_once(' ').unwrap_or((text, ""));
-        if !scheme.eq_ignore_ascii_case("bearer") {
-            return Err(Status::unauthorized());
+        let mut refused = false;
+        if let (Some(proxy), Some(config)) = (&peer.proxy, &self.request_header) {
+            if config.allows(proxy)
+                && let Some(user) = config.user(headers)
+            {
+                config.strip(headers);
+                return Ok(user);
+            }
+            refused = peer.user.is_none();
         }
-        let token = token.trim();
-        self.token(token, &[])
-            .await
-            .map(|(user, _)| user)
-            .ok_or_else(Status::unauthorized)
+        if let Some(user) = &peer.user {
+            return Ok(user.clone());
+        }
+        if let Some(token) = bearer(headers) {
+            let found = self.token(token, &[]).await;
+            return found.map(|(user, _)| user).ok_or_else(Status::unauthorized);
+        }
+        match !refused && self.configured.load().anonymous.allows(path) {
+            true => Ok(User::anonymous()),
+            false => Err(Status::unauthorized()),
+        }
     }
 
     /// The user of a token and the audiences it is good for; `None` if it is not good.
@@ -123,9 +287,27 @@ impl Authenticator {
         if token.is_empty() || token.len() > TOKEN_LENGTH_MAX {
             return None;
         }
+        if let Some(user) = self.token_file.user(token) {
+            return Some((user.clone(), Vec::new()));
+        }
         if let Some(user) = bootstrap::authenticate(&self.api, token) {
             return Some((user, Vec::new()));
         }
-        self.tokens.authenticate(&self.api, token, audiences).await
+        if let Some(found) = self.tokens.authenticate(&self.api, token, audiences).await {
+            return Some(found);
+        }
+        let configured = self.configured.load_full();
+        if let Some(found) = configured.issuers.authenticate(token, audiences).await {
+            return Some(found);
+        }
+        self.webhook.as_ref()?.authenticate(token, audiences).await
     }
+}
+
+/// The bearer token of a request. Other schemes and empty tokens are as good as none.
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let text = headers.get(AUTHORIZATION)?.to_str().ok()?;
+    let (scheme, token) = text.trim().split_once(' ')?;
+    let token = token.trim();
+    (scheme.eq_ignore_ascii_case("bearer") && !token.is_empty()).then_some(token)
 }

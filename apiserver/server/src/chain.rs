@@ -23,7 +23,7 @@ use jiff::Timestamp;
 
 use crate::Shared;
 use crate::audit::{self, Record};
-use crate::authn::User;
+use crate::authn::{Peer, User};
 use crate::authz::Access;
 use crate::compress;
 use crate::flow::Share;
@@ -39,7 +39,7 @@ pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub enum Origin {
     /// Over a connection, perhaps with a verified certificate.
-    Connection(Option<Arc<User>>),
+    Connection(Arc<Peer>),
     /// From a component in this process that is known.
     Local(Arc<User>),
 }
@@ -118,7 +118,7 @@ where
 
 async fn answer<B>(
     shared: &Arc<Shared>,
-    parts: Parts,
+    mut parts: Parts,
     body: B,
     info: RequestInfo,
     origin: Origin,
@@ -130,10 +130,10 @@ where
 {
     let user = match origin {
         Origin::Local(user) => (*user).clone(),
-        Origin::Connection(certificate) => {
+        Origin::Connection(peer) => {
             let found = shared
                 .authenticator
-                .authenticate(&parts.headers, certificate.as_deref())
+                .authenticate(&mut parts.headers, &peer, &info.path)
                 .await;
             if let Err(status) = &found {
                 let (id, received) = (recording.id, recording.received);

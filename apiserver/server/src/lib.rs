@@ -18,6 +18,7 @@ use corral_storage::Storage;
 use prometheus::Registry;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -54,6 +55,7 @@ pub mod pki;
 mod pretty;
 mod proxy;
 pub mod registry;
+mod reload;
 pub mod request;
 pub mod response;
 pub mod select;
@@ -91,6 +93,8 @@ pub struct ServerConfig {
     pub storage: Arc<dyn Storage>,
     /// What requests may cost.
     pub bounds: flow::Bounds,
+    /// Who is believed, besides the cluster's own.
+    pub authn: authn::AuthnConfig,
     /// What is recorded of requests.
     pub audit: audit::AuditConfig,
     /// Where metrics are registered.
@@ -114,6 +118,9 @@ pub enum Error {
     /// The first objects cannot be made.
     #[error("the first objects cannot be made: {0}")]
     Bootstrap(Box<corral_api::Status>),
+    /// Who is believed cannot be found out.
+    #[error("{0}")]
+    Authentication(String),
     /// The audit log cannot be kept.
     #[error("{0}")]
     Audit(String),
@@ -127,7 +134,9 @@ pub struct Shared {
     /// The resources.
     pub api: Arc<Api>,
     /// Who asks.
-    pub authenticator: Authenticator,
+    pub authenticator: Arc<Authenticator>,
+    /// Who signs the certificates of clients.
+    pub signers: authn::x509::Signers,
     /// Who may.
     pub authorizer: Arc<Authorizer>,
     /// Keys and certificates.
@@ -192,13 +201,18 @@ impl Server {
         }
         let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
         let tokens = Tokens::new(&pki).map_err(|e| Error::Tls(e.to_string()))?;
+        let signers = client_signers(&pki, &config.authn)?;
         let tls = server_tls(
             &pki,
+            &signers.all,
             &config.names,
             &[address.ip(), advertise, IpAddr::V4(api_address)],
         )?;
+        let authenticator = Authenticator::new(api.clone(), Arc::new(tokens), config.authn).await;
+        let authenticator = Arc::new(authenticator.map_err(Error::Authentication)?);
         let shared = Arc::new(Shared {
-            authenticator: Authenticator::new(api.clone(), Arc::new(tokens)),
+            authenticator: authenticator.clone(),
+            signers: signers.each,
             authorizer,
             node_client: node_tls(&pki)?,
             pki,
@@ -244,6 +258,8 @@ impl Server {
         tasks.spawn(definitions.run());
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         shared.audit.start(&tasks, &shared.stop);
+        let stop = shared.stop.clone();
+        tasks.spawn(async move { authenticator.reload(stop).await });
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();
         Ok(Self { shared, tls, tasks })
@@ -346,8 +362,48 @@ fn roots(pki: &Pki) -> Result<RootCertStore, Error> {
     Ok(roots)
 }
 
+/// Who signs the certificates of clients: all of them for the handshake, and each to tell users from proxies.
+struct ClientSigners {
+    all: Arc<dyn ClientCertVerifier>,
+    each: authn::x509::Signers,
+}
+
+fn client_signers(pki: &Pki, config: &authn::AuthnConfig) -> Result<ClientSigners, Error> {
+    let verifier = |roots: RootCertStore| {
+        let builder = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
+        builder.build().map_err(|e| Error::Tls(e.to_string()))
+    };
+    let own = roots(pki)?;
+    let users = verifier(own.clone())?;
+    let Some((path, _)) = &config.request_header else {
+        return Ok(ClientSigners {
+            all: users.clone(),
+            each: authn::x509::Signers::new(users, None),
+        });
+    };
+    let told = |error: &dyn std::fmt::Display| {
+        Error::Authentication(format!("CA of proxies {}: {error}", path.display()))
+    };
+    let pem = std::fs::read(path).map_err(|e| told(&e))?;
+    let mut proxies = RootCertStore::empty();
+    let mut all = own;
+    for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
+        let certificate = certificate.map_err(|e| told(&e))?;
+        proxies.add(certificate.clone()).map_err(|e| told(&e))?;
+        all.add(certificate).map_err(|e| told(&e))?;
+    }
+    if proxies.is_empty() {
+        return Err(told(&"there is no certificate in it"));
+    }
+    Ok(ClientSigners {
+        all: verifier(all)?,
+        each: authn::x509::Signers::new(users, Some(verifier(proxies)?)),
+    })
+}
+
 fn server_tls(
     pki: &Pki,
+    clients: &Arc<dyn ClientCertVerifier>,
     names: &[String],
     addresses: &[IpAddr],
 ) -> Result<Arc<rustls::ServerConfig>, Error> {
@@ -377,12 +433,8 @@ fn server_tls(
     for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
         chain.push(certificate.map_err(|e| Error::Tls(e.to_string()))?);
     }
-    let verifier = WebPkiClientVerifier::builder(Arc::new(roots(pki)?))
-        .allow_unauthenticated()
-        .build()
-        .map_err(|e| Error::Tls(e.to_string()))?;
     let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(verifier)
+        .with_client_cert_verifier(clients.clone())
         .with_single_cert(chain, key)
         .map_err(|e| Error::Tls(e.to_string()))?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];

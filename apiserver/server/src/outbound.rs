@@ -105,3 +105,40 @@ impl Service {
         }
     }
 }
+
+/// Fetches a document of a service that is known by its address alone.
+///
+/// # Errors
+/// When it does not come, in words that name the address.
+pub async fn get(url: &str, ca: Option<&str>) -> Result<Bytes, String> {
+    let told = |error: &dyn std::fmt::Display| format!("{url}: {error}");
+    let address: Uri = url.parse().map_err(|e: http::uri::InvalidUri| told(&e))?;
+    if address.scheme_str() != Some("https") {
+        return Err(told(&"only https is asked"));
+    }
+    let path = address.path_and_query().map_or("/", |path| path.as_str());
+    let path: Uri = path.parse().map_err(|e: http::uri::InvalidUri| told(&e))?;
+    let mut parts = address.clone().into_parts();
+    parts.path_and_query = Some(http::uri::PathAndQuery::from_static("/"));
+    let mut config = kube::Config::new(Uri::from_parts(parts).map_err(|e| told(&e))?);
+    config.connect_timeout = Some(CONNECT_TIMEOUT);
+    if let Some(pem) = ca {
+        let mut pem = pem.as_bytes();
+        let certificates = rustls_pemfile::certs(&mut pem);
+        let certificates: Result<Vec<_>, _> = certificates.map(|c| c.map(|c| c.to_vec())).collect();
+        config.root_cert = Some(certificates.map_err(|e| told(&e))?);
+    }
+    let client = kube::Client::try_from(config).map_err(|e| told(&e))?;
+    let request = Request::get(path)
+        .header(http::header::ACCEPT, "application/json")
+        .body(kube::client::Body::empty())
+        .map_err(|e| told(&e))?;
+    let answer = client.send(request).await.map_err(|e| told(&e))?;
+    if !answer.status().is_success() {
+        return Err(told(&answer.status()));
+    }
+    let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+        .collect()
+        .await;
+    body.map(|body| body.to_bytes()).map_err(|e| told(&e))
+}

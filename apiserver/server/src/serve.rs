@@ -15,7 +15,6 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::Shared;
-use crate::authn::x509;
 use crate::chain::{self, Origin};
 
 pub(crate) mod patience;
@@ -97,10 +96,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         return;
     };
     let certificates = tls.get_ref().1.peer_certificates();
-    let user = certificates
-        .and_then(|chain| chain.first())
-        .and_then(|der| x509::user(der))
-        .map(Arc::new);
+    let peer = Arc::new(shared.signers.peer(certificates));
     let stop: CancellationToken = shared.stop.clone();
     let (head_time, patience) = {
         let bounds = shared.flow.bounds();
@@ -110,14 +106,14 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
     let begins = begun.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         begins.store(true, Ordering::Relaxed);
-        let (shared, user) = (shared.clone(), user.clone());
+        let (shared, peer) = (shared.clone(), peer.clone());
         request.extensions_mut().insert(ends);
         if request.headers().contains_key(http::header::UPGRADE) {
             let upgrade = hyper::upgrade::on(&mut request);
             request.extensions_mut().insert(upgrade);
         }
         async move {
-            let answer = chain::serve(shared, request, Origin::Connection(user)).await;
+            let answer = chain::serve(shared, request, Origin::Connection(peer)).await;
             Ok::<_, std::convert::Infallible>(answer)
         }
     });

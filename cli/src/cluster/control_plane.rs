@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::Clients;
 use super::etcd::EtcdArgs;
-use super::security::AuditArgs;
+use super::security::{AuditArgs, AuthenticationArgs};
 use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
@@ -68,6 +68,8 @@ pub struct ControlPlaneArgs {
     /// servers may run, but not with the embedded store, which only one process can have).
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     pub leader_elect: Option<bool>,
+    #[command(flatten)]
+    pub authentication: AuthenticationArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
     /// What is logged, in the syntax of tracing's filters.
@@ -135,6 +137,7 @@ impl ControlPlane {
             service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,
+            authn: args.authentication.config(),
             audit: args.audit.config()?,
             bounds: corral_server::flow::Bounds::default(),
             registry: registry.clone(),

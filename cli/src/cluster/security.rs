@@ -8,6 +8,9 @@ use clap::Args;
 use corral_server::audit::AuditConfig;
 use corral_server::audit::log::{LogConfig, SIZE_MEGABYTES};
 use corral_server::audit::webhook::{Throttle, WebhookConfig};
+use corral_server::authn::AuthnConfig;
+use corral_server::authn::request_header::RequestHeader;
+use corral_server::authn::webhook::WebhookConfig as TokenWebhook;
 
 /// Bytes of a megabyte, as the audit log counts.
 const MEGABYTE: u64 = 1024 * 1024;
@@ -124,6 +127,113 @@ impl AuditArgs {
             log,
             webhook,
         })
+    }
+}
+
+/// Who is believed, besides the cluster's own certificates and tokens.
+#[derive(Debug, Clone, Args)]
+pub struct AuthenticationArgs {
+    /// Tokens, one on each line: `token,user,uid,"group1,group2"`.
+    #[arg(long, value_name = "FILE")]
+    token_auth_file: Option<PathBuf>,
+    /// An AuthenticationConfiguration: issuers of tokens, and paths that are open. It is read again when it changes.
+    #[arg(long, value_name = "FILE")]
+    authentication_config: Option<PathBuf>,
+    /// Ask the service of this kubeconfig file about tokens.
+    #[arg(long, value_name = "FILE")]
+    authentication_token_webhook_config_file: Option<PathBuf>,
+    /// How long the service's answers are kept.
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = duration)]
+    authentication_token_webhook_cache_ttl: Duration,
+    /// The version of the TokenReview that the service is sent.
+    #[arg(long, default_value = "v1beta1", value_parser = ["v1", "v1beta1"], value_name = "VERSION")]
+    authentication_token_webhook_version: String,
+    /// Believe proxies whose certificates this CA has signed when they name users by headers.
+    #[arg(long, value_name = "FILE", requires = "requestheader_username_headers")]
+    requestheader_client_ca_file: Option<PathBuf>,
+    /// Names of the proxies' certificates (default: all that the CA has signed).
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "NAMES",
+        requires = "requestheader_client_ca_file"
+    )]
+    requestheader_allowed_names: Vec<String>,
+    /// Headers with the user's name, such as X-Remote-User; the first that is there counts.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HEADERS",
+        requires = "requestheader_client_ca_file"
+    )]
+    requestheader_username_headers: Vec<String>,
+    /// Headers with the user's uid, such as X-Remote-Uid.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HEADERS",
+        requires = "requestheader_client_ca_file"
+    )]
+    requestheader_uid_headers: Vec<String>,
+    /// Headers with groups, such as X-Remote-Group; all count.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "HEADERS",
+        requires = "requestheader_client_ca_file"
+    )]
+    requestheader_group_headers: Vec<String>,
+    /// Beginnings of headers with more about the user, such as X-Remote-Extra-.
+    #[arg(
+        long,
+        value_delimiter = ',',
+        value_name = "PREFIXES",
+        requires = "requestheader_client_ca_file"
+    )]
+    requestheader_extra_headers_prefix: Vec<String>,
+    /// Whether requests without a name are served, as user system:anonymous (default: true, or as the
+    /// AuthenticationConfiguration says).
+    #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    anonymous_auth: Option<bool>,
+}
+
+impl AuthenticationArgs {
+    /// The configuration that the flags mean.
+    pub fn config(&self) -> AuthnConfig {
+        let Self {
+            token_auth_file,
+            authentication_config,
+            authentication_token_webhook_config_file,
+            authentication_token_webhook_cache_ttl,
+            authentication_token_webhook_version,
+            requestheader_client_ca_file,
+            requestheader_allowed_names,
+            requestheader_username_headers,
+            requestheader_uid_headers,
+            requestheader_group_headers,
+            requestheader_extra_headers_prefix,
+            anonymous_auth,
+        } = self.clone();
+        let webhook = authentication_token_webhook_config_file.map(|kubeconfig| TokenWebhook {
+            kubeconfig,
+            version: authentication_token_webhook_version,
+            cache_life: authentication_token_webhook_cache_ttl,
+        });
+        let header = RequestHeader {
+            allowed_names: requestheader_allowed_names,
+            username_headers: requestheader_username_headers,
+            uid_headers: requestheader_uid_headers,
+            group_headers: requestheader_group_headers,
+            extra_header_prefixes: requestheader_extra_headers_prefix,
+        };
+        AuthnConfig {
+            token_file: token_auth_file,
+            configuration: authentication_config,
+            webhook,
+            request_header: requestheader_client_ca_file.map(|ca| (ca, header)),
+            anonymous: anonymous_auth,
+            ..AuthnConfig::default()
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corral_server::audit::AuditConfig;
-use corral_server::authn::User;
+use corral_server::authn::{AuthnConfig, User};
 use corral_server::flow::Bounds;
 use corral_server::pki::Identity;
 use corral_server::{Server, ServerConfig};
@@ -17,7 +17,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
-use rustls::pki_types::ServerName;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
 use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
@@ -51,6 +51,7 @@ async fn serve(
         node_ports: 30_000..=32_767,
         storage: storage.clone(),
         bounds: setup.bounds,
+        authn: setup.authn,
         audit: setup.audit,
         registry: prometheus::Registry::new(),
         stop: stop.clone(),
@@ -64,6 +65,7 @@ async fn serve(
 pub struct Setup {
     pub bounds: Bounds,
     pub audit: AuditConfig,
+    pub authn: AuthnConfig,
 }
 
 /// What the server answered.
@@ -228,6 +230,16 @@ impl Fixture {
         &self,
         identity: Option<Identity>,
     ) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let shown = identity.map(|identity| identity.to_rustls().expect("PEM"));
+        let shown = shown.map(|(mut chain, key)| (chain.remove(0), key));
+        self.connect_by(shown).await
+    }
+
+    /// The same with a certificate of somebody else's.
+    pub async fn connect_by(
+        &self,
+        shown: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut self.server.ca().as_bytes()) {
             roots
@@ -235,10 +247,9 @@ impl Fixture {
                 .expect("a certificate");
         }
         let config = rustls::ClientConfig::builder().with_root_certificates(roots);
-        let config = match identity {
-            Some(identity) => {
-                let (chain, key) = identity.to_rustls().expect("PEM");
-                let config = config.with_client_auth_cert(chain, key);
+        let config = match shown {
+            Some((certificate, key)) => {
+                let config = config.with_client_auth_cert(vec![certificate], key);
                 config.expect("a configuration")
             }
             None => config.with_no_client_auth(),

@@ -3,6 +3,7 @@
 mod addresses;
 mod attacks;
 mod audit;
+mod authn;
 mod bounds;
 mod escalation;
 mod fixture;
@@ -11,6 +12,7 @@ mod nodes;
 mod pods;
 mod quotas;
 mod rights;
+mod service;
 mod watches;
 mod wire;
 mod writes;

@@ -1,0 +1,390 @@
+//! Who is believed: tokens of a file, proxies, other issuers, a service, and nobody where paths are open.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use base64::Engine;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use bytes::Bytes;
+use corral_server::authn::request_header::RequestHeader;
+use corral_server::authn::webhook::WebhookConfig;
+use corral_server::authn::{AuthnConfig, Reload};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use jsonwebtoken::{Algorithm, EncodingKey, Header};
+use rcgen::{KeyPair, PublicKeyData};
+use serde_json::{Value, json};
+
+use crate::fixture::{Fixture, Setup, send};
+use crate::service::{Handler, Service, Signer};
+
+const WHOAMI: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+
+async fn start(authn: AuthnConfig) -> Fixture {
+    let setup = Setup {
+        authn,
+        ..Default::default()
+    };
+    Fixture::start_with(setup).await
+}
+
+async fn speak(
+    stream: tokio_rustls::client::TlsStream<tokio::net::TcpStream>,
+) -> http1::SendRequest<Full<Bytes>> {
+    let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    sender
+}
+
+/// Whom the server takes a client for, or the code that it answers.
+async fn who(
+    sender: &mut http1::SendRequest<Full<Bytes>>,
+    headers: &[(&str, String)],
+) -> Result<Value, u16> {
+    let mut headers = headers.to_vec();
+    headers.push(("content-type", "application/json".to_owned()));
+    let answer = send(sender, "POST", WHOAMI, &headers, "{}").await;
+    let code = answer.status().as_u16();
+    let body = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    match code {
+        201 => {
+            let mut review: Value = serde_json::from_slice(&body).expect("JSON");
+            Ok(review["status"]["userInfo"].take())
+        }
+        code => Err(code),
+    }
+}
+
+async fn who_has(fixture: &Fixture, token: &str) -> Result<Value, u16> {
+    let mut sender = speak(fixture.connect_as(None).await).await;
+    who(&mut sender, &[("authorization", format!("Bearer {token}"))]).await
+}
+
+#[tokio::test]
+async fn a_token_of_the_file_names_its_user() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tokens.csv");
+    std::fs::write(&path, "abc,jane,7,\"devs,ops\"\n").expect("written");
+    let fixture = start(AuthnConfig {
+        token_file: Some(path.clone()),
+        ..Default::default()
+    })
+    .await;
+    assert_eq!(
+        who_has(&fixture, "abc").await,
+        Ok(
+            json!({"username": "jane", "uid": "7", "groups": ["devs", "ops", "system:authenticated"]})
+        )
+    );
+    assert_eq!(who_has(&fixture, "abd").await, Err(401));
+    std::fs::write(&path, "abc,jane\n").expect("written");
+    let authn = AuthnConfig {
+        token_file: Some(path),
+        ..Default::default()
+    };
+    let failed = Fixture::try_start(Setup {
+        authn,
+        ..Default::default()
+    })
+    .await;
+    let error = failed.err().expect("refused").to_string();
+    assert!(
+        error.contains("at least 3 columns") && !error.contains("abc"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn a_proxy_names_users_if_it_is_one() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let signer = Signer::new("proxies");
+    let path = folder.path().join("proxies.crt");
+    std::fs::write(&path, signer.pem()).expect("written");
+    let header = RequestHeader {
+        allowed_names: vec!["front".into()],
+        username_headers: vec!["X-Remote-User".into()],
+        uid_headers: vec!["X-Remote-Uid".into()],
+        group_headers: vec!["X-Remote-Group".into()],
+        extra_header_prefixes: vec!["X-Remote-Extra-".into()],
+    };
+    let fixture = start(AuthnConfig {
+        request_header: Some((path, header)),
+        ..Default::default()
+    })
+    .await;
+    let named = [
+        ("x-remote-user", "jane".to_owned()),
+        ("x-remote-uid", "7".to_owned()),
+        ("x-remote-group", "devs".to_owned()),
+        ("x-remote-extra-scopes", "all".to_owned()),
+    ];
+    let mut proxy = speak(fixture.connect_by(Some(signer.sign("front"))).await).await;
+    assert_eq!(
+        who(&mut proxy, &named).await,
+        Ok(json!({
+            "username": "jane", "uid": "7", "groups": ["devs", "system:authenticated"], "extra": {"scopes": ["all"]},
+        }))
+    );
+    // A proxy that names nobody is nobody, and so is one of another name.
+    assert_eq!(who(&mut proxy, &[]).await, Err(401));
+    let mut other = speak(fixture.connect_by(Some(signer.sign("other"))).await).await;
+    assert_eq!(who(&mut other, &named).await, Err(401));
+    // The headers mean nothing from anybody else.
+    let mut admin = fixture.connect().await;
+    assert_eq!(
+        who(&mut admin, &named).await.expect("known")["username"],
+        "admin"
+    );
+    let mut nobody = speak(fixture.connect_as(None).await).await;
+    assert_eq!(who(&mut nobody, &named).await, Err(403));
+}
+
+#[tokio::test]
+async fn a_service_is_asked_about_tokens_once_in_a_while() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let asked = Arc::new(AtomicUsize::new(0));
+    let counter = asked.clone();
+    let handler: Handler = Arc::new(move |path, body| {
+        counter.fetch_add(1, Ordering::Relaxed);
+        let review: Value = serde_json::from_slice(body).expect("JSON");
+        assert_eq!(
+            (path, &review["apiVersion"]),
+            ("/review?x=y", &json!("authentication.k8s.io/v1"))
+        );
+        let known = review["spec"]["token"] == "good";
+        let user =
+            json!({"username": "jane", "uid": "7", "groups": ["devs"], "extra": {"a": ["b"]}});
+        (
+            200,
+            json!({"status": {"authenticated": known, "user": user}}),
+        )
+    });
+    let service = Service::http(handler).await;
+    let webhook = WebhookConfig {
+        kubeconfig: service.kubeconfig(&folder, "/review?x=y"),
+        version: "v1".into(),
+        cache_life: Duration::from_secs(600),
+    };
+    let fixture = start(AuthnConfig {
+        webhook: Some(webhook),
+        ..Default::default()
+    })
+    .await;
+    for _ in 0..3 {
+        assert_eq!(
+            who_has(&fixture, "good").await,
+            Ok(json!({
+                "username": "jane", "uid": "7", "groups": ["devs", "system:authenticated"], "extra": {"a": ["b"]},
+            }))
+        );
+        assert_eq!(who_has(&fixture, "bad").await, Err(401));
+    }
+    assert_eq!(asked.load(Ordering::Relaxed), 2);
+}
+
+/// An issuer of tokens.
+struct Issuer {
+    service: Service,
+    ca: Signer,
+    key: Arc<Mutex<(String, KeyPair)>>,
+}
+
+fn new_key(id: &str) -> (String, KeyPair) {
+    (id.to_owned(), KeyPair::generate().expect("a key"))
+}
+
+impl Issuer {
+    async fn start() -> Self {
+        let ca = Signer::new("issuers");
+        let key = Arc::new(Mutex::new(new_key("one")));
+        let address = Arc::new(Mutex::new(String::new()));
+        let (published, own) = (key.clone(), address.clone());
+        let handler: Handler = Arc::new(move |path, _| {
+            let url = own.lock().expect("no panic").clone();
+            let (id, key) = &*published.lock().expect("no panic");
+            // The point of an uncompressed key: a byte, x, y.
+            let point = key.der_bytes();
+            let [x, y] = [&point[1..33], &point[33..65]].map(|c| URL_SAFE_NO_PAD.encode(c));
+            match path {
+                "/.well-known/openid-configuration" => (
+                    200,
+                    json!({"issuer": url, "jwks_uri": format!("{url}/keys")}),
+                ),
+                "/keys" => (
+                    200,
+                    json!({"keys": [
+                        {"kty": "EC", "crv": "P-256", "alg": "ES256", "use": "sig", "kid": id, "x": x, "y": y},
+                    ]}),
+                ),
+                _ => (404, json!({})),
+            }
+        });
+        let service = Service::https(&ca, handler).await;
+        *address.lock().expect("no panic") = format!("https://{}", service.address);
+        Self { service, ca, key }
+    }
+
+    fn url(&self) -> String {
+        format!("https://{}", self.service.address)
+    }
+
+    fn token(&self, more: Value) -> String {
+        let mut claims = json!({
+            "iss": self.url(), "aud": ["corral"], "sub": "jane", "groups": ["devs"], "oid": "7", "hd": "example.com",
+            "exp": jiff::Timestamp::now().as_second() + 600, "jti": "id",
+        });
+        for (name, value) in more.as_object().expect("claims") {
+            claims[name] = value.clone();
+        }
+        let (id, key) = &*self.key.lock().expect("no panic");
+        let mut header = Header::new(Algorithm::ES256);
+        header.kid = Some(id.clone());
+        let key = EncodingKey::from_ec_der(&key.serialize_der());
+        jsonwebtoken::encode(&header, &claims, &key).expect("a token")
+    }
+
+    /// The configuration as YAML, which JSON is.
+    fn configuration(&self, prefix: &str) -> String {
+        json!({
+            "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+            "jwt": [{
+                "issuer": {"url": self.url(), "certificateAuthority": self.ca.pem(), "audiences": ["corral", "other"],
+                    "audienceMatchPolicy": "MatchAny"},
+                "claimValidationRules": [{"claim": "hd", "requiredValue": "example.com"}],
+                "claimMappings": {
+                    "username": {"claim": "sub", "prefix": prefix}, "groups": {"claim": "groups", "prefix": "g:"},
+                    "uid": {"claim": "oid"},
+                },
+            }],
+            "anonymous": {"enabled": true, "conditions": [{"path": "/livez"}]},
+        })
+        .to_string()
+    }
+}
+
+#[tokio::test]
+async fn tokens_of_issuers_are_read_by_their_mappings() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let issuer = Issuer::start().await;
+    let path = folder.path().join("authentication.yaml");
+    std::fs::write(&path, issuer.configuration("a:")).expect("written");
+    let fixture = start(AuthnConfig {
+        configuration: Some(path.clone()),
+        reload: Reload(Duration::from_millis(20)),
+        ..Default::default()
+    })
+    .await;
+    let jane = json!({
+        "username": "a:jane", "uid": "7", "groups": ["g:devs", "system:authenticated"],
+        "extra": {"authentication.kubernetes.io/credential-id": ["JTI=id"]},
+    });
+    assert_eq!(
+        who_has(&fixture, &issuer.token(json!({}))).await,
+        Ok(jane.clone())
+    );
+    for bad in [
+        json!({"aud": "somebody"}),
+        json!({"exp": 1}),
+        json!({"exp": null}),
+        json!({"hd": "example.org"}),
+        json!({"sub": 1}),
+        json!({"iss": "https://127.0.0.1:1"}),
+        json!({"nbf": jiff::Timestamp::now().as_second() + 1000}),
+    ] {
+        assert_eq!(
+            who_has(&fixture, &issuer.token(bad.clone())).await,
+            Err(401),
+            "{bad}"
+        );
+    }
+    // A token signed with the public key as a shared secret, and one that is not signed.
+    let good = issuer.token(json!({}));
+    let payload = good.split('.').nth(1).expect("a payload");
+    let unsigned = URL_SAFE_NO_PAD.encode(r#"{"alg":"none"}"#);
+    assert_eq!(
+        who_has(&fixture, &format!("{unsigned}.{payload}.")).await,
+        Err(401)
+    );
+    let claims: Value =
+        serde_json::from_slice(&URL_SAFE_NO_PAD.decode(payload).expect("base64")).expect("JSON");
+    let point = issuer.key.lock().expect("no panic").1.der_bytes().to_vec();
+    let shared = EncodingKey::from_secret(&point);
+    let shared = jsonwebtoken::encode(&Header::new(Algorithm::HS256), &claims, &shared);
+    assert_eq!(who_has(&fixture, &shared.expect("a token")).await, Err(401));
+
+    // The issuer has a new key, under a new name; the old one is good no longer.
+    let old = issuer.token(json!({}));
+    *issuer.key.lock().expect("no panic") = new_key("two");
+    let new = issuer.token(json!({}));
+    while who_has(&fixture, &new).await != Ok(jane.clone()) {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert_eq!(who_has(&fixture, &old).await, Err(401));
+
+    // What makes no sense changes nothing, and what does, does.
+    std::fs::write(&path, "kind: Nonsense").expect("written");
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(who_has(&fixture, &new).await, Ok(jane));
+    std::fs::write(&path, issuer.configuration("b:")).expect("written");
+    loop {
+        let found = who_has(&fixture, &new).await.expect("known");
+        if found["username"] == "b:jane" {
+            break;
+        }
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn nobody_asks_without_a_name_but_where_paths_are_open() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("authentication.yaml");
+    let config = "apiVersion: apiserver.config.k8s.io/v1\nkind: AuthenticationConfiguration\n\
+                  anonymous: {enabled: true, conditions: [{path: /livez}]}\n";
+    std::fs::write(&path, config).expect("written");
+    let codes = async |fixture: &Fixture| {
+        let mut codes = Vec::new();
+        for path in ["/livez", "/readyz", "/version"] {
+            let mut sender = speak(fixture.connect_as(None).await).await;
+            codes.push(
+                send(&mut sender, "GET", path, &[], "")
+                    .await
+                    .status()
+                    .as_u16(),
+            );
+        }
+        codes
+    };
+    let open = start(AuthnConfig {
+        configuration: Some(path.clone()),
+        ..Default::default()
+    })
+    .await;
+    assert_eq!(codes(&open).await, [200, 401, 401]);
+    let closed = start(AuthnConfig {
+        anonymous: Some(false),
+        ..Default::default()
+    })
+    .await;
+    assert_eq!(codes(&closed).await, [401, 401, 401]);
+    let authn = AuthnConfig {
+        configuration: Some(path),
+        anonymous: Some(true),
+        ..Default::default()
+    };
+    assert!(
+        Fixture::try_start(Setup {
+            authn,
+            ..Default::default()
+        })
+        .await
+        .is_err()
+    );
+}
