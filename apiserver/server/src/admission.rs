@@ -7,13 +7,15 @@ use std::sync::Arc;
 
 use corral_api::status::Status;
 use corral_kinds::{AnyKind, Object};
-use corral_storage::Operation;
+use corral_storage::Operation as StoreOperation;
+use serde_json::Value;
 
 use crate::api::{Api, Late};
 use crate::authz::Authorizer;
-use crate::registry::WriteContext;
+use crate::registry::{DeleteOptions, Part, Resource, WriteContext};
 
 mod api_service;
+mod asking;
 mod certificates;
 mod default_ingress_class;
 mod limit_ranger;
@@ -29,9 +31,11 @@ mod runtime_class;
 mod service_account;
 mod service_addresses;
 mod storage;
+pub mod webhooks;
 
 pub use resource_quota::Turn;
 pub use service_addresses::AddressRange;
+use webhooks::{Operation, Request, Webhooks};
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,7 +48,9 @@ pub enum Action {
 
 /// A write as admission sees it.
 pub struct Attributes<'a> {
-    /// The kind written.
+    /// The resource written.
+    pub resource: &'a Resource,
+    /// Its kind.
     pub kind: &'a dyn AnyKind,
     /// The circumstances.
     pub cx: &'a WriteContext,
@@ -52,8 +58,14 @@ pub struct Attributes<'a> {
     pub action: Action,
     /// The subresource written through; empty for the object itself.
     pub subresource: &'a str,
+    /// The part that is written.
+    pub part: Part,
+    /// Who owns which fields: not a part of the object while it is written.
+    pub managed: Option<Value>,
+    /// Whether the server chooses the name of the object.
+    pub names_itself: bool,
     /// Operations that must succeed together with the write: addresses and ports taken or given back.
-    pub claims: Vec<Operation>,
+    pub claims: Vec<StoreOperation>,
     /// Whether the object goes with this write, having waited for its finalizers or its node.
     pub removes: bool,
     /// Held until the transaction is over.
@@ -62,12 +74,16 @@ pub struct Attributes<'a> {
 
 impl<'a> Attributes<'a> {
     /// A creation.
-    pub fn create(kind: &'a dyn AnyKind, cx: &'a WriteContext) -> Self {
+    pub fn create(resource: &'a Resource, cx: &'a WriteContext) -> Self {
         Self {
-            kind,
+            resource,
+            kind: &*resource.kind,
             cx,
             action: Action::Create,
             subresource: "",
+            part: Part::Main,
+            managed: None,
+            names_itself: false,
             claims: Vec::new(),
             removes: false,
             turn: None,
@@ -75,11 +91,17 @@ impl<'a> Attributes<'a> {
     }
 
     /// An update.
-    pub fn update(kind: &'a dyn AnyKind, cx: &'a WriteContext, subresource: &'a str) -> Self {
+    pub fn update(
+        resource: &'a Resource,
+        cx: &'a WriteContext,
+        part: Part,
+        subresource: &'a str,
+    ) -> Self {
         Self {
             action: Action::Update,
             subresource,
-            ..Self::create(kind, cx)
+            part,
+            ..Self::create(resource, cx)
         }
     }
 
@@ -118,16 +140,23 @@ pub struct Admission {
     authorizer: Late<Authorizer>,
     config: AdmissionConfig,
     turns: resource_quota::Turns,
+    webhooks: Webhooks,
 }
 
 impl Admission {
     /// Plugins over resources that exist later.
-    pub fn new(api: Late<Api>, authorizer: Late<Authorizer>, config: AdmissionConfig) -> Self {
+    pub fn new(
+        api: Late<Api>,
+        authorizer: Late<Authorizer>,
+        config: AdmissionConfig,
+        webhooks: Webhooks,
+    ) -> Self {
         Self {
             api,
             authorizer,
             config,
             turns: resource_quota::Turns::default(),
+            webhooks,
         }
     }
 
@@ -146,13 +175,33 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Status> {
         let api = self.api()?;
-        namespace_lifecycle::check(&api, attributes, object).await?;
+        self.built_in(&api, attributes, object, old).await?;
+        self.ask_mutating(&api, attributes, object, old).await?;
+        // What has no second try comes last: what is claimed, and rights.
+        if attributes.is("", "Service", Action::Create)
+            || attributes.is("", "Service", Action::Update)
+        {
+            service_addresses::admit(&api, &self.config, attributes, object, old).await?;
+        }
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        rbac_escalation::check(&authorizer, attributes, object, old)
+    }
+
+    /// The plugins that change objects. They run once more when webhooks have changed what they saw.
+    async fn built_in(
+        &self,
+        api: &Api,
+        attributes: &Attributes<'_>,
+        object: &mut Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        namespace_lifecycle::check(api, attributes, object).await?;
         node_restriction::check(attributes, object, old)?;
         if attributes.is("", "Pod", Action::Create) {
-            limit_ranger::admit(&api, attributes, object);
-            service_account::admit(&api, attributes, object).await?;
-            pod_priority::admit(&api, attributes, object)?;
-            runtime_class::admit(&api, attributes, object)?;
+            limit_ranger::admit(api, attributes, object);
+            service_account::admit(api, attributes, object).await?;
+            pod_priority::admit(api, attributes, object)?;
+            runtime_class::admit(api, attributes, object)?;
         }
         if attributes.is("", "Pod", Action::Update) {
             pod_priority::keep(object, old);
@@ -162,30 +211,24 @@ impl Admission {
             pod_tolerations::admit(object);
         }
         if attributes.is("networking.k8s.io", "Ingress", Action::Create) {
-            default_ingress_class::admit(&api, object);
+            default_ingress_class::admit(api, object);
         }
         if attributes.is("", "Node", Action::Create) {
             node_taints::admit(object);
         }
-        if attributes.is("", "Service", Action::Create)
-            || attributes.is("", "Service", Action::Update)
-        {
-            service_addresses::admit(&api, &self.config, attributes, object, old).await?;
-        }
         api_service::admit(attributes, object);
         certificates::admit(attributes, object, old);
-        storage::admit(&api, attributes, object, old);
-        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
-        rbac_escalation::check(&authorizer, attributes, object, old)
+        storage::admit(api, attributes, object, old);
+        Ok(())
     }
 
-    /// Looks at an object as it will be stored. Quotas come last: what is refused is not charged.
+    /// Looks at an object as it will be stored: the plugins, then webhooks.
     ///
     /// # Errors
     /// 403 when the write is not admitted.
     pub async fn validate(
         &self,
-        attributes: &mut Attributes<'_>,
+        attributes: &Attributes<'_>,
         object: &Object,
         old: Option<&Object>,
     ) -> Result<(), Status> {
@@ -196,6 +239,20 @@ impl Admission {
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
         certificates::check(&authorizer, attributes, object, old)?;
         policy_params::check(&api, &authorizer, attributes, object, old)?;
+        self.ask_validating(&api, attributes, object, old).await
+    }
+
+    /// Charges quotas, after everybody else: what is refused is not charged.
+    ///
+    /// # Errors
+    /// 403 when a quota does not suffice.
+    pub async fn charge(
+        &self,
+        attributes: &mut Attributes<'_>,
+        object: &Object,
+        old: Option<&Object>,
+    ) -> Result<(), Status> {
+        let api = self.api()?;
         resource_quota::charge(&api, &self.turns, attributes, object, old).await
     }
 
@@ -205,12 +262,17 @@ impl Admission {
     /// 403 when it may not.
     pub async fn delete(
         &self,
-        kind: &dyn AnyKind,
+        resource: &Resource,
         cx: &WriteContext,
         name: &str,
+        options: &DeleteOptions,
+        old: &Value,
     ) -> Result<(), Status> {
-        node_restriction::check_delete(&*self.api()?, kind, cx, name).await?;
-        namespace_lifecycle::check_delete(kind, name)
+        let (api, kind) = (self.api()?, &*resource.kind);
+        node_restriction::check_delete(&api, kind, cx, name).await?;
+        namespace_lifecycle::check_delete(kind, name)?;
+        let request = Request::about(resource, cx, Operation::Delete, name).with_deletion(options);
+        self.ask_about_deletion(&api, &request, old).await
     }
 
     /// Operations that give back to quotas what a deleted object used, and the turn to hold until they are done.
@@ -223,7 +285,7 @@ impl Admission {
         cx: &WriteContext,
         name: &str,
         json: &[u8],
-    ) -> Result<(Vec<Operation>, Option<Turn>), Status> {
+    ) -> Result<(Vec<StoreOperation>, Option<Turn>), Status> {
         let api = self.api()?;
         let object = (cx.namespace.as_str(), name);
         resource_quota::discharge(&api, &self.turns, kind, object, json, cx.now).await
@@ -237,7 +299,7 @@ impl Admission {
         &self,
         kind: &dyn AnyKind,
         json: &[u8],
-    ) -> Result<Vec<Operation>, Status> {
+    ) -> Result<Vec<StoreOperation>, Status> {
         if kind.names().group.is_empty() && kind.names().kind == "Service" {
             return service_addresses::releases(&*self.api()?, json).await;
         }

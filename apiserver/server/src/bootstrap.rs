@@ -16,16 +16,21 @@ use crate::registry::{FieldValidation, Ownership, Part, WriteContext, metadata};
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 
+/// The name that the server itself writes by.
+pub(crate) const SERVER: &str = "system:apiserver";
+
 /// What the server itself writes with.
 pub(crate) fn context(namespace: &str) -> WriteContext {
     WriteContext {
-        user: User::new("system:apiserver", &[MASTERS]),
+        user: User::new(SERVER, &[MASTERS]),
         namespace: namespace.to_owned(),
         manager: "corral".to_owned(),
         dry_run: false,
         validation: FieldValidation::Strict,
         now: Timestamp::now(),
         warnings: Mutex::new(Vec::new()),
+        asked: Default::default(),
+        audit: Default::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! From a request that is allowed to an answer: what is asked, of which resource, in which representation.
 
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use bytes::Bytes;
 use corral_api::status::Status;
@@ -16,9 +17,10 @@ use serde_json::Value;
 use crate::Shared;
 use crate::audit::{self, Record};
 use crate::authn::User;
+use crate::chain::REQUEST_TIMEOUT;
 use crate::decode::{self, Decoded, Format};
 use crate::negotiate::{self, Offer, Representation};
-use crate::registry::{FieldValidation, Resource, WriteContext};
+use crate::registry::{Asked, FieldValidation, Resource, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
@@ -176,6 +178,12 @@ impl Call {
                 return Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]));
             }
         };
+        let text = |name| {
+            query
+                .get(name)
+                .filter(|text| !text.is_empty())
+                .map(str::to_owned)
+        };
         Ok(WriteContext {
             user: self.user.clone(),
             namespace: self.info.namespace.clone(),
@@ -184,6 +192,13 @@ impl Call {
             validation,
             now: Timestamp::now(),
             warnings: Mutex::new(Vec::new()),
+            asked: Asked {
+                field_manager: text("fieldManager"),
+                field_validation: text("fieldValidation"),
+                deadline: Some(Instant::now() + REQUEST_TIMEOUT),
+                admitted: false,
+            },
+            audit: Mutex::default(),
         })
     }
 

@@ -66,6 +66,7 @@ mod websocket;
 pub mod wire;
 
 pub use admission::AddressRange;
+use admission::webhooks::{self, Webhooks};
 use admission::{Admission, AdmissionConfig};
 use api::{Api, Late};
 use authn::tokens::Tokens;
@@ -189,9 +190,10 @@ impl Server {
             node_ports: config.node_ports.clone(),
             api_address,
         };
+        let webhooks = Webhooks::new(webhooks::Metrics::register(&config.registry)?);
         let for_admission = Late::default();
         let api = Api::new(config.storage.clone(), |api| {
-            Admission::new(api, for_admission.clone(), admission)
+            Admission::new(api, for_admission.clone(), admission, webhooks)
         });
         let authorizer = Arc::new(Authorizer::new(&api));
         for_admission.fill(&authorizer);

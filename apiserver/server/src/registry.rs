@@ -9,8 +9,10 @@
 //! Kinds never call storage. Every update carries the revision that it was computed from; when another writer came
 //! first, the change is computed again, unless the client named the version that it wants to change.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, OnceLock};
+use std::time::Instant;
 
 use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
@@ -29,9 +31,11 @@ use crate::cacher::{Cacher, storage_status};
 use crate::decode::Decoded;
 use crate::object::{canonical, own_form, stored_form, with_revision};
 
+mod asked;
 pub mod body;
 pub mod delete;
 pub mod metadata;
+mod scale;
 
 pub use delete::{DeleteOptions, Preconditions};
 
@@ -68,6 +72,32 @@ pub struct WriteContext {
     pub now: Timestamp,
     /// Warnings for the client, in order.
     pub warnings: Mutex<Vec<String>>,
+    /// What else is known of the request.
+    pub asked: Asked,
+    /// Annotations for the audit log.
+    pub audit: Mutex<Annotations>,
+}
+
+/// What is known of a request besides what is written.
+#[derive(Debug, Clone, Default)]
+pub struct Asked {
+    /// The field manager that the client names.
+    pub field_manager: Option<String>,
+    /// What the client says shall be done about unknown and duplicate fields.
+    pub field_validation: Option<String>,
+    /// When the client is answered at the latest.
+    pub deadline: Option<Instant>,
+    /// Whether webhooks were asked about what this write follows from, and are not asked again.
+    pub admitted: bool,
+}
+
+/// Annotations of a request for the audit log, by the level from which on they are told.
+#[derive(Debug, Default)]
+pub struct Annotations {
+    /// Always.
+    pub metadata: BTreeMap<String, String>,
+    /// Where requests are told with their bodies.
+    pub request: BTreeMap<String, String>,
 }
 
 impl WriteContext {
@@ -79,6 +109,28 @@ impl WriteContext {
         if warnings.len() < WARNINGS_MAX {
             warnings.push(text.into());
         }
+    }
+}
+
+impl WriteContext {
+    /// Adds an annotation for the audit log. The first of a name stays.
+    pub fn annotate(&self, key: String, value: String) {
+        let mut audit = self.audit.lock().expect("no panic under the lock");
+        annotate(&mut audit.metadata, key, value);
+    }
+
+    /// The same for something that holds a part of the object.
+    pub fn annotate_request(&self, key: String, value: String) {
+        let mut audit = self.audit.lock().expect("no panic under the lock");
+        annotate(&mut audit.request, key, value);
+    }
+}
+
+fn annotate(annotations: &mut BTreeMap<String, String>, key: String, value: String) {
+    /// A request has no more annotations than this.
+    const ANNOTATIONS_MAX: usize = 100;
+    if annotations.len() < ANNOTATIONS_MAX {
+        annotations.entry(key).or_insert(value);
     }
 }
 
@@ -350,6 +402,7 @@ impl Resource {
         ownership: Ownership,
     ) -> Result<Option<Written>, Status> {
         let kind = &*self.kind;
+        let names_itself = metadata::generates_name(&value);
         metadata::for_create(kind, cx, &mut value)?;
         if kind.has_status()
             && !kind.keeps_status_at_creation()
@@ -364,7 +417,9 @@ impl Resource {
             Ownership::Update => self.owners(&object, None, managed, &self.manager(cx, ""))?,
             Ownership::Applied => managed,
         };
-        let mut attributes = Attributes::create(kind, cx);
+        let mut attributes = Attributes::create(self, cx);
+        attributes.names_itself = names_itself;
+        attributes.managed.clone_from(&managed);
         self.admission
             .mutate(&mut attributes, &mut object, None)
             .await?;
@@ -380,8 +435,9 @@ impl Resource {
             .for_each(|text| cx.warn(text));
         let mut value = self.encode(&object)?;
         restore_managed(&mut value, managed);
+        self.admission.validate(&attributes, &object, None).await?;
         self.admission
-            .validate(&mut attributes, &object, None)
+            .charge(&mut attributes, &object, None)
             .await?;
         let claims = std::mem::take(&mut attributes.claims);
         self.store_new(cx, &name, value, claims).await
@@ -526,7 +582,8 @@ impl Resource {
             }
             Ownership::Applied => managed.clone(),
         };
-        let mut attributes = Attributes::update(kind, cx, subresource);
+        let mut attributes = Attributes::update(self, cx, part, subresource);
+        attributes.managed.clone_from(&owners);
         self.admission
             .mutate(&mut attributes, &mut object, Some(&old))
             .await?;
@@ -561,13 +618,16 @@ impl Resource {
         let mut value = self.encode(&object)?;
         bump_generation(kind, part, &mut value, &old_value);
         restore_managed(&mut value, managed);
+        self.admission
+            .validate(&attributes, &object, Some(&old))
+            .await?;
         if same_but_ownership(&value, &old_value) && ownership == Ownership::Update {
             return Ok(Some(unchanged(live_json)));
         }
         restore_managed(&mut value, owners);
         attributes.removes = metadata::is_finished(kind, &value);
         self.admission
-            .validate(&mut attributes, &object, Some(&old))
+            .charge(&mut attributes, &object, Some(&old))
             .await?;
         let claims = std::mem::take(&mut attributes.claims);
         self.store_changed(cx, name, live, value, claims, wanted.is_some())

@@ -432,7 +432,7 @@ fn renamed(value: &Value, names: &[(&str, &str)]) -> Map<String, Value> {
         let name = names
             .iter()
             .find(|(_, name)| name.eq_ignore_ascii_case(key));
-        Some(((*name?).1.to_owned(), value.clone()))
+        Some((name?.1.to_owned(), value.clone()))
     });
     named.collect()
 }

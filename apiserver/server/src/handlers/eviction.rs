@@ -5,11 +5,12 @@ mod budget;
 
 use corral_api::k8s::api::core::v1::Pod;
 use corral_api::status::{Status, StatusReason};
+use corral_kinds::all;
 use serde_json::{Value, json};
 
 use self::budget::Verdict;
 use super::Call;
-use super::subresource::set_condition;
+use super::subresource::{admit_other, set_condition};
 use crate::registry::{
     DeleteOptions, Ownership, Part, Preconditions, Resource, WriteContext, metadata,
 };
@@ -32,6 +33,9 @@ pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, St
             "name in URL does not match name in Eviction object",
         ));
     }
+    let kind = all::kind("policy", "v1", "Eviction").ok_or_else(Status::no_such_path)?;
+    let body = admit_other(call, resource, &cx, kind, body).await?;
+    cx.asked.admitted = true;
     let options: DeleteOptions = match body.get("deleteOptions") {
         Some(options) if !options.is_null() => serde_json::from_value(options.clone())
             .map_err(|e| Status::bad_request(format!("deleteOptions cannot be read: {e}")))?,

@@ -1,22 +1,22 @@
 //! Subresources: status and other parts, scale, binding, eviction, finalize, token, and the streams of a pod.
 
-use std::collections::BTreeMap;
-
 use corral_api::field::{FieldError, FieldPath};
+use corral_api::gvk::GroupVersionKind;
 use corral_api::k8s::api::authentication::v1::{
     TokenRequest, TokenRequestSpec, TokenRequestStatus,
 };
 use corral_api::k8s::api::core::v1::ServiceAccount;
 use corral_api::status::Status;
 use corral_api::time::Time;
-use corral_kinds::all;
+use corral_kinds::{AnyKind, all};
 use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, with_warnings, write};
+use crate::admission::webhooks::{Operation, Request};
 use crate::authn::tokens::{Bound, Grant, ISSUER, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
 use crate::negotiate;
-use crate::registry::{Ownership, Part, Resource, metadata};
+use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
 use crate::request::Verb;
 use crate::response::{self, Answer};
 
@@ -32,6 +32,7 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
     if kind.is_custom() && !is_described {
         return Err(resource.not_found(&call.info.name));
     }
+    connect(&call, &resource).await?;
     let pods = kind.names().group.is_empty() && kind.names().kind == "Pod";
     match (call.info.subresource.as_str(), call.info.verb) {
         ("status", Verb::Get) if kind.has_status() => super::read::get(&call, &resource).await,
@@ -76,6 +77,94 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
     }
 }
 
+/// Asks webhooks about a connection to what an object stands for.
+async fn connect(call: &Call, resource: &Resource) -> Result<(), Status> {
+    let kind = match (resource.kind.names().plural, call.info.subresource.as_str()) {
+        ("pods", "exec") => "PodExecOptions",
+        ("pods", "attach") => "PodAttachOptions",
+        ("pods", "portforward") => "PodPortForwardOptions",
+        ("pods", "proxy") => "PodProxyOptions",
+        ("services", "proxy") => "ServiceProxyOptions",
+        ("nodes", "proxy") => "NodeProxyOptions",
+        _ => return Ok(()),
+    };
+    if !resource.kind.names().group.is_empty() {
+        return Ok(());
+    }
+    let cx = call.write_context()?;
+    let kind = GroupVersionKind {
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: kind.to_owned(),
+    };
+    let request = Request::about(resource, &cx, Operation::Connect, &call.info.name)
+        .of_subresource(&call.info.subresource, kind);
+    let options = connect_options(call, &request.kind.kind);
+    let admission = &resource.admission;
+    admission.admit_other(&request, options).await.map(drop)
+}
+
+/// What a client says about its connection, as an object.
+fn connect_options(call: &Call, kind: &str) -> Value {
+    let query = &call.info.query;
+    let mut options = json!({"kind": kind, "apiVersion": "v1"});
+    if kind.ends_with("ProxyOptions") {
+        options["path"] = call
+            .parts
+            .uri
+            .path()
+            .rsplit_once("/proxy")
+            .map_or("", |(_, path)| path)
+            .into();
+        return options;
+    }
+    if kind == "PodPortForwardOptions" {
+        let ports: Vec<i64> = query
+            .all("ports")
+            .iter()
+            .filter_map(|port| port.parse().ok())
+            .collect();
+        if !ports.is_empty() {
+            options["ports"] = ports.into();
+        }
+        return options;
+    }
+    for flag in ["stdin", "stdout", "stderr", "tty"] {
+        if query.flag(flag) {
+            options[flag] = true.into();
+        }
+    }
+    if let Some(container) = query.get("container") {
+        options["container"] = container.into();
+    }
+    if kind == "PodExecOptions" {
+        options["command"] = query.all("command").to_vec().into();
+    }
+    options
+}
+
+/// Asks webhooks about the body of a subresource, which is of another kind than the resource; answers what they make of
+/// it.
+pub(super) async fn admit_other(
+    call: &Call,
+    resource: &Resource,
+    cx: &WriteContext,
+    kind: &dyn AnyKind,
+    mut body: Value,
+) -> Result<Value, Status> {
+    let names = kind.names();
+    let kind = GroupVersionKind {
+        group: names.group.to_owned(),
+        version: names.version.to_owned(),
+        kind: names.kind.to_owned(),
+    };
+    body["kind"] = names.kind.into();
+    body["apiVersion"] = names.api_version().into();
+    let request = Request::about(resource, cx, Operation::Create, &call.info.name)
+        .of_subresource(&call.info.subresource, kind);
+    resource.admission.admit_other(&request, body).await
+}
+
 /// A part that the kind has rules for.
 async fn change_part(
     call: &Call,
@@ -89,46 +178,6 @@ async fn change_part(
         Verb::Patch => write::patch_part(call, resource, part).await,
         _ => Err(Status::method_not_allowed()),
     }
-}
-
-fn scale_of(resource: &Resource, object: &Value) -> Result<Value, Status> {
-    let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
-    let metadata = &object["metadata"];
-    let number = |path| object.pointer(path).and_then(Value::as_i64);
-    let wanted = number(paths.spec_replicas);
-    if wanted.is_none() && resource.kind.is_custom() {
-        let path = paths.spec_replicas.replace('/', ".");
-        return Err(Status::internal(format!(
-            "the spec replicas field {path:?} does not exist"
-        )));
-    }
-    let selector = match object.pointer(paths.selector) {
-        // A custom resource keeps the selector as a text.
-        Some(Value::String(text)) => text.clone(),
-        other => scale_selector(other.cloned().unwrap_or(Value::Null)).to_string(),
-    };
-    let mut status = json!({"replicas": number(paths.status_replicas).unwrap_or(0)});
-    if !(selector.is_empty() && resource.kind.is_custom()) {
-        status["selector"] = selector.into();
-    }
-    Ok(json!({
-        "kind": "Scale", "apiVersion": "autoscaling/v1",
-        "metadata": {
-            "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
-            "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
-        },
-        "spec": {"replicas": wanted.unwrap_or(0)},
-        "status": status,
-    }))
-}
-
-/// The selector of a kind that scales: a `LabelSelector`, or a plain map of labels.
-fn scale_selector(selector: Value) -> corral_api::LabelSelector {
-    if let Ok(labels) = serde_json::from_value::<BTreeMap<String, String>>(selector.clone()) {
-        return corral_api::LabelSelector::from_set(&labels);
-    }
-    let selector = serde_json::from_value(selector).ok();
-    corral_api::LabelSelector::from_object(selector.as_ref()).unwrap_or_default()
 }
 
 async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, Status> {
@@ -145,7 +194,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         return Ok(response::object(
             200,
             representation,
-            &scale_of(resource, &object)?,
+            &resource.scale_of(&object)?,
         ));
     }
     let cx = call.write_context()?;
@@ -164,7 +213,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         Some((_, format)) => Some(call.decoded_patch(format)?.value),
     };
     let change = |live: &Value| {
-        let current = scale_of(resource, live)?;
+        let current = resource.scale_of(live)?;
         let wanted = match (patch, &document) {
             (None, Some(sent)) => sent.clone(),
             (
@@ -213,7 +262,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         .update(&cx, name, Part::Main, "scale", &change)
         .await?;
     let object = serde_json::from_slice(&written.json).map_err(Status::internal)?;
-    let answer = response::object(200, representation, &scale_of(resource, &object)?);
+    let answer = response::object(200, representation, &resource.scale_of(&object)?);
     Ok(with_warnings(answer, &cx))
 }
 
@@ -254,7 +303,13 @@ pub(super) async fn bind_by_collection(call: &Call) -> Result<Answer, Status> {
 /// Gives a pod to a node.
 async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let body = call.decoded_kind("", "v1", "Binding")?.value;
-    bind_to(call, resource, &call.info.name, &body).await
+    let kind = all::kind("", "v1", "Binding").ok_or_else(Status::no_such_path)?;
+    let cx = call.write_context()?;
+    let body = admit_other(call, resource, &cx, kind, body).await?;
+    Ok(with_warnings(
+        bind_to(call, resource, &call.info.name, &body).await?,
+        &cx,
+    ))
 }
 
 async fn bind_to(
@@ -349,7 +404,10 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let info = &call.info;
     let cx = call.write_context()?;
     let body = call.decoded_kind("authentication.k8s.io", "v1", "TokenRequest")?;
-    let mut request: TokenRequest = serde_json::from_value(body.value)
+    let kind = all::kind("authentication.k8s.io", "v1", "TokenRequest");
+    let kind = kind.ok_or_else(Status::no_such_path)?;
+    let body = admit_other(call, resource, &cx, kind, body.value).await?;
+    let mut request: TokenRequest = serde_json::from_value(body)
         .map_err(|e| Status::bad_request(format!("TokenRequest cannot be read: {e}")))?;
     let key = resource.key(&info.namespace, &info.name);
     let entry = resource

@@ -111,7 +111,7 @@ impl Resource {
             let json = with_revision(&live.value, live.revision);
             let old: Value = serde_json::from_slice(&json).map_err(Status::internal)?;
             self.check_preconditions(name, &old, options)?;
-            self.admission.delete(&*self.kind, cx, name).await?;
+            self.admission.delete(self, cx, name, options, &old).await?;
             let plan = self.plan_deletion(cx, &old, options)?;
             if cx.dry_run {
                 return Ok(Written {

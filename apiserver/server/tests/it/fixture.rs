@@ -179,6 +179,16 @@ impl Fixture {
         }
     }
 
+    /// The text at a path.
+    pub async fn text(&self, user: User, path: &str) -> String {
+        use tower::ServiceExt;
+        let request = Request::get(path).body(kube::client::Body::empty());
+        let local = self.server.local(user);
+        let answer = local.oneshot(request.expect("a request")).await;
+        let body = answer.expect("never fails").into_body().collect().await;
+        String::from_utf8_lossy(&body.expect("a whole body").to_bytes()).into_owned()
+    }
+
     pub async fn get(&self, path: &str) -> Answer {
         self.ask("GET", path, Value::Null).await
     }

@@ -14,5 +14,7 @@ mod quotas;
 mod rights;
 mod service;
 mod watches;
+mod webhook_server;
+mod webhooks;
 mod wire;
 mod writes;

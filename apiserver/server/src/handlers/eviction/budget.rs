@@ -61,6 +61,8 @@ pub(super) async fn take(call: &Call, cx: &WriteContext, pod: &Pod) -> Result<Ve
         validation: cx.validation,
         now: cx.now,
         warnings: Default::default(),
+        asked: cx.asked.clone(),
+        audit: Default::default(),
     };
     let change = |live: &Value| {
         let mut budget: PodDisruptionBudget =

@@ -1,0 +1,471 @@
+//! Admission webhooks: servers of others that are asked about a write, may change its object, and may refuse it.
+//!
+//! ```text
+//!  request ─▶ hooks (who is there) ─▶ matching (who is asked) ─▶ review (what is asked) ─▶ client ─▶ webhook
+//! ```
+//!
+//! Mutating webhooks are asked one after the other, each with what the former made of the object; validating ones at
+//! once. What a webhook sees is the JSON of the object in the version that its rules name.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use corral_api::status::Status;
+use futures::stream::{FuturesUnordered, StreamExt};
+use serde_json::Value;
+
+use crate::api::Api;
+use crate::patch;
+use crate::registry::{Resource, WriteContext};
+
+mod client;
+mod exemption;
+mod hooks;
+mod matching;
+mod metrics;
+mod request;
+mod review;
+mod target;
+
+pub use metrics::Metrics;
+pub use request::{Operation, Request};
+
+use client::Clients;
+use exemption::Exemption;
+use hooks::{Hook, Hooks};
+use metrics::Outcome;
+use review::Verdict;
+
+/// Which webhooks are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// Those that may change the object.
+    Mutating,
+    /// Those that may only refuse it.
+    Validating,
+}
+
+impl Kind {
+    fn plural(self) -> &'static str {
+        match self {
+            Self::Mutating => "mutatingwebhookconfigurations",
+            Self::Validating => "validatingwebhookconfigurations",
+        }
+    }
+
+    /// The word of metrics.
+    fn step(self) -> &'static str {
+        match self {
+            Self::Mutating => "admit",
+            Self::Validating => "validating",
+        }
+    }
+}
+
+/// A webhook that is to be asked about a request.
+pub struct Invocation {
+    hook: Arc<Hook>,
+    /// Its place among all webhooks of its kind.
+    index: usize,
+    /// The resource in whose version it is asked, where that is not the request's own.
+    equivalent: Option<Arc<Resource>>,
+    fails_open: bool,
+}
+
+/// Which of the mutating webhooks are asked once more, because the object changed after they had seen it.
+#[derive(Default)]
+pub struct Rounds {
+    second: bool,
+    asked: Vec<String>,
+    again: Vec<String>,
+}
+
+impl Rounds {
+    /// Begins the second and last round; if the built-in plugins changed the object, whoever was asked is asked again.
+    pub fn begin_second(&mut self, changed_since: bool) {
+        self.second = true;
+        if changed_since {
+            self.changed();
+        }
+    }
+
+    fn changed(&mut self) {
+        self.again.append(&mut self.asked);
+    }
+}
+
+/// Why a webhook did not let a write pass.
+enum Refusal {
+    /// It said so.
+    Rejected(Status),
+    /// It could not be asked, or what it answered was no answer: the failure policy decides.
+    Failed { why: String, code: u16 },
+    /// The write cannot be: a fault of the client, or of the server.
+    Impossible(Status),
+}
+
+/// All webhooks.
+pub struct Webhooks {
+    mutating: Hooks,
+    validating: Hooks,
+    clients: Clients,
+    metrics: Metrics,
+}
+
+impl Webhooks {
+    /// Webhooks that are measured.
+    pub fn new(metrics: Metrics) -> Self {
+        Self {
+            mutating: Hooks::default(),
+            validating: Hooks::default(),
+            clients: Clients::default(),
+            metrics,
+        }
+    }
+
+    /// The webhooks that are to be asked about a request, as far as that can be told without the object.
+    ///
+    /// # Errors
+    /// 404 when the namespace that selectors look at is not there.
+    pub async fn relevant(
+        &self,
+        api: &Api,
+        kind: Kind,
+        request: &Request<'_>,
+    ) -> Result<Vec<Invocation>, Status> {
+        let fails_open = match exemption::of(request) {
+            Exemption::NotAsked => return Ok(Vec::new()),
+            Exemption::FailsOpen => true,
+            Exemption::None => false,
+        };
+        let hooks = match kind {
+            Kind::Mutating => self.mutating.current(api, kind),
+            Kind::Validating => self.validating.current(api, kind),
+        };
+        let mut found = Vec::new();
+        for (index, hook) in hooks.iter().enumerate() {
+            let Some(equivalent) = matching::by_rules(api, hook, request) else {
+                continue;
+            };
+            if !matching::by_namespace(api, hook, request).await? {
+                continue;
+            }
+            found.push(Invocation {
+                hook: hook.clone(),
+                index,
+                equivalent,
+                fails_open,
+            });
+        }
+        Ok(found)
+    }
+
+    /// Asks mutating webhooks, one after the other. Answers whether the object was changed.
+    ///
+    /// # Errors
+    /// What the webhook says that refuses, or 500 for one that cannot be asked and whose failures count.
+    pub async fn mutate(
+        &self,
+        api: &Api,
+        request: &Request<'_>,
+        invocations: &[Invocation],
+        rounds: &mut Rounds,
+        object: &mut Value,
+        old: &Value,
+    ) -> Result<bool, Status> {
+        let mut changed = false;
+        for invocation in invocations {
+            let hook = &invocation.hook;
+            if rounds.second && !rounds.again.contains(&hook.uid) {
+                continue;
+            }
+            if !matching::by_object(hook, object, old) {
+                continue;
+            }
+            let patched = self
+                .observed(Kind::Mutating, request, invocation, rounds.second, async {
+                    matching::conditions(hook)?;
+                    self.mutate_one(api, request, invocation, rounds.second, object, old)
+                        .await
+                })
+                .await?;
+            if let Some(patched) = patched.filter(|patched| patched != object) {
+                *object = patched;
+                changed = true;
+                rounds.changed();
+            }
+            if hook.webhook.reinvocation_policy.as_deref() == Some("IfNeeded") {
+                rounds.asked.push(hook.uid.clone());
+            }
+        }
+        Ok(changed)
+    }
+
+    /// Asks validating webhooks, all at once.
+    ///
+    /// # Errors
+    /// As [`Webhooks::mutate`].
+    pub async fn validate(
+        &self,
+        api: &Api,
+        request: &Request<'_>,
+        invocations: &[Invocation],
+        object: &Value,
+        old: &Value,
+    ) -> Result<(), Status> {
+        let asked = invocations
+            .iter()
+            .filter(|invocation| matching::by_object(&invocation.hook, object, old));
+        let mut answers: FuturesUnordered<_> = asked
+            .map(|invocation| {
+                self.observed(Kind::Validating, request, invocation, false, async {
+                    matching::conditions(&invocation.hook)?;
+                    let sent = Sent::new(request, invocation, object, old);
+                    self.ask(api, Kind::Validating, request, invocation, &sent)
+                        .await?;
+                    Ok(())
+                })
+            })
+            .collect();
+        // Each is waited for: what one does outside shall not depend on how fast another is.
+        let mut first = None;
+        while let Some(answer) = answers.next().await {
+            if let Err(status) = answer {
+                first.get_or_insert(status);
+            }
+        }
+        first.map_or(Ok(()), Err)
+    }
+
+    /// Asks one mutating webhook; answers what it makes of the object, if anything.
+    async fn mutate_one(
+        &self,
+        api: &Api,
+        request: &Request<'_>,
+        invocation: &Invocation,
+        again: bool,
+        object: &Value,
+        old: &Value,
+    ) -> Result<Option<Value>, Refusal> {
+        let sent = Sent::new(request, invocation, object, old);
+        let answered = self
+            .ask(api, Kind::Mutating, request, invocation, &sent)
+            .await;
+        let patch = answered
+            .as_ref()
+            .ok()
+            .and_then(|verdict| verdict.patch.clone());
+        let patched = match &answered {
+            Ok(_) => patch
+                .as_deref()
+                .map(|patch| sent.patched(request, invocation, patch)),
+            Err(_) => None,
+        };
+        let patched = patched.transpose()?.flatten();
+        let changed = patched.as_ref().is_some_and(|patched| patched != object);
+        invocation.annotate(request.cx, again, changed, patch.as_deref());
+        answered.map(|_| patched)
+    }
+
+    async fn ask(
+        &self,
+        api: &Api,
+        kind: Kind,
+        request: &Request<'_>,
+        invocation: &Invocation,
+        sent: &Sent<'_>,
+    ) -> Result<Verdict, Refusal> {
+        let hook = &invocation.hook;
+        let free = matches!(hook.webhook.side_effects.as_str(), "None" | "NoneOnDryRun");
+        if request.cx.dry_run && !free {
+            let why = format!(
+                "admission webhook {:?} does not support dry run",
+                hook.webhook.name
+            );
+            return Err(Refusal::Impossible(Status::bad_request(why)));
+        }
+        let timeout = hook.timeout();
+        let timeout = match request.cx.asked.deadline {
+            Some(deadline) => timeout.min(deadline.saturating_duration_since(Instant::now())),
+            None => timeout,
+        };
+        let version = review::version(hook)?;
+        let uid = uuid::Uuid::new_v4().to_string();
+        let body = review::write(version, &uid, request, invocation, sent);
+        let answer = self.clients.post(api, hook, body, timeout).await?;
+        let verdict = review::read(version, &uid, kind, &answer)?;
+        for (key, value) in &verdict.audit_annotations {
+            request
+                .cx
+                .annotate(format!("{}/{key}", hook.webhook.name), value.clone());
+        }
+        verdict
+            .warnings
+            .iter()
+            .for_each(|text| request.cx.warn(text.as_str()));
+        match verdict.rejection(&hook.webhook.name) {
+            Some(status) => Err(Refusal::Rejected(status)),
+            None => Ok(verdict),
+        }
+    }
+
+    /// Measures how a webhook is asked, and lets its failure policy decide.
+    async fn observed<T: Default>(
+        &self,
+        kind: Kind,
+        request: &Request<'_>,
+        invocation: &Invocation,
+        again: bool,
+        asking: impl Future<Output = Result<T, Refusal>>,
+    ) -> Result<T, Status> {
+        let (name, started) = (&invocation.hook.webhook.name, Instant::now());
+        let answer = asking.await;
+        let ignores = invocation.fails_open
+            || invocation.hook.webhook.failure_policy.as_deref() == Some("Ignore");
+        let outcome = match &answer {
+            Ok(_) => Outcome::Passed,
+            Err(Refusal::Rejected(status)) => Outcome::Rejected(status.code),
+            Err(Refusal::Failed { code, .. }) if ignores => Outcome::FailedOpen(*code),
+            Err(Refusal::Failed { code, .. }) => Outcome::Failed(*code),
+            Err(Refusal::Impossible(_)) => Outcome::Impossible,
+        };
+        let labels = (name.as_str(), kind.step(), request.operation.as_str());
+        self.metrics.observe(labels, outcome, started.elapsed());
+        match answer {
+            Ok(value) => Ok(value),
+            Err(Refusal::Rejected(status) | Refusal::Impossible(status)) => Err(status),
+            Err(Refusal::Failed { why, .. }) => {
+                let why = format!("failed calling webhook {name:?}: {why}");
+                if !ignores {
+                    tracing::warn!(webhook = name, why, "a webhook failed, and with it a write");
+                    return Err(Status::internal(why));
+                }
+                tracing::warn!(
+                    webhook = name,
+                    why,
+                    "a webhook failed, which its policy or its subject lets pass"
+                );
+                invocation.annotate_failure(request.cx, kind, again);
+                let late = |deadline: Instant| deadline <= Instant::now();
+                if request.cx.asked.deadline.is_some_and(late) {
+                    return Err(Status::timeout(
+                        "request did not complete within requested timeout",
+                    ));
+                }
+                Ok(T::default())
+            }
+        }
+    }
+}
+
+impl Hook {
+    fn timeout(&self) -> Duration {
+        let seconds = self
+            .webhook
+            .timeout_seconds
+            .unwrap_or(hooks::TIMEOUT_SECONDS_DEFAULT);
+        Duration::from_secs(u64::try_from(seconds).unwrap_or(0))
+    }
+}
+
+impl Invocation {
+    /// Tells the audit log what a mutating webhook did.
+    fn annotate(&self, cx: &WriteContext, again: bool, mutated: bool, patch: Option<&[u8]>) {
+        const PATCHES: &str = "patch.webhook.admission.k8s.io/";
+        const MUTATIONS: &str = "mutation.webhook.admission.k8s.io/";
+        let (configuration, webhook) = (&self.hook.configuration, &self.hook.webhook.name);
+        let place = self.place(again);
+        let (configuration, webhook) = (
+            Value::from(configuration.as_str()),
+            Value::from(webhook.as_str()),
+        );
+        let head = format!("{{\"configuration\":{configuration},\"webhook\":{webhook}");
+        if let Some(patch) = patch.and_then(|patch| serde_json::from_slice::<Value>(patch).ok()) {
+            let text = format!("{head},\"patch\":{patch},\"patchType\":\"JSONPatch\"}}");
+            cx.annotate_request(format!("{PATCHES}{place}"), text);
+        }
+        let text = format!("{head},\"mutated\":{mutated}}}");
+        cx.annotate(format!("{MUTATIONS}{place}"), text);
+    }
+
+    fn annotate_failure(&self, cx: &WriteContext, kind: Kind, again: bool) {
+        let prefix = match kind {
+            Kind::Mutating => "failed-open.mutation.webhook.admission.k8s.io/",
+            Kind::Validating => "failed-open.validating.webhook.admission.k8s.io/",
+        };
+        let name = self.hook.webhook.name.clone();
+        cx.annotate(format!("{prefix}{}", self.place(again)), name);
+    }
+
+    fn place(&self, again: bool) -> String {
+        format!("round_{}_index_{}", i32::from(again), self.index)
+    }
+}
+
+/// The objects of a request in the version in which a webhook is asked.
+struct Sent<'a> {
+    object: std::borrow::Cow<'a, Value>,
+    old: std::borrow::Cow<'a, Value>,
+}
+
+impl<'a> Sent<'a> {
+    fn new(
+        request: &Request<'_>,
+        invocation: &Invocation,
+        object: &'a Value,
+        old: &'a Value,
+    ) -> Self {
+        use std::borrow::Cow;
+        let (Some(to), Some(from)) = (&invocation.equivalent, request.owner) else {
+            return Self {
+                object: Cow::Borrowed(object),
+                old: Cow::Borrowed(old),
+            };
+        };
+        let converted = |value: &Value| match value {
+            Value::Null => Value::Null,
+            value => to.kind.from_stored(from.kind.to_stored(value.clone())),
+        };
+        Self {
+            object: Cow::Owned(converted(object)),
+            old: Cow::Owned(converted(old)),
+        }
+    }
+
+    /// The object with a patch, in the request's own version; nothing if the patch is empty.
+    fn patched(
+        &self,
+        request: &Request<'_>,
+        invocation: &Invocation,
+        patch: &[u8],
+    ) -> Result<Option<Value>, Refusal> {
+        let undecodable = |why: String| Refusal::Failed {
+            why: format!("received undecodable patch in webhook response: {why}"),
+            code: 503,
+        };
+        let operations: Vec<Value> =
+            serde_json::from_slice(patch).map_err(|error| undecodable(error.to_string()))?;
+        if operations.is_empty() {
+            return Ok(None);
+        }
+        if self.object.is_null() || request.operation == Operation::Connect {
+            let name = &invocation.hook.webhook.name;
+            let why = format!(
+                "admission webhook {name:?} attempted to modify the object, which is not supported for this operation"
+            );
+            return Err(Refusal::Impossible(Status::internal(why)));
+        }
+        let patched = patch::json_patch(&self.object, patch)
+            .map_err(|status| Refusal::Impossible(Status::internal(status.message)))?;
+        Ok(Some(match (&invocation.equivalent, request.owner) {
+            (Some(from), Some(to)) => to.kind.from_stored(from.kind.to_stored(patched)),
+            _ => patched,
+        }))
+    }
+}
+
+/// The labels of an object's JSON.
+fn labels(object: &Value) -> BTreeMap<String, String> {
+    serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
+}
