@@ -31,6 +31,8 @@ type Field struct {
 	OmitZeroStruct bool   `json:"oy,omitempty"`
 	Number         int    `json:"n,omitempty"`
 	Wire           string `json:"w,omitempty"`
+	// A list whose type has a name, and which is no message of its own all the same.
+	Repeated bool `json:"r,omitempty"`
 }
 
 // Type is what is known of one struct.
@@ -162,6 +164,8 @@ func fields(st *ast.StructType, pkg string, out map[string]Field) {
 func wire(fact *Field, tag reflect.StructTag) {
 	if p := strings.Split(tag.Get("protobuf"), ","); len(p) > 1 {
 		fact.Wire = p[0]
+		isNamed := !strings.HasPrefix(fact.GoType, "[]") && !strings.HasPrefix(fact.GoType, "map[")
+		fact.Repeated = len(p) > 2 && p[2] == "rep" && isNamed
 		fmt.Sscan(p[1], &fact.Number)
 	}
 }

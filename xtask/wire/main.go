@@ -34,12 +34,14 @@ import (
 	resourceapi "k8s.io/api/resource/v1"
 	scheduling "k8s.io/api/scheduling/v1"
 	storage "k8s.io/api/storage/v1"
+	apiextensions "k8s.io/apiextensions-apiserver/pkg/apis/apiextensions/v1"
 	"k8s.io/apimachinery/pkg/api/resource"
 	meta "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/runtime/serializer/protobuf"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	apiregistration "k8s.io/kube-aggregator/pkg/apis/apiregistration/v1"
 )
 
 // Texts that encoders get wrong: empty, escaped, beyond ASCII, longer than one byte of length tells.
@@ -91,6 +93,25 @@ func (f *filler) fill(v reflect.Value, depth int) {
 		at.Raw = []byte(`{"f:metadata":{"f:labels":{".":{},"f:a/b":{}}},"f:spec":{"k:{\"name\":\"c\"}":{}}}`)
 		return
 	case *meta.TypeMeta:
+		return
+	case *apiextensions.JSON:
+		at.Raw = []byte(`{"a":[1,"two",null]}`)
+		return
+	case *apiextensions.JSONSchemaPropsOrBool:
+		at.Allows = f.random.Intn(2) == 0
+		if f.random.Intn(2) == 0 {
+			at.Allows, at.Schema = true, f.schema(depth+1)
+		}
+		return
+	case *apiextensions.JSONSchemaPropsOrArray:
+		if f.random.Intn(2) == 0 {
+			at.Schema = f.schema(depth + 1)
+		} else {
+			at.JSONSchemas = []apiextensions.JSONSchemaProps{*f.schema(depth + 1), *f.schema(depth + 1)}
+		}
+		return
+	case *apiextensions.JSONSchemaProps:
+		*at = *f.schema(depth)
 		return
 	}
 	switch v.Kind() {
@@ -160,6 +181,36 @@ func (f *filler) fill(v reflect.Value, depth int) {
 	}
 }
 
+// A schema, which is inside itself in a dozen ways: only some of them are taken at a time, and fewer the deeper it is.
+func (f *filler) schema(depth int) *apiextensions.JSONSchemaProps {
+	inner := filler{f.random, f.density / 3}
+	at := &apiextensions.JSONSchemaProps{}
+	v := reflect.ValueOf(at).Elem()
+	for i := range v.NumField() {
+		name := v.Type().Field(i).Name
+		plain := false
+		switch v.Field(i).Kind() {
+		case reflect.String, reflect.Bool:
+			plain = true
+		case reflect.Ptr:
+			kind := v.Field(i).Type().Elem().Kind()
+			plain = kind == reflect.String || kind == reflect.Int64 || kind == reflect.Bool
+			if kind == reflect.Float64 && f.set() {
+				number := float64(f.random.Intn(1000)) / 8
+				v.Field(i).Set(reflect.ValueOf(&number))
+			}
+		}
+		switch {
+		case name == "Dependencies":
+		case plain:
+			f.fill(v.Field(i), depth+1)
+		case depth < 9 && v.Field(i).Kind() != reflect.Ptr || depth < 9 && v.Field(i).Type().Elem().Kind() == reflect.Struct:
+			inner.fill(v.Field(i), depth+1)
+		}
+	}
+	return at
+}
+
 type pair struct {
 	APIVersion string          `json:"apiVersion"`
 	Kind       string          `json:"kind"`
@@ -175,6 +226,7 @@ func main() {
 		coordination.AddToScheme, core.AddToScheme, discovery.AddToScheme, events.AddToScheme, flowcontrol.AddToScheme,
 		networking.AddToScheme, node.AddToScheme, policy.AddToScheme, rbac.AddToScheme, resourceapi.AddToScheme,
 		scheduling.AddToScheme, storage.AddToScheme, meta.AddMetaToScheme,
+		apiextensions.AddToScheme, apiregistration.AddToScheme,
 	} {
 		if err := add(scheme); err != nil {
 			panic(err)

@@ -58,6 +58,8 @@ pub struct Field {
     pub omit_zero_struct: bool,
     /// The structs that it is embedded in, with dots, which Go names in messages about types; empty for an own field.
     pub embedded: Arc<str>,
+    /// Whether it is repeated in protobuf although its type has a name, which else means a message of its own.
+    pub repeated: bool,
 }
 
 /// A struct.
@@ -252,6 +254,7 @@ pub fn of_metadata() -> &'static Node {
             omit_zero: false,
             omit_zero_struct: true,
             embedded: "".into(),
+            repeated: false,
         };
         let definition = Definition {
             short_name: "ObjectMeta".into(),
@@ -317,6 +320,9 @@ pub struct FieldFacts {
     /// Left out when zero, a struct as well.
     #[serde(rename = "oy", default)]
     pub omit_zero_struct: bool,
+    /// Repeated in protobuf although its type has a name.
+    #[serde(rename = "r", default)]
+    pub repeated: bool,
     /// Number in protobuf; 0 if it has none.
     #[serde(rename = "n", default)]
     pub number: u32,
@@ -576,6 +582,7 @@ fn make_field(node: Node, facts: FieldFacts, embedded: Arc<str>) -> Field {
         omit_zero: facts.omit_zero,
         omit_zero_struct: facts.omit_zero_struct,
         embedded,
+        repeated: facts.repeated,
     }
 }
 

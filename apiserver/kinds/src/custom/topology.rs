@@ -33,6 +33,7 @@ fn field(node: Node, go_type: &str) -> Field {
         omit_zero: false,
         omit_zero_struct: true,
         embedded: "".into(),
+        repeated: false,
     }
 }
 

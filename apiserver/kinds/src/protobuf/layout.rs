@@ -136,7 +136,9 @@ impl Shape {
         let go = field.go_type.trim_start_matches('*');
         match Self::of_node(&field.node, go) {
             // A list that Go gives a name is a message of its own.
-            Self::List(item) if !go.starts_with("[]") && !go.is_empty() => Self::ListMessage(item),
+            Self::List(item) if !go.starts_with("[]") && !go.is_empty() && !field.repeated => {
+                Self::ListMessage(item)
+            }
             other => other,
         }
     }
