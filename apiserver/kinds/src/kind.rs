@@ -461,6 +461,10 @@ pub trait AnyKind: Send + Sync {
     fn is_custom(&self) -> bool {
         false
     }
+    /// A text that changes with what clients are told of the kind's shape; empty for what does not change.
+    fn shape_text(&self) -> &str {
+        ""
+    }
     /// What clients are told of the kind's shape: the schema of an object, and the definitions that it refers to.
     fn openapi(&self) -> (Value, serde_json::Map<String, Value>);
     /// The kind's own form of bytes of the store; `None` if that is what they are.

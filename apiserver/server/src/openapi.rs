@@ -65,6 +65,11 @@ pub fn v3_index(call: &Call) -> Result<Answer, Status> {
         let mut hash = Sha256::new();
         hash.update(env!("CARGO_PKG_VERSION"));
         hash.update(&path);
+        // Clients keep a document as long as this stays.
+        for kind in kinds_of(&kinds, group, version) {
+            hash.update(kind.names().plural);
+            hash.update(kind.shape_text());
+        }
         let hash: String = hash
             .finalize()
             .iter()
@@ -126,16 +131,20 @@ fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
     let mut out = Map::new();
     for kind in kinds {
         let (root, definitions) = kind.openapi();
-        for (name, source) in definitions {
-            out.entry(name.clone())
-                .or_insert_with(|| converted(&name, source, dialect));
-        }
         let names = kind.names();
         let root = root["$ref"]
             .as_str()
             .and_then(|r| r.rsplit('/').next())
             .unwrap_or("")
             .to_owned();
+        for (name, source) in definitions {
+            let is_of_client = kind.is_custom() && name == root;
+            out.entry(name.clone())
+                .or_insert_with(|| match is_of_client {
+                    true => of_client(source, dialect),
+                    false => converted(&name, source, dialect),
+                });
+        }
         let gvk = json!([{"group": names.group, "version": names.version, "kind": names.kind}]);
         if let Some(definition) = out.get_mut(&root) {
             definition["x-kubernetes-group-version-kind"] = gvk;
@@ -168,6 +177,78 @@ fn converted(name: &str, mut source: Value, dialect: Dialect) -> Value {
         Some("IntOrString") => json!({"type": "string", "format": "int-or-string"}),
         Some("Quantity") => json!({"type": "string"}),
         _ => source,
+    }
+}
+
+/// The schema of a kind that a client has described. Version 2 has no place for all of it, and what kubectl makes of the
+/// rest must not forbid what the server accepts.
+fn of_client(mut source: Value, dialect: Dialect) -> Value {
+    if let Dialect::V2 = dialect {
+        if source["x-kubernetes-preserve-unknown-fields"] == true {
+            return json!({"type": "object"});
+        }
+        plain(&mut source);
+    }
+    if let Some(metadata) = source["properties"].get_mut("metadata") {
+        references(metadata, dialect);
+    }
+    source
+}
+
+/// Takes out of a schema what version 2 does not have.
+fn plain(schema: &mut Value) {
+    let Value::Object(map) = schema else { return };
+    for junctor in ["allOf", "oneOf", "anyOf", "not"] {
+        // The metadata of the whole are a reference in such a list.
+        if !map
+            .get(junctor)
+            .is_some_and(|list| !list[0]["$ref"].is_null())
+        {
+            map.remove(junctor);
+        }
+    }
+    let flag = |map: &Map<String, Value>, key: &str| map.get(key) == Some(&Value::Bool(true));
+    let preserves = flag(map, "x-kubernetes-preserve-unknown-fields");
+    let nullable = flag(map, "nullable");
+    map.remove("nullable");
+    if preserves || nullable {
+        map.remove("items");
+        map.remove("properties");
+    }
+    let is = |map: &Map<String, Value>, kind: &str| map.get("type").is_some_and(|t| t == kind);
+    let is_open_list = is(map, "array") && !map.contains_key("items");
+    if nullable || is_open_list || (preserves && is(map, "object")) {
+        map.remove("type");
+    }
+    if flag(map, "x-kubernetes-int-or-string") {
+        map.remove("type");
+    }
+    without_nullable_required(map);
+    for key in ["items", "additionalProperties"] {
+        if let Some(inner) = map.get_mut(key) {
+            plain(inner);
+        }
+    }
+    if let Some(Value::Object(properties)) = map.get_mut("properties") {
+        properties.values_mut().for_each(plain);
+    }
+}
+
+/// A field that may be `null` is none that must be there, as far as kubectl can tell.
+fn without_nullable_required(map: &mut Map<String, Value>) {
+    let nullable: Vec<Value> = map
+        .get("properties")
+        .and_then(Value::as_object)
+        .into_iter()
+        .flatten()
+        .filter(|(_, property)| property["nullable"] == true)
+        .map(|(name, _)| name.as_str().into())
+        .collect();
+    if let Some(Value::Array(required)) = map.get_mut("required") {
+        required.retain(|name| !nullable.contains(name));
+        if required.is_empty() {
+            map.remove("required");
+        }
     }
 }
 

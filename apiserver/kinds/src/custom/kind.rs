@@ -551,6 +551,9 @@ impl AnyKind for CustomKind {
             .map_or(&self.version, |storage| &storage.version);
         (&self.group, stored)
     }
+    fn shape_text(&self) -> &str {
+        &self.source
+    }
     fn is_custom(&self) -> bool {
         true
     }
@@ -561,10 +564,12 @@ impl AnyKind for CustomKind {
             _ => Map::from_iter([("type".to_owned(), "object".into())]),
         };
         let properties = own.entry("properties").or_insert_with(|| json!({}));
-        for (name, told) in [("apiVersion", API_VERSION_TOLD), ("kind", KIND_TOLD)] {
-            properties[name] = json!({"type": "string", "description": told});
+        if !self.source.is_empty() {
+            for (name, told) in [("apiVersion", API_VERSION_TOLD), ("kind", KIND_TOLD)] {
+                properties[name] = json!({"type": "string", "description": told});
+            }
+            properties["metadata"] = metadata;
         }
-        properties["metadata"] = metadata;
         let mut group: Vec<&str> = self.group.split('.').collect();
         group.reverse();
         let name = format!("{}.{}.{}", group.join("."), self.version, self.names.kind);

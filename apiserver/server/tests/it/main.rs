@@ -5,6 +5,7 @@ mod attacks;
 mod audit;
 mod authn;
 mod bounds;
+mod custom;
 mod escalation;
 mod fixture;
 mod lists;
