@@ -513,12 +513,9 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
     }
 
     fn qualify_all(&mut self, value: Value<'a>, qualifiers: &'p [Qualifier]) -> Evaluated<'a> {
-        if qualifiers.is_empty() {
-            return Ok(value);
-        }
         let (mut value, mut optional) = match value {
             Value::Optional(None) => return Ok(Value::Optional(None)),
-            Value::Optional(Some(inner)) => ((*inner).clone(), true),
+            Value::Optional(Some(inner)) => (without_schema(&inner)?, true),
             other => (other, false),
         };
         for qualifier in qualifiers {
@@ -557,6 +554,30 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             return Ok(Some(Value::Bool(found?.is_some())));
         }
         found
+    }
+}
+
+/// What comes out of an optional value when it is looked at as a variable or for a part of it: kube-apiserver forgets
+/// what the schema said of it.
+fn without_schema<'a>(value: &Value<'a>) -> Evaluated<'a> {
+    let unsupported = |name: &str, shown: &dyn std::fmt::Display| {
+        Err(EvaluationError::new(format!(
+            "unsupported conversion to ref.Val: ({name}){shown}"
+        )))
+    };
+    match value {
+        Value::Map(Map::Shaped(map, _)) => Ok(Value::Map(Map::of_json(map))),
+        Value::List(list) => Ok(Value::List(list.without_schema())),
+        Value::Preserved(json) => Ok(Value::of_json(json)),
+        Value::Optional(None) => Ok(Value::Null),
+        Value::Optional(Some(inner)) => without_schema(inner),
+        Value::Type(t) => Ok(Value::text(t.name())),
+        Value::Quantity(_) => unsupported("*resource.Quantity", value),
+        Value::Ip(_) => unsupported("netip.Addr", value),
+        Value::Cidr(_) => unsupported("netip.Prefix", value),
+        Value::Url(url) => unsupported("*url.URL", url),
+        Value::Semver(version) => unsupported("semver.Version", version),
+        other => Ok(other.clone()),
     }
 }
 

@@ -49,6 +49,17 @@ impl<'a> List<'a> {
         }
     }
 
+    /// The same as data that no schema describes.
+    pub(crate) fn without_schema(&self) -> Self {
+        match &self.items {
+            Items::Shaped(items, _) => Self::of_json(items),
+            items => Self {
+                items: items.clone(),
+                kind: ListKind::Plain,
+            },
+        }
+    }
+
     /// How many items there are.
     pub fn len(&self) -> usize {
         match &self.items {
