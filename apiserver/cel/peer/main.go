@@ -44,6 +44,8 @@ type question struct {
 	// The schema of a custom resource, and objects to validate.
 	Rules   json.RawMessage `json:"rules,omitempty"`
 	Objects []object        `json:"objects,omitempty"`
+	// How an expression is used in a webhook or an admission policy.
+	Policy *policy `json:"policy,omitempty"`
 
 	Answer *answer `json:"answer,omitempty"`
 }
@@ -65,6 +67,8 @@ type answer struct {
 	Cost     uint64    `json:"cost"`
 	Problems []string  `json:"problems,omitempty"`
 	Findings []finding `json:"findings,omitempty"`
+	// What is left of the budget after an expression of a policy; -1 if it was too little.
+	Remaining *int64 `json:"remaining,omitempty"`
 }
 
 type finding struct {
@@ -108,6 +112,9 @@ func try(q question) (a *answer) {
 	}()
 	if q.Rules != nil {
 		return answerRules(q)
+	}
+	if q.Policy != nil {
+		return answerPolicy(q)
 	}
 	return answerExpression(q)
 }

@@ -67,7 +67,7 @@ pub struct AuthorizerValue<'a> {
     stage: Stage,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 enum Stage {
     Authorizer(Option<(String, String)>),
     Path(Arc<Check>),
@@ -110,10 +110,6 @@ impl<'a> AuthorizerValue<'a> {
             Stage::Resource(_) => "kubernetes.authorization.ResourceCheck",
             Stage::Decision(_) => "kubernetes.authorization.Decision",
         }
-    }
-
-    pub(crate) fn same_as(&self, other: &Self) -> bool {
-        self.stage == other.stage
     }
 
     fn at(&self, stage: Stage) -> Value<'a> {

@@ -12,6 +12,7 @@ use crate::decl::{DeclType, Objects};
 use crate::deep;
 use crate::eval::{self, Activation, Outcome};
 use crate::functions::Library;
+use crate::mutation;
 use crate::parse;
 use crate::plan::{self, Node};
 use crate::source::{Issues, Source};
@@ -28,8 +29,6 @@ pub struct Env {
     objects: Objects,
     /// Types of data whose sizes count for the cost, by variable.
     data: BTreeMap<String, Arc<DeclType>>,
-    /// Whether objects of a mutation can be made.
-    mutation: Option<crate::mutation::Mutation>,
 }
 
 impl Env {
@@ -43,7 +42,6 @@ impl Env {
             variables: BTreeMap::new(),
             objects: Objects::default(),
             data: BTreeMap::new(),
-            mutation: None,
         }
     }
 
@@ -79,11 +77,10 @@ impl Env {
         self
     }
 
-    /// The same with the types and functions of mutating policies.
+    /// The same with the types and functions of mutating policies: `JSONPatch`, `Object` and `jsonpatch.escapeKey`.
     #[must_use]
-    pub(crate) fn with_mutation(mut self, mutation: crate::mutation::Mutation) -> Self {
+    pub fn with_mutation(mut self) -> Self {
         self.library.mutation = true;
-        self.mutation = Some(mutation);
         self
     }
 
@@ -140,12 +137,15 @@ impl Scope for Env {
     }
 
     fn field(&self, object: &str, field: &str) -> Option<Type> {
-        let own = self.mutation.as_ref().and_then(|m| m.field(object, field));
-        own.or_else(|| self.objects.field(object, field))
+        let own = self
+            .library
+            .mutation
+            .then(|| mutation::field(object, field));
+        own.flatten().or_else(|| self.objects.field(object, field))
     }
 
     fn is_object(&self, name: &str) -> bool {
-        self.objects.is_known(name) || self.mutation.as_ref().is_some_and(|m| m.is_object(name))
+        self.objects.is_known(name) || (self.library.mutation && mutation::is_object(name))
     }
 
     fn library(&self) -> Library {

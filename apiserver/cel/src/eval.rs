@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::ast::op;
 use crate::cost::actual;
 use crate::library;
+use crate::mutation;
 use crate::plan::{Attribute, Call, Fold, Node, Qualifier, QualifierKey, Root};
 use crate::value::{Entries, Evaluated, EvaluationError, Key, List, Map, Object, Value};
 
@@ -342,11 +343,10 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             }
         }
         self.charge(actual::OBJECT_COST)?;
-        let object = Object {
-            type_name: name.clone(),
-            fields,
-        };
-        wrong.map_or_else(|| Ok(Value::Object(Arc::new(object))), Err)
+        match wrong {
+            Some(e) => Err(e),
+            None => Object::build(name, fields),
+        }
     }
 
     fn fold(&mut self, fold: &'p Fold) -> Evaluated<'a> {
@@ -501,23 +501,34 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
         field: &str,
         found: Option<Evaluated<'a>>,
     ) -> Evaluated<'a> {
-        self.charge(1)?;
-        if qualifier.test {
-            return Ok(Value::Bool(found.is_some()));
+        // A step that leads nowhere costs nothing where it may.
+        if !qualifier.optional || matches!(found, Some(Ok(_))) {
+            self.charge(1)?;
         }
+        let found = found.transpose()?;
         match found {
-            Some(value) => self.qualify_all(value?, rest),
+            found if qualifier.test => Ok(Value::Bool(found.is_some())),
+            Some(value) => self.qualify_rest(value, rest, qualifier.optional),
             None if qualifier.optional => Ok(Value::Optional(None)),
             None => Err(EvaluationError::no_such_key(&Value::text(field))),
         }
     }
 
     fn qualify_all(&mut self, value: Value<'a>, qualifiers: &'p [Qualifier]) -> Evaluated<'a> {
-        let (mut value, mut optional) = match value {
+        let (value, optional) = match value {
             Value::Optional(None) => return Ok(Value::Optional(None)),
             Value::Optional(Some(inner)) => (without_schema(&inner)?, true),
             other => (other, false),
         };
+        self.qualify_rest(value, qualifiers, optional)
+    }
+
+    fn qualify_rest(
+        &mut self,
+        mut value: Value<'a>,
+        qualifiers: &'p [Qualifier],
+        mut optional: bool,
+    ) -> Evaluated<'a> {
         for qualifier in qualifiers {
             optional |= qualifier.optional;
             match self.qualify(&value, qualifier, optional)? {
@@ -543,6 +554,8 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
         let found = match key {
             Err(e) if e.ends_all() => return Err(e),
             Err(e) => Err(e),
+            // Only a plain selection finds what such an object holds.
+            Ok(_) if qualifier.optional && mutation::is_opaque(value) => Ok(None),
             Ok(key) => step(value, &key, optional || qualifier.test),
         };
         // A step that leads nowhere costs nothing where it may.
@@ -599,10 +612,7 @@ fn step<'a>(value: &Value<'a>, key: &Value<'a>, presence: bool) -> Found<'a> {
         }
         Value::Object(object) => {
             let name = key.as_str().unwrap_or("");
-            match object.fields.iter().find(|(n, _)| **n == *name) {
-                Some((_, found)) => Ok(Some(found.clone())),
-                None => missing(EvaluationError::no_such_key(key)),
-            }
+            Ok((!presence || object.has(name)).then(|| object.get_or_empty(name)))
         }
         _ => missing(EvaluationError::no_such_key(key)),
     }

@@ -5,6 +5,7 @@
 
 #![warn(missing_docs)]
 
+pub mod admission;
 mod ast;
 pub mod authorizer;
 pub mod budget;

@@ -173,7 +173,12 @@ fn unguarded(name: &str) -> Option<Implementation> {
             _ => no_overload(),
         },
         "@in" | "_in_" => |args| is_in(&args[0], &args[1]),
-        "type" => |args| Ok(Value::Type(args[0].type_of())),
+        "type" => |args| {
+            let t = args[0].type_of();
+            // The types of mutations are told as types of types.
+            let is_object = matches!(args[0], Value::Object(_));
+            Ok(Value::Type(if is_object { Type::type_of(t) } else { t }))
+        },
         "dyn" => |args| Ok(args[0].clone()),
         "matches" => |args| match (&args[0], &args[1]) {
             (Value::String(text), Value::String(pattern)) => regex::compile(pattern)

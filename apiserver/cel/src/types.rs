@@ -112,6 +112,16 @@ impl Type {
         }
     }
 
+    /// The type as kube-apiserver tells what an expression gives; messages of the checker write it otherwise.
+    pub fn declared(&self) -> String {
+        let parameters: Vec<String> = self.parameters().into_iter().map(Self::declared).collect();
+        if parameters.is_empty() {
+            self.name().to_owned()
+        } else {
+            format!("{}({})", self.name(), parameters.join(", "))
+        }
+    }
+
     /// Reads a type as a signature writes it; single capital letters are placeholders.
     pub(crate) fn parse(text: &str) -> Self {
         if let Some((name, params)) = text.strip_suffix(')').and_then(|t| t.split_once('(')) {

@@ -247,6 +247,24 @@ impl<'a> Value<'a> {
         }
     }
 
+    /// The type of the plain value behind it in kube-apiserver, for its messages.
+    pub(crate) fn go_native(&self) -> &'static str {
+        match self {
+            Self::Null => "structpb.NullValue",
+            Self::Bool(_) => "bool",
+            Self::Int(_) => "int64",
+            Self::Uint(_) => "uint64",
+            Self::Double(_) => "float64",
+            Self::String(_) => "string",
+            Self::Bytes(_) => "[]uint8",
+            Self::Duration(_) => "time.Duration",
+            Self::Timestamp(_) => "time.Time",
+            Self::List(_) => "[]ref.Val",
+            Self::Map(_) => "map[ref.Val]ref.Val",
+            other => other.go_type(),
+        }
+    }
+
     /// Whether a function whose argument has this type takes this value.
     pub(crate) fn fits(&self, wanted: &Type) -> bool {
         match wanted {

@@ -23,6 +23,7 @@ impl<'a> Value<'a> {
                 (Some(a), Some(b)) => a.same_as(b),
                 (a, b) => Ok(a.is_none() && b.is_none()),
             },
+            (Self::Authorizer(_), _) => Err(EvaluationError::no_such_overload()),
             (Self::Preserved(a), b) => Ok(b.to_json().is_some_and(|b| **a == b)),
             (Self::Object(a), Self::Object(b)) => {
                 if a.type_name != b.type_name || a.fields.len() != b.fields.len() {
@@ -43,8 +44,7 @@ impl<'a> Value<'a> {
                 | Self::Ip(_)
                 | Self::Cidr(_)
                 | Self::Semver(_)
-                | Self::Format(_)
-                | Self::Authorizer(_),
+                | Self::Format(_),
                 _,
             ) if self.type_of() != other.type_of() => Err(EvaluationError::no_such_overload()),
             (Self::Quantity(_), Self::Quantity(b)) if b.is_computed => {
@@ -68,7 +68,6 @@ impl<'a> Value<'a> {
             (Self::Cidr(a), Self::Cidr(b)) => a == b,
             (Self::Semver(a), Self::Semver(b)) => a.compare(b) == Ordering::Equal,
             (Self::Format(a), Self::Format(b)) => a.name == b.name,
-            (Self::Authorizer(a), Self::Authorizer(b)) => a.same_as(b),
             _ => self.compare_numbers(other) == Some(Ordering::Equal),
         }
     }

@@ -60,6 +60,11 @@ impl<'a> List<'a> {
         }
     }
 
+    /// Whether an expression made it, and not the data.
+    pub(crate) fn is_made(&self) -> bool {
+        matches!(self.items, Items::Values(_))
+    }
+
     /// How many items there are.
     pub fn len(&self) -> usize {
         match &self.items {

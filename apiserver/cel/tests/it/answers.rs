@@ -5,6 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use corral_api::field::{FieldError, FieldPath};
+use corral_cel::admission::{Compiler, Evaluation, Inputs, Options, Returns, patch};
+use corral_cel::authorizer::{Authorizer, Check, Decision, Resource, Target};
 use corral_cel::rules::Rules;
 use corral_cel::schema::{View, declared_type};
 use corral_cel::{Budget, Env, Evaluated, Type, Value, Version};
@@ -56,6 +58,8 @@ fn show_any(value: &Evaluated<'_>) -> String {
 fn answer(question: &Json) -> Json {
     if question.get("rules").is_some() {
         answer_rules(question)
+    } else if question.get("policy").is_some() {
+        answer_policy(question)
     } else {
         answer_expression(question)
     }
@@ -152,6 +156,129 @@ fn answer_rules(question: &Json) -> Json {
     let mut out = json!({"min": 0, "max": 0, "cost": 0});
     if !findings.is_empty() {
         out["findings"] = json!(findings);
+    }
+    out
+}
+
+/// Allows what is on a list, as the peer's authorizer does.
+struct Allower(Vec<String>);
+
+impl Authorizer for Allower {
+    fn check(&self, check: &Check) -> Decision {
+        let user = match &check.service_account {
+            Some((namespace, name)) => format!("system:serviceaccount:{namespace}:{name}"),
+            None => "alice".to_owned(),
+        };
+        let verb = &check.verb;
+        let asked = match &check.target {
+            Target::Path(path) => format!("{user} {verb} {path}"),
+            Target::Resource(r) => {
+                let (selectors, place) = (
+                    [&r.field_selector, &r.label_selector],
+                    format!(
+                        "{}/{}/{} {}/{}",
+                        r.group, r.resource, r.subresource, r.namespace, r.name
+                    ),
+                );
+                let given = selectors.iter().filter(|s| !s.is_empty());
+                let given: String = given.map(|s| format!(" {s}")).collect();
+                format!("{user} {verb} {place}{given}")
+            }
+        };
+        if check.verb == "fail" {
+            return Decision {
+                error: Some(format!("failed: {asked}")),
+                ..Decision::default()
+            };
+        }
+        let allowed = self.0.contains(&asked);
+        Decision {
+            allowed,
+            reason: format!("{}: {asked}", if allowed { "may" } else { "may not" }),
+            error: None,
+        }
+    }
+}
+
+fn answer_policy(question: &Json) -> Json {
+    let policy = &question["policy"];
+    let flag = |name: &str| policy[name].as_bool().unwrap_or(false);
+    let mut options = Options {
+        params: flag("params"),
+        authorizer: flag("authorizer"),
+        patch_types: false,
+    };
+    let mut out = json!({"min": 0, "max": 0, "cost": 0});
+    let mut compiler = Compiler::of_policy(Version::new(1, 36));
+    let mut problems = Vec::new();
+    for variable in policy["variables"].as_array().into_iter().flatten() {
+        let text = |name: &str| variable[name].as_str().unwrap_or("");
+        if let Err(e) = compiler.add_variable(text("name"), text("expression"), options) {
+            problems.push(e.to_string());
+        }
+    }
+    if !problems.is_empty() {
+        out["problems"] = json!(problems);
+    }
+    options.patch_types = flag("patch");
+    let returns = match policy["returns"].as_str() {
+        Some("condition") => Returns::Condition,
+        Some("text") => Returns::Text,
+        Some("note") => Returns::Note,
+        Some("patch") => Returns::JsonPatch,
+        Some("configuration") => Returns::ApplyConfiguration,
+        _ => Returns::Any,
+    };
+    let text = question["expr"].as_str().unwrap_or("");
+    let expression = match compiler.compile(text, returns, options) {
+        Ok(expression) => expression,
+        Err(e) => {
+            out["issues"] = json!(e.to_string());
+            return out;
+        }
+    };
+    out["type"] = json!(expression.output_type().declared());
+    let allowed = policy["allowed"].as_array().into_iter().flatten();
+    let allower = Allower(
+        allowed
+            .filter_map(|v| v.as_str().map(str::to_owned))
+            .collect(),
+    );
+    let resource = Resource {
+        group: "apps".to_owned(),
+        resource: "deployments".to_owned(),
+        subresource: "scale".to_owned(),
+        namespace: "ns".to_owned(),
+        name: "name".to_owned(),
+        ..Resource::default()
+    };
+    let inputs = Inputs {
+        object: policy.get("object"),
+        old_object: policy.get("oldObject"),
+        request: policy.get("request"),
+        params: policy.get("paramsObject"),
+        namespace: policy.get("namespaceObject"),
+        authorizer: options
+            .authorizer
+            .then_some((&allower as &dyn Authorizer, &resource)),
+    };
+    let mut budget = Budget::new(policy["budget"].as_u64().unwrap_or(10_000_000));
+    let evaluation = Evaluation::new(&compiler, inputs);
+    let result = evaluation.evaluate(&expression, &mut budget);
+    let left = budget.left().and_then(|left| i64::try_from(left).ok());
+    out["remaining"] = json!(left.unwrap_or(-1));
+    let shown = match result {
+        Err(e) if e.is_out_of_budget() => Err(format!("all: {e}")),
+        Err(e) => Err(e.to_string()),
+        Ok(value) => match returns {
+            Returns::JsonPatch => patch::operations(&value).map(|p| json!(p).to_string()),
+            Returns::ApplyConfiguration => patch::configuration(&value).map(|c| c.to_string()),
+            _ => Ok(show(&value)),
+        },
+    };
+    match shown {
+        Ok(value) => out["value"] = json!(value),
+        Err(e) => out["error"] = json!(e),
     }
     out
 }
