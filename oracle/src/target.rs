@@ -72,6 +72,7 @@ impl Target {
             service_range: "10.0.0.0/16".parse().map_err(anyhow::Error::msg)?,
             node_ports: 30_000..=32_767,
             storage,
+            authz: Default::default(),
             authn: Default::default(),
             audit: Default::default(),
             bounds: Bounds::default(),

@@ -184,7 +184,7 @@ impl Admission {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
-        rbac_escalation::check(&authorizer, attributes, object, old)
+        rbac_escalation::check(&authorizer, attributes, object, old).await
     }
 
     /// The plugins that change objects. They run once more when webhooks have changed what they saw.
@@ -237,8 +237,8 @@ impl Admission {
         pod_priority::check_classes(&api, attributes, object)?;
         storage::check_growth(&api, attributes, object, old)?;
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
-        certificates::check(&authorizer, attributes, object, old)?;
-        policy_params::check(&api, &authorizer, attributes, object, old)?;
+        certificates::check(&authorizer, attributes, object, old).await?;
+        policy_params::check(&api, &authorizer, attributes, object, old).await?;
         self.ask_validating(&api, attributes, object, old).await
     }
 

@@ -14,6 +14,7 @@ use http::header::AUTHORIZATION;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
+use crate::reload::Changes;
 
 pub mod bootstrap;
 pub mod cache;
@@ -238,10 +239,10 @@ impl Authenticator {
         let Some((path, period)) = &self.configuration else {
             return;
         };
-        crate::reload::watch(path, period.0, stop, |text| {
-            self.configure(text).map(|_| ())
-        })
-        .await;
+        let mut changes = Changes::of(path.clone(), period.0, stop).await;
+        while let Some(text) = changes.next().await {
+            changes.tell(self.configure(&text).map(|_| ()));
+        }
     }
 
     /// Tokens, for those that make them.

@@ -1,53 +1,231 @@
 //! Who may do what: nodes what their pods need, everybody what the roles and bindings of the cluster say.
 
+pub mod config;
 pub mod coverage;
 pub mod node;
 pub mod rbac;
 pub mod roles;
+pub mod webhook;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use corral_api::selector::FieldSelector;
+use arc_swap::ArcSwap;
+use corral_api::selector::{FieldSelector, LabelSelector};
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
-use crate::authn::User;
+use crate::authn::{MASTERS, Reload, User};
+use crate::reload::Changes;
 use crate::request::{RequestInfo, Verb};
 
+use config::{AuthorizationConfiguration, AuthorizerConfig, Mode};
 use node::NodeAuthorizer;
 use rbac::Rbac;
+use webhook::Webhook;
 
-/// Decides who may do what. The first that allows decides.
+/// Who decides, and in which order.
+#[derive(Debug, Clone, Default)]
+pub enum AuthzConfig {
+    /// Nodes, then roles and bindings.
+    #[default]
+    Standard,
+    /// As flags say.
+    Given(Vec<AuthorizerConfig>),
+    /// As the file of an `AuthorizationConfiguration` says, which is read again when it changes.
+    File(PathBuf, Reload),
+}
+
+/// What somebody says of a question.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Decision {
+    /// Yes.
+    Allow,
+    /// No, whatever others say.
+    Deny,
+    /// Others decide; if nobody does, no.
+    NoOpinion,
+}
+
+/// Somebody who decides.
+enum Link {
+    Node,
+    Rbac,
+    AlwaysAllow,
+    AlwaysDeny,
+    Webhook(Box<Webhook>),
+}
+
+/// Decides who may do what. Those of the group `system:masters` may everything; then the first that says yes or no decides.
 pub struct Authorizer {
     node: NodeAuthorizer,
     /// Roles and bindings.
     pub rbac: Rbac,
+    links: ArcSwap<Vec<Link>>,
+    file: Option<(PathBuf, Reload)>,
 }
 
 impl Authorizer {
     /// Over the objects of a server.
-    pub fn new(api: &Arc<Api>) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// When the configuration makes no sense.
+    pub async fn new(api: &Arc<Api>, config: AuthzConfig) -> Result<Self, String> {
+        let (links, file) = match config {
+            AuthzConfig::Standard => (vec![Link::Node, Link::Rbac], None),
+            AuthzConfig::Given(authorizers) => {
+                config::check(&authorizers)?;
+                (links(authorizers).await?, None)
+            }
+            AuthzConfig::File(path, reload) => {
+                let text = std::fs::read_to_string(&path)
+                    .map_err(|e| format!("authorization configuration {}: {e}", path.display()))?;
+                (configured(&text).await?, Some((path, reload)))
+            }
+        };
+        Ok(Self {
             node: NodeAuthorizer::new(api.clone()),
             rbac: Rbac::new(api.clone()),
+            links: ArcSwap::from_pointee(links),
+            file,
+        })
+    }
+
+    /// Reads the configuration again whenever its file has changed; what makes no sense changes nothing.
+    pub async fn reload(&self, stop: CancellationToken) {
+        let Some((path, period)) = &self.file else {
+            return;
+        };
+        let mut changes = Changes::of(path.clone(), period.0, stop).await;
+        while let Some(text) = changes.next().await {
+            let taken = configured(&text).await;
+            changes.tell(taken.map(|links| self.links.store(Arc::new(links))));
         }
     }
 
     /// Whether a user may.
-    pub fn allows(&self, user: &User, access: &Access) -> bool {
-        if let Some(node) = node::name_of(user)
-            && self.node.allows(node, access)
-        {
-            return true;
-        }
-        self.rbac.allows(user, access)
+    pub async fn allows(&self, user: &User, access: &Access) -> bool {
+        self.decide(user, access).await.0 == Decision::Allow
     }
 
-    /// Why a user may, in Kubernetes' words; nothing where it gives no reason.
-    pub fn reason(&self, user: &User, access: &Access) -> Option<String> {
-        if node::name_of(user).is_some_and(|node| self.node.allows(node, access)) {
-            return None;
+    /// Whether a user may, and why, in the words of whoever decides.
+    pub async fn decide(&self, user: &User, access: &Access) -> (Decision, String) {
+        if user.is_in(MASTERS) {
+            return (Decision::Allow, String::new());
         }
-        self.rbac.reason(user, access)
+        let links = self.links.load_full();
+        let mut why = String::new();
+        for link in links.iter() {
+            let (decision, reason) = self.ask(link, user, access).await;
+            if decision != Decision::NoOpinion {
+                return (decision, reason);
+            }
+            if !reason.is_empty() {
+                why = reason;
+            }
+        }
+        (Decision::NoOpinion, why)
+    }
+
+    async fn ask(&self, link: &Link, user: &User, access: &Access) -> (Decision, String) {
+        let yes = |allowed: bool| match allowed {
+            true => Decision::Allow,
+            false => Decision::NoOpinion,
+        };
+        match link {
+            Link::Node => {
+                let node = node::name_of(user);
+                let allowed = node.is_some_and(|node| self.node.allows(node, access));
+                (yes(allowed), String::new())
+            }
+            Link::Rbac => match self.rbac.allows(user, access) {
+                true => (
+                    Decision::Allow,
+                    self.rbac.reason(user, access).unwrap_or_default(),
+                ),
+                false => (Decision::NoOpinion, String::new()),
+            },
+            Link::AlwaysAllow => (Decision::Allow, String::new()),
+            Link::AlwaysDeny => (Decision::NoOpinion, "Everything is forbidden.".to_owned()),
+            Link::Webhook(webhook) => webhook.decide(user, access).await,
+        }
+    }
+}
+
+async fn configured(text: &str) -> Result<Vec<Link>, String> {
+    let config = AuthorizationConfiguration::parse(text)
+        .map_err(|e| format!("authorization configuration: {e}"))?;
+    links(config.authorizers).await
+}
+
+async fn links(authorizers: Vec<AuthorizerConfig>) -> Result<Vec<Link>, String> {
+    let mut links = Vec::new();
+    for authorizer in authorizers {
+        links.push(match (authorizer.mode, authorizer.webhook) {
+            (Mode::Node, _) => Link::Node,
+            (Mode::Rbac, _) => Link::Rbac,
+            (Mode::AlwaysAllow, _) => Link::AlwaysAllow,
+            (Mode::AlwaysDeny, _) => Link::AlwaysDeny,
+            (Mode::Webhook, Some(config)) => {
+                Link::Webhook(Box::new(Webhook::open(&authorizer.name, config).await?))
+            }
+            (Mode::Webhook, None) => {
+                return Err(format!(
+                    "authorizer {}: webhook: Required value",
+                    authorizer.name
+                ));
+            }
+        });
+    }
+    Ok(links)
+}
+
+/// A requirement of a selector, as a review tells it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Requirement {
+    /// The field or label.
+    pub key: String,
+    /// How its value is compared.
+    pub operator: String,
+    /// With what.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub values: Vec<String>,
+}
+
+impl Requirement {
+    /// Those of a field selector.
+    pub fn of_fields(selector: &FieldSelector) -> Vec<Self> {
+        let requirements = selector.requirements.iter().map(|requirement| Self {
+            key: requirement.field.clone(),
+            operator: if requirement.equals { "In" } else { "NotIn" }.to_owned(),
+            values: vec![requirement.value.clone()],
+        });
+        requirements.collect()
+    }
+
+    /// Those of a label selector. Comparisons of numbers are left out: reviews have none.
+    pub fn of_labels(selector: &LabelSelector) -> Vec<Self> {
+        use corral_api::selector::Operator;
+        let requirement = |found: &corral_api::selector::Requirement| {
+            let (operator, values) = match &found.operator {
+                Operator::In(values) => ("In", values.to_vec()),
+                Operator::NotIn(values) => ("NotIn", values.to_vec()),
+                Operator::Exists => ("Exists", Vec::new()),
+                Operator::DoesNotExist => ("DoesNotExist", Vec::new()),
+                _ => return None,
+            };
+            Some(Self {
+                key: found.key.clone(),
+                operator: operator.to_owned(),
+                values,
+            })
+        };
+        selector
+            .requirements
+            .iter()
+            .filter_map(requirement)
+            .collect()
     }
 }
 
@@ -72,6 +250,10 @@ pub struct Access {
     pub path: String,
     /// The node whose objects alone are asked for, by a field selector.
     pub node_selected: Option<String>,
+    /// What of a collection is asked for, by fields.
+    pub fields: Vec<Requirement>,
+    /// The same by labels.
+    pub labels: Vec<Requirement>,
 }
 
 impl Access {
@@ -89,6 +271,10 @@ impl Access {
         let fields = fields
             .and_then(|text| FieldSelector::parse(text).ok())
             .unwrap_or_default();
+        let labels = info.query.get("labelSelector").filter(|_| collection);
+        let labels = labels
+            .and_then(|text| LabelSelector::parse(text).ok())
+            .map_or_else(Vec::new, |selector| Requirement::of_labels(&selector));
         // Asking for a collection with one name is asking for that object, as rules with names see it.
         let name = match fields.required("metadata.name") {
             Some(name) if info.name.is_empty() => name,
@@ -104,6 +290,8 @@ impl Access {
             name: name.to_owned(),
             path: String::new(),
             node_selected: fields.required("spec.nodeName").map(str::to_owned),
+            fields: Requirement::of_fields(&fields),
+            labels,
         }
     }
 

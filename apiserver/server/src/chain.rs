@@ -24,7 +24,7 @@ use jiff::Timestamp;
 use crate::Shared;
 use crate::audit::{self, Record};
 use crate::authn::{Peer, User};
-use crate::authz::Access;
+use crate::authz::{Access, Decision};
 use crate::compress;
 use crate::flow::Share;
 use crate::handlers::{self, Call};
@@ -176,11 +176,11 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let given = user.clone();
-    let user = impersonated(shared, user, &parts.headers)?;
+    let user = impersonated(shared, user, &parts.headers).await?;
     if let Some(record) = record.filter(|_| user != given) {
         record.impersonated(&user);
     }
-    authorize(shared, &user, &info, record)?;
+    authorize(shared, &user, &info, record).await?;
     let share = share_of(&info);
     let body = if share == Share::LongRunning {
         None
@@ -248,22 +248,25 @@ fn share_of(info: &RequestInfo) -> Share {
     }
 }
 
-fn authorize(
+async fn authorize(
     shared: &Shared,
     user: &User,
     info: &RequestInfo,
     record: Option<&Record>,
 ) -> Result<(), Status> {
     let access = Access::of(info);
-    let allowed = shared.authorizer.allows(user, &access);
+    let (decision, reason) = shared.authorizer.decide(user, &access).await;
+    let allowed = decision == Decision::Allow;
     if let Some(record) = record {
-        let reason = shared.authorizer.reason(user, &access);
-        record.authorized(allowed, reason.as_deref().filter(|_| allowed));
+        record.authorized(allowed, Some(&reason));
     }
     if allowed {
         return Ok(());
     }
-    let why = access.refusal(&user.name);
+    let mut why = access.refusal(&user.name);
+    if !reason.is_empty() {
+        why = format!("{why}: {reason}");
+    }
     let resource = if info.is_resource {
         info.qualified_resource()
     } else {
@@ -293,7 +296,7 @@ fn authorize(
 }
 
 /// The user that a client asks to be taken for, if it may.
-fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
+async fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
     let texts = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter();
         values
@@ -310,7 +313,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
             "requested impersonation without impersonating a user",
         ));
     };
-    let may = |resource: &str, namespace: &str, name: &str| {
+    let may = async |resource: &str, namespace: &str, name: &str| {
         let access = Access {
             verb: "impersonate".to_owned(),
             resource: resource.to_owned(),
@@ -318,7 +321,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
             name: name.to_owned(),
             ..Default::default()
         };
-        if shared.authorizer.allows(&user, &access) {
+        if shared.authorizer.allows(&user, &access).await {
             return Ok(());
         }
         Err(Status::forbidden(
@@ -333,18 +336,18 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
         .and_then(|rest| rest.split_once(':'));
     let mut taken = match account {
         Some((namespace, account)) => {
-            may("serviceaccounts", namespace, account)?;
+            may("serviceaccounts", namespace, account).await?;
             User::service_account(namespace, account)
         }
         None => {
-            may("users", "", name)?;
+            may("users", "", name).await?;
             User::new(name, &[])
         }
     };
     for group in &groups {
-        may("groups", "", group)?;
+        may("groups", "", group).await?;
     }
-    let in_authentication = |resource: &str, subresource: &str, name: &str| {
+    let in_authentication = async |resource: &str, subresource: &str, name: &str| {
         let access = Access {
             verb: "impersonate".to_owned(),
             group: "authentication.k8s.io".to_owned(),
@@ -353,7 +356,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
             name: name.to_owned(),
             ..Default::default()
         };
-        if shared.authorizer.allows(&user, &access) {
+        if shared.authorizer.allows(&user, &access).await {
             return Ok(());
         }
         Err(Status::forbidden(
@@ -364,7 +367,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
         ))
     };
     if let Some(uid) = texts("impersonate-uid").first() {
-        in_authentication("uids", "", uid)?;
+        in_authentication("uids", "", uid).await?;
         taken.uid.clone_from(uid);
     }
     let prefix = "impersonate-extra-";
@@ -374,7 +377,7 @@ fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User
     for (header, key) in extras {
         let values = texts(header.as_str());
         for value in &values {
-            in_authentication("userextras", key, value)?;
+            in_authentication("userextras", key, value).await?;
         }
         taken
             .extra

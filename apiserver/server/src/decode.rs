@@ -192,6 +192,20 @@ fn protobuf(body: &[u8], shape: &Node) -> Result<Value, Status> {
     Ok(value)
 }
 
+/// A key that is there twice, told as Go's reader of YAML tells it.
+fn duplicate_key(why: &str) -> String {
+    let after = |mark: &str, end: char| {
+        let (_, rest) = why.split_once(mark)?;
+        rest.split(end).next()
+    };
+    match (after("line ", ' '), after("duplicate mapping key: ", ',')) {
+        (Some(line), Some(key)) => {
+            format!("yaml: unmarshal errors:\n  line {line}: key {key:?} already set in map")
+        }
+        _ => why.lines().next().unwrap_or("duplicate field").to_owned(),
+    }
+}
+
 fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, String> {
     let text = std::str::from_utf8(body).map_err(|e| format!("yaml: {e}"))?;
     let options = serde_saphyr::options! { legacy_octal_numbers: true };
@@ -200,7 +214,7 @@ fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, String> {
         Err(error) => {
             let why = error.to_string();
             if why.contains("duplicate") {
-                duplicates.push(why.lines().next().unwrap_or("duplicate field").to_owned());
+                duplicates.push(duplicate_key(&why));
                 let options = serde_saphyr::options! {
                     legacy_octal_numbers: true,
                     duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,

@@ -36,6 +36,7 @@ pub mod compress;
 mod crd;
 pub mod decode;
 pub mod discovery;
+pub mod duration;
 mod expiry;
 pub mod flow;
 mod flow_objects;
@@ -96,6 +97,8 @@ pub struct ServerConfig {
     pub bounds: flow::Bounds,
     /// Who is believed, besides the cluster's own.
     pub authn: authn::AuthnConfig,
+    /// Who decides what users may.
+    pub authz: authz::AuthzConfig,
     /// What is recorded of requests.
     pub audit: audit::AuditConfig,
     /// Where metrics are registered.
@@ -122,6 +125,9 @@ pub enum Error {
     /// Who is believed cannot be found out.
     #[error("{0}")]
     Authentication(String),
+    /// Who may what cannot be found out.
+    #[error("{0}")]
+    Authorization(String),
     /// The audit log cannot be kept.
     #[error("{0}")]
     Audit(String),
@@ -195,7 +201,8 @@ impl Server {
         let api = Api::new(config.storage.clone(), |api| {
             Admission::new(api, for_admission.clone(), admission, webhooks)
         });
-        let authorizer = Arc::new(Authorizer::new(&api));
+        let authorizer = Authorizer::new(&api, config.authz).await;
+        let authorizer = Arc::new(authorizer.map_err(Error::Authorization)?);
         for_admission.fill(&authorizer);
         let tasks = TaskTracker::new();
         for resource in api.resources() {
@@ -262,6 +269,8 @@ impl Server {
         shared.audit.start(&tasks, &shared.stop);
         let stop = shared.stop.clone();
         tasks.spawn(async move { authenticator.reload(stop).await });
+        let (authorizer, stop) = (shared.authorizer.clone(), shared.stop.clone());
+        tasks.spawn(async move { authorizer.reload(stop).await });
         tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
         tasks.close();
         Ok(Self { shared, tls, tasks })

@@ -1,44 +1,60 @@
 //! Files that may change while the server runs.
 
-use std::path::Path;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// Looks at a file until told to stop, and hands it on whenever its content has changed. What is refused, or cannot be read,
-/// is told once and leaves everything as it is.
-pub async fn watch(
-    path: &Path,
+/// The changes of a file.
+pub struct Changes {
+    path: PathBuf,
     period: Duration,
     stop: CancellationToken,
-    take: impl Fn(&str) -> Result<(), String>,
-) {
-    let mut known = tokio::fs::read_to_string(path).await.ok();
-    loop {
-        tokio::select! {
-            () = stop.cancelled() => return,
-            () = tokio::time::sleep(period) => {}
+    known: Option<String>,
+}
+
+impl Changes {
+    /// Looks at a file in a period, until told to stop.
+    pub async fn of(path: PathBuf, period: Duration, stop: CancellationToken) -> Self {
+        let known = tokio::fs::read_to_string(&path).await.ok();
+        Self {
+            path,
+            period,
+            stop,
+            known,
         }
-        let text = match tokio::fs::read_to_string(path).await {
-            Ok(text) => text,
-            Err(error) => {
-                if known.take().is_some() {
-                    tracing::error!(path = %path.display(), %error, "a configuration cannot be read; the last one stays");
+    }
+
+    /// What the file says once it says something else; `None` when told to stop.
+    pub async fn next(&mut self) -> Option<String> {
+        loop {
+            tokio::select! {
+                () = self.stop.cancelled() => return None,
+                () = tokio::time::sleep(self.period) => {}
+            }
+            match tokio::fs::read_to_string(&self.path).await {
+                Ok(text) if self.known.as_ref() != Some(&text) => {
+                    self.known = Some(text.clone());
+                    return Some(text);
                 }
-                continue;
+                Ok(_) => {}
+                Err(error) => {
+                    if self.known.take().is_some() {
+                        tracing::error!(path = %self.path.display(), %error, "a configuration cannot be read; the last one stays");
+                    }
+                }
             }
-        };
-        if known.as_deref() == Some(&text) {
-            continue;
         }
-        match take(&text) {
-            Ok(()) => {
-                tracing::info!(path = %path.display(), "a configuration has changed and is taken")
-            }
+    }
+
+    /// Tells whether what the file says was taken.
+    pub fn tell(&self, taken: Result<(), String>) {
+        let path = self.path.display();
+        match taken {
+            Ok(()) => tracing::info!(%path, "a configuration has changed and is taken"),
             Err(error) => {
-                tracing::error!(path = %path.display(), error, "a configuration has changed and is refused; the last one stays");
+                tracing::error!(%path, error, "a configuration has changed and is refused; the last one stays");
             }
         }
-        known = Some(text);
     }
 }

@@ -20,7 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::clients::Clients;
 use super::etcd::EtcdArgs;
-use super::security::{AuditArgs, AuthenticationArgs};
+use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
 use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
@@ -70,6 +70,8 @@ pub struct ControlPlaneArgs {
     pub leader_elect: Option<bool>,
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
+    #[command(flatten)]
+    pub authorization: AuthorizationArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
     /// What is logged, in the syntax of tracing's filters.
@@ -137,6 +139,7 @@ impl ControlPlane {
             service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,
+            authz: args.authorization.config()?,
             authn: args.authentication.config(),
             audit: args.audit.config()?,
             bounds: corral_server::flow::Bounds::default(),

@@ -8,12 +8,19 @@ use clap::Args;
 use corral_server::audit::AuditConfig;
 use corral_server::audit::log::{LogConfig, SIZE_MEGABYTES};
 use corral_server::audit::webhook::{Throttle, WebhookConfig};
-use corral_server::authn::AuthnConfig;
 use corral_server::authn::request_header::RequestHeader;
 use corral_server::authn::webhook::WebhookConfig as TokenWebhook;
+use corral_server::authn::{AuthnConfig, Reload};
+use corral_server::authz::AuthzConfig;
+use corral_server::authz::config::{
+    AuthorizerConfig, ConnectionInfo, FailurePolicy, Mode, WebhookConfig as AuthorizationWebhook,
+};
+use corral_server::duration;
 
 /// Bytes of a megabyte, as the audit log counts.
 const MEGABYTE: u64 = 1024 * 1024;
+/// How long a service that decides has for an answer, where it is named by flags.
+const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
@@ -48,7 +55,7 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 400, value_name = "N")]
     audit_webhook_batch_max_size: usize,
     /// How long the first event of a batch waits for others.
-    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration::parse)]
     audit_webhook_batch_max_wait: Duration,
     /// Whether batches are sent at a bounded rate.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, value_name = "BOOL")]
@@ -60,7 +67,7 @@ pub struct AuditArgs {
     #[arg(long, default_value_t = 15, value_name = "N")]
     audit_webhook_batch_throttle_burst: usize,
     /// The pause before a batch that failed is sent again; later ones are longer.
-    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, default_value = "10s", value_name = "DURATION", value_parser = duration::parse)]
     audit_webhook_initial_backoff: Duration,
 }
 
@@ -143,7 +150,7 @@ pub struct AuthenticationArgs {
     #[arg(long, value_name = "FILE")]
     authentication_token_webhook_config_file: Option<PathBuf>,
     /// How long the service's answers are kept.
-    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = duration)]
+    #[arg(long, default_value = "2m", value_name = "DURATION", value_parser = duration::parse)]
     authentication_token_webhook_cache_ttl: Duration,
     /// The version of the TokenReview that the service is sent.
     #[arg(long, default_value = "v1beta1", value_parser = ["v1", "v1beta1"], value_name = "VERSION")]
@@ -237,55 +244,71 @@ impl AuthenticationArgs {
     }
 }
 
-/// Reads a duration as Go writes it: `1h30m`, `2.5s`, `300ms`.
-pub(super) fn duration(text: &str) -> Result<Duration, String> {
-    let invalid = || format!("{text:?} is no duration such as 1m30s");
-    let mut rest = text;
-    let mut total = Duration::ZERO;
-    while !rest.is_empty() {
-        let digits = rest.find(|c: char| !c.is_ascii_digit() && c != '.');
-        let (number, tail) = rest.split_at(digits.ok_or_else(invalid)?);
-        let unit = tail.find(|c: char| c.is_ascii_digit() || c == '.');
-        let (unit, tail) = tail.split_at(unit.unwrap_or(tail.len()));
-        let seconds = match unit {
-            "h" => 3600.0,
-            "m" => 60.0,
-            "s" => 1.0,
-            "ms" => 1e-3,
-            _ => return Err(invalid()),
-        };
-        let number: f64 = number.parse().map_err(|_| invalid())?;
-        let part = Duration::try_from_secs_f64(number * seconds).map_err(|_| invalid())?;
-        total = total.checked_add(part).ok_or_else(invalid)?;
-        rest = tail;
-    }
-    match text.is_empty() {
-        true => Err(invalid()),
-        false => Ok(total),
-    }
+/// Who decides what users may.
+#[derive(Debug, Clone, Args)]
+pub struct AuthorizationArgs {
+    /// An AuthorizationConfiguration: who decides, in which order. It is read again when it changes.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["authorization_mode", "authorization_webhook_config_file"])]
+    authorization_config: Option<PathBuf>,
+    /// Who decides, in this order: Node, RBAC, Webhook, AlwaysAllow, AlwaysDeny (default: Node,RBAC).
+    #[arg(long, value_delimiter = ',', value_name = "MODES", value_parser = Mode::parse)]
+    authorization_mode: Vec<Mode>,
+    /// Ask the service of this kubeconfig file, in mode Webhook.
+    #[arg(long, value_name = "FILE", requires = "authorization_mode")]
+    authorization_webhook_config_file: Option<PathBuf>,
+    /// How long the service's yes is kept.
+    #[arg(long, default_value = "5m", value_name = "DURATION", value_parser = duration::parse)]
+    authorization_webhook_cache_authorized_ttl: Duration,
+    /// How long the service's no is kept.
+    #[arg(long, default_value = "30s", value_name = "DURATION", value_parser = duration::parse)]
+    authorization_webhook_cache_unauthorized_ttl: Duration,
+    /// The version of the SubjectAccessReview that the service is sent.
+    #[arg(long, default_value = "v1beta1", value_parser = ["v1", "v1beta1"], value_name = "VERSION")]
+    authorization_webhook_version: String,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn durations_are_read_as_go_writes_them() {
-        for (text, seconds) in [
-            ("30s", 30.0),
-            ("1m30s", 90.0),
-            ("1h", 3600.0),
-            ("1.5s", 1.5),
-            ("300ms", 0.3),
-        ] {
-            assert_eq!(
-                duration(text).map(|d| d.as_secs_f64()),
-                Ok(seconds),
-                "{text}"
-            );
+impl AuthorizationArgs {
+    /// The configuration that the flags mean.
+    pub fn config(&self) -> anyhow::Result<AuthzConfig> {
+        let Self {
+            authorization_config,
+            authorization_mode,
+            authorization_webhook_config_file,
+            authorization_webhook_cache_authorized_ttl,
+            authorization_webhook_cache_unauthorized_ttl,
+            authorization_webhook_version,
+        } = self.clone();
+        if let Some(path) = authorization_config {
+            return Ok(AuthzConfig::File(path, Reload::default()));
         }
-        for text in ["", "30", "s", "1d", "-1s", "1s2"] {
-            assert!(duration(text).is_err(), "{text}");
+        if authorization_mode.is_empty() {
+            return Ok(AuthzConfig::Standard);
         }
+        let asks = authorization_mode.contains(&Mode::Webhook);
+        ensure!(
+            asks == authorization_webhook_config_file.is_some(),
+            "--authorization-mode=Webhook and --authorization-webhook-config-file need each other"
+        );
+        let webhook = authorization_webhook_config_file
+            .map(std::path::absolute)
+            .transpose()?;
+        let webhook = webhook.map(|path| AuthorizationWebhook {
+            authorized_life: authorization_webhook_cache_authorized_ttl,
+            cache_authorized_requests: !authorization_webhook_cache_authorized_ttl.is_zero(),
+            unauthorized_life: authorization_webhook_cache_unauthorized_ttl,
+            cache_unauthorized_requests: !authorization_webhook_cache_unauthorized_ttl.is_zero(),
+            timeout: WEBHOOK_TIMEOUT,
+            subject_access_review_version: authorization_webhook_version,
+            match_condition_subject_access_review_version: String::new(),
+            failure_policy: FailurePolicy::NoOpinion,
+            connection_info: ConnectionInfo::of_file(path),
+            match_conditions: Vec::new(),
+        });
+        let authorizers = authorization_mode.into_iter().map(|mode| AuthorizerConfig {
+            mode,
+            name: format!("{mode:?}").to_ascii_lowercase(),
+            webhook: webhook.clone().filter(|_| mode == Mode::Webhook),
+        });
+        Ok(AuthzConfig::Given(authorizers.collect()))
     }
 }

@@ -55,7 +55,7 @@ fn times(csr: &mut CertificateSigningRequest, old: &CertificateSigningRequest, n
 }
 
 /// Checks a request that is about to be stored.
-pub(super) fn check(
+pub(super) async fn check(
     authorizer: &Authorizer,
     attributes: &Attributes<'_>,
     object: &Object,
@@ -78,7 +78,7 @@ pub(super) fn check(
         "status" if status_changes(csr, old) => "sign",
         _ => return Ok(()),
     };
-    if may(authorizer, &attributes.cx.user, verb, signer) {
+    if may(authorizer, &attributes.cx.user, verb, signer).await {
         return Ok(());
     }
     let why = format!("user not permitted to {verb} requests with signerName {signer:?}");
@@ -97,21 +97,22 @@ fn status_changes(new: &CertificateSigningRequest, old: &CertificateSigningReque
 }
 
 /// Whether a user may do something for a signer, or for all signers of its domain.
-fn may(authorizer: &Authorizer, user: &User, verb: &str, signer: &str) -> bool {
+async fn may(authorizer: &Authorizer, user: &User, verb: &str, signer: &str) -> bool {
     let domain = signer.split('/').next().unwrap_or_default();
-    [signer.to_owned(), format!("{domain}/*")]
-        .into_iter()
-        .any(|name| {
-            let access = Access {
-                verb: verb.to_owned(),
-                group: GROUP.to_owned(),
-                version: "*".to_owned(),
-                resource: "signers".to_owned(),
-                name,
-                ..Default::default()
-            };
-            authorizer.allows(user, &access)
-        })
+    for name in [signer.to_owned(), format!("{domain}/*")] {
+        let access = Access {
+            verb: verb.to_owned(),
+            group: GROUP.to_owned(),
+            version: "*".to_owned(),
+            resource: "signers".to_owned(),
+            name,
+            ..Default::default()
+        };
+        if authorizer.allows(user, &access).await {
+            return true;
+        }
+    }
+    false
 }
 
 /// Nobody becomes a master by a certificate that somebody approved without looking.

@@ -20,7 +20,7 @@ const GROUP: &str = "admissionregistration.k8s.io";
 ///
 /// # Errors
 /// 422 when it names parameters that the writer may not read.
-pub(super) fn check(
+pub(super) async fn check(
     api: &Api,
     authorizer: &Authorizer,
     attributes: &Attributes<'_>,
@@ -37,11 +37,11 @@ pub(super) fn check(
         return Ok(());
     };
     let refused = match &named {
-        Named::Kind(kind) => refused_kind(api, authorizer, user, kind),
+        Named::Kind(kind) => refused_kind(api, authorizer, user, kind).await,
         Named::Objects(policy, reference) => {
             let mutating = names.kind.starts_with("Mutating");
             let kind = kind_of_policy(api, policy, mutating);
-            refused_objects(api, authorizer, user, policy, kind.as_ref(), reference)
+            refused_objects(api, authorizer, user, policy, kind.as_ref(), reference).await
         }
     };
     let Some(why) = refused else { return Ok(()) };
@@ -111,7 +111,7 @@ fn access(api: &Api, verb: &str, kind: Option<&ParamKind>) -> (Access, bool) {
     (access, found.is_some())
 }
 
-fn refused_kind(
+async fn refused_kind(
     api: &Api,
     authorizer: &Authorizer,
     user: &User,
@@ -121,7 +121,8 @@ fn refused_kind(
     access.name = "*".to_owned();
     access.namespace = "*".to_owned();
     let text = |text: &Option<String>| text.clone().unwrap_or_default();
-    (!authorizer.allows(user, &access)).then(|| {
+    let allowed = authorizer.allows(user, &access).await;
+    (!allowed).then(|| {
         format!(
             "user {} must have \"get\" permission on all objects of the referenced paramKind (kind={}, apiVersion={})",
             shown(user),
@@ -131,7 +132,7 @@ fn refused_kind(
     })
 }
 
-fn refused_objects(
+async fn refused_objects(
     api: &Api,
     authorizer: &Authorizer,
     user: &User,
@@ -144,7 +145,7 @@ fn refused_objects(
     let (mut access, resolved) = access(api, verb, kind.and_then(Option::as_ref));
     access.name = name;
     access.namespace = reference.namespace.clone().unwrap_or_default();
-    if authorizer.allows(user, &access) {
+    if authorizer.allows(user, &access).await {
         return None;
     }
     let (user, lack) = (shown(user), format!("does not have {verb:?} permission"));

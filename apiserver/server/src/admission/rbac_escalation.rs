@@ -19,7 +19,7 @@ const GROUP: &str = "rbac.authorization.k8s.io";
 ///
 /// # Errors
 /// 403 when it gives rights that the writer does not have.
-pub fn check(
+pub async fn check(
     authorizer: &Authorizer,
     attributes: &Attributes<'_>,
     object: &Object,
@@ -39,7 +39,7 @@ pub fn check(
     {
         return Ok(());
     }
-    let may = |verb: &str, resource: &str, name: &str| {
+    let may = async |verb: &str, resource: &str, name: &str| {
         let access = Access {
             verb: verb.to_owned(),
             group: GROUP.to_owned(),
@@ -49,7 +49,7 @@ pub fn check(
             name: name.to_owned(),
             ..Default::default()
         };
-        authorizer.allows(user, &access)
+        authorizer.allows(user, &access).await
     };
     let (rules, aggregates) = if let Some(role) = object.get::<Role>() {
         (role.rules.clone().unwrap_or_default(), false)
@@ -63,7 +63,7 @@ pub fn check(
         } else {
             "clusterroles"
         };
-        if may("bind", resource, &reference.name) {
+        if may("bind", resource, &reference.name).await {
             return Ok(());
         }
         let rules = authorizer.rbac.role(&reference, namespace);
@@ -72,7 +72,7 @@ pub fn check(
     } else {
         return Ok(());
     };
-    if may("escalate", names.plural, name) {
+    if may("escalate", names.plural, name).await {
         return Ok(());
     }
     confirm(authorizer, attributes, name, &rules)?;

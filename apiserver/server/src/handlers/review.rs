@@ -4,9 +4,10 @@ use corral_api::k8s::api::authentication::v1::{
     SelfSubjectReview, SelfSubjectReviewStatus, TokenReview, TokenReviewStatus, UserInfo,
 };
 use corral_api::k8s::api::authorization::v1::{
-    FieldSelectorAttributes, LocalSubjectAccessReview, NonResourceAttributes, NonResourceRule,
-    ResourceAttributes, ResourceRule, SelfSubjectAccessReview, SelfSubjectRulesReview,
-    SubjectAccessReview, SubjectAccessReviewStatus, SubjectRulesReviewStatus,
+    FieldSelectorAttributes, LabelSelectorAttributes, LocalSubjectAccessReview,
+    NonResourceAttributes, NonResourceRule, ResourceAttributes, ResourceRule,
+    SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
+    SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
@@ -19,7 +20,7 @@ use serde_json::Value;
 use super::Call;
 use crate::apply::{self, Manager};
 use crate::authn::{User, tokens};
-use crate::authz::{Access, node};
+use crate::authz::{Access, Decision, Requirement, node};
 use crate::registry::{WriteContext, body, metadata};
 use crate::response::{self, Answer};
 
@@ -36,12 +37,8 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
                 &review.spec.resource_attributes,
                 &review.spec.non_resource_attributes,
             )?;
-            review.status = Some(decide(
-                call,
-                &user,
-                &access,
-                &review.spec.resource_attributes,
-            ));
+            review.status =
+                Some(decide(call, &user, &access, &review.spec.resource_attributes).await);
             created(call, &asked)
         }
         "localsubjectaccessreviews" => {
@@ -49,12 +46,8 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
             let review = &mut asked.review;
             let user = subject(&review.spec);
             let access = access(&review.spec.resource_attributes, &None)?;
-            review.status = Some(decide(
-                call,
-                &user,
-                &access,
-                &review.spec.resource_attributes,
-            ));
+            review.status =
+                Some(decide(call, &user, &access, &review.spec.resource_attributes).await);
             created(call, &asked)
         }
         "selfsubjectaccessreviews" => {
@@ -65,7 +58,7 @@ pub(super) async fn create(call: &Call) -> Result<Answer, Status> {
                 &review.spec.non_resource_attributes,
             )?;
             let resource = &review.spec.resource_attributes;
-            review.status = Some(decide(call, &call.user, &access, resource));
+            review.status = Some(decide(call, &call.user, &access, resource).await);
             created(call, &asked)
         }
         "selfsubjectrulesreviews" => rules(call),
@@ -210,6 +203,8 @@ fn access(
             name: r.name.clone().unwrap_or_default(),
             path: String::new(),
             node_selected: r.field_selector.as_ref().and_then(selected_node),
+            fields: r.field_selector.as_ref().map_or_else(Vec::new, fields),
+            labels: r.label_selector.as_ref().map_or_else(Vec::new, labels),
         }),
         (None, Some(p)) => Ok(Access {
             verb: p.verb.clone().unwrap_or_default(),
@@ -220,6 +215,36 @@ fn access(
             "exactly one of nonResourceAttributes or resourceAttributes must be specified",
         )),
     }
+}
+
+/// What a review's field selector requires, in whichever form it comes.
+fn fields(selector: &FieldSelectorAttributes) -> Vec<Requirement> {
+    if let Some(raw) = &selector.raw_selector {
+        let parsed = FieldSelector::parse(raw).unwrap_or_default();
+        return Requirement::of_fields(&parsed);
+    }
+    let requirements = selector.requirements.iter().flatten();
+    let requirements = requirements.map(|r| Requirement {
+        key: r.key.clone(),
+        operator: r.operator.clone(),
+        values: r.values.clone().unwrap_or_default(),
+    });
+    requirements.collect()
+}
+
+/// The same of labels.
+fn labels(selector: &LabelSelectorAttributes) -> Vec<Requirement> {
+    if let Some(raw) = &selector.raw_selector {
+        let parsed = LabelSelector::parse(raw).ok();
+        return parsed.map_or_else(Vec::new, |parsed| Requirement::of_labels(&parsed));
+    }
+    let requirements = selector.requirements.iter().flatten();
+    let requirements = requirements.map(|r| Requirement {
+        key: r.key.clone(),
+        operator: r.operator.clone(),
+        values: r.values.clone().unwrap_or_default(),
+    });
+    requirements.collect()
 }
 
 /// The node that a review's field selector names.
@@ -287,17 +312,18 @@ fn part_unread<'a>(
     }
 }
 
-fn decide(
+async fn decide(
     call: &Call,
     user: &User,
     access: &Access,
     resource: &Option<ResourceAttributes>,
 ) -> SubjectAccessReviewStatus {
+    let (decision, reason) = call.shared.authorizer.decide(user, access).await;
     SubjectAccessReviewStatus {
-        allowed: call.shared.authorizer.allows(user, access),
-        reason: call.shared.authorizer.reason(user, access),
+        allowed: decision == Decision::Allow,
+        denied: (decision == Decision::Deny).then_some(true),
+        reason: Some(reason).filter(|reason| !reason.is_empty()),
         evaluation_error: resource.as_ref().and_then(unread),
-        ..Default::default()
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corral_server::audit::AuditConfig;
 use corral_server::authn::{AuthnConfig, User};
+use corral_server::authz::AuthzConfig;
 use corral_server::flow::Bounds;
 use corral_server::pki::Identity;
 use corral_server::{Server, ServerConfig};
@@ -52,6 +53,7 @@ async fn serve(
         storage: storage.clone(),
         bounds: setup.bounds,
         authn: setup.authn,
+        authz: setup.authz,
         audit: setup.audit,
         registry: prometheus::Registry::new(),
         stop: stop.clone(),
@@ -66,6 +68,7 @@ pub struct Setup {
     pub bounds: Bounds,
     pub audit: AuditConfig,
     pub authn: AuthnConfig,
+    pub authz: AuthzConfig,
 }
 
 /// What the server answered.

@@ -4,6 +4,7 @@ mod addresses;
 mod attacks;
 mod audit;
 mod authn;
+mod authz;
 mod bounds;
 mod custom;
 mod escalation;
