@@ -19,6 +19,7 @@ use crate::reload::Changes;
 pub mod bootstrap;
 pub mod cache;
 pub mod config;
+mod expressions;
 pub mod issuer;
 pub mod oidc;
 pub mod request_header;
@@ -227,10 +228,9 @@ impl Authenticator {
                 Anonymous::Paths(anonymous.conditions.into_iter().map(|c| c.path).collect())
             }
         };
-        self.configured.store(Arc::new(Configured {
-            issuers: Issuers::new(&config.jwt, &before.issuers),
-            anonymous,
-        }));
+        let issuers = Issuers::new(&config.jwt, &before.issuers)?;
+        self.configured
+            .store(Arc::new(Configured { issuers, anonymous }));
         Ok(says)
     }
 

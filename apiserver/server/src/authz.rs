@@ -1,5 +1,6 @@
 //! Who may do what: nodes what their pods need, everybody what the roles and bindings of the cluster say.
 
+mod conditions;
 pub mod config;
 pub mod coverage;
 pub mod node;

@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use serde::Deserialize;
-use serde_json::Value;
+
+use super::expressions::Expressions;
 
 /// Issuers of one configuration, as in kube-apiserver.
 const ISSUERS_MAX: usize = 64;
@@ -58,7 +59,7 @@ pub struct Jwt {
     pub claim_mappings: Mappings,
     /// What must hold of users.
     #[serde(default)]
-    user_validation_rules: Vec<Value>,
+    pub user_validation_rules: Vec<UserRule>,
 }
 
 /// An issuer.
@@ -92,11 +93,23 @@ pub struct ClaimRule {
     /// Its value.
     #[serde(default)]
     pub required_value: String,
+    /// What must hold of the claims, instead.
     #[serde(default)]
-    expression: Option<String>,
+    pub expression: String,
+    /// What is told where it does not.
     #[serde(default)]
-    #[allow(dead_code, reason = "told only where an expression fails")]
-    message: Option<String>,
+    pub message: String,
+}
+
+/// Something that must hold of a user.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct UserRule {
+    /// In CEL, of `user`.
+    pub expression: String,
+    /// What is told where it does not hold.
+    #[serde(default)]
+    pub message: String,
 }
 
 /// What claims mean.
@@ -111,8 +124,19 @@ pub struct Mappings {
     /// The user's uid.
     #[serde(default)]
     pub uid: Plain,
+    /// More about the user.
     #[serde(default)]
-    extra: Vec<Value>,
+    pub extra: Vec<Extra>,
+}
+
+/// Something about a user.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Extra {
+    /// What it is called: a domain, a slash and a name.
+    pub key: String,
+    /// Its values, in CEL, of `claims`.
+    pub value_expression: String,
 }
 
 /// A claim whose value gets a prefix.
@@ -123,7 +147,8 @@ pub struct Prefixed {
     pub claim: String,
     /// The prefix.
     pub prefix: Option<String>,
-    expression: String,
+    /// The value in CEL, of `claims`, instead.
+    pub expression: String,
 }
 
 /// A claim whose value is taken as it is.
@@ -132,10 +157,9 @@ pub struct Prefixed {
 pub struct Plain {
     /// The claim.
     pub claim: String,
-    expression: String,
+    /// The value in CEL, of `claims`, instead.
+    pub expression: String,
 }
-
-const NO_CEL: &str = "CEL expressions are not supported";
 
 impl AuthenticationConfiguration {
     /// Reads a configuration.
@@ -197,27 +221,56 @@ impl Jwt {
     fn check(&self) -> Result<(), String> {
         self.issuer.check().map_err(|e| format!("issuer.{e}"))?;
         for (index, rule) in self.claim_validation_rules.iter().enumerate() {
-            let told = |why: &str| format!("claimValidationRules[{index}]: {why}");
-            if rule.expression.is_some() {
-                return Err(told(NO_CEL));
-            }
-            if rule.claim.is_empty() {
-                return Err(told("claim or expression is required"));
+            let told = |why: &str| Err(format!("claimValidationRules[{index}]: {why}"));
+            match (rule.claim.is_empty(), rule.expression.is_empty()) {
+                (true, true) => return told("Required value: claim or expression is required"),
+                (false, false) => {
+                    return told("Invalid value: claim and expression can't both be set");
+                }
+                (false, true) if !rule.message.is_empty() => {
+                    return told("message: Invalid value: message can't be set when claim is set");
+                }
+                (true, false) if !rule.required_value.is_empty() => {
+                    return told(
+                        "requiredValue: Invalid value: requiredValue can't be set when expression is set",
+                    );
+                }
+                _ => {}
             }
         }
         let mappings = &self.claim_mappings;
         mappings.username.check("username", true)?;
         mappings.groups.check("groups", false)?;
-        if !mappings.uid.expression.is_empty() {
-            return Err(format!("claimMappings.uid: {NO_CEL}"));
+        if !mappings.uid.claim.is_empty() && !mappings.uid.expression.is_empty() {
+            return Err(
+                "claimMappings.uid: Invalid value: claim and expression can't both be set"
+                    .to_owned(),
+            );
         }
-        if !mappings.extra.is_empty() {
-            return Err(format!("claimMappings.extra: {NO_CEL}"));
+        let mut keys = BTreeSet::new();
+        for (index, extra) in mappings.extra.iter().enumerate() {
+            let told = |why| {
+                Err(format!(
+                    "claimMappings.extra[{index}].key: {why}: {:?}",
+                    extra.key
+                ))
+            };
+            let domain = extra.key.split_once('/').map(|(domain, _)| domain);
+            let reserved =
+                |of: &str| domain.is_some_and(|d| d == of || d.ends_with(&format!(".{of}")));
+            if domain.is_none_or(str::is_empty) || extra.key != extra.key.to_lowercase() {
+                return told("Invalid value, must be a lower-case path below a domain");
+            }
+            if reserved("k8s.io") || reserved("kubernetes.io") {
+                return told(
+                    "Invalid value, k8s.io, kubernetes.io and their subdomains are reserved for Kubernetes use",
+                );
+            }
+            if !keys.insert(&extra.key) {
+                return told("Duplicate value");
+            }
         }
-        match self.user_validation_rules.is_empty() {
-            true => Ok(()),
-            false => Err(format!("userValidationRules: {NO_CEL}")),
-        }
+        Expressions::compile(self).map(|_| ())
     }
 }
 
@@ -225,7 +278,13 @@ impl Prefixed {
     fn check(&self, name: &str, required: bool) -> Result<(), String> {
         let told = |why: &str| Err(format!("claimMappings.{name}: {why}"));
         match (!self.claim.is_empty(), &self.prefix) {
-            _ if !self.expression.is_empty() => told(NO_CEL),
+            (true, _) if !self.expression.is_empty() => {
+                told("Invalid value: claim and expression can't both be set")
+            }
+            (false, Some(_)) if !self.expression.is_empty() => {
+                told("prefix: Invalid value: prefix can't be set when expression is set")
+            }
+            (false, None) if !self.expression.is_empty() => Ok(()),
             (false, _) if required => told("Required value: claim or expression is required"),
             (true, None) => told(
                 "prefix: Required value: prefix is required when claim is set. It can be set to an empty string to \
@@ -343,10 +402,30 @@ anonymous: {enabled: true, conditions: [{path: /livez}]}
             (r#"url: "https://a.example", audiences: [a, b]"#, mapped),
             (good, "claimMappings: {username: {claim: sub}}"),
             (good, r#"claimMappings: {username: {prefix: ""}}"#),
-            (good, "claimMappings: {username: {expression: claims.sub}}"),
             (
                 good,
-                r#"claimMappings: {username: {claim: sub, prefix: ""}}, userValidationRules: [{expression: "true"}]"#,
+                "claimMappings: {username: {expression: 'claims.sub +'}}",
+            ),
+            (
+                good,
+                "claimMappings: {username: {expression: claims.email}}",
+            ),
+            (good, "claimMappings: {username: {expression: '1 + 1'}}"),
+            (
+                good,
+                "claimMappings: {username: {expression: claims.sub, prefix: a}}",
+            ),
+            (
+                good,
+                r#"claimMappings: {username: {claim: sub, prefix: "", expression: claims.sub}}"#,
+            ),
+            (
+                good,
+                r#"claimMappings: {username: {claim: sub, prefix: ""}, extra: [{key: a, valueExpression: claims.a}]}"#,
+            ),
+            (
+                good,
+                r#"claimMappings: {username: {claim: sub, prefix: ""}}, userValidationRules: [{expression: user.typo}]"#,
             ),
             (
                 good,

@@ -11,7 +11,8 @@ use serde_json::{Map, Value};
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
-use super::config::{Jwt, Mappings, Prefixed};
+use super::config::{ClaimRule, Jwt, Mappings, Prefixed};
+use super::expressions::{Claims, Expressions};
 use super::{AUTHENTICATED, User};
 use crate::outbound;
 
@@ -42,6 +43,7 @@ pub struct Issuers(Vec<Arc<Issuer>>);
 
 struct Issuer {
     config: Jwt,
+    expressions: Expressions,
     keys: ArcSwapOption<JwkSet>,
     // When the keys were last asked for. Held while they are fetched, so that one request does it for all.
     fetched: Mutex<Option<Instant>>,
@@ -55,18 +57,25 @@ struct Discovery {
 
 impl Issuers {
     /// The issuers of a configuration; those that have not changed keep their keys.
-    pub fn new(configs: &[Jwt], before: &Self) -> Self {
+    ///
+    /// # Errors
+    /// When an expression makes no sense.
+    pub fn new(configs: &[Jwt], before: &Self) -> Result<Self, String> {
         let issuer = |config: &Jwt| {
             let known = before.0.iter().find(|issuer| issuer.config == *config);
-            known.cloned().unwrap_or_else(|| {
-                Arc::new(Issuer {
-                    config: config.clone(),
-                    keys: ArcSwapOption::empty(),
-                    fetched: Mutex::default(),
-                })
-            })
+            if let Some(known) = known {
+                return Ok(known.clone());
+            }
+            Ok(Arc::new(Issuer {
+                expressions: Expressions::compile(config)?,
+                config: config.clone(),
+                keys: ArcSwapOption::empty(),
+                fetched: Mutex::default(),
+            }))
         };
-        Self(configs.iter().map(issuer).collect())
+        Ok(Self(
+            configs.iter().map(issuer).collect::<Result<_, String>>()?,
+        ))
     }
 
     /// The user of a token, if one of the issuers has made it for us, and the audiences that it is good for.
@@ -192,7 +201,8 @@ impl Issuer {
         if !wanted.is_empty() && good_for.is_empty() {
             return Err("the token is not for the audiences asked about".to_owned());
         }
-        for rule in &config.claim_validation_rules {
+        let by_claim = |rule: &&ClaimRule| !rule.claim.is_empty();
+        for rule in config.claim_validation_rules.iter().filter(by_claim) {
             let found = claims.get(&rule.claim);
             if found.and_then(Value::as_str) != Some(&rule.required_value) {
                 return Err(format!(
@@ -201,7 +211,12 @@ impl Issuer {
                 ));
             }
         }
-        Ok((user(&config.claim_mappings, claims)?, good_for))
+        let mut user = user(&config.claim_mappings, claims)?;
+        let claims = Claims::new(claims);
+        self.expressions.check_claims(&claims)?;
+        self.expressions.complete(&mut user, &claims)?;
+        self.expressions.check_user(&user)?;
+        Ok((user, good_for))
     }
 }
 
@@ -255,10 +270,10 @@ fn user(mappings: &Mappings, claims: &Map<String, Value>) -> Result<User, String
     {
         return Err("the email is not verified".to_owned());
     }
-    let mut user = User {
-        name: prefixed(username, text(&username.claim)?),
-        ..User::default()
-    };
+    let mut user = User::default();
+    if !username.claim.is_empty() {
+        user.name = prefixed(username, text(&username.claim)?);
+    }
     let claim = &mappings.groups.claim;
     if !claim.is_empty() && claims.contains_key(claim) {
         let groups =

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
+use super::conditions::Conditions;
 use super::config::{FailurePolicy, WebhookConfig};
 use super::{Access, Decision};
 use crate::authn::User;
@@ -23,6 +24,7 @@ const PAUSE: Duration = Duration::from_millis(250);
 pub struct Webhook {
     name: String,
     service: Service,
+    conditions: Conditions,
     config: WebhookConfig,
     answers: Cache<Answer>,
 }
@@ -51,11 +53,8 @@ impl Webhook {
     /// # Errors
     /// When the kubeconfig file or a condition cannot be used.
     pub async fn open(name: &str, config: WebhookConfig) -> Result<Self, String> {
-        if !config.match_conditions.is_empty() {
-            return Err(format!(
-                "authorizer {name}: matchConditions: CEL expressions are not supported"
-            ));
-        }
+        let told = |error: String| format!("authorizer {name}: {error}");
+        let conditions = Conditions::compile(&config.match_conditions).map_err(told)?;
         let path = config
             .connection_info
             .kube_config_file
@@ -64,7 +63,8 @@ impl Webhook {
         let service = Service::of_kubeconfig(&path, config.timeout).await;
         Ok(Self {
             name: name.to_owned(),
-            service: service.map_err(|e| format!("authorizer {name}: {e}"))?,
+            service: service.map_err(told)?,
+            conditions,
             config,
             answers: Cache::default(),
         })
@@ -72,6 +72,18 @@ impl Webhook {
 
     /// What the service says of a question.
     pub async fn decide(&self, user: &User, access: &Access) -> Answer {
+        match self.conditions.hold(user, access) {
+            Ok(true) => {}
+            Ok(false) => return (Decision::NoOpinion, String::new()),
+            Err(error) => {
+                tracing::warn!(
+                    authorizer = self.name,
+                    error,
+                    "a match condition cannot be evaluated"
+                );
+                return (self.without_answer(), String::new());
+            }
+        }
         let spec = spec(user, access);
         let text = spec.to_string();
         let key: [u8; 32] = Sha256::digest(&text).into();
@@ -92,12 +104,16 @@ impl Webhook {
             }
             Err(error) => {
                 tracing::warn!(authorizer = self.name, %error, "the authorization webhook gives no answer");
-                let decision = match self.config.failure_policy {
-                    FailurePolicy::Deny => Decision::Deny,
-                    FailurePolicy::NoOpinion => Decision::NoOpinion,
-                };
-                (decision, String::new())
+                (self.without_answer(), String::new())
             }
+        }
+    }
+
+    /// What it means that there is no answer.
+    fn without_answer(&self) -> Decision {
+        match self.config.failure_policy {
+            FailurePolicy::Deny => Decision::Deny,
+            FailurePolicy::NoOpinion => Decision::NoOpinion,
         }
     }
 

@@ -388,3 +388,60 @@ async fn nobody_asks_without_a_name_but_where_paths_are_open() {
         .is_err()
     );
 }
+
+#[tokio::test]
+async fn expressions_say_what_claims_mean() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let issuer = Issuer::start().await;
+    let path = folder.path().join("authentication.yaml");
+    let config = json!({
+        "apiVersion": "apiserver.config.k8s.io/v1", "kind": "AuthenticationConfiguration",
+        "jwt": [{
+            "issuer": {"url": issuer.url(), "certificateAuthority": issuer.ca.pem(), "audiences": ["corral"]},
+            "claimValidationRules": [
+                {"expression": "claims.exp - claims.iat <= 3600", "message": "the token is too old"},
+            ],
+            "claimMappings": {
+                "username": {"expression": "'x:' + claims.sub"},
+                "groups": {"expression": "claims.roles.split(',').map(r, 'role:' + r)"},
+                "uid": {"expression": "claims.oid"},
+                "extra": [
+                    {"key": "example.com/tenant", "valueExpression": "claims.tenant"},
+                    {"key": "example.com/none", "valueExpression": "claims.?none.orValue('')"},
+                ],
+            },
+            "userValidationRules": [{"expression": "!user.username.startsWith('x:system:')"}],
+        }],
+    });
+    std::fs::write(&path, config.to_string()).expect("written");
+    let fixture = start(AuthnConfig {
+        configuration: Some(path),
+        ..Default::default()
+    })
+    .await;
+    let iat = jiff::Timestamp::now().as_second();
+    let claims = json!({"iat": iat, "roles": "a,b", "tenant": ["one", "two"]});
+    assert_eq!(
+        who_has(&fixture, &issuer.token(claims.clone())).await,
+        Ok(json!({
+            "username": "x:jane", "uid": "7", "groups": ["role:a", "role:b", "system:authenticated"],
+            "extra": {
+                "authentication.kubernetes.io/credential-id": ["JTI=id"], "example.com/tenant": ["one", "two"],
+            },
+        }))
+    );
+    for (name, value) in [
+        ("iat", json!(iat - 4000)),
+        ("sub", json!("system:admin")),
+        ("sub", json!(7)),
+        ("roles", json!(null)),
+    ] {
+        let mut bad = claims.clone();
+        bad[name] = value;
+        assert_eq!(
+            who_has(&fixture, &issuer.token(bad.clone())).await,
+            Err(401),
+            "{bad}"
+        );
+    }
+}

@@ -179,3 +179,38 @@ async fn modes_are_as_given() {
     };
     assert!(Fixture::try_start(setup).await.is_err());
 }
+
+#[tokio::test]
+async fn a_service_is_asked_only_where_its_conditions_hold() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let asked = Arc::default();
+    let service = Service::http(opinions(Arc::clone(&asked))).await;
+    let kubeconfig = service.kubeconfig(&folder, "/authorize");
+    let path = folder.path().join("authorization.yaml");
+    let conditions = "failurePolicy: Deny\n    matchConditionSubjectAccessReviewVersion: v1\n    matchConditions:\n\
+        \x20   - expression: has(request.resourceAttributes)\n\
+        \x20   - expression: request.resourceAttributes.resource == 'configmaps'\n";
+    let rest = "- {type: RBAC, name: rbac}\n";
+    std::fs::write(&path, configuration(&kubeconfig, conditions, rest)).expect("written");
+    let fixture = start(AuthzConfig::File(path.clone(), Reload::default())).await;
+    assert_eq!(code(&fixture, "joe", "/version").await, 200);
+    assert_eq!(
+        code(&fixture, "jane", "/api/v1/namespaces/default/secrets").await,
+        403
+    );
+    assert_eq!(asked.lock().expect("no panic").len(), 0);
+    assert_eq!(code(&fixture, "jane", CMS).await, 200);
+    assert_eq!(asked.lock().expect("no panic").len(), 1);
+    let wrong = conditions.replace("'configmaps'", "5");
+    std::fs::write(&path, configuration(&kubeconfig, &wrong, rest)).expect("written");
+    let setup = Setup {
+        authz: AuthzConfig::File(path, Reload::default()),
+        ..Default::default()
+    };
+    let error = Fixture::try_start(setup)
+        .await
+        .err()
+        .expect("refused")
+        .to_string();
+    assert!(error.contains("matchConditions[1].expression"), "{error}");
+}
