@@ -1,5 +1,6 @@
 //! The roles that make a cluster, and how they are put together in one process.
 
+pub mod admission;
 pub mod agent;
 mod clients;
 pub mod control_plane;

@@ -75,6 +75,7 @@ impl Target {
             authz: Default::default(),
             authn: Default::default(),
             audit: Default::default(),
+            admission: Default::default(),
             bounds: Bounds::default(),
             registry: prometheus::Registry::new(),
             stop: stop.clone(),

@@ -22,19 +22,29 @@ mod limit_ranger;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
+mod optional;
+mod plugins;
 mod pod_priority;
+mod pod_resize;
+pub mod pod_security;
 mod pod_tolerations;
+mod pod_topology;
 mod policy_params;
 mod rbac_escalation;
 mod resource_quota;
 mod runtime_class;
 mod service_account;
 mod service_addresses;
+mod settings;
 mod storage;
 pub mod webhooks;
 
 pub use resource_quota::Turn;
 pub use service_addresses::AddressRange;
+pub use settings::Settings;
+
+use plugins::Plugins;
+use pod_security::PodSecurity;
 use webhooks::{Operation, Request, Webhooks};
 
 /// What is being done.
@@ -134,12 +144,24 @@ pub struct AdmissionConfig {
     pub api_address: Ipv4Addr,
 }
 
+/// What is set up beside the plugins that need nothing.
+pub struct Parts {
+    /// Which plugins run.
+    pub plugins: Plugins,
+    /// Pod security.
+    pub pod_security: PodSecurity,
+    /// Webhooks.
+    pub webhooks: Webhooks,
+}
+
 /// The plugins.
 pub struct Admission {
     api: Late<Api>,
     authorizer: Late<Authorizer>,
     config: AdmissionConfig,
     turns: resource_quota::Turns,
+    plugins: Plugins,
+    pod_security: PodSecurity,
     webhooks: Webhooks,
 }
 
@@ -149,14 +171,16 @@ impl Admission {
         api: Late<Api>,
         authorizer: Late<Authorizer>,
         config: AdmissionConfig,
-        webhooks: Webhooks,
+        parts: Parts,
     ) -> Self {
         Self {
             api,
             authorizer,
             config,
             turns: resource_quota::Turns::default(),
-            webhooks,
+            plugins: parts.plugins,
+            pod_security: parts.pod_security,
+            webhooks: parts.webhooks,
         }
     }
 
@@ -195,30 +219,54 @@ impl Admission {
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<(), Status> {
-        namespace_lifecycle::check(api, attributes, object).await?;
-        node_restriction::check(attributes, object, old)?;
-        if attributes.is("", "Pod", Action::Create) {
-            limit_ranger::admit(api, attributes, object);
-            service_account::admit(api, attributes, object).await?;
-            pod_priority::admit(api, attributes, object)?;
-            runtime_class::admit(api, attributes, object)?;
+        let run = |plugin| self.plugins.run(plugin);
+        let creates_pod = attributes.is("", "Pod", Action::Create);
+        let updates_pod = attributes.is("", "Pod", Action::Update);
+        if run("NamespaceLifecycle") {
+            namespace_lifecycle::check(api, attributes, object).await?;
         }
-        if attributes.is("", "Pod", Action::Update) {
+        if run("NodeRestriction") {
+            node_restriction::check(attributes, object, old)?;
+        }
+        if creates_pod && run("LimitRanger") {
+            limit_ranger::admit(api, attributes, object);
+        }
+        if creates_pod && run("ServiceAccount") {
+            service_account::admit(api, attributes, object).await?;
+        }
+        if attributes.is("", "Node", Action::Create) && run("TaintNodesByCondition") {
+            node_taints::admit(object);
+        }
+        if (creates_pod || updates_pod) && run("AlwaysPullImages") {
+            optional::always_pull(object, old);
+        }
+        if creates_pod && run("Priority") {
+            pod_priority::admit(api, attributes, object)?;
+        }
+        if updates_pod && run("Priority") {
             pod_priority::keep(object, old);
         }
-        if attributes.is("", "Pod", Action::Create) || attributes.is("", "Pod", Action::Update) {
+        if (creates_pod || updates_pod) && run("DefaultTolerationSeconds") {
             // A patch replaces the whole list: what was added at creation would be missed.
             pod_tolerations::admit(object);
         }
-        if attributes.is("networking.k8s.io", "Ingress", Action::Create) {
+        if (creates_pod || updates_pod) && run("ExtendedResourceToleration") {
+            optional::tolerate_devices(object);
+        }
+        if creates_pod && run("RuntimeClass") {
+            runtime_class::admit(api, attributes, object)?;
+        }
+        if attributes.is("networking.k8s.io", "Ingress", Action::Create)
+            && run("DefaultIngressClass")
+        {
             default_ingress_class::admit(api, object);
         }
-        if attributes.is("", "Node", Action::Create) {
-            node_taints::admit(object);
+        if creates_pod && run("PodTopologyLabels") {
+            pod_topology::admit(api, object);
         }
         api_service::admit(attributes, object);
         certificates::admit(attributes, object, old);
-        storage::admit(api, attributes, object, old);
+        storage::admit(api, &self.plugins, attributes, object, old);
         Ok(())
     }
 
@@ -233,11 +281,32 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Status> {
         let api = self.api()?;
-        limit_ranger::check(&api, attributes, object, old)?;
-        pod_priority::check_classes(&api, attributes, object)?;
-        storage::check_growth(&api, attributes, object, old)?;
+        let run = |plugin| self.plugins.run(plugin);
+        if run("LimitPodHardAntiAffinityTopology") {
+            optional::check_anti_affinity(attributes, object)?;
+        }
+        if run("LimitRanger") {
+            limit_ranger::check(&api, attributes, object, old)?;
+        }
+        if run("PodSecurity") {
+            self.pod_security
+                .check(&api, attributes, object, old)
+                .await?;
+        }
+        if run("Priority") {
+            pod_priority::check_classes(&api, attributes, object)?;
+        }
+        if run("PersistentVolumeClaimResize") {
+            storage::check_growth(&api, attributes, object, old)?;
+        }
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
-        certificates::check(&authorizer, attributes, object, old).await?;
+        certificates::check(&authorizer, &self.plugins, attributes, object, old).await?;
+        if run("DenyServiceExternalIPs") {
+            optional::check_external_ips(attributes, object, old)?;
+        }
+        if run("PodResizeValidator") {
+            pod_resize::check(&api, attributes, object, old)?;
+        }
         policy_params::check(&api, &authorizer, attributes, object, old).await?;
         self.ask_validating(&api, attributes, object, old).await
     }
@@ -253,7 +322,13 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Status> {
         let api = self.api()?;
-        resource_quota::charge(&api, &self.turns, attributes, object, old).await
+        if self.plugins.run("ResourceQuota") {
+            resource_quota::charge(&api, &self.turns, attributes, object, old).await?;
+        }
+        if self.plugins.run("AlwaysDeny") {
+            optional::deny(attributes, object)?;
+        }
+        Ok(())
     }
 
     /// Whether an object may be deleted.
@@ -269,10 +344,29 @@ impl Admission {
         old: &Value,
     ) -> Result<(), Status> {
         let (api, kind) = (self.api()?, &*resource.kind);
-        node_restriction::check_delete(&api, kind, cx, name).await?;
-        namespace_lifecycle::check_delete(kind, name)?;
+        if self.plugins.run("NodeRestriction") {
+            node_restriction::check_delete(&api, kind, cx, name).await?;
+        }
+        if self.plugins.run("NamespaceLifecycle") {
+            namespace_lifecycle::check_delete(kind, name)?;
+        }
         let request = Request::about(resource, cx, Operation::Delete, name).with_deletion(options);
         self.ask_about_deletion(&api, &request, old).await
+    }
+
+    /// Asks the plugins, and then webhooks, about the Binding of a pod; answers what they make of it.
+    ///
+    /// # Errors
+    /// As [`Admission::admit_other`].
+    pub async fn admit_binding(
+        &self,
+        request: &Request<'_>,
+        mut binding: Value,
+    ) -> Result<Value, Status> {
+        if self.plugins.run("PodTopologyLabels") {
+            pod_topology::admit_binding(&*self.api()?, &mut binding);
+        }
+        self.admit_other(request, binding).await
     }
 
     /// Operations that give back to quotas what a deleted object used, and the turn to hold until they are done.
@@ -286,6 +380,9 @@ impl Admission {
         name: &str,
         json: &[u8],
     ) -> Result<(Vec<StoreOperation>, Option<Turn>), Status> {
+        if !self.plugins.run("ResourceQuota") {
+            return Ok((Vec::new(), None));
+        }
         let api = self.api()?;
         let object = (cx.namespace.as_str(), name);
         resource_quota::discharge(&api, &self.turns, kind, object, json, cx.now).await

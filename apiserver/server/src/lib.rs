@@ -67,8 +67,9 @@ mod websocket;
 pub mod wire;
 
 pub use admission::AddressRange;
+use admission::pod_security::{self, PodSecurity};
 use admission::webhooks::{self, Webhooks};
-use admission::{Admission, AdmissionConfig};
+use admission::{Admission, AdmissionConfig, Parts, Settings};
 use api::{Api, Late};
 use authn::tokens::Tokens;
 use authn::{Authenticator, User};
@@ -93,6 +94,8 @@ pub struct ServerConfig {
     pub node_ports: std::ops::RangeInclusive<u16>,
     /// The store.
     pub storage: Arc<dyn Storage>,
+    /// Which plugins look at writes, and what they are told.
+    pub admission: admission::Settings,
     /// What requests may cost.
     pub bounds: flow::Bounds,
     /// Who is believed, besides the cluster's own.
@@ -196,10 +199,19 @@ impl Server {
             node_ports: config.node_ports.clone(),
             api_address,
         };
-        let webhooks = Webhooks::new(webhooks::Metrics::register(&config.registry)?);
+        let Settings {
+            plugins,
+            pod_security,
+        } = config.admission;
+        let measured = pod_security::Metrics::register(&config.registry)?;
+        let parts = Parts {
+            plugins,
+            pod_security: PodSecurity::new(pod_security, measured),
+            webhooks: Webhooks::new(webhooks::Metrics::register(&config.registry)?),
+        };
         let for_admission = Late::default();
         let api = Api::new(config.storage.clone(), |api| {
-            Admission::new(api, for_admission.clone(), admission, webhooks)
+            Admission::new(api, for_admission.clone(), admission, parts)
         });
         let authorizer = Authorizer::new(&api, config.authz).await;
         let authorizer = Arc::new(authorizer.map_err(Error::Authorization)?);

@@ -15,6 +15,8 @@ use crate::response::{self, Answer};
 
 /// The version of Kubernetes whose API this is.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.3");
+/// The minor version of that.
+pub const KUBERNETES_MINOR: u32 = 36;
 
 /// What paths answer that are no part of the API's types.
 const JSON_ONLY: Offer = Offer {

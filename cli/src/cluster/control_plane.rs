@@ -18,6 +18,7 @@ use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use super::admission::AdmissionArgs;
 use super::clients::Clients;
 use super::etcd::EtcdArgs;
 use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
@@ -58,6 +59,8 @@ pub struct ControlPlaneArgs {
     /// Least number of revisions kept, whatever their age.
     #[arg(long, default_value_t = 1000, value_name = "N")]
     pub history_revisions: u64,
+    #[command(flatten)]
+    pub admission: AdmissionArgs,
     /// Run no controllers.
     #[arg(long)]
     pub no_controllers: bool,
@@ -142,6 +145,7 @@ impl ControlPlane {
             authz: args.authorization.config()?,
             authn: args.authentication.config(),
             audit: args.audit.config()?,
+            admission: args.admission.settings()?,
             bounds: corral_server::flow::Bounds::default(),
             registry: registry.clone(),
             stop: server_stop.clone(),

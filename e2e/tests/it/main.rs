@@ -18,4 +18,5 @@ mod storage;
 mod streams;
 mod two_nodes;
 mod verbs;
+mod webhooks;
 mod workloads;

@@ -6,3 +6,8 @@ pub mod prepare;
 pub mod qos;
 pub(crate) mod validation;
 pub mod warnings;
+
+/// Whether a name is that of a resource that somebody else than Kubernetes defines.
+pub fn is_extended_resource(name: &str) -> bool {
+    validation::resources::is_extended(name)
+}

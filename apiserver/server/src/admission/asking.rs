@@ -5,7 +5,7 @@ use corral_api::status::Status;
 use corral_kinds::Object;
 use serde_json::Value;
 
-use super::webhooks::{Kind, Operation, Request, Rounds};
+use super::webhooks::{Invocation, Kind, Operation, Request, Rounds};
 use super::{Action, Admission, Attributes};
 use crate::api::Api;
 use crate::registry::{Part, Resource};
@@ -75,6 +75,23 @@ fn scaled(resource: &Resource, mut object: Value, scale: &Value) -> Value {
 }
 
 impl Admission {
+    /// The webhooks to ask, if that is what the administrator wants.
+    async fn asked(
+        &self,
+        api: &Api,
+        kind: Kind,
+        request: &Request<'_>,
+    ) -> Result<Vec<Invocation>, Status> {
+        let plugin = match kind {
+            Kind::Mutating => "MutatingAdmissionWebhook",
+            Kind::Validating => "ValidatingAdmissionWebhook",
+        };
+        match self.plugins.run(plugin) {
+            true => self.webhooks.relevant(api, kind, request).await,
+            false => Ok(Vec::new()),
+        }
+    }
+
     /// Asks mutating webhooks; when they have changed the object, the plugins see it again, and webhooks that want to.
     pub(super) async fn ask_mutating(
         &self,
@@ -86,10 +103,7 @@ impl Admission {
         let Some(request) = attributes.request(object) else {
             return Ok(());
         };
-        let hooks = self
-            .webhooks
-            .relevant(api, Kind::Mutating, &request)
-            .await?;
+        let hooks = self.asked(api, Kind::Mutating, &request).await?;
         if hooks.is_empty() {
             return Ok(());
         }
@@ -137,10 +151,7 @@ impl Admission {
         let Some(mut request) = attributes.request(object) else {
             return Ok(());
         };
-        let hooks = self
-            .webhooks
-            .relevant(api, Kind::Validating, &request)
-            .await?;
+        let hooks = self.asked(api, Kind::Validating, &request).await?;
         if hooks.is_empty() {
             return Ok(());
         }
@@ -169,15 +180,12 @@ impl Admission {
         request: &Request<'_>,
         old: &Value,
     ) -> Result<(), Status> {
-        let hooks = self.webhooks.relevant(api, Kind::Mutating, request).await?;
+        let hooks = self.asked(api, Kind::Mutating, request).await?;
         let (mut object, mut rounds) = (Value::Null, Rounds::default());
         self.webhooks
             .mutate(api, request, &hooks, &mut rounds, &mut object, old)
             .await?;
-        let hooks = self
-            .webhooks
-            .relevant(api, Kind::Validating, request)
-            .await?;
+        let hooks = self.asked(api, Kind::Validating, request).await?;
         self.webhooks
             .validate(api, request, &hooks, &object, old)
             .await
@@ -194,10 +202,7 @@ impl Admission {
         mut object: Value,
     ) -> Result<Value, Status> {
         let api = self.api()?;
-        let hooks = self
-            .webhooks
-            .relevant(&api, Kind::Mutating, request)
-            .await?;
+        let hooks = self.asked(&api, Kind::Mutating, request).await?;
         let (old, mut rounds) = (Value::Null, Rounds::default());
         for _ in 0..2 {
             let webhooks = &self.webhooks;
@@ -207,10 +212,7 @@ impl Admission {
             }
             rounds.begin_second(false);
         }
-        let hooks = self
-            .webhooks
-            .relevant(&api, Kind::Validating, request)
-            .await?;
+        let hooks = self.asked(&api, Kind::Validating, request).await?;
         self.webhooks
             .validate(&api, request, &hooks, &object, &old)
             .await?;

@@ -6,6 +6,7 @@ use corral_api::status::Status;
 use corral_kinds::Object;
 use corral_kinds::certificates::request;
 
+use super::plugins::Plugins;
 use super::{Action, Attributes};
 use crate::authn::{MASTERS, User};
 use crate::authz::{Access, Authorizer};
@@ -57,6 +58,7 @@ fn times(csr: &mut CertificateSigningRequest, old: &CertificateSigningRequest, n
 /// Checks a request that is about to be stored.
 pub(super) async fn check(
     authorizer: &Authorizer,
+    plugins: &Plugins,
     attributes: &Attributes<'_>,
     object: &Object,
     old: Option<&Object>,
@@ -66,6 +68,9 @@ pub(super) async fn check(
     };
     let name = csr.metadata.name.as_deref().unwrap_or_default();
     if attributes.action == Action::Create {
+        if !plugins.run("CertificateSubjectRestriction") {
+            return Ok(());
+        }
         return restrict_subject(attributes, name, csr);
     }
     let Some(old) = old.and_then(Object::get::<CertificateSigningRequest>) else {
@@ -74,8 +79,8 @@ pub(super) async fn check(
     // The signer is that of the stored request, whatever the update says.
     let signer = old.spec.signer_name.as_str();
     let verb = match attributes.subresource {
-        "approval" => "approve",
-        "status" if status_changes(csr, old) => "sign",
+        "approval" if plugins.run("CertificateApproval") => "approve",
+        "status" if plugins.run("CertificateSigning") && status_changes(csr, old) => "sign",
         _ => return Ok(()),
     };
     if may(authorizer, &attributes.cx.user, verb, signer).await {

@@ -12,6 +12,7 @@ use corral_kinds::core::persistent_volume_claim::class_of;
 use corral_kinds::storage::storage_class::is_default;
 use jiff::Timestamp;
 
+use super::plugins::Plugins;
 use super::{Action, Attributes};
 use crate::api::Api;
 
@@ -45,6 +46,7 @@ fn default_class(api: &Api) -> Option<String> {
 
 pub(super) fn admit(
     api: &Api,
+    plugins: &Plugins,
     attributes: &Attributes<'_>,
     object: &mut Object,
     old: Option<&Object>,
@@ -58,6 +60,7 @@ pub(super) fn admit(
     let names = attributes.kind.names();
     let writes_whole = attributes.subresource.is_empty();
     if writes_whole
+        && plugins.run("DefaultStorageClass")
         && names.kind == "PersistentVolumeClaim"
         && let Some(claim) = object.get_mut::<PersistentVolumeClaim>()
         && class_of(claim).is_none()
@@ -65,7 +68,8 @@ pub(super) fn admit(
     {
         claim.spec.get_or_insert_default().storage_class_name = Some(name);
     }
-    if !writes_whole || attributes.action != Action::Create {
+    let protects = plugins.run("StorageObjectInUseProtection");
+    if !writes_whole || !protects || attributes.action != Action::Create {
         return;
     }
     if let Some(claim) = object.get_mut::<PersistentVolumeClaim>() {

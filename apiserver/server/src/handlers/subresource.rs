@@ -297,28 +297,32 @@ pub(super) async fn bind_by_collection(call: &Call) -> Result<Answer, Status> {
         return Err(Status::bad_request("metadata.name must name the pod"));
     }
     let pods = call.shared.api.core("pods").clone();
-    bind_to(call, &pods, &name, &body).await
+    bind_to(call, &pods, &name, body).await
 }
 
 /// Gives a pod to a node.
 async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let body = call.decoded_kind("", "v1", "Binding")?.value;
-    let kind = all::kind("", "v1", "Binding").ok_or_else(Status::no_such_path)?;
-    let cx = call.write_context()?;
-    let body = admit_other(call, resource, &cx, kind, body).await?;
-    Ok(with_warnings(
-        bind_to(call, resource, &call.info.name, &body).await?,
-        &cx,
-    ))
+    bind_to(call, resource, &call.info.name, body).await
 }
 
 async fn bind_to(
     call: &Call,
     resource: &Resource,
     name: &str,
-    body: &Value,
+    mut body: Value,
 ) -> Result<Answer, Status> {
     let cx = call.write_context()?;
+    let kind = GroupVersionKind {
+        group: String::new(),
+        version: "v1".to_owned(),
+        kind: "Binding".to_owned(),
+    };
+    body["kind"] = "Binding".into();
+    body["apiVersion"] = "v1".into();
+    let request = Request::about(resource, &cx, Operation::Create, name);
+    let request = request.of_subresource("binding", kind);
+    let body = resource.admission.admit_binding(&request, body).await?;
     let target = &body["target"];
     let node = target["name"].as_str().unwrap_or("").to_owned();
     if node.is_empty() {
@@ -363,12 +367,10 @@ async fn bind_to(
         }
         let mut pod = live.clone();
         pod["spec"]["nodeName"] = node.clone().into();
-        for (key, value) in body["metadata"]["annotations"]
-            .as_object()
-            .into_iter()
-            .flatten()
-        {
-            pod["metadata"]["annotations"][key] = value.clone();
+        for map in ["annotations", "labels"] {
+            for (key, value) in body["metadata"][map].as_object().into_iter().flatten() {
+                pod["metadata"][map][key] = value.clone();
+            }
         }
         let now = corral_api::time::format_seconds(cx.now);
         set_condition(
@@ -385,7 +387,10 @@ async fn bind_to(
         code: 201,
         ..Status::success(None)
     };
-    super::status_answer(call, resource, &status)
+    Ok(with_warnings(
+        super::status_answer(call, resource, &status)?,
+        &cx,
+    ))
 }
 
 /// Sets a condition of a pod that did not hold, or not for this reason.

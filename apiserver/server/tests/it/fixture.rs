@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use corral_server::admission::Settings;
 use corral_server::audit::AuditConfig;
 use corral_server::authn::{AuthnConfig, User};
 use corral_server::authz::AuthzConfig;
@@ -55,6 +56,7 @@ async fn serve(
         authn: setup.authn,
         authz: setup.authz,
         audit: setup.audit,
+        admission: setup.admission,
         registry: prometheus::Registry::new(),
         stop: stop.clone(),
     })
@@ -65,6 +67,7 @@ async fn serve(
 /// What of a server a test sets.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
+    pub admission: Settings,
     pub bounds: Bounds,
     pub audit: AuditConfig,
     pub authn: AuthnConfig,
@@ -87,6 +90,15 @@ impl Fixture {
     pub async fn start_within(bounds: Bounds) -> Self {
         Self::start_with(Setup {
             bounds,
+            ..Default::default()
+        })
+        .await
+    }
+
+    /// A server whose admission is set up.
+    pub async fn start_admitting(admission: Settings) -> Self {
+        Self::start_with(Setup {
+            admission,
             ..Default::default()
         })
         .await

@@ -11,6 +11,7 @@ mod escalation;
 mod fixture;
 mod lists;
 mod nodes;
+mod pod_security;
 mod pods;
 mod quotas;
 mod rights;

@@ -52,7 +52,7 @@ impl Hooks {
         if snapshot.objects.is_empty() {
             return Arc::default();
         }
-        let version = |stored: &Arc<Stored>| (stored.key.clone(), stored.revision.0 as u64);
+        let version = |stored: &Arc<Stored>| (stored.key.clone(), stored.revision.0);
         let mut read = self.0.lock().expect("no panic under the lock");
         let same = read.from.len() == snapshot.objects.len()
             && snapshot

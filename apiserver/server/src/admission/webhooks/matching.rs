@@ -58,8 +58,7 @@ fn has(list: &Option<Vec<String>>, wanted: &str) -> bool {
 fn matches(rule: &RuleWithOperations, request: &Request<'_>, resource: (&str, &str, &str)) -> bool {
     let (group, version, plural) = resource;
     // A Namespace is not in a namespace, although its requests name one.
-    let in_namespace =
-        !request.namespace.is_empty() && !(group.is_empty() && plural == "namespaces");
+    let in_namespace = !request.namespace.is_empty() && (group, plural) != ("", "namespaces");
     let in_scope = match rule.scope.as_deref() {
         None | Some(ALL) => true,
         Some("Namespaced") => in_namespace,
