@@ -11,6 +11,7 @@ mod lifecycle;
 mod links;
 mod python;
 mod quotas;
+mod security;
 mod services;
 mod sets;
 mod side_by_side;
