@@ -3,10 +3,12 @@
 //! Operators and conversions are here, the rest in a module for each part of the library.
 
 pub(crate) mod cidr;
+mod convert;
 pub(crate) mod format;
 pub(crate) mod formatting;
 pub(crate) mod ip;
 mod lists;
+mod operators;
 pub(crate) mod quantity;
 pub(crate) mod regex;
 pub(crate) mod semver;
@@ -21,6 +23,8 @@ use crate::number;
 use crate::time::{Overflow, Part, Timestamp, parse_duration};
 use crate::types::Type;
 use crate::value::{Entries, Evaluated, EvaluationError, List, Map, Text, Value};
+use convert::*;
+use operators::*;
 
 /// What a function does with its arguments, the target first.
 pub(crate) type Implementation = for<'a> fn(&[Value<'a>]) -> Evaluated<'a>;
@@ -72,7 +76,7 @@ impl Callable {
                     .zip(args)
                     .all(|(wanted, v)| v.fits(wanted))
         };
-        if self.guard == Guard::Signature && !signatures.iter().any(|s| fits(s)) {
+        if self.guard == Guard::Signature && !signatures.iter().any(fits) {
             let types: Vec<String> = args.iter().map(|v| v.type_of().name().to_owned()).collect();
             return wrong(format!("no such overload: {name}({})", types.join(", ")));
         }
@@ -238,237 +242,6 @@ fn of_two_texts<'a>(args: &[Value<'a>], test: fn(&str, &str) -> bool) -> Evaluat
         (Value::String(a), Value::String(b)) => Ok(Value::Bool(test(a, b))),
         _ => no_overload(),
     }
-}
-
-fn int<'a>(result: Option<i64>) -> Evaluated<'a> {
-    result.map_or_else(|| wrong("integer overflow"), |i| Ok(Value::Int(i)))
-}
-
-fn uint<'a>(result: Option<u64>) -> Evaluated<'a> {
-    result.map_or_else(
-        || wrong("unsigned integer overflow"),
-        |u| Ok(Value::Uint(u)),
-    )
-}
-
-fn duration<'a>(result: Option<i64>) -> Evaluated<'a> {
-    result.map_or_else(|| wrong("integer overflow"), |d| Ok(Value::Duration(d)))
-}
-
-fn plus<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
-    match (a, b) {
-        (Value::Int(a), Value::Int(b)) => int(a.checked_add(*b)),
-        (Value::Uint(a), Value::Uint(b)) => uint(a.checked_add(*b)),
-        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a + b)),
-        (Value::String(a), Value::String(b)) => Ok(Value::text(format!("{}{}", &**a, &**b))),
-        (Value::Bytes(a), Value::Bytes(b)) => Ok(Value::Bytes([&**a, &**b].concat().into())),
-        (Value::List(a), Value::List(b)) => Ok(Value::List(a.clone().plus(b)?)),
-        (Value::Duration(a), Value::Duration(b)) => duration(a.checked_add(*b)),
-        (Value::Timestamp(t), Value::Duration(d)) | (Value::Duration(d), Value::Timestamp(t)) => {
-            Ok(Value::Timestamp(t.plus(*d)?))
-        }
-        _ => no_overload(),
-    }
-}
-
-fn minus<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
-    match (a, b) {
-        (Value::Int(a), Value::Int(b)) => int(a.checked_sub(*b)),
-        (Value::Uint(a), Value::Uint(b)) => uint(a.checked_sub(*b)),
-        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a - b)),
-        (Value::Duration(a), Value::Duration(b)) => duration(a.checked_sub(*b)),
-        (Value::Timestamp(t), Value::Duration(d)) => Ok(Value::Timestamp(t.minus(*d)?)),
-        (Value::Timestamp(a), Value::Timestamp(b)) => Ok(Value::Duration(a.since(*b)?)),
-        _ => no_overload(),
-    }
-}
-
-fn times<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
-    match (a, b) {
-        (Value::Int(a), Value::Int(b)) => int(a.checked_mul(*b)),
-        (Value::Uint(a), Value::Uint(b)) => uint(a.checked_mul(*b)),
-        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a * b)),
-        _ => no_overload(),
-    }
-}
-
-fn divided<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
-    match (a, b) {
-        (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => {
-            wrong("division by zero")
-        }
-        (Value::Int(a), Value::Int(b)) => int(a.checked_div(*b)),
-        (Value::Uint(a), Value::Uint(b)) => uint(a.checked_div(*b)),
-        (Value::Double(a), Value::Double(b)) => Ok(Value::Double(a / b)),
-        _ => no_overload(),
-    }
-}
-
-fn remainder<'a>(a: &Value<'a>, b: &Value<'a>) -> Evaluated<'a> {
-    match (a, b) {
-        (Value::Int(_), Value::Int(0)) | (Value::Uint(_), Value::Uint(0)) => {
-            wrong("modulus by zero")
-        }
-        (Value::Int(a), Value::Int(b)) => int(a.checked_rem(*b)),
-        (Value::Uint(a), Value::Uint(b)) => uint(a.checked_rem(*b)),
-        _ => no_overload(),
-    }
-}
-
-fn negated<'a>(a: &Value<'a>) -> Evaluated<'a> {
-    match a {
-        Value::Int(i) => int(i.checked_neg()),
-        Value::Double(d) => Ok(Value::Double(-d)),
-        Value::Duration(d) => duration(d.checked_neg()),
-        _ => no_overload(),
-    }
-}
-
-fn is_in<'a>(item: &Value<'a>, container: &Value<'a>) -> Evaluated<'a> {
-    match container {
-        Value::List(list) => Ok(Value::Bool(list.contains(item)?)),
-        Value::Map(map) => match map.get(item) {
-            Some(Err(e)) => Err(e),
-            found => Ok(Value::Bool(found.is_some())),
-        },
-        _ => no_overload(),
-    }
-}
-
-fn conversion(name: &str) -> Option<Implementation> {
-    Some(match name {
-        "bool" => |args| convert(&args[0], &Type::Bool),
-        "bytes" => |args| convert(&args[0], &Type::Bytes),
-        "double" => |args| convert(&args[0], &Type::Double),
-        "duration" => |args| convert(&args[0], &Type::Duration),
-        "int" => |args| convert(&args[0], &Type::Int),
-        "string" => |args| convert(&args[0], &Type::String),
-        "timestamp" => |args| convert(&args[0], &Type::Timestamp),
-        "uint" => |args| convert(&args[0], &Type::Uint),
-        _ => return None,
-    })
-}
-
-fn convert<'a>(value: &Value<'a>, to: &Type) -> Evaluated<'a> {
-    if value.type_of() == *to {
-        return Ok(value.clone());
-    }
-    match (value, to) {
-        (Value::Int(i), Type::Uint) => uint(u64::try_from(*i).ok()),
-        (Value::Int(i), Type::Double) => Ok(Value::Double(number::of_int(*i))),
-        (Value::Int(i), Type::Timestamp) => Timestamp::of_seconds(*i)
-            .map_or_else(|| wrong("timestamp overflow"), |t| Ok(Value::Timestamp(t))),
-        (Value::Uint(u), Type::Int) => int(i64::try_from(*u).ok()),
-        (Value::Uint(u), Type::Double) => Ok(Value::Double(number::of_uint(*u))),
-        (Value::Double(d), Type::Int) => int(number::to_int(*d)),
-        (Value::Double(d), Type::Uint) => uint(number::to_uint(*d)),
-        (Value::Duration(d), Type::Int) => Ok(Value::Int(*d)),
-        (Value::Timestamp(t), Type::Int) => Ok(Value::Int(t.unix_seconds())),
-        (Value::Bytes(_), Type::String) => value.converted_to_string().map_or_else(
-            || wrong("invalid UTF-8 in bytes, cannot convert to string"),
-            |s| Ok(Value::text(s)),
-        ),
-        (Value::String(text), to) => convert_text(text, to),
-        (value, Type::String) if !matches!(value, Value::Null | Value::Type(_)) => value
-            .converted_to_string()
-            .map_or_else(no_overload, |s| Ok(Value::text(s))),
-        (value, to) => wrong(format!(
-            "type conversion error from '{}' to '{}'",
-            value.type_of().name(),
-            to.name()
-        )),
-    }
-}
-
-fn convert_text<'a>(text: &str, to: &Type) -> Evaluated<'a> {
-    let converted = match to {
-        Type::Int => parse_int(text).map(Value::Int),
-        Type::Uint => parse_uint(text).map(Value::Uint),
-        Type::Double => parse_double(text).map(Value::Double),
-        Type::Bool => match text {
-            "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(Value::Bool(true)),
-            "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(Value::Bool(false)),
-            _ => None,
-        },
-        Type::Bytes => Some(Value::Bytes(Arc::from(text.as_bytes()))),
-        Type::Duration => parse_duration(text).map(Value::Duration),
-        Type::Timestamp => match Timestamp::parse(text) {
-            Some(t) if Timestamp::of_seconds(t.unix_seconds()).is_none() => {
-                return wrong("timestamp overflow");
-            }
-            found => found.map(Value::Timestamp),
-        },
-        _ => None,
-    };
-    converted.map_or_else(
-        || {
-            wrong(format!(
-                "type conversion error from 'string' to '{}'",
-                to.name()
-            ))
-        },
-        Ok,
-    )
-}
-
-fn parse_int(text: &str) -> Option<i64> {
-    text.parse().ok()
-}
-
-fn parse_uint(text: &str) -> Option<u64> {
-    // A sign isn't taken here.
-    (!text.starts_with('+')).then(|| text.parse().ok())?
-}
-
-fn parse_double(text: &str) -> Option<f64> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let is_word = ["inf", "infinity", "nan"]
-        .iter()
-        .any(|word| unsigned.eq_ignore_ascii_case(word));
-    if is_word {
-        let signed_nan = unsigned.len() != text.len() && unsigned.eq_ignore_ascii_case("nan");
-        return (!signed_nan).then(|| text.parse().ok())?;
-    }
-    let digits = without_underscores(text)?;
-    match hexadecimal(&digits) {
-        Some(d) => Some(d),
-        None => digits.parse().ok().filter(|d: &f64| d.is_finite()),
-    }
-}
-
-/// Underscores may stand between digits.
-fn without_underscores(text: &str) -> Option<String> {
-    let chars: Vec<char> = text.chars().collect();
-    let is_digit = |i: Option<usize>| {
-        i.and_then(|i| chars.get(i))
-            .is_some_and(char::is_ascii_hexdigit)
-    };
-    for (i, _) in chars.iter().enumerate().filter(|(_, c)| **c == '_') {
-        if !is_digit(i.checked_sub(1)) || !is_digit(Some(i + 1)) {
-            return None;
-        }
-    }
-    Some(text.replace('_', ""))
-}
-
-/// A number such as `0x1.8p-2`.
-fn hexadecimal(text: &str) -> Option<f64> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let digits = unsigned
-        .strip_prefix("0x")
-        .or_else(|| unsigned.strip_prefix("0X"))?;
-    let (mantissa, exponent) = digits.split_once(['p', 'P'])?;
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let bits = u64::from_str_radix(&format!("{whole}{fraction}"), 16).ok()?;
-    let exponent: i32 = exponent.parse().ok()?;
-    let shift = exponent.checked_sub(i32::try_from(fraction.len()).ok()?.checked_mul(4)?)?;
-    let magnitude = number::of_uint(bits) * 2_f64.powi(shift);
-    let value = if text.starts_with('-') {
-        -magnitude
-    } else {
-        magnitude
-    };
-    value.is_finite().then_some(value)
 }
 
 fn text<'a>(result: strings::Text) -> Evaluated<'a> {

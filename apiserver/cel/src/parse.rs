@@ -55,3 +55,6 @@ pub(crate) fn parse(source: &Source, version: Version) -> Result<Ast, Issues> {
         }),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -117,17 +117,6 @@ impl Issues {
         }
     }
 
-    /// A single message that has no place in the text.
-    pub(crate) fn plain(message: String) -> Self {
-        Self {
-            shown: message.clone(),
-            issues: vec![Issue {
-                place: Place::NONE,
-                message,
-            }],
-        }
-    }
-
     /// Each issue, in the order of the text.
     pub fn iter(&self) -> impl Iterator<Item = &Issue> {
         self.issues.iter()

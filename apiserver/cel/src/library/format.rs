@@ -70,7 +70,7 @@ fn is_uuid(text: &str) -> bool {
 
 fn is_base64(text: &str) -> bool {
     let unpadded = text.trim_end_matches('=');
-    text.len() % 4 == 0
+    text.len().is_multiple_of(4)
         && !text.is_empty()
         && text.len() - unpadded.len() <= 2
         && unpadded
@@ -93,11 +93,9 @@ fn is_date_time(text: &str) -> bool {
         time.get(from..from + 2)
             .is_some_and(|t| t.bytes().all(|b| b.is_ascii_digit()) && t <= max)
     };
-    if !is_date(date)
-        || !(two(0, "23") && two(3, "59") && two(6, "59"))
-        || bytes.get(2) != Some(&b':')
-        || bytes.get(5) != Some(&b':')
-    {
+    let is_time = two(0, "23") && two(3, "59") && two(6, "59");
+    let has_colons = bytes.get(2) == Some(&b':') && bytes.get(5) == Some(&b':');
+    if !is_date(date) || !is_time || !has_colons {
         return false;
     }
     let mut rest = &time[8..];

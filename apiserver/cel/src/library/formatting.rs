@@ -55,8 +55,8 @@ pub(crate) fn next_part(format: &str) -> Option<Result<(Part<'_>, &str), String>
         let end = format.find('%').unwrap_or(format.len());
         return Some(Ok((Part::Text(&format[..end]), &format[end..])));
     };
-    if rest.starts_with('%') {
-        return Some(Ok((Part::Text("%"), &rest[1..])));
+    if let Some(rest) = rest.strip_prefix('%') {
+        return Some(Ok((Part::Text("%"), rest)));
     }
     if rest.is_empty() {
         return Some(Err("unexpected end of string".to_owned()));

@@ -109,7 +109,7 @@ impl Amount {
                     .checked_mul(power(2, exponent).ok_or(FORMAT_WRONG)?)
                     .ok_or(FORMAT_WRONG)?;
                 let whole_digits = i32::try_from(whole.len()).unwrap_or(i32::MAX);
-                fraction.is_empty() && 15 - whole_digits - exponent * 3 / 10 - 1 >= 0
+                fraction.is_empty() && 15 - whole_digits - exponent * 3 / 10 > 0
             }
             _ => {
                 scale = scale.saturating_add(exponent);

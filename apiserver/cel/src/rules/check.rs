@@ -356,7 +356,8 @@ impl<'o> Checker<'o> {
             return;
         }
         self.most_expensive.push((path.clone(), cost));
-        self.most_expensive.sort_by(|a, b| b.1.cmp(&a.1));
+        self.most_expensive
+            .sort_by_key(|(_, cost)| std::cmp::Reverse(*cost));
         self.most_expensive.truncate(MOST_EXPENSIVE);
     }
 }
