@@ -92,7 +92,7 @@ fn a_webhook_changes_refuses_and_warns() {
             .replace("BUNDLE", &bundle),
     );
     let listed = cluster.kubectl(&["get", "mutatingwebhookconfigurations", "--no-headers"]);
-    assert!(listed.starts_with("by     1"), "{listed}");
+    assert!(listed.starts_with("by    1 "), "{listed}");
 
     cluster.kubectl(&["create", "configmap", "m", "--from-literal=a=b"]);
     let by = cluster.jsonpath(&["configmap", "m"], "{.data.by}");
@@ -126,7 +126,7 @@ apiVersion: v1
 kind: Pod
 metadata: {name: p}
 spec:
-  nodeName: nowhere
+  schedulingGates: [{name: example.com/wait}]
   containers: [{name: c, image: i, resources: {requests: {cpu: 10m}}}]
 ";
 
@@ -141,11 +141,11 @@ fn kinds_that_nothing_acts_on_are_served_all_the_same() {
     );
     let row = cluster.kubectl(&["get", "hpa", "d", "--no-headers"]);
     assert!(
-        row.contains("Deployment/d   cpu: <unknown>/60%   1         3         0"),
+        row.contains("Deployment/d   cpu: <unknown>/60%   1     3     0"),
         "{row}"
     );
     let older = cluster.jsonpath(
-        &["hpa.v1.autoscaling", "d"],
+        &["horizontalpodautoscalers.v1.autoscaling", "d"],
         "{.spec.targetCPUUtilizationPercentage}",
     );
     assert_eq!(older, "60");
@@ -182,4 +182,92 @@ fn kinds_that_nothing_acts_on_are_served_all_the_same() {
     assert!(added.ok, "{added:?}");
     let names = cluster.jsonpath(&["pod", "p"], "{.spec.ephemeralContainers[*].name}");
     assert_eq!(names, "look");
+}
+
+const STRICT: &str = "
+apiVersion: v1
+kind: Namespace
+metadata: {name: strict, labels: {pod-security.kubernetes.io/enforce: restricted}}
+";
+
+#[test]
+fn a_strict_namespace_refuses_pods_and_warns_of_workloads() {
+    let cluster = Cluster::up();
+    cluster.apply(STRICT);
+    cluster.wait("pods have an account", || {
+        cluster
+            .try_kubectl(&["get", "sa", "default", "-n", "strict"])
+            .ok
+    });
+    let refused = cluster.try_kubectl(&["run", "p", "--image=i", "-n", "strict"]);
+    assert!(
+        refused.err.contains(
+            "violates PodSecurity \"restricted:latest\": allowPrivilegeEscalation != false"
+        ),
+        "{}",
+        refused.err
+    );
+    let made = cluster.try_kubectl(&["create", "deployment", "d", "--image=i", "-n", "strict"]);
+    assert!(
+        made.ok && made.err.starts_with("Warning: would violate PodSecurity"),
+        "{made:?}"
+    );
+    cluster.kubectl(&[
+        "run",
+        "q",
+        "--image=i",
+        "--overrides",
+        r#"{"spec":{"schedulingGates":[{"name":"example.com/wait"}]}}"#,
+    ]);
+    let label = [
+        "label",
+        "namespace",
+        "default",
+        "pod-security.kubernetes.io/enforce=restricted",
+    ];
+    let told = cluster.try_kubectl(&label);
+    assert!(
+        told.err
+            .contains("existing pods in namespace \"default\" violate"),
+        "{}",
+        told.err
+    );
+}
+
+#[test]
+fn flags_say_which_admission_plugins_run() {
+    let cluster = Cluster::server_with(
+        &[
+            "--enable-admission-plugins=AlwaysPullImages",
+            "--disable-admission-plugins=PodSecurity",
+        ],
+        None,
+    );
+    cluster.apply(STRICT);
+    cluster.wait("pods have an account", || {
+        cluster
+            .try_kubectl(&["get", "sa", "default", "-n", "strict"])
+            .ok
+    });
+    cluster.kubectl(&["run", "p", "--image=i:1", "-n", "strict"]);
+    let policy = cluster.jsonpath(
+        &["pod", "p", "-n", "strict"],
+        "{.spec.containers[0].imagePullPolicy}",
+    );
+    assert_eq!(policy, "Always");
+    let unknown = Command::new(corral_e2e::corral())
+        .args([
+            "server",
+            "--listen=127.0.0.1:0",
+            "--enable-admission-plugins=Nothing",
+            "--data-dir",
+        ])
+        .arg(cluster.data_dir().with_file_name("other"))
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&unknown.stderr);
+    assert!(
+        said.contains("enable-admission-plugins plugin \"Nothing\" is unknown"),
+        "{said}"
+    );
 }

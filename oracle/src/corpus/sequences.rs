@@ -7,7 +7,8 @@ use serde_json::Value;
 use crate::case::Request;
 
 /// The sequences, as files.
-const FILES: [(&str, &str); 6] = [
+const FILES: [(&str, &str); 7] = [
+    ("admission", include_str!("../../cases/admission.yaml")),
     ("apply", include_str!("../../cases/apply.yaml")),
     ("custom", include_str!("../../cases/custom.yaml")),
     ("lists", include_str!("../../cases/lists.yaml")),

@@ -156,7 +156,11 @@ impl Kind for PodKind {
 
     fn warnings(pod: &Pod) -> Vec<String> {
         let nothing = PodSpec::default();
-        warnings::of_spec("spec", pod.spec.as_ref().unwrap_or(&nothing))
+        let spec = pod.spec.as_ref().unwrap_or(&nothing);
+        let annotations = pod.metadata.annotations.as_ref();
+        let mut all = warnings::of_annotations(annotations, spec);
+        all.extend(warnings::of_spec("spec", spec));
+        all
     }
 }
 

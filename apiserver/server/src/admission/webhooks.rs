@@ -27,6 +27,7 @@ mod metrics;
 mod request;
 mod review;
 mod target;
+mod trust;
 
 pub use metrics::Metrics;
 pub use request::{Operation, Request};

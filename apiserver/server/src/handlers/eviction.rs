@@ -9,8 +9,8 @@ use corral_kinds::all;
 use serde_json::{Value, json};
 
 use self::budget::Verdict;
-use super::Call;
 use super::subresource::{admit_other, set_condition};
+use super::{Call, with_warnings};
 use crate::registry::{
     DeleteOptions, Ownership, Part, Preconditions, Resource, WriteContext, metadata,
 };
@@ -56,7 +56,7 @@ pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, St
         code: 201,
         ..Status::success(None)
     };
-    super::status_answer(call, resource, &status)
+    Ok(with_warnings(super::status_answer(call, resource, &status)?, &cx))
 }
 
 /// One attempt. The inner error is a conflict after which another attempt may succeed; once a budget has been charged

@@ -286,7 +286,10 @@ async fn finalize(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let written = resource
         .update(&cx, &call.info.name, Part::Whole, "finalize", &change)
         .await?;
-    object_answer(call, resource, 200, written.json)
+    Ok(with_warnings(
+        object_answer(call, resource, 200, written.json)?,
+        &cx,
+    ))
 }
 
 /// Gives a pod to a node; the body names the pod.
@@ -487,11 +490,8 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         token: Some(token),
         expiration_timestamp: Some(Time(expires)),
     });
-    Ok(response::object(
-        201,
-        call.whole_representation()?,
-        &request,
-    ))
+    let answer = response::object(201, call.whole_representation()?, &request);
+    Ok(with_warnings(answer, &cx))
 }
 
 /// The pod that a token shall be bound to, and its node.

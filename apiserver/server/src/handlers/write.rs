@@ -140,10 +140,28 @@ async fn apply_patch(
             _ => patch::strategic_patch(resource.schema(), live, &document),
         })?;
         resource.check_name(cx, name, &patched)?;
+        same_identity(resource, name, &patched, live)?;
         metadata::drop_live_version(&mut patched, live);
         Ok((patched, Ownership::Update))
     };
     resource.update(cx, name, part, subresource, &change).await
+}
+
+/// A patch does not make an object another one. In a whole object a uid is a condition; here it is a change.
+fn same_identity(
+    resource: &Resource,
+    name: &str,
+    patched: &Value,
+    live: &Value,
+) -> Result<(), Status> {
+    let uid = patched["metadata"]["uid"].as_str().unwrap_or_default();
+    if uid.is_empty() || live["metadata"]["uid"] == uid {
+        return Ok(());
+    }
+    let path = corral_api::FieldPath::new("metadata.uid");
+    let error = corral_api::FieldError::invalid(&path, uid, "field is immutable");
+    let (group, kind) = (resource.kind.checked_in_group(), resource.kind.names().kind);
+    Err(Status::invalid(group, kind, name, &[error]))
 }
 
 fn report_duplicates(cx: &WriteContext, duplicates: &[String]) -> Result<(), Status> {
@@ -197,10 +215,12 @@ pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, S
         .as_ref()
         .is_some_and(|d| d.iter().any(|v| v == "All"));
     let written = resource.delete(&cx, &call.info.name, &options).await?;
-    if written.removed && !returns_object(resource) {
-        return status_answer(call, resource, &resource.deleted_status(&written)?);
-    }
-    object_answer(call, resource, 200, written.json)
+    let answer = if written.removed && !returns_object(resource) {
+        status_answer(call, resource, &resource.deleted_status(&written)?)
+    } else {
+        object_answer(call, resource, 200, written.json)
+    };
+    Ok(with_warnings(answer?, &cx))
 }
 
 /// Kinds whose deletion answers the object even when it is gone at once, as in Kubernetes.
@@ -251,9 +271,6 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
         "metadata": metadata,
         "items": selected.iter().filter_map(|s| s.value().ok()).map(without_type).collect::<Vec<_>>(),
     });
-    Ok(crate::response::object(
-        200,
-        call.representation(resource)?,
-        &list,
-    ))
+    let answer = crate::response::object(200, call.representation(resource)?, &list);
+    Ok(with_warnings(answer, &cx))
 }

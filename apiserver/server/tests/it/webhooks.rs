@@ -338,7 +338,8 @@ async fn a_webhook_that_does_not_answer_has_its_time() {
         .await
         .expect("a port");
     let address = listener.local_addr().expect("an address");
-    let config = json!({"url": format!("https://{address}/")});
+    let other = Webhook::reviewing(|_| json!({})).await;
+    let config = json!({"url": format!("https://{address}/"), "caBundle": other.bundle()});
     configure(
         &fixture,
         "validating",

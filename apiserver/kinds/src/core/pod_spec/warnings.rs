@@ -2,7 +2,9 @@
 
 mod mistakes;
 
-use corral_api::k8s::api::core::v1::{PodSpec, PodTemplateSpec, Volume};
+use std::collections::BTreeMap;
+
+use corral_api::k8s::api::core::v1::{PodSpec, PodTemplateSpec, SecurityContext, Volume};
 
 use super::validation::volume_sources;
 
@@ -22,6 +24,33 @@ const NOT_HONOURED: &str = "accepted, but not honoured by this server yet";
 pub fn of_template(path: &str, template: Option<&PodTemplateSpec>) -> Vec<String> {
     let spec = template.and_then(|t| t.spec.as_ref());
     spec.map_or_else(Vec::new, |spec| of_spec(&format!("{path}.spec"), spec))
+}
+
+/// Annotations that once were what fields are now, and are nothing any more.
+pub fn of_annotations(
+    annotations: Option<&BTreeMap<String, String>>,
+    spec: &PodSpec,
+) -> Vec<String> {
+    const OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
+    const OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
+    let profile =
+        |context: Option<&SecurityContext>| context.is_some_and(|c| c.seccomp_profile.is_some());
+    let context = spec.security_context.as_ref();
+    let mut keys = Vec::new();
+    if context.is_none_or(|context| context.seccomp_profile.is_none()) {
+        keys.push(OF_POD.to_owned());
+    }
+    let init = spec.init_containers.iter().flatten();
+    for container in init.chain(&spec.containers) {
+        if !profile(container.security_context.as_ref()) {
+            keys.push(format!("{OF_CONTAINER}{}", container.name));
+        }
+    }
+    keys.retain(|key| annotations.is_some_and(|all| all.contains_key(key)));
+    let texts = keys.iter().map(|key| {
+        format!("metadata.annotations[{key}]: non-functional in v1.27+; use the \"seccompProfile\" field instead")
+    });
+    texts.collect()
 }
 
 /// Warnings about a spec at a path.

@@ -15,8 +15,8 @@ use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -24,6 +24,7 @@ use tokio_rustls::client::TlsStream;
 use super::Refusal;
 use super::hooks::Hook;
 use super::target::{self, Place, Target};
+use super::trust::Trust;
 use crate::api::Api;
 
 /// Most bytes of a webhook's answer: a review holds at most a patch of an object, of which the store takes less.
@@ -222,29 +223,21 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
 }
 
 fn tls(bundle: &[u8], http2: bool) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
-    if bundle.is_empty() {
+    let trusted = if bundle.is_empty() {
         let found = SYSTEM_ROOTS
             .iter()
             .find_map(|path| std::fs::read(path).ok());
-        for certificate in certificates(&found.unwrap_or_default()) {
-            // A machine may trust certificates that cannot be used here.
-            let _ = roots.add(certificate);
-        }
+        certificates(&found.unwrap_or_default())
     } else {
-        for certificate in certificates(bundle) {
-            roots
-                .add(certificate)
-                .map_err(|error| format!("caBundle: {error}"))?;
-        }
-        if roots.is_empty() {
-            return Err(
-                "unable to load root certificates: unable to parse bytes as PEM block".to_owned(),
-            );
-        }
+        certificates(bundle)
+    };
+    if trusted.is_empty() {
+        let why = "unable to load root certificates: unable to parse bytes as PEM block";
+        return Err(why.to_owned());
     }
     let mut config = ClientConfig::builder()
-        .with_root_certificates(roots)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(Trust::new(trusted)?))
         .with_no_client_auth();
     config.alpn_protocols = match http2 {
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
