@@ -24,6 +24,9 @@ pub struct Request {
     /// Whether it is asked again while what it is about is not there: a kind takes a moment to be served.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub patient: bool,
+    /// The code at which it is no longer asked again: what it is about takes a moment to have an effect.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<u16>,
     /// Whether later requests depend on this one, so that the order matters.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub ordered: bool,

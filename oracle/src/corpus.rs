@@ -76,6 +76,7 @@ fn preparations() -> Vec<Request> {
         accept: String::new(),
         ordered: true,
         patient: false,
+        until: None,
     })
     .collect()
 }
@@ -96,6 +97,7 @@ fn described(kind: &Kind) -> Vec<Request> {
         path: kind.collection.clone(),
         ordered: true,
         patient: true,
+        until: None,
         content: String::new(),
         body: String::new(),
         ..json("GET", &Value::Null)
@@ -122,6 +124,7 @@ fn json(method: &str, body: &Value) -> Request {
         body: body.to_string(),
         ordered: false,
         patient: false,
+        until: None,
     }
 }
 

@@ -116,8 +116,11 @@ impl Target {
                 }
                 Err(error) => return Err(error),
             };
-            let early = matches!(answer.code, 404 | 405);
-            if !(request.patient && early) || tokio::time::Instant::now() > until {
+            let early = match request.until {
+                Some(code) => answer.code != code,
+                None => request.patient && matches!(answer.code, 404 | 405),
+            };
+            if !early || tokio::time::Instant::now() > until {
                 return Ok(answer);
             }
             tokio::time::sleep(Duration::from_millis(50)).await;

@@ -2,6 +2,7 @@
 //! itself.
 
 mod client;
+mod expressions;
 pub mod matching;
 pub mod mutating_admission_policy;
 pub mod mutating_admission_policy_binding;

@@ -18,7 +18,11 @@ mod api_service;
 mod asking;
 mod certificates;
 mod default_ingress_class;
+mod derived;
+mod exemption;
+mod expressions;
 mod limit_ranger;
+mod matching;
 mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
@@ -29,9 +33,12 @@ mod pod_resize;
 pub mod pod_security;
 mod pod_tolerations;
 mod pod_topology;
+pub mod policies;
 mod policy_params;
 mod rbac_escalation;
+pub mod request;
 mod resource_quota;
+mod rights;
 mod runtime_class;
 mod service_account;
 mod service_addresses;
@@ -45,7 +52,9 @@ pub use settings::Settings;
 
 use plugins::Plugins;
 use pod_security::PodSecurity;
-use webhooks::{Operation, Request, Webhooks};
+use policies::Policies;
+use request::{Operation, Request};
+use webhooks::Webhooks;
 
 /// What is being done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -150,6 +159,8 @@ pub struct Parts {
     pub plugins: Plugins,
     /// Pod security.
     pub pod_security: PodSecurity,
+    /// Policies.
+    pub policies: Policies,
     /// Webhooks.
     pub webhooks: Webhooks,
 }
@@ -162,6 +173,7 @@ pub struct Admission {
     turns: resource_quota::Turns,
     plugins: Plugins,
     pod_security: PodSecurity,
+    policies: Policies,
     webhooks: Webhooks,
 }
 
@@ -180,6 +192,7 @@ impl Admission {
             turns: resource_quota::Turns::default(),
             plugins: parts.plugins,
             pod_security: parts.pod_security,
+            policies: parts.policies,
             webhooks: parts.webhooks,
         }
     }
@@ -211,7 +224,7 @@ impl Admission {
         rbac_escalation::check(&authorizer, attributes, object, old).await
     }
 
-    /// The plugins that change objects. They run once more when webhooks have changed what they saw.
+    /// The plugins that change objects. They run once more when policies or webhooks have changed what they saw.
     async fn built_in(
         &self,
         api: &Api,
@@ -270,7 +283,7 @@ impl Admission {
         Ok(())
     }
 
-    /// Looks at an object as it will be stored: the plugins, then webhooks.
+    /// Looks at an object as it will be stored: the plugins, then policies and webhooks.
     ///
     /// # Errors
     /// 403 when the write is not admitted.

@@ -68,6 +68,7 @@ pub mod wire;
 
 pub use admission::AddressRange;
 use admission::pod_security::{self, PodSecurity};
+use admission::policies::{self, Policies};
 use admission::webhooks::{self, Webhooks};
 use admission::{Admission, AdmissionConfig, Parts, Settings};
 use api::{Api, Late};
@@ -207,6 +208,7 @@ impl Server {
         let parts = Parts {
             plugins,
             pod_security: PodSecurity::new(pod_security, measured),
+            policies: Policies::new(policies::Metrics::register(&config.registry)?),
             webhooks: Webhooks::new(webhooks::Metrics::register(&config.registry)?),
         };
         let for_admission = Late::default();

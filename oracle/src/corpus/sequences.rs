@@ -7,12 +7,13 @@ use serde_json::Value;
 use crate::case::Request;
 
 /// The sequences, as files.
-const FILES: [(&str, &str); 7] = [
+const FILES: [(&str, &str); 8] = [
     ("admission", include_str!("../../cases/admission.yaml")),
     ("apply", include_str!("../../cases/apply.yaml")),
     ("custom", include_str!("../../cases/custom.yaml")),
     ("lists", include_str!("../../cases/lists.yaml")),
     ("patches", include_str!("../../cases/patches.yaml")),
+    ("policies", include_str!("../../cases/policies.yaml")),
     ("workloads", include_str!("../../cases/workloads.yaml")),
     ("writes", include_str!("../../cases/writes.yaml")),
 ];
@@ -35,6 +36,8 @@ struct StepOf {
     accept: String,
     #[serde(default)]
     patient: bool,
+    #[serde(default)]
+    until: Option<u16>,
     /// The body as an object.
     #[serde(default)]
     body: Value,
@@ -74,6 +77,7 @@ fn requests(file: &str, number: usize, sequence: &Sequence) -> anyhow::Result<Ve
         body,
         ordered: true,
         patient: false,
+        until: None,
     };
     let named = |name: &str| format!(r#"{{"metadata":{{"name":"{name}"}}}}"#);
     let accounts = format!("/api/v1/namespaces/{namespace}/serviceaccounts");
@@ -106,6 +110,7 @@ fn requests(file: &str, number: usize, sequence: &Sequence) -> anyhow::Result<Ve
         }
         request.accept.clone_from(&one.accept);
         request.patient = one.patient;
+        request.until = one.until;
         found.push(request);
     }
     Ok(found)

@@ -8,6 +8,7 @@ use corral_api::k8s::api::admissionregistration::v1::{
 };
 use corral_api::names;
 
+use super::expressions::Expressions;
 use crate::fill;
 use crate::rules::{self, Errors, Seen, complain, json, label_selector, supported, text};
 
@@ -198,14 +199,22 @@ pub(super) fn mutating_operations(errors: &mut Errors, path: &FieldPath, given: 
 }
 
 /// Conditions in CEL.
-pub(super) fn conditions(errors: &mut Errors, path: &FieldPath, list: &[MatchCondition]) {
+pub(super) fn conditions(
+    errors: &mut Errors,
+    path: &FieldPath,
+    list: &[MatchCondition],
+    expressions: &Expressions,
+) {
     if list.len() > CONDITIONS_MAX {
         errors.push(FieldError::too_many(path, list.len(), CONDITIONS_MAX));
     }
     let mut seen = Seen::default();
     for (index, condition) in list.iter().enumerate() {
         let path = path.index(index);
-        expression(errors, &path.child("expression"), &condition.expression, "");
+        let (text, text_path) = (&condition.expression, path.child("expression"));
+        if given(errors, &text_path, text, "") {
+            expressions.condition(errors, &text_path, text);
+        }
         let (name, name_path) = (condition.name.as_str(), path.child("name"));
         if name.is_empty() {
             errors.push(FieldError::required(&name_path, ""));
@@ -216,12 +225,13 @@ pub(super) fn conditions(errors: &mut Errors, path: &FieldPath, list: &[MatchCon
     }
 }
 
-/// A text in CEL: every expression of this group is checked here, and so far only for being there. What the language
-/// itself says of the text (syntax, types, cost) belongs here as well.
-pub(super) fn expression(errors: &mut Errors, path: &FieldPath, given: &str, detail: &str) {
-    if given.trim().is_empty() {
+/// Whether there is an expression.
+pub(super) fn given(errors: &mut Errors, path: &FieldPath, text: &str, detail: &str) -> bool {
+    let blank = text.trim().is_empty();
+    if blank {
         errors.push(FieldError::required(path, detail));
     }
+    !blank
 }
 
 /// Whether two lists of conditions are the same; unchanged ones are not checked again.

@@ -4,10 +4,12 @@ use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::admissionregistration::v1::{
     MutatingAdmissionPolicy, MutatingAdmissionPolicySpec, Mutation,
 };
+use corral_cel::admission::Returns;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::matching::{self, REINVOCATION_POLICIES, expression};
+use super::expressions::Expressions;
+use super::matching::{self, REINVOCATION_POLICIES, given};
 use super::{name_warnings, policy};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Words, age};
@@ -54,9 +56,7 @@ impl Kind for MutatingAdmissionPolicyKind {
     }
 
     fn warnings(object: &MutatingAdmissionPolicy) -> Vec<String> {
-        let mut warnings = name_warnings(object.metadata.name.as_deref());
-        warnings.push(policy::NOT_ENFORCED.to_owned());
-        warnings
+        name_warnings(object.metadata.name.as_deref())
     }
 
     fn columns() -> Vec<Column> {
@@ -85,16 +85,19 @@ fn validate(object: &MutatingAdmissionPolicy, old: Option<&MutatingAdmissionPoli
     }
     constraints(&mut errors, &path.child("matchConstraints"), &spec);
     let was = old.map(|old| old.spec.clone().unwrap_or_default());
+    let mut expressions = Expressions::of_mutating(&spec, was.as_ref());
     let unchanged = was.is_some_and(|was| {
         was.param_kind == spec.param_kind
             && matching::same_conditions(&spec.match_conditions, &was.match_conditions)
     });
     if !unchanged {
         let conditions = spec.match_conditions.as_deref().unwrap_or_default();
-        matching::conditions(&mut errors, &path.child("matchConditions"), conditions);
+        let path = path.child("matchConditions");
+        matching::conditions(&mut errors, &path, conditions, &expressions);
     }
     let variables = spec.variables.as_deref().unwrap_or_default();
-    policy::variables(&mut errors, &path.child("variables"), variables);
+    let variables_path = path.child("variables");
+    policy::variables(&mut errors, &variables_path, variables, &mut expressions);
     let mutations = spec.mutations.as_deref().unwrap_or_default();
     let mutations_path = path.child("mutations");
     if mutations.is_empty() {
@@ -102,7 +105,8 @@ fn validate(object: &MutatingAdmissionPolicy, old: Option<&MutatingAdmissionPoli
         errors.push(FieldError::required(&mutations_path, detail));
     }
     for (index, one) in mutations.iter().enumerate() {
-        mutation(&mut errors, &mutations_path.index(index), one);
+        let path = mutations_path.index(index);
+        mutation(&mut errors, &path, one, &expressions);
     }
     let again_path = path.child("reinvocationPolicy");
     let again = text(&spec.reinvocation_policy);
@@ -122,17 +126,19 @@ fn constraints(errors: &mut Errors, path: &FieldPath, spec: &MutatingAdmissionPo
     matching::mutating_operations(errors, path, constraints);
 }
 
-fn mutation(errors: &mut Errors, path: &FieldPath, given: &Mutation) {
-    let type_ = given.patch_type.as_str();
+fn mutation(errors: &mut Errors, path: &FieldPath, mutation: &Mutation, expressions: &Expressions) {
+    let type_ = mutation.patch_type.as_str();
     required_of(errors, &path.child("patchType"), type_, PATCH_TYPES);
-    let configuration = given
+    let configuration = mutation
         .apply_configuration
         .as_ref()
         .map(|c| text(&c.expression));
-    let patch = given.json_patch.as_ref().map(|p| text(&p.expression));
-    let (own, own_field, other, other_field) = match type_ {
-        "JSONPatch" => (patch, "jsonPatch", configuration, "applyConfiguration"),
-        "ApplyConfiguration" => (configuration, "applyConfiguration", patch, "jsonPatch"),
+    let patch = mutation.json_patch.as_ref().map(|p| text(&p.expression));
+    const APPLIED: (&str, Returns) = ("applyConfiguration", Returns::ApplyConfiguration);
+    const PATCH: (&str, Returns) = ("jsonPatch", Returns::JsonPatch);
+    let (own, (own_field, returns), other, other_field) = match type_ {
+        "JSONPatch" => (patch, PATCH, configuration, APPLIED.0),
+        "ApplyConfiguration" => (configuration, APPLIED, patch, PATCH.0),
         _ => return,
     };
     let path_of_own = path.child(own_field);
@@ -141,7 +147,12 @@ fn mutation(errors: &mut Errors, path: &FieldPath, given: &Mutation) {
             let detail = format!("must be specified when patchType is {type_}");
             errors.push(FieldError::required(&path_of_own, detail));
         }
-        Some(text) => expression(errors, &path_of_own.child("expression"), text, ""),
+        Some(text) => {
+            let path = path_of_own.child("expression");
+            if given(errors, &path, text, "") {
+                expressions.change(errors, &path, text, returns);
+            }
+        }
     }
     if other.is_some() {
         let detail = format!("must not be specified when patchType is {type_}");

@@ -53,9 +53,7 @@ impl Kind for MutatingAdmissionPolicyBindingKind {
     }
 
     fn warnings(binding: &MutatingAdmissionPolicyBinding) -> Vec<String> {
-        let mut warnings = name_warnings(binding.metadata.name.as_deref());
-        warnings.push(policy::NOT_ENFORCED.to_owned());
-        warnings
+        name_warnings(binding.metadata.name.as_deref())
     }
 
     fn columns() -> Vec<Column> {

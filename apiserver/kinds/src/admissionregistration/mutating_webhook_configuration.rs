@@ -45,11 +45,7 @@ impl Kind for MutatingWebhookConfigurationKind {
     }
 
     fn warnings(configuration: &MutatingWebhookConfiguration) -> Vec<String> {
-        let mut warnings = name_warnings(configuration.metadata.name.as_deref());
-        warnings.extend(webhook::warnings(
-            &configuration.webhooks.clone().unwrap_or_default(),
-        ));
-        warnings
+        name_warnings(configuration.metadata.name.as_deref())
     }
 
     fn columns() -> Vec<Column> {

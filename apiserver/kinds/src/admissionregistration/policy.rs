@@ -6,12 +6,11 @@ use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use corral_api::names;
 use serde_json::Value;
 
-use super::matching::expression;
+use super::expressions::Expressions;
+use super::matching::given;
 use crate::kind::Column;
 use crate::rules::{Errors, complain, label_selector, text};
 
-/// What answers tell as long as nothing acts on policies.
-pub(super) const NOT_ENFORCED: &str = "spec: accepted, but not honoured by this server yet";
 /// Words that CEL keeps for itself.
 const RESERVED: &[&str] = &[
     "true",
@@ -126,7 +125,12 @@ pub(super) fn param_ref(errors: &mut Errors, path: &FieldPath, given: &ParamRef)
 }
 
 /// Named expressions.
-pub(super) fn variables(errors: &mut Errors, path: &FieldPath, list: &[Variable]) {
+pub(super) fn variables(
+    errors: &mut Errors,
+    path: &FieldPath,
+    list: &[Variable],
+    expressions: &mut Expressions,
+) {
     for (index, variable) in list.iter().enumerate() {
         let path = path.index(index);
         let (name, name_path) = (variable.name.as_str(), path.child("name"));
@@ -137,12 +141,10 @@ pub(super) fn variables(errors: &mut Errors, path: &FieldPath, list: &[Variable]
             errors.push(FieldError::invalid(&name_path, name, detail));
         }
         let detail = "expression is not specified";
-        expression(
-            errors,
-            &path.child("expression"),
-            &variable.expression,
-            detail,
-        );
+        let text_path = path.child("expression");
+        if given(errors, &text_path, &variable.expression, detail) {
+            expressions.variable(errors, &text_path, variable);
+        }
     }
 }
 

@@ -10,7 +10,8 @@ use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::matching::{self, expression};
+use super::expressions::Expressions;
+use super::matching::{self, given};
 use super::{name_warnings, policy};
 use crate::conditions;
 use crate::fill;
@@ -79,9 +80,7 @@ impl Kind for ValidatingAdmissionPolicyKind {
     }
 
     fn warnings(object: &ValidatingAdmissionPolicy) -> Vec<String> {
-        let mut warnings = name_warnings(object.metadata.name.as_deref());
-        warnings.push(policy::NOT_ENFORCED.to_owned());
-        warnings
+        name_warnings(object.metadata.name.as_deref())
     }
 
     fn columns() -> Vec<Column> {
@@ -120,21 +119,30 @@ fn validate(object: &ValidatingAdmissionPolicy, old: Option<&ValidatingAdmission
         }
     }
     let was = old.map(|old| old.spec.clone().unwrap_or_default());
+    let mut expressions = Expressions::of_validating(&spec, was.as_ref());
     let unchanged = was.is_some_and(|was| {
         was.param_kind == spec.param_kind
             && matching::same_conditions(&spec.match_conditions, &was.match_conditions)
     });
     if !unchanged {
         let conditions = spec.match_conditions.as_deref().unwrap_or_default();
-        matching::conditions(&mut errors, &path.child("matchConditions"), conditions);
+        let path = path.child("matchConditions");
+        matching::conditions(&mut errors, &path, conditions, &expressions);
     }
     let variables = spec.variables.as_deref().unwrap_or_default();
-    policy::variables(&mut errors, &path.child("variables"), variables);
-    checks(&mut errors, &path, text(&object.metadata.name), &spec);
+    let variables_path = path.child("variables");
+    policy::variables(&mut errors, &variables_path, variables, &mut expressions);
+    checks(&mut errors, object, &spec, &expressions);
     errors
 }
 
-fn checks(errors: &mut Errors, path: &FieldPath, name: &str, spec: &ValidatingAdmissionPolicySpec) {
+fn checks(
+    errors: &mut Errors,
+    object: &ValidatingAdmissionPolicy,
+    spec: &ValidatingAdmissionPolicySpec,
+    expressions: &Expressions,
+) {
+    let (path, name) = (at("spec"), text(&object.metadata.name));
     let validations = spec.validations.as_deref().unwrap_or_default();
     let annotations = spec.audit_annotations.as_deref().unwrap_or_default();
     let annotations_path = path.child("auditAnnotations");
@@ -146,7 +154,7 @@ fn checks(errors: &mut Errors, path: &FieldPath, name: &str, spec: &ValidatingAd
         return;
     }
     for (index, one) in validations.iter().enumerate() {
-        validation(errors, &validations_path.index(index), one);
+        validation(errors, &validations_path.index(index), one, expressions);
     }
     if annotations.len() > AUDIT_ANNOTATIONS_MAX {
         let detail = format!("must not have more than {AUDIT_ANNOTATIONS_MAX} auditAnnotations");
@@ -159,25 +167,35 @@ fn checks(errors: &mut Errors, path: &FieldPath, name: &str, spec: &ValidatingAd
     let mut seen = BTreeSet::new();
     for (index, one) in annotations.iter().enumerate() {
         let path = annotations_path.index(index);
-        audit_annotation(errors, &path, name, one);
+        audit_annotation(errors, &path, name, one, expressions);
         if !seen.insert(&one.key) {
             errors.push(FieldError::duplicate(&path.child("key"), one.key.as_str()));
         }
     }
 }
 
-fn validation(errors: &mut Errors, path: &FieldPath, given: &Validation) {
+fn validation(
+    errors: &mut Errors,
+    path: &FieldPath,
+    validation: &Validation,
+    expressions: &Expressions,
+) {
     let detail = "expression is not specified";
-    expression(errors, &path.child("expression"), &given.expression, detail);
+    let text_path = path.child("expression");
+    if given(errors, &text_path, &validation.expression, detail) {
+        expressions.rule(errors, &text_path, &validation.expression);
+    }
     let detail = "must be non-empty if specified";
     let texts = [
-        ("messageExpression", text(&given.message_expression)),
-        ("message", text(&given.message)),
+        ("messageExpression", text(&validation.message_expression)),
+        ("message", text(&validation.message)),
     ];
     for (field, value) in texts {
         let path = path.child(field);
         if !value.is_empty() && value.trim().is_empty() {
             errors.push(FieldError::invalid(&path, value, detail));
+        } else if field == "messageExpression" && !value.is_empty() {
+            expressions.message(errors, &path, value);
         } else if field == "message" && value.trim().contains(['\n', '\r']) {
             errors.push(FieldError::invalid(
                 &path,
@@ -186,13 +204,19 @@ fn validation(errors: &mut Errors, path: &FieldPath, given: &Validation) {
             ));
         }
     }
-    if let Some(reason) = &given.reason {
+    if let Some(reason) = &validation.reason {
         supported(errors, &path.child("reason"), reason, REASONS);
     }
 }
 
-fn audit_annotation(errors: &mut Errors, path: &FieldPath, name: &str, given: &AuditAnnotation) {
-    let (key, key_path) = (given.key.as_str(), path.child("key"));
+fn audit_annotation(
+    errors: &mut Errors,
+    path: &FieldPath,
+    name: &str,
+    annotation: &AuditAnnotation,
+    expressions: &Expressions,
+) {
+    let (key, key_path) = (annotation.key.as_str(), path.child("key"));
     if name.is_empty() {
         let detail = "requires metadata.name be non-empty";
         errors.push(FieldError::invalid(&key_path, key, detail));
@@ -201,12 +225,14 @@ fn audit_annotation(errors: &mut Errors, path: &FieldPath, name: &str, given: &A
         complain(errors, &key_path, &full, names::qualified_name(&full));
     }
     let path = path.child("valueExpression");
-    if given.value_expression.trim().len() > AUDIT_EXPRESSION_SIZE_MAX {
+    if annotation.value_expression.trim().len() > AUDIT_EXPRESSION_SIZE_MAX {
         let detail = format!("must not exceed {AUDIT_EXPRESSION_SIZE_MAX} bytes in length");
         errors.push(FieldError::required(&path, detail));
     } else {
         let detail = "valueExpression is not specified";
-        expression(errors, &path, &given.value_expression, detail);
+        if given(errors, &path, &annotation.value_expression, detail) {
+            expressions.note(errors, &path, &annotation.value_expression);
+        }
     }
 }
 

@@ -55,9 +55,7 @@ impl Kind for ValidatingAdmissionPolicyBindingKind {
     }
 
     fn warnings(binding: &ValidatingAdmissionPolicyBinding) -> Vec<String> {
-        let mut warnings = name_warnings(binding.metadata.name.as_deref());
-        warnings.push(policy::NOT_ENFORCED.to_owned());
-        warnings
+        name_warnings(binding.metadata.name.as_deref())
     }
 
     fn columns() -> Vec<Column> {

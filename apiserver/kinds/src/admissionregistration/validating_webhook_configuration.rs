@@ -45,9 +45,7 @@ impl Kind for ValidatingWebhookConfigurationKind {
     }
 
     fn warnings(configuration: &ValidatingWebhookConfiguration) -> Vec<String> {
-        let mut warnings = name_warnings(configuration.metadata.name.as_deref());
-        warnings.extend(webhook::warnings(&webhook::common(&configuration.webhooks)));
-        warnings
+        name_warnings(configuration.metadata.name.as_deref())
     }
 
     fn columns() -> Vec<Column> {

@@ -6,6 +6,7 @@ use corral_api::k8s::api::admissionregistration::v1::{MutatingWebhook, Validatin
 use corral_api::names;
 
 use super::client;
+use super::expressions::Expressions;
 use super::matching::{self, FAILURE_POLICIES, POLICIES, REINVOCATION_POLICIES};
 use crate::fill;
 use crate::rules::{Errors, Seen, at, complain, json, label_selector, supported};
@@ -123,10 +124,13 @@ impl Kept {
 pub(super) fn validate(webhooks: &[MutatingWebhook], old: Option<&[MutatingWebhook]>) -> Errors {
     let mut errors = Errors::new();
     let kept = old.map_or_else(Kept::default, |old| Kept::of(webhooks, old));
+    let before = old.into_iter().flatten();
+    let before = before.flat_map(|webhook| webhook.match_conditions.iter().flatten());
+    let expressions = Expressions::of_webhooks(before);
     let mut seen = Seen::default();
     for (index, webhook) in webhooks.iter().enumerate() {
         let path = at("webhooks").index(index);
-        validate_one(&mut errors, &path, webhook, &kept);
+        validate_one(&mut errors, &path, webhook, &kept, &expressions);
         let versions = &webhook.admission_review_versions;
         let versions_path = path.child("admissionReviewVersions");
         review_versions(&mut errors, &versions_path, versions, kept.versions);
@@ -137,7 +141,13 @@ pub(super) fn validate(webhooks: &[MutatingWebhook], old: Option<&[MutatingWebho
     errors
 }
 
-fn validate_one(errors: &mut Errors, path: &FieldPath, webhook: &MutatingWebhook, kept: &Kept) {
+fn validate_one(
+    errors: &mut Errors,
+    path: &FieldPath,
+    webhook: &MutatingWebhook,
+    kept: &Kept,
+    expressions: &Expressions,
+) {
     full_name(errors, &path.child("name"), &webhook.name);
     for (index, rule) in webhook.rules.iter().flatten().enumerate() {
         matching::rule(errors, &path.child("rules").index(index), rule);
@@ -189,7 +199,8 @@ fn validate_one(errors: &mut Errors, path: &FieldPath, webhook: &MutatingWebhook
     client::config(errors, &path.child("clientConfig"), &webhook.client_config);
     if !kept.conditions {
         let conditions = webhook.match_conditions.as_deref().unwrap_or_default();
-        matching::conditions(errors, &path.child("matchConditions"), conditions);
+        let path = path.child("matchConditions");
+        matching::conditions(errors, &path, conditions, expressions);
     }
 }
 
@@ -231,23 +242,4 @@ fn review_versions(errors: &mut Errors, path: &FieldPath, versions: &[String], u
         );
         errors.push(FieldError::invalid(path, json(versions), detail));
     }
-}
-
-/// What of the webhooks is not honoured.
-pub(super) fn warnings(webhooks: &[MutatingWebhook]) -> Vec<String> {
-    let given = |webhook: &MutatingWebhook| {
-        webhook
-            .match_conditions
-            .as_ref()
-            .is_some_and(|conditions| !conditions.is_empty())
-    };
-    let indexes = webhooks
-        .iter()
-        .enumerate()
-        .filter(|(_, webhook)| given(webhook));
-    indexes
-        .map(|(index, _)| {
-            format!("webhooks[{index}].matchConditions: not honoured by this server yet")
-        })
-        .collect()
 }

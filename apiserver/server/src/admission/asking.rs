@@ -1,19 +1,22 @@
-//! What webhooks are asked about a write, and what becomes of their answers.
+//! What policies and webhooks are asked about a write, and what becomes of their answers.
 
 use corral_api::gvk::GroupVersionKind;
 use corral_api::status::Status;
 use corral_kinds::Object;
 use serde_json::Value;
 
-use super::webhooks::{Invocation, Kind, Operation, Request, Rounds};
-use super::{Action, Admission, Attributes};
+use super::policies::{self, Relevant};
+use super::request::{Operation, Phase, Request};
+use super::rights::Rights;
+use super::webhooks::{self, Invocation};
+use super::{Action, Admission, Attributes, stopping};
 use crate::api::Api;
 use crate::registry::{Part, Resource};
 
 const SCALE: &str = "scale";
 
 impl<'a> Attributes<'a> {
-    /// The write as webhooks are asked about it; none for what the server does on its own after they were asked about
+    /// The write as policies and webhooks are asked about it; none for what the server does on its own after they were asked about
     /// what it follows from.
     fn request(&self, object: &Object) -> Option<Request<'a>> {
         if self.part == Part::Whole && self.subresource != "finalize" {
@@ -45,7 +48,7 @@ impl<'a> Attributes<'a> {
         Some(request)
     }
 
-    /// What webhooks see of an object: its scale, if that is what is written.
+    /// What policies and webhooks see of an object: its scale, if that is what is written.
     fn view(&self, value: Value) -> Result<Value, Status> {
         match self.subresource {
             SCALE => self.resource.scale_of(&value),
@@ -79,20 +82,48 @@ impl Admission {
     async fn asked(
         &self,
         api: &Api,
-        kind: Kind,
+        phase: Phase,
         request: &Request<'_>,
     ) -> Result<Vec<Invocation>, Status> {
-        let plugin = match kind {
-            Kind::Mutating => "MutatingAdmissionWebhook",
-            Kind::Validating => "ValidatingAdmissionWebhook",
+        let plugin = match phase {
+            Phase::Mutating => "MutatingAdmissionWebhook",
+            Phase::Validating => "ValidatingAdmissionWebhook",
         };
         match self.plugins.run(plugin) {
-            true => self.webhooks.relevant(api, kind, request).await,
+            true => self.webhooks.relevant(api, phase, request).await,
             false => Ok(Vec::new()),
         }
     }
 
-    /// Asks mutating webhooks; when they have changed the object, the plugins see it again, and webhooks that want to.
+    /// The policies to evaluate, if that is what the administrator wants.
+    async fn evaluated(
+        &self,
+        api: &Api,
+        phase: Phase,
+        request: &Request<'_>,
+        object: &Value,
+        old: &Value,
+    ) -> Result<Relevant, Status> {
+        let plugin = match phase {
+            Phase::Mutating => "MutatingAdmissionPolicy",
+            Phase::Validating => "ValidatingAdmissionPolicy",
+        };
+        match self.plugins.run(plugin) {
+            true => {
+                let policies = &self.policies;
+                policies.relevant(api, phase, request, object, old).await
+            }
+            false => Ok(Relevant::default()),
+        }
+    }
+
+    /// Whether anybody has to be asked at all, so that most writes need not be shown to anybody.
+    fn asks_nobody(&self, api: &Api, phase: Phase, hooks: &[Invocation]) -> bool {
+        hooks.is_empty() && self.policies.are_none(api, phase)
+    }
+
+    /// Asks mutating policies and webhooks; when they have changed the object, the plugins see it again, and policies and
+    /// webhooks that want to.
     pub(super) async fn ask_mutating(
         &self,
         api: &Api,
@@ -103,44 +134,40 @@ impl Admission {
         let Some(request) = attributes.request(object) else {
             return Ok(());
         };
-        let hooks = self.asked(api, Kind::Mutating, &request).await?;
-        if hooks.is_empty() {
+        let hooks = self.asked(api, Phase::Mutating, &request).await?;
+        if self.asks_nobody(api, Phase::Mutating, &hooks) {
             return Ok(());
         }
-        let resource = attributes.resource;
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        let rights = Rights::of(&attributes.cx.user, &authorizer);
         let old_value = attributes.old(old)?;
-        let old_view = old_value
-            .clone()
-            .map(|old| attributes.view(old))
-            .transpose()?;
-        let old_view = old_view.unwrap_or_default();
-        let mut rounds = Rounds::default();
-        for second in [false, true] {
-            let whole = resource.shown(attributes, object)?;
-            let mut shown = attributes.view(whole.clone())?;
-            let changed = self
-                .webhooks
-                .mutate(api, &request, &hooks, &mut rounds, &mut shown, &old_view)
-                .await?;
-            if !changed {
-                return Ok(());
-            }
-            let value = match attributes.subresource {
-                SCALE => scaled(resource, whole, &shown),
-                _ => shown,
-            };
-            *object =
-                resource.changed_by_webhooks(attributes, object, value, old_value.as_ref())?;
-            if !second {
-                let before = resource.shown(attributes, object)?;
-                self.built_in(api, attributes, object, old).await?;
-                rounds.begin_second(resource.shown(attributes, object)? != before);
-            }
-        }
-        Ok(())
+        let mut round = Round {
+            admission: self,
+            api,
+            attributes,
+            request: &request,
+            rights: &rights,
+            hooks: &hooks,
+            old_view: old_value
+                .clone()
+                .map(|old| attributes.view(old))
+                .transpose()?
+                .unwrap_or_default(),
+            old_value,
+            of_policies: policies::Rounds::default(),
+            of_webhooks: webhooks::Rounds::default(),
+        };
+        let Some((after_policies, after_webhooks)) = round.run(object).await? else {
+            return Ok(());
+        };
+        self.built_in(api, attributes, object, old).await?;
+        let now = attributes.resource.shown(attributes, object)?;
+        round.of_policies.begin_second(now != after_policies);
+        round.of_webhooks.begin_second(now != after_webhooks);
+        round.run(object).await.map(drop)
     }
 
-    /// Asks validating webhooks.
+    /// Evaluates validating policies, and asks validating webhooks.
     pub(super) async fn ask_validating(
         &self,
         api: &Api,
@@ -151,8 +178,8 @@ impl Admission {
         let Some(mut request) = attributes.request(object) else {
             return Ok(());
         };
-        let hooks = self.asked(api, Kind::Validating, &request).await?;
-        if hooks.is_empty() {
+        let hooks = self.asked(api, Phase::Validating, &request).await?;
+        if self.asks_nobody(api, Phase::Validating, &hooks) {
             return Ok(());
         }
         // By now a new object has its name.
@@ -168,54 +195,183 @@ impl Admission {
             .map(|old| attributes.view(old))
             .transpose()?;
         let old = old.unwrap_or_default();
-        self.webhooks
-            .validate(api, &request, &hooks, &shown, &old)
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        let rights = Rights::of(&attributes.cx.user, &authorizer);
+        self.validate_all(api, &request, &rights, &hooks, &shown, &old)
             .await
     }
 
-    /// Asks both kinds of webhooks about a deletion.
+    async fn validate_all(
+        &self,
+        api: &Api,
+        request: &Request<'_>,
+        rights: &Rights<'_>,
+        hooks: &[Invocation],
+        object: &Value,
+        old: &Value,
+    ) -> Result<(), Status> {
+        let phase = Phase::Validating;
+        let relevant = self.evaluated(api, phase, request, object, old).await?;
+        if !relevant.is_empty() {
+            self.policies
+                .validate(api, request, rights, &relevant, object, old)
+                .await?;
+        }
+        self.webhooks
+            .validate(api, request, rights, hooks, object, old)
+            .await
+    }
+
+    /// Asks policies and both kinds of webhooks about a deletion.
     pub(super) async fn ask_about_deletion(
         &self,
         api: &Api,
         request: &Request<'_>,
         old: &Value,
     ) -> Result<(), Status> {
-        let hooks = self.asked(api, Kind::Mutating, request).await?;
-        let (mut object, mut rounds) = (Value::Null, Rounds::default());
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        let rights = Rights::of(&request.cx.user, &authorizer);
+        let hooks = self.asked(api, Phase::Mutating, request).await?;
+        let (mut object, mut rounds) = (Value::Null, webhooks::Rounds::default());
         self.webhooks
-            .mutate(api, request, &hooks, &mut rounds, &mut object, old)
+            .mutate(api, request, &rights, &hooks, &mut rounds, &mut object, old)
             .await?;
-        let hooks = self.asked(api, Kind::Validating, request).await?;
-        self.webhooks
-            .validate(api, request, &hooks, &object, old)
+        let hooks = self.asked(api, Phase::Validating, request).await?;
+        self.validate_all(api, request, &rights, &hooks, &object, old)
             .await
     }
 
-    /// Asks webhooks about an object that is not stored: the body of a subresource, or the options of a connection. Answers
-    /// what they make of it.
+    /// Asks policies and webhooks about an object that is not stored: the body of a subresource, or the options of a
+    /// connection. Answers what they make of it.
     ///
     /// # Errors
-    /// What a webhook says that refuses, or 500 for one that fails and whose failures count.
+    /// What a policy or webhook says that refuses, or 500 for one that fails and whose failures count.
     pub async fn admit_other(
         &self,
         request: &Request<'_>,
         mut object: Value,
     ) -> Result<Value, Status> {
         let api = self.api()?;
-        let hooks = self.asked(&api, Kind::Mutating, request).await?;
-        let (old, mut rounds) = (Value::Null, Rounds::default());
-        for _ in 0..2 {
-            let webhooks = &self.webhooks;
-            let changed = webhooks.mutate(&api, request, &hooks, &mut rounds, &mut object, &old);
-            if !changed.await? {
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        let rights = Rights::of(&request.cx.user, &authorizer);
+        let hooks = self.asked(&api, Phase::Mutating, request).await?;
+        let (old, phase) = (Value::Null, Phase::Mutating);
+        let (mut of_policies, mut of_webhooks) = Default::default();
+        let mut after = (Value::Null, Value::Null);
+        for second in [false, true] {
+            if second {
+                policies::Rounds::begin_second(&mut of_policies, object != after.0);
+                webhooks::Rounds::begin_second(&mut of_webhooks, object != after.1);
+            }
+            let relevant = self.evaluated(&api, phase, request, &object, &old).await?;
+            let mut changed = false;
+            if !relevant.is_empty() {
+                let policies = &self.policies;
+                let asked = (request, &rights, &relevant);
+                changed |= policies
+                    .mutate(&api, asked, &mut of_policies, &mut object, &old, &mut Ok)
+                    .await?;
+            }
+            after.0 = object.clone();
+            changed |= self
+                .webhooks
+                .mutate(
+                    &api,
+                    request,
+                    &rights,
+                    &hooks,
+                    &mut of_webhooks,
+                    &mut object,
+                    &old,
+                )
+                .await?;
+            after.1 = object.clone();
+            if !changed {
                 break;
             }
-            rounds.begin_second(false);
         }
-        let hooks = self.asked(&api, Kind::Validating, request).await?;
-        self.webhooks
-            .validate(&api, request, &hooks, &object, &old)
+        let hooks = self.asked(&api, Phase::Validating, request).await?;
+        self.validate_all(&api, request, &rights, &hooks, &object, &old)
             .await?;
         Ok(object)
     }
+}
+
+/// Asking mutating policies and webhooks about an object of a resource, once or twice.
+struct Round<'a> {
+    admission: &'a Admission,
+    api: &'a Api,
+    attributes: &'a Attributes<'a>,
+    request: &'a Request<'a>,
+    rights: &'a Rights<'a>,
+    hooks: &'a [Invocation],
+    old_value: Option<Value>,
+    old_view: Value,
+    of_policies: policies::Rounds,
+    of_webhooks: webhooks::Rounds,
+}
+
+impl Round<'_> {
+    /// Asks all of them. Answers what the object was after the policies and after the webhooks, if anybody has changed it.
+    async fn run(&mut self, object: &mut Object) -> Result<Option<(Value, Value)>, Status> {
+        let (attributes, resource) = (self.attributes, self.attributes.resource);
+        let (admission, api, request) = (self.admission, self.api, self.request);
+        let mut shown = attributes.view(resource.shown(attributes, object)?)?;
+        let old = &self.old_view;
+        let phase = Phase::Mutating;
+        let relevant = admission
+            .evaluated(api, phase, request, &shown, old)
+            .await?;
+        let mut changed = false;
+        if !relevant.is_empty() {
+            let old_value = self.old_value.as_ref();
+            let mut completed = |value: Value| {
+                take(attributes, object, value, old_value)?;
+                attributes.view(resource.shown(attributes, object)?)
+            };
+            let asked = (request, self.rights, &relevant);
+            let rounds = &mut self.of_policies;
+            changed |= admission
+                .policies
+                .mutate(api, asked, rounds, &mut shown, old, &mut completed)
+                .await?;
+        }
+        let after_policies = resource.shown(attributes, object)?;
+        let (webhooks, rounds) = (&admission.webhooks, &mut self.of_webhooks);
+        let by_webhooks = webhooks
+            .mutate(
+                api,
+                request,
+                self.rights,
+                self.hooks,
+                rounds,
+                &mut shown,
+                old,
+            )
+            .await?;
+        if by_webhooks {
+            take(attributes, object, shown, self.old_value.as_ref())?;
+        }
+        if !changed && !by_webhooks {
+            return Ok(None);
+        }
+        let after_webhooks = resource.shown(attributes, object)?;
+        Ok(Some((after_policies, after_webhooks)))
+    }
+}
+
+/// Makes an object what policies or webhooks have made of what they see of it.
+fn take(
+    attributes: &Attributes<'_>,
+    object: &mut Object,
+    shown: Value,
+    old: Option<&Value>,
+) -> Result<(), Status> {
+    let resource = attributes.resource;
+    let value = match attributes.subresource {
+        SCALE => scaled(resource, resource.shown(attributes, object)?, &shown),
+        _ => shown,
+    };
+    *object = resource.changed_by_webhooks(attributes, object, value, old)?;
+    Ok(())
 }

@@ -7,7 +7,6 @@
 //! Mutating webhooks are asked one after the other, each with what the former made of the object; validating ones at
 //! once. What a webhook sees is the JSON of the object in the version that its rules name.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -15,52 +14,42 @@ use corral_api::status::Status;
 use futures::stream::{FuturesUnordered, StreamExt};
 use serde_json::Value;
 
+use super::exemption::{self, Exemption};
+use super::expressions::Subject;
+use super::matching::Seen;
+use super::request::{Operation, Phase, Request};
+use super::rights::Rights;
 use crate::api::Api;
 use crate::patch;
-use crate::registry::{Resource, WriteContext};
+use crate::registry::WriteContext;
 
 mod client;
-mod exemption;
 mod hooks;
-mod matching;
 mod metrics;
-mod request;
 mod review;
 mod target;
 mod trust;
 
 pub use metrics::Metrics;
-pub use request::{Operation, Request};
 
 use client::Clients;
-use exemption::Exemption;
 use hooks::{Hook, Hooks};
 use metrics::Outcome;
 use review::Verdict;
 
-/// Which webhooks are asked.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    /// Those that may change the object.
-    Mutating,
-    /// Those that may only refuse it.
-    Validating,
+/// The plural of the resource that holds configurations.
+fn plural(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Mutating => "mutatingwebhookconfigurations",
+        Phase::Validating => "validatingwebhookconfigurations",
+    }
 }
 
-impl Kind {
-    fn plural(self) -> &'static str {
-        match self {
-            Self::Mutating => "mutatingwebhookconfigurations",
-            Self::Validating => "validatingwebhookconfigurations",
-        }
-    }
-
-    /// The word of metrics.
-    fn step(self) -> &'static str {
-        match self {
-            Self::Mutating => "admit",
-            Self::Validating => "validating",
-        }
+/// The word of metrics.
+fn step(phase: Phase) -> &'static str {
+    match phase {
+        Phase::Mutating => "admit",
+        Phase::Validating => "validating",
     }
 }
 
@@ -69,8 +58,8 @@ pub struct Invocation {
     hook: Arc<Hook>,
     /// Its place among all webhooks of its kind.
     index: usize,
-    /// The resource in whose version it is asked, where that is not the request's own.
-    equivalent: Option<Arc<Resource>>,
+    /// The version in which it sees the request.
+    seen: Seen,
     fails_open: bool,
 }
 
@@ -132,7 +121,7 @@ impl Webhooks {
     pub async fn relevant(
         &self,
         api: &Api,
-        kind: Kind,
+        phase: Phase,
         request: &Request<'_>,
     ) -> Result<Vec<Invocation>, Status> {
         let fails_open = match exemption::of(request) {
@@ -140,22 +129,22 @@ impl Webhooks {
             Exemption::FailsOpen => true,
             Exemption::None => false,
         };
-        let hooks = match kind {
-            Kind::Mutating => self.mutating.current(api, kind),
-            Kind::Validating => self.validating.current(api, kind),
+        let hooks = match phase {
+            Phase::Mutating => self.mutating.current(api, phase),
+            Phase::Validating => self.validating.current(api, phase),
         };
         let mut found = Vec::new();
         for (index, hook) in hooks.iter().enumerate() {
-            let Some(equivalent) = matching::by_rules(api, hook, request) else {
+            let Some(seen) = hook.criteria.by_rules(api, request) else {
                 continue;
             };
-            if !matching::by_namespace(api, hook, request).await? {
+            if !hook.criteria.by_namespace(api, request).await? {
                 continue;
             }
             found.push(Invocation {
                 hook: hook.clone(),
                 index,
-                equivalent,
+                seen,
                 fails_open,
             });
         }
@@ -170,6 +159,7 @@ impl Webhooks {
         &self,
         api: &Api,
         request: &Request<'_>,
+        rights: &Rights<'_>,
         invocations: &[Invocation],
         rounds: &mut Rounds,
         object: &mut Value,
@@ -181,12 +171,11 @@ impl Webhooks {
             if rounds.second && !rounds.again.contains(&hook.uid) {
                 continue;
             }
-            if !matching::by_object(hook, object, old) {
+            if !invocation.wants(request, rights, object, old).await? {
                 continue;
             }
             let patched = self
-                .observed(Kind::Mutating, request, invocation, rounds.second, async {
-                    matching::conditions(hook)?;
+                .observed(Phase::Mutating, request, invocation, rounds.second, async {
                     self.mutate_one(api, request, invocation, rounds.second, object, old)
                         .await
                 })
@@ -211,19 +200,23 @@ impl Webhooks {
         &self,
         api: &Api,
         request: &Request<'_>,
+        rights: &Rights<'_>,
         invocations: &[Invocation],
         object: &Value,
         old: &Value,
     ) -> Result<(), Status> {
-        let asked = invocations
-            .iter()
-            .filter(|invocation| matching::by_object(&invocation.hook, object, old));
+        let mut asked = Vec::new();
+        for invocation in invocations {
+            if invocation.wants(request, rights, object, old).await? {
+                asked.push(invocation);
+            }
+        }
         let mut answers: FuturesUnordered<_> = asked
+            .into_iter()
             .map(|invocation| {
-                self.observed(Kind::Validating, request, invocation, false, async {
-                    matching::conditions(&invocation.hook)?;
+                self.observed(Phase::Validating, request, invocation, false, async {
                     let sent = Sent::new(request, invocation, object, old);
-                    self.ask(api, Kind::Validating, request, invocation, &sent)
+                    self.ask(api, Phase::Validating, request, invocation, &sent)
                         .await?;
                     Ok(())
                 })
@@ -251,7 +244,7 @@ impl Webhooks {
     ) -> Result<Option<Value>, Refusal> {
         let sent = Sent::new(request, invocation, object, old);
         let answered = self
-            .ask(api, Kind::Mutating, request, invocation, &sent)
+            .ask(api, Phase::Mutating, request, invocation, &sent)
             .await;
         let patch = answered
             .as_ref()
@@ -272,7 +265,7 @@ impl Webhooks {
     async fn ask(
         &self,
         api: &Api,
-        kind: Kind,
+        phase: Phase,
         request: &Request<'_>,
         invocation: &Invocation,
         sent: &Sent<'_>,
@@ -295,7 +288,7 @@ impl Webhooks {
         let uid = uuid::Uuid::new_v4().to_string();
         let body = review::write(version, &uid, request, invocation, sent);
         let answer = self.clients.post(api, hook, body, timeout).await?;
-        let verdict = review::read(version, &uid, kind, &answer)?;
+        let verdict = review::read(version, &uid, phase, &answer)?;
         for (key, value) in &verdict.audit_annotations {
             request
                 .cx
@@ -314,7 +307,7 @@ impl Webhooks {
     /// Measures how a webhook is asked, and lets its failure policy decide.
     async fn observed<T: Default>(
         &self,
-        kind: Kind,
+        phase: Phase,
         request: &Request<'_>,
         invocation: &Invocation,
         again: bool,
@@ -322,8 +315,7 @@ impl Webhooks {
     ) -> Result<T, Status> {
         let (name, started) = (&invocation.hook.webhook.name, Instant::now());
         let answer = asking.await;
-        let ignores = invocation.fails_open
-            || invocation.hook.webhook.failure_policy.as_deref() == Some("Ignore");
+        let ignores = invocation.ignores_failures();
         let outcome = match &answer {
             Ok(_) => Outcome::Passed,
             Err(Refusal::Rejected(status)) => Outcome::Rejected(status.code),
@@ -331,7 +323,7 @@ impl Webhooks {
             Err(Refusal::Failed { code, .. }) => Outcome::Failed(*code),
             Err(Refusal::Impossible(_)) => Outcome::Impossible,
         };
-        let labels = (name.as_str(), kind.step(), request.operation.as_str());
+        let labels = (name.as_str(), step(phase), request.operation.as_str());
         self.metrics.observe(labels, outcome, started.elapsed());
         match answer {
             Ok(value) => Ok(value),
@@ -347,7 +339,7 @@ impl Webhooks {
                     why,
                     "a webhook failed, which its policy or its subject lets pass"
                 );
-                invocation.annotate_failure(request.cx, kind, again);
+                invocation.annotate_failure(request.cx, phase, again);
                 let late = |deadline: Instant| deadline <= Instant::now();
                 if request.cx.asked.deadline.is_some_and(late) {
                     return Err(Status::timeout(
@@ -371,6 +363,36 @@ impl Hook {
 }
 
 impl Invocation {
+    /// Whether the object is one that the webhook is asked about, and its conditions hold.
+    async fn wants(
+        &self,
+        request: &Request<'_>,
+        rights: &Rights<'_>,
+        object: &Value,
+        old: &Value,
+    ) -> Result<bool, Status> {
+        if !self.hook.criteria.by_object(object, old) {
+            return Ok(false);
+        }
+        let conditions = &self.hook.conditions;
+        if conditions.is_empty() {
+            return Ok(true);
+        }
+        let subject = Subject::new(request, &self.seen, object, old);
+        match conditions.hold(rights, &subject, None).await {
+            Ok(hold) => Ok(hold),
+            Err(_) if self.ignores_failures() => Ok(false),
+            Err(why) => {
+                let (group, _, plural) = &request.resource;
+                Err(Status::forbidden(group, plural, &request.name, &why))
+            }
+        }
+    }
+
+    fn ignores_failures(&self) -> bool {
+        self.fails_open || self.hook.webhook.failure_policy.as_deref() == Some("Ignore")
+    }
+
     /// Tells the audit log what a mutating webhook did.
     fn annotate(&self, cx: &WriteContext, again: bool, mutated: bool, patch: Option<&[u8]>) {
         const PATCHES: &str = "patch.webhook.admission.k8s.io/";
@@ -390,10 +412,10 @@ impl Invocation {
         cx.annotate(format!("{MUTATIONS}{place}"), text);
     }
 
-    fn annotate_failure(&self, cx: &WriteContext, kind: Kind, again: bool) {
-        let prefix = match kind {
-            Kind::Mutating => "failed-open.mutation.webhook.admission.k8s.io/",
-            Kind::Validating => "failed-open.validating.webhook.admission.k8s.io/",
+    fn annotate_failure(&self, cx: &WriteContext, phase: Phase, again: bool) {
+        let prefix = match phase {
+            Phase::Mutating => "failed-open.mutation.webhook.admission.k8s.io/",
+            Phase::Validating => "failed-open.validating.webhook.admission.k8s.io/",
         };
         let name = self.hook.webhook.name.clone();
         cx.annotate(format!("{prefix}{}", self.place(again)), name);
@@ -417,20 +439,9 @@ impl<'a> Sent<'a> {
         object: &'a Value,
         old: &'a Value,
     ) -> Self {
-        use std::borrow::Cow;
-        let (Some(to), Some(from)) = (&invocation.equivalent, request.owner) else {
-            return Self {
-                object: Cow::Borrowed(object),
-                old: Cow::Borrowed(old),
-            };
-        };
-        let converted = |value: &Value| match value {
-            Value::Null => Value::Null,
-            value => to.kind.from_stored(from.kind.to_stored(value.clone())),
-        };
         Self {
-            object: Cow::Owned(converted(object)),
-            old: Cow::Owned(converted(old)),
+            object: invocation.seen.view(request, object),
+            old: invocation.seen.view(request, old),
         }
     }
 
@@ -459,14 +470,6 @@ impl<'a> Sent<'a> {
         }
         let patched = patch::json_patch(&self.object, patch)
             .map_err(|status| Refusal::Impossible(Status::internal(status.message)))?;
-        Ok(Some(match (&invocation.equivalent, request.owner) {
-            (Some(from), Some(to)) => to.kind.from_stored(from.kind.to_stored(patched)),
-            _ => patched,
-        }))
+        Ok(Some(invocation.seen.back(request, patched)))
     }
-}
-
-/// The labels of an object's JSON.
-fn labels(object: &Value) -> BTreeMap<String, String> {
-    serde_json::from_value(object["metadata"]["labels"].clone()).unwrap_or_default()
 }

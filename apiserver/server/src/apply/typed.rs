@@ -26,12 +26,8 @@ pub fn check(node: &Node, config: &Value) -> Result<(), Status> {
         let message = format!("invalid object type: {of_type}, Kind={kind}");
         return Err(Status::bad_request(message));
     }
-    let mut faults = Vec::new();
-    walk(node, config, &mut Vec::new(), &mut faults);
-    let all = match faults.as_slice() {
-        [] => return Ok(()),
-        [one] => one.clone(),
-        several => format!("errors:\n  {}", several.join("\n  ")),
+    let Some(all) = faults(node, config) else {
+        return Ok(());
     };
     let metadata = &config["metadata"];
     Err(Status::unexpected(format!(
@@ -39,6 +35,17 @@ pub fn check(node: &Node, config: &Value) -> Result<(), Status> {
         text(&metadata["namespace"]),
         text(&metadata["name"]),
     )))
+}
+
+/// Every field of a configuration that its kind does not have, and every item given twice; none if there are none.
+pub fn faults(node: &Node, config: &Value) -> Option<String> {
+    let mut faults = Vec::new();
+    walk(node, config, &mut Vec::new(), &mut faults);
+    match faults.as_slice() {
+        [] => None,
+        [one] => Some(one.clone()),
+        several => Some(format!("errors:\n  {}", several.join("\n  "))),
+    }
 }
 
 fn walk(node: &Node, value: &Value, path: &mut Vec<Step>, faults: &mut Vec<String>) {

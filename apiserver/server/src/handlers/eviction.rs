@@ -56,7 +56,10 @@ pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, St
         code: 201,
         ..Status::success(None)
     };
-    Ok(with_warnings(super::status_answer(call, resource, &status)?, &cx))
+    Ok(with_warnings(
+        super::status_answer(call, resource, &status)?,
+        &cx,
+    ))
 }
 
 /// One attempt. The inner error is a conflict after which another attempt may succeed; once a budget has been charged

@@ -12,7 +12,7 @@ use corral_kinds::{AnyKind, all};
 use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, with_warnings, write};
-use crate::admission::webhooks::{Operation, Request};
+use crate::admission::request::{Operation, Request};
 use crate::authn::tokens::{Bound, Grant, ISSUER, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
 use crate::negotiate;

@@ -51,13 +51,36 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, Status> {
     }
     let mut out = object.clone();
     for operation in operations {
-        apply(&mut out, operation).map_err(|Unfit| {
-            let message = "the server rejected our request due to an error in our request";
-            Status::failure(422, StatusReason::Invalid, message)
-                .with_details(StatusDetails::default())
-        })?;
+        apply(&mut out, operation).map_err(|Unfit| unfit())?;
     }
     Ok(out)
+}
+
+/// Applies a JSON patch whose tests may fail: then there is no result.
+///
+/// # Errors
+/// As [`json_patch`].
+pub fn json_patch_if_tested(
+    object: &Value,
+    operations: Vec<Value>,
+) -> Result<Option<Value>, Status> {
+    let mut out = object.clone();
+    for operation in operations {
+        let operation: Operation =
+            serde_json::from_value(operation).map_err(|e| undecodable(&e.to_string()))?;
+        let is_test = operation.op == "test";
+        match apply(&mut out, operation) {
+            Ok(()) => {}
+            Err(Unfit) if is_test => return Ok(None),
+            Err(Unfit) => return Err(unfit()),
+        }
+    }
+    Ok(Some(out))
+}
+
+fn unfit() -> Status {
+    let message = "the server rejected our request due to an error in our request";
+    Status::failure(422, StatusReason::Invalid, message).with_details(StatusDetails::default())
 }
 
 fn undecodable(why: &str) -> Status {

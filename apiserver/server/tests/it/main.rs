@@ -13,6 +13,7 @@ mod lists;
 mod nodes;
 mod pod_security;
 mod pods;
+mod policies;
 mod quotas;
 mod rights;
 mod service;

@@ -1,15 +1,17 @@
 //! The webhooks that there are, taken from their configurations: in the order of the names of these.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use corral_api::k8s::api::admissionregistration::v1::{
     MutatingWebhook, MutatingWebhookConfiguration, ValidatingWebhookConfiguration,
 };
-use corral_api::selector::LabelSelector;
 use corral_kinds::admissionregistration::webhook::from_validating;
-use corral_storage::Key;
 
-use super::Kind;
+use super::plural;
+use crate::admission::derived::Derived;
+use crate::admission::expressions::Conditions;
+use crate::admission::matching::Criteria;
+use crate::admission::request::Phase;
 use crate::api::Api;
 use crate::object::Stored;
 
@@ -24,62 +26,44 @@ pub struct Hook {
     pub uid: String,
     /// Its configuration, in the form that both kinds have.
     pub webhook: MutatingWebhook,
-    /// Namespaces whose objects it is asked about.
-    pub namespaces: LabelSelector,
-    /// Objects that it is asked about.
-    pub objects: LabelSelector,
+    /// What it is asked about.
+    pub criteria: Criteria,
+    /// What must hold of a request besides.
+    pub conditions: Conditions,
 }
 
-/// The webhooks of one kind, read anew when a configuration has changed.
+/// The webhooks of one kind.
 #[derive(Default)]
-pub struct Hooks(Mutex<Read>);
-
-/// What was read, and from which versions of which configurations.
-#[derive(Default)]
-struct Read {
-    from: Vec<(Key, u64)>,
-    hooks: Arc<[Arc<Hook>]>,
-}
+pub struct Hooks(Derived<1, Vec<Arc<Hook>>>);
 
 impl Hooks {
     /// The webhooks as the cache knows them.
-    pub fn current(&self, api: &Api, kind: Kind) -> Arc<[Arc<Hook>]> {
+    pub fn current(&self, api: &Api, phase: Phase) -> Arc<Vec<Arc<Hook>>> {
         let group = "admissionregistration.k8s.io";
-        let Some(resource) = api.resource(group, kind.plural()) else {
+        let Some(resource) = api.resource(group, plural(phase)) else {
             return Arc::default();
         };
-        let snapshot = resource.cacher.snapshot();
-        if snapshot.objects.is_empty() {
+        let objects = resource.cacher.snapshot().objects;
+        if objects.is_empty() {
             return Arc::default();
         }
-        let version = |stored: &Arc<Stored>| (stored.key.clone(), stored.revision.0);
-        let mut read = self.0.lock().expect("no panic under the lock");
-        let same = read.from.len() == snapshot.objects.len()
-            && snapshot
-                .objects
+        self.0.of([objects], |[objects], _| {
+            objects
                 .values()
-                .zip(&read.from)
-                .all(|(stored, from)| version(stored) == *from);
-        if !same {
-            read.from = snapshot.objects.values().map(version).collect();
-            let hooks = snapshot
-                .objects
-                .values()
-                .flat_map(|stored| of(stored, kind));
-            read.hooks = hooks.collect();
-        }
-        read.hooks.clone()
+                .flat_map(|stored| of(stored, phase))
+                .collect()
+        })
     }
 }
 
-fn of(stored: &Stored, kind: Kind) -> Vec<Arc<Hook>> {
+fn of(stored: &Stored, phase: Phase) -> Vec<Arc<Hook>> {
     let json = &stored.json;
-    let (meta, webhooks) = match kind {
-        Kind::Mutating => match serde_json::from_slice::<MutatingWebhookConfiguration>(json) {
+    let (meta, webhooks) = match phase {
+        Phase::Mutating => match serde_json::from_slice::<MutatingWebhookConfiguration>(json) {
             Ok(read) => (read.metadata, read.webhooks.unwrap_or_default()),
             Err(_) => return Vec::new(),
         },
-        Kind::Validating => match serde_json::from_slice::<ValidatingWebhookConfiguration>(json) {
+        Phase::Validating => match serde_json::from_slice::<ValidatingWebhookConfiguration>(json) {
             Ok(read) => {
                 let webhooks = read.webhooks.into_iter().flatten();
                 (read.metadata, webhooks.map(from_validating).collect())
@@ -89,15 +73,17 @@ fn of(stored: &Stored, kind: Kind) -> Vec<Arc<Hook>> {
     };
     let configuration = meta.name.unwrap_or_default();
     let hooks = webhooks.into_iter().enumerate().map(|(index, webhook)| {
-        // What cannot be read selects nothing; such a selector does not pass validation.
-        let selector =
-            |given| LabelSelector::from_object(given).unwrap_or_else(|_| LabelSelector::nothing());
-        let everything =
-            |given: Option<_>| given.map_or_else(LabelSelector::everything, |g| selector(Some(g)));
         Arc::new(Hook {
             uid: format!("{configuration}/{}/{index}", webhook.name),
-            namespaces: everything(webhook.namespace_selector.as_ref()),
-            objects: everything(webhook.object_selector.as_ref()),
+            criteria: Criteria::of_webhook(
+                webhook.rules.as_deref().unwrap_or_default(),
+                webhook.match_policy.as_deref(),
+                webhook.namespace_selector.as_ref(),
+                webhook.object_selector.as_ref(),
+            ),
+            conditions: Conditions::of_webhook(
+                webhook.match_conditions.as_deref().unwrap_or_default(),
+            ),
             configuration: configuration.clone(),
             webhook,
         })

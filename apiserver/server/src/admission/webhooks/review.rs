@@ -10,8 +10,8 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::hooks::Hook;
-use super::request::Request;
-use super::{Invocation, Kind, Refusal, Sent};
+use super::{Invocation, Refusal, Sent};
+use crate::admission::request::{Phase, Request};
 
 /// The version of a review.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -61,46 +61,10 @@ pub(super) fn write(
     invocation: &Invocation,
     sent: &Sent<'_>,
 ) -> Bytes {
-    let user = &request.cx.user;
-    let mut user_info = json!({"username": user.name, "groups": user.groups});
-    if !user.uid.is_empty() {
-        user_info["uid"] = user.uid.as_str().into();
-    }
-    if !user.extra.is_empty() {
-        user_info["extra"] = json!(user.extra);
-    }
-    let kind = &request.kind;
-    let request_kind = json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
-    let (group, version_of, plural) = &request.resource;
-    let request_resource = json!({"group": group, "version": version_of, "resource": plural});
-    let (asked_kind, asked_resource) = match &invocation.equivalent {
-        Some(other) => {
-            let names = other.kind.names();
-            (
-                json!({"group": names.group, "version": names.version, "kind": names.kind}),
-                json!({"group": names.group, "version": names.version, "resource": names.plural}),
-            )
-        }
-        None => (request_kind.clone(), request_resource.clone()),
-    };
-    let mut asked = json!({
-        "uid": uid, "kind": asked_kind, "resource": asked_resource,
-        "requestKind": request_kind, "requestResource": request_resource,
-        "operation": request.operation.as_str(), "userInfo": user_info,
-        "object": sent.object, "oldObject": sent.old,
-        "dryRun": request.cx.dry_run, "options": request.options,
-    });
-    let texts = [
-        ("subResource", request.subresource),
-        ("requestSubResource", request.subresource),
-        ("name", &request.name),
-        ("namespace", &request.namespace),
-    ];
-    for (key, text) in texts {
-        if !text.is_empty() {
-            asked[key] = text.into();
-        }
-    }
+    let mut asked = request.described(&invocation.seen);
+    asked["uid"] = uid.into();
+    asked["object"] = sent.object.clone().into_owned();
+    asked["oldObject"] = sent.old.clone().into_owned();
     let review =
         json!({"kind": "AdmissionReview", "apiVersion": version.as_str(), "request": asked});
     review.to_string().into()
@@ -143,7 +107,7 @@ pub struct Verdict {
 pub(super) fn read(
     version: Version,
     uid: &str,
-    kind: Kind,
+    phase: Phase,
     body: &[u8],
 ) -> Result<Verdict, Refusal> {
     let review: Review = serde_json::from_slice(body).map_err(|error| Refusal::Failed {
@@ -174,7 +138,7 @@ pub(super) fn read(
             return Err(invalid(why));
         }
     }
-    let patch = patch(version, kind, &response)?;
+    let patch = patch(version, phase, &response)?;
     Ok(Verdict {
         allowed: response.allowed,
         result: response.status,
@@ -184,11 +148,11 @@ pub(super) fn read(
     })
 }
 
-fn patch(version: Version, kind: Kind, response: &Response) -> Result<Option<Vec<u8>>, Refusal> {
+fn patch(version: Version, phase: Phase, response: &Response) -> Result<Option<Vec<u8>>, Refusal> {
     let given = response.patch.as_deref().filter(|patch| !patch.is_empty());
     let type_ = response.patch_type.as_deref();
-    match (version, kind) {
-        (Version::V1, Kind::Validating) => {
+    match (version, phase) {
+        (Version::V1, Phase::Validating) => {
             if given.is_some() {
                 return Err(invalid("validating webhook may not return response.patch"));
             }
@@ -199,8 +163,8 @@ fn patch(version: Version, kind: Kind, response: &Response) -> Result<Option<Vec
             }
             return Ok(None);
         }
-        (Version::V1Beta1, Kind::Validating) => return Ok(None),
-        (Version::V1, Kind::Mutating) => match (given, type_) {
+        (Version::V1Beta1, Phase::Validating) => return Ok(None),
+        (Version::V1, Phase::Mutating) => match (given, type_) {
             (Some(_), None) => {
                 return Err(invalid(
                     "webhook returned response.patch but not response.patchType",
@@ -225,7 +189,7 @@ fn patch(version: Version, kind: Kind, response: &Response) -> Result<Option<Vec
             _ => {}
         },
         // The older version does not look at the type.
-        (Version::V1Beta1, Kind::Mutating) => {}
+        (Version::V1Beta1, Phase::Mutating) => {}
     }
     let decoded = given.map(|patch| STANDARD.decode(patch));
     decoded.transpose().map_err(|error| Refusal::Failed {
@@ -281,21 +245,21 @@ mod tests {
             json!({"kind": "AdmissionReview", "apiVersion": "admission.k8s.io/v1",
             "response": {"uid": "u", "allowed": true, "warnings": ["w"]}}),
         );
-        let verdict = read(Version::V1, "u", Kind::Validating, right.as_bytes());
+        let verdict = read(Version::V1, "u", Phase::Validating, right.as_bytes());
         assert!(verdict.is_ok_and(|v| v.allowed && v.warnings == ["w"]));
         assert_eq!(
-            why(read(Version::V1, "v", Kind::Validating, right.as_bytes())),
+            why(read(Version::V1, "v", Phase::Validating, right.as_bytes())),
             "received invalid webhook response: expected response.uid=\"v\", got \"u\""
         );
         let other = answer(json!({"response": {"uid": "u", "allowed": true}}));
         assert_eq!(
-            why(read(Version::V1, "u", Kind::Validating, other.as_bytes())),
+            why(read(Version::V1, "u", Phase::Validating, other.as_bytes())),
             "received invalid webhook response: expected webhook response of admission.k8s.io/v1, Kind=AdmissionReview, \
              got /, Kind="
         );
-        assert!(read(Version::V1Beta1, "x", Kind::Validating, other.as_bytes()).is_ok());
+        assert!(read(Version::V1Beta1, "x", Phase::Validating, other.as_bytes()).is_ok());
         assert_eq!(
-            why(read(Version::V1, "u", Kind::Mutating, b"{}")),
+            why(read(Version::V1, "u", Phase::Mutating, b"{}")),
             "received invalid webhook response: webhook response was absent"
         );
         let patch = answer(
@@ -303,7 +267,7 @@ mod tests {
             "response": {"uid": "u", "allowed": true, "patch": "W10="}}),
         );
         assert_eq!(
-            why(read(Version::V1, "u", Kind::Mutating, patch.as_bytes())),
+            why(read(Version::V1, "u", Phase::Mutating, patch.as_bytes())),
             "received invalid webhook response: webhook returned response.patch but not response.patchType"
         );
     }

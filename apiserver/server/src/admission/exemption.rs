@@ -1,4 +1,5 @@
-//! What webhooks are not asked about, so that one that is down cannot stop the cluster itself, nor its own repair.
+//! What webhooks and policies are not asked about, so that one that is down or wrong cannot stop the cluster itself, nor its
+//! own repair.
 
 use super::request::{Operation, Request};
 use crate::authn::MASTERS;
@@ -8,7 +9,7 @@ use crate::bootstrap::SERVER;
 /// Namespaces whose leases keep nodes and controllers alive.
 const LEASED: [&str; 2] = ["kube-system", "kube-node-lease"];
 
-/// What a webhook has to say about a request.
+/// What a webhook or a policy has to say about a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exemption {
     /// What its configuration says.

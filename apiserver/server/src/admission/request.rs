@@ -1,11 +1,21 @@
-//! A request as webhooks are asked about it.
+//! A request as webhooks and policies see it.
 
 use std::collections::BTreeMap;
 
 use corral_api::gvk::GroupVersionKind;
 use serde_json::{Value, json};
 
+use super::matching::Seen;
 use crate::registry::{DeleteOptions, Resource, WriteContext};
+
+/// Which of those that are asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Phase {
+    /// Those that may change the object.
+    Mutating,
+    /// Those that may only refuse it.
+    Validating,
+}
 
 /// What a request does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -124,6 +134,38 @@ impl<'a> Request<'a> {
         }
         self.options = value;
         self
+    }
+
+    /// The request as an `AdmissionRequest` tells it, without its objects: as it is seen, and as it was made.
+    pub fn described(&self, seen: &Seen) -> Value {
+        let user = &self.cx.user;
+        let mut user_info = json!({"username": user.name, "groups": user.groups});
+        if !user.uid.is_empty() {
+            user_info["uid"] = user.uid.as_str().into();
+        }
+        if !user.extra.is_empty() {
+            user_info["extra"] = json!(user.extra);
+        }
+        let kind = |kind: &GroupVersionKind| json!({"group": kind.group, "version": kind.version, "kind": kind.kind});
+        let resource = |(group, version, plural): &(String, String, String)| json!({"group": group, "version": version, "resource": plural});
+        let mut described = json!({
+            "kind": kind(&seen.kind(self)), "resource": resource(&seen.resource(self)),
+            "requestKind": kind(&self.kind), "requestResource": resource(&self.resource),
+            "operation": self.operation.as_str(), "userInfo": user_info,
+            "dryRun": self.cx.dry_run, "options": self.options,
+        });
+        let texts = [
+            ("subResource", self.subresource),
+            ("requestSubResource", self.subresource),
+            ("name", &self.name),
+            ("namespace", &self.namespace),
+        ];
+        for (key, text) in texts {
+            if !text.is_empty() {
+                described[key] = text.into();
+            }
+        }
+        described
     }
 
     /// Whether the resource is this one.
