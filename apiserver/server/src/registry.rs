@@ -87,6 +87,8 @@ pub struct Asked {
     pub field_validation: Option<String>,
     /// When the client is answered at the latest.
     pub deadline: Option<Instant>,
+    /// Whether a whole collection is deleted: then policies and webhooks are told no name, as in Kubernetes.
+    pub collection: bool,
     /// Whether webhooks were asked about what this write follows from, and are not asked again.
     pub admitted: bool,
 }

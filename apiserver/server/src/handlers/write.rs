@@ -243,6 +243,7 @@ fn without_type(mut item: Value) -> Value {
 /// DELETE of a collection.
 pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut cx = call.write_context()?;
+    cx.asked.collection = true;
     let options = delete_options(call)?;
     cx.dry_run |= options
         .dry_run

@@ -59,20 +59,24 @@ pub fn json_patch(object: &Value, patch: &[u8]) -> Result<Value, Status> {
 /// Applies a JSON patch whose tests may fail: then there is no result.
 ///
 /// # Errors
-/// As [`json_patch`].
+/// Which operation does not fit the object.
 pub fn json_patch_if_tested(
     object: &Value,
     operations: Vec<Value>,
-) -> Result<Option<Value>, Status> {
+) -> Result<Option<Value>, String> {
     let mut out = object.clone();
     for operation in operations {
-        let operation: Operation =
-            serde_json::from_value(operation).map_err(|e| undecodable(&e.to_string()))?;
-        let is_test = operation.op == "test";
+        let operation: Operation = serde_json::from_value(operation).map_err(|e| e.to_string())?;
+        let (op, path) = (operation.op.clone(), operation.path.clone());
         match apply(&mut out, operation) {
             Ok(()) => {}
-            Err(Unfit) if is_test => return Ok(None),
-            Err(Unfit) => return Err(unfit()),
+            Err(Unfit) if op == "test" => return Ok(None),
+            Err(Unfit) => {
+                let path = path.unwrap_or_default();
+                return Err(format!(
+                    "the operation {op:?} does not fit the object at {path:?}"
+                ));
+            }
         }
     }
     Ok(Some(out))

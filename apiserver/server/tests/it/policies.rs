@@ -176,8 +176,7 @@ async fn a_policy_is_evaluated_with_each_of_its_parameters() {
         let labelled = json!({"metadata": {"name": name, "labels": {"limits": "yes"}}, "data": {"max": max, "key": "0"}});
         assert_eq!(fixture.create(MAPS, labelled).await.code, 201);
     }
-    let conditions =
-        json!([{"name": "not-a-parameter", "expression": "object != null && !has(object.metadata.labels)"}]);
+    let conditions = json!([{"name": "not-a-parameter", "expression": "object != null && !has(object.metadata.labels)"}]);
     let rules = json!([{
         "expression": "int(object.data.key) <= int(params.data.max)",
         "messageExpression": "'above ' + params.metadata.name",

@@ -36,7 +36,7 @@ pub fn changed(
         Change::Patch(_) => {
             let operations = patch::operations(&value)?;
             let patched = json_patch_if_tested(object, operations);
-            let patched = patched.map_err(|status| format!("JSON Patch: {}", status.message));
+            let patched = patched.map_err(|why| format!("JSON Patch: {why}"));
             // A test that fails is no fault: then the patch changes nothing.
             Ok(patched?.unwrap_or_else(|| object.clone()))
         }
