@@ -412,3 +412,74 @@ fn namespace_type() -> DeclType {
         ],
     )
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::declared_type;
+
+    const VERSION: Version = Version::new(1, 36);
+
+    #[test]
+    fn expressions_are_checked_against_the_types_of_resources() {
+        let schema = json!({"type": "object", "properties": {"spec": {"type": "object", "properties": {
+            "replicas": {"type": "integer"}, "created": {"type": "string", "format": "date-time"}}}}});
+        let t = declared_type(&schema, true).map(|t| Arc::new(t.named("Deployment")));
+        let mut checker = TypeChecker::new(VERSION, t.as_ref(), Some(None));
+        checker.add_variable("n", "object.spec.replicas + 1");
+        checker.add_variable("bad", "object.spec.nope");
+        for fine in [
+            "object.spec.replicas > 1 && oldObject.spec.replicas < 3",
+            "object.spec.created.getFullYear() == 2020",
+            "variables.n == 2 && variables.bad == 'anything'",
+            "params.anything == 1",
+            "request.operation",
+            "authorizer.path('/').check('get').allowed()",
+            "object.metadata.name",
+        ] {
+            assert_eq!(checker.check(fine), None, "{fine}");
+        }
+        assert_eq!(
+            checker.check("object.spec.nope == 1").as_deref(),
+            Some(
+                "ERROR: <input>:1:12: undefined field 'nope'\n | object.spec.nope == 1\n | ...........^"
+            )
+        );
+        assert_eq!(
+            checker.check("variables.n == 'x'").as_deref(),
+            Some(
+                "ERROR: <input>:1:13: found no matching overload for '_==_' applied to '(int, string)'\n | variables.n == 'x'\n | ............^"
+            )
+        );
+        // Which kind of resource it is isn't known, and there are no parameters.
+        let checker = TypeChecker::new(VERSION, None, None);
+        assert_eq!(checker.check("object.spec.nope == 1"), None);
+        let issues = checker.check("params.x").unwrap_or_default();
+        assert!(issues.contains("undeclared reference to 'params' (in container '')"));
+    }
+
+    #[test]
+    fn webhooks_have_no_variables() {
+        let compiler = Compiler::new(VERSION);
+        let options = Options {
+            authorizer: true,
+            ..Options::default()
+        };
+        let compile = |text| compiler.compile(text, Returns::Condition, options);
+        assert!(compile("request.dryRun && object.x == 1").is_ok());
+        let refused = compile("variables.x == 1")
+            .map(|_| ())
+            .map_err(|e| e.detail);
+        assert_eq!(
+            refused,
+            Err("compilation failed: ERROR: <input>:1:1: undeclared reference to 'variables' (in container '')\n | variables.x == 1\n | ^".to_owned())
+        );
+        let wrong = compile("1").map(|_| ());
+        assert_eq!(
+            wrong.map_err(|e| (e.detail, e.internal)),
+            Err(("must evaluate to bool but got int".to_owned(), false))
+        );
+    }
+}
