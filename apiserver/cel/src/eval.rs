@@ -225,8 +225,12 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
                 });
                 Ok(library::find_all(regex, text, n))
             }
+            (Some(_), _) if call.function == "matches" => Err(EvaluationError::no_such_overload()),
             _ => call.callable.call(call.function, &call.signatures, &args),
         };
+        if result.as_ref().is_err_and(EvaluationError::ends_all) {
+            return result;
+        }
         let cost = cost(result.as_ref().ok(), &args);
         self.charge(cost)?;
         result
@@ -262,7 +266,9 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
             }
             _ => call.callable.call(call.function, &call.signatures, &args),
         };
-        self.charge(cost)?;
+        if !result.as_ref().is_err_and(EvaluationError::ends_all) {
+            self.charge(cost)?;
+        }
         result
     }
 
@@ -554,6 +560,10 @@ impl<'p, 'a> Evaluation<'p, 'a, '_> {
         let found = match key {
             Err(e) if e.ends_all() => return Err(e),
             Err(e) => Err(e),
+            Ok(key) if !is_qualifier(&key) => Err(EvaluationError::new(format!(
+                "invalid qualifier type: {}",
+                key.go_type()
+            ))),
             // Only a plain selection finds what such an object holds.
             Ok(_) if qualifier.optional && mutation::is_opaque(value) => Ok(None),
             Ok(key) => step(value, &key, optional || qualifier.test),
@@ -606,6 +616,9 @@ fn step<'a>(value: &Value<'a>, key: &Value<'a>, presence: bool) -> Found<'a> {
             let index = list_index(key)?;
             let found = usize::try_from(index).ok().and_then(|i| list.get(i));
             match found {
+                Some(_) if list.is_of_schema() && !matches!(key, Value::Int(_)) => {
+                    Err(EvaluationError::new(format!("unsupported index: {key}")))
+                }
                 Some(found) => found.map(Some),
                 None => missing(EvaluationError::new(format!("index out of bounds: {key}"))),
             }
@@ -616,6 +629,14 @@ fn step<'a>(value: &Value<'a>, key: &Value<'a>, presence: bool) -> Found<'a> {
         }
         _ => missing(EvaluationError::no_such_key(key)),
     }
+}
+
+/// Whether a value can say which part of another is meant.
+fn is_qualifier(key: &Value<'_>) -> bool {
+    matches!(
+        key,
+        Value::String(_) | Value::Int(_) | Value::Uint(_) | Value::Bool(_) | Value::Double(_)
+    )
 }
 
 fn list_index(key: &Value<'_>) -> Result<i64, EvaluationError> {

@@ -129,6 +129,7 @@ fn has_operator(name: &str, value: &Value<'_>) -> bool {
                 | Timestamp(_)
                 | Uint(_)
         ),
+        "matches" => matches!(value, String(_)),
         "size" => matches!(value, Bytes(_) | String(_) | List(_) | Map(_)),
         _ => true,
     }
@@ -145,7 +146,8 @@ pub(crate) fn find(name: &str) -> Option<Callable> {
         .or_else(|| of_times(name).map(|run| (Guard::Signature, run)))
         .or_else(|| of_networks(name).map(|run| (Guard::Signature, run)))
         .or_else(|| of_kubernetes(name).map(|run| (Guard::Signature, run)))
-        .or_else(|| of_optionals(name).map(|run| (Guard::Signature, run)))?;
+        .or_else(|| of_optionals(name).map(|run| (Guard::Signature, run)))
+        .or_else(|| authorizer_function(name).map(|run| (Guard::Signature, run)))?;
     Some(Callable { run, guard })
 }
 
@@ -161,6 +163,12 @@ fn operator(name: &str) -> Option<Implementation> {
         "_<=_" => |args| Ok(Value::Bool(args[0].compare(&args[1])?.is_le())),
         "_>_" => |args| Ok(Value::Bool(args[0].compare(&args[1])?.is_gt())),
         "_>=_" => |args| Ok(Value::Bool(args[0].compare(&args[1])?.is_ge())),
+        "matches" => |args| match (&args[0], &args[1]) {
+            (Value::String(text), Value::String(pattern)) => regex::compile(pattern)
+                .map(|r| Value::Bool(r.is_match(text)))
+                .map_err(EvaluationError::new),
+            _ => no_overload(),
+        },
         "size" => |args| {
             args[0]
                 .size()
@@ -184,15 +192,24 @@ fn unguarded(name: &str) -> Option<Implementation> {
             Ok(Value::Type(if is_object { Type::type_of(t) } else { t }))
         },
         "dyn" => |args| Ok(args[0].clone()),
-        "matches" => |args| match (&args[0], &args[1]) {
-            (Value::String(text), Value::String(pattern)) => regex::compile(pattern)
-                .map(|r| Value::Bool(r.is_match(text)))
-                .map_err(EvaluationError::new),
-            _ => no_overload(),
+        "distinct" => |args| match &args[0] {
+            Value::List(list) => lists::distinct(list).map(Value::list),
+            other => Err(EvaluationError::broken(&not_a_list(other))),
+        },
+        "sort" => |args| match &args[0] {
+            Value::List(list) => lists::sort_by(list, list).map(Value::list),
+            Value::String(_) | Value::Timestamp(_) | Value::Duration(_) => no_overload(),
+            _ => wrong("no such overload: sort"),
         },
         "flatten" => |args| {
             let (Value::List(list), depth) = (&args[0], int_of(args, 1)) else {
-                let types: Vec<String> = args.iter().map(|v| v.type_of().to_string()).collect();
+                let types: Vec<String> = args
+                    .iter()
+                    .map(|v| match v {
+                        Value::Optional(_) => v.type_of().name().to_owned(),
+                        v => v.type_of().declared(),
+                    })
+                    .collect();
                 return wrong(format!(
                     "no such overload: {}.flatten({})",
                     types[0],
@@ -204,11 +221,27 @@ fn unguarded(name: &str) -> Option<Implementation> {
         "contains" => |args| of_two_texts(args, |a, b| a.contains(b)),
         "startsWith" => |args| of_two_texts(args, |a, b| a.starts_with(b)),
         "endsWith" => |args| of_two_texts(args, |a, b| a.ends_with(b)),
-        "check" | "path" | "group" | "resource" | "subresource" | "namespace" | "name"
-        | "fieldSelector" | "labelSelector" | "serviceAccount" | "allowed" | "reason"
-        | "errored" | "error" => return authorizer_function(name),
         _ => return None,
     })
+}
+
+/// What kube-apiserver finds missing in a value that it takes for a list.
+fn not_a_list(value: &Value<'_>) -> String {
+    let can_be_added = matches!(
+        value,
+        Value::Int(_)
+            | Value::Uint(_)
+            | Value::Double(_)
+            | Value::String(_)
+            | Value::Bytes(_)
+            | Value::Duration(_)
+            | Value::Timestamp(_)
+    );
+    let missing = if can_be_added { "Contains" } else { "Add" };
+    format!(
+        "interface conversion: {} is not traits.Lister: missing method {missing}",
+        value.go_type()
+    )
 }
 
 fn authorizer_function(name: &str) -> Option<Implementation> {
@@ -352,11 +385,6 @@ fn of_lists(name: &str) -> Option<Implementation> {
         "slice" => |args| {
             let (from, to) = (int_of(args, 1).unwrap_or(0), int_of(args, 2).unwrap_or(0));
             lists::slice(list_of(args, 0)?, from, to)
-        },
-        "distinct" => |args| lists::distinct(list_of(args, 0)?).map(Value::list),
-        "sort" => |args| {
-            let list = list_of(args, 0)?;
-            lists::sort_by(list, list).map(Value::list)
         },
         "@sortByAssociatedKeys" => {
             |args| lists::sort_by(list_of(args, 0)?, list_of(args, 1)?).map(Value::list)

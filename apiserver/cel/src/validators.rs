@@ -114,7 +114,7 @@ fn literal(expr: &Expr, function: &str, wrong: &mut dyn FnMut(&Expr, String)) {
     };
     let is_right = match (function, literal) {
         ("duration", Literal::String(text)) => parse_duration(text).is_some(),
-        ("duration", Literal::Int(_)) => false,
+        ("duration", Literal::Int(_) | Literal::Null) | ("timestamp", Literal::Null) => false,
         ("timestamp", Literal::String(text)) => Timestamp::parse(text)
             .is_some_and(|t| Timestamp::of_seconds(t.unix_seconds()).is_some()),
         ("timestamp", Literal::Int(i)) => Timestamp::of_seconds(*i).is_some(),

@@ -243,6 +243,10 @@ impl<'a> Value<'a> {
             Self::Cidr(_) => "cel.CIDR",
             Self::Semver(_) => "cel.Semver",
             Self::Format(_) => "cel.Format",
+            Self::List(list) => list.go_type(),
+            Self::Map(Map::Entries(_)) => "*types.baseMap",
+            Self::Map(Map::Json(_)) => "map[string]interface {}",
+            Self::Map(Map::Shaped(..)) => "*common.unstructuredMap",
             _ => "ref.Val",
         }
     }

@@ -89,6 +89,11 @@ pub(super) fn negated<'a>(a: &Value<'a>) -> Evaluated<'a> {
 pub(super) fn is_in<'a>(item: &Value<'a>, container: &Value<'a>) -> Evaluated<'a> {
     match container {
         Value::List(list) => Ok(Value::Bool(list.contains(item)?)),
+        Value::Map(map @ Map::Entries(_)) if !map.is_empty() && matches!(item, Value::Bytes(_)) => {
+            Err(EvaluationError::broken(
+                "runtime error: hash of unhashable type types.Bytes",
+            ))
+        }
         Value::Map(map) => match map.get(item) {
             Some(Err(e)) => Err(e),
             found => Ok(Value::Bool(found.is_some())),

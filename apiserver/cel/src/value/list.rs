@@ -60,6 +60,22 @@ impl<'a> List<'a> {
         }
     }
 
+    /// The type that it has in kube-apiserver.
+    pub(crate) fn go_type(&self) -> &'static str {
+        match (&self.items, self.kind) {
+            (Items::Values(_), _) => "*types.baseList",
+            (Items::Json(_), _) => "[]interface {}",
+            (Items::Shaped(..), ListKind::Set) => "*common.unstructuredSetList",
+            (Items::Shaped(..), ListKind::Keyed(_)) => "*common.unstructuredMapList",
+            (Items::Shaped(..), _) => "*common.unstructuredList",
+        }
+    }
+
+    /// Whether its items can only be found by whole numbers of the signed type.
+    pub(crate) fn is_of_schema(&self) -> bool {
+        matches!(self.items, Items::Shaped(..))
+    }
+
     /// Whether an expression made it, and not the data.
     pub(crate) fn is_made(&self) -> bool {
         matches!(self.items, Items::Values(_))
