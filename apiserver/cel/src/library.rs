@@ -202,6 +202,12 @@ fn unguarded(name: &str) -> Option<Implementation> {
             _ => wrong("no such overload: sort"),
         },
         "flatten" => |args| {
+            if let Some(depth) = args.get(1).filter(|v| !matches!(v, Value::Int(_))) {
+                return Err(EvaluationError::broken(&format!(
+                    "interface conversion: ref.Val is {}, not types.Int",
+                    depth.go_type()
+                )));
+            }
             let (Value::List(list), depth) = (&args[0], int_of(args, 1)) else {
                 let types: Vec<String> = args
                     .iter()

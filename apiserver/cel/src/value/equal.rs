@@ -217,13 +217,11 @@ impl<'a> Map<'a> {
             for (key, a) in self.iter() {
                 match other.get(&key) {
                     None => return Ok(false),
-                    Some(b) => {
-                        if let (Ok(a), Ok(b)) = (a, b)
-                            && a.same_as(&b) == Ok(false)
-                        {
-                            return Ok(false);
-                        }
-                    }
+                    Some(b) => match (a, b) {
+                        (Ok(a), Ok(b)) if a.same_as(&b) == Ok(false) => return Ok(false),
+                        (Ok(_), Err(_)) => return Ok(false),
+                        _ => {}
+                    },
                 }
             }
             return Ok(true);
