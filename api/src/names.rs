@@ -56,7 +56,8 @@ pub fn dns1123_label(text: &str) -> Vec<String> {
         errors.push(too_long(DNS_LABEL_LENGTH_MAX));
     }
     if !is_dns1123_label_shape(text) {
-        errors.push(if shaped(text, lower_alnum, |b| b == b'-' || b == b'.') {
+        let is_subdomain = text.split('.').all(is_dns1123_label_shape);
+        errors.push(if is_subdomain {
             "must not contain dots".to_owned()
         } else {
             regex_error(
@@ -320,6 +321,7 @@ mod tests {
             ]
         );
         assert_eq!(dns1123_label("a.b"), ["must not contain dots"]);
+        assert!(dns1123_label("a..b")[0].starts_with("a lowercase RFC 1123 label must"));
         assert_eq!(dns1123_subdomain("a..b").len(), 1);
         assert_eq!(qualified_name("/x"), ["prefix part must be non-empty"]);
         assert!(label_value("has space")[0].starts_with("a valid label must be an empty string"));

@@ -47,6 +47,7 @@
 //! - Maps keep the order of the data, or of the literal; in Go the order is another one each time.
 //! - Named time zones are those of the machine.
 //! - A regular expression may take 2 MiB once it is compiled; Go limits its length and repetitions otherwise.
+//! - A host in brackets, as in `http://[::1]/`, isn't looked at more closely by `url()`.
 //! - A policy's `variables` as a whole, without a field (`dyn(variables)`), are a map, for which all are evaluated.
 //! - The sum of two lists of data, inside of an optional value, keeps the types that its schema gives to the first.
 //! - Applied configurations may hold maps within maps that an expression made; Kubernetes can't read them.

@@ -57,6 +57,10 @@ impl Timestamp {
 
     /// Reads `2006-01-02T15:04:05.999Z` or with a distance such as `+01:00`. `None` for what isn't one.
     pub fn parse(text: &str) -> Option<Self> {
+        // An hour may have one digit.
+        if text.get(12..13) == Some(":") {
+            return Self::parse(&format!("{}0{}", text.get(..11)?, &text[11..]));
+        }
         let (date_time, rest) = Self::parse_local(text)?;
         let offset_seconds = match rest {
             "Z" => 0,

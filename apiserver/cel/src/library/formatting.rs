@@ -217,12 +217,17 @@ fn special(d: f64) -> Option<&'static str> {
     }
 }
 
+/// Zero has no sign.
+fn without_sign(d: f64) -> f64 {
+    if d == 0.0 { 0.0 } else { d }
+}
+
 /// With a fixed number of digits behind the point, and commas between thousands as in English.
 fn fixed(d: f64, precision: usize) -> String {
     if let Some(special) = special(d) {
         return special.to_owned();
     }
-    let text = format!("{d:.*}", precision.min(PRECISION_MAX));
+    let text = format!("{:.*}", precision.min(PRECISION_MAX), without_sign(d));
     let (sign, digits) = match text.strip_prefix('-') {
         Some(digits) => ("-", digits),
         None => ("", text.as_str()),
@@ -247,7 +252,7 @@ fn scientific(d: f64, width: usize) -> String {
     if let Some(special) = special(d) {
         return format!("{special:>width$}");
     }
-    let text = format!("{d:.PRECISION$e}");
+    let text = format!("{:.PRECISION$e}", without_sign(d));
     let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
     let exponent: i32 = exponent.parse().unwrap_or(0);
     let digits = format!("{:02}", exponent.abs());

@@ -68,9 +68,8 @@ fn split(text: &str) -> Result<(bool, &str, &str, &str), &'static str> {
     };
     let letters = suffix.trim_start_matches(|c: char| "eEinumkKMGTP".contains(c));
     let digits = letters.strip_prefix(['+', '-']).unwrap_or(letters);
-    let is_right =
-        digits.bytes().all(|b| b.is_ascii_digit()) && !(whole.is_empty() && fraction.is_empty());
-    if is_right {
+    // Without any digits it is zero, but something must be there.
+    if !text.is_empty() && digits.bytes().all(|b| b.is_ascii_digit()) {
         Ok((negative, whole, fraction, suffix))
     } else {
         Err(FORMAT_WRONG)

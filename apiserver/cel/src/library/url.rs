@@ -10,6 +10,8 @@ pub struct Url {
     opaque: String,
     user: Option<String>,
     pub(crate) host: String,
+    /// Whether the path follows the scheme at once.
+    omits_host: bool,
     /// The path as it was written.
     path: String,
     /// `None` without a question mark.
@@ -55,6 +57,7 @@ impl Url {
             opaque: String::new(),
             user: None,
             host: String::new(),
+            omits_host: false,
             path: String::new(),
             query: None,
             fragment: fragment.to_owned(),
@@ -114,6 +117,7 @@ impl Url {
             scheme: scheme.to_lowercase(),
             user,
             host,
+            omits_host: !has_authority && path.starts_with('/'),
             path: path.to_owned(),
             query,
             ..empty
@@ -129,7 +133,9 @@ impl Url {
         }
         if self.opaque.is_empty() {
             if !self.scheme.is_empty() || !self.host.is_empty() || self.user.is_some() {
-                if !self.host.is_empty() || !self.path.is_empty() || self.user.is_some() {
+                if !self.omits_host
+                    && (!self.host.is_empty() || !self.path.is_empty() || self.user.is_some())
+                {
                     out.push_str("//");
                 }
                 if let Some(user) = &self.user {
@@ -234,7 +240,15 @@ fn escaped_host(host: &str) -> String {
     if host.starts_with('[') {
         host.replace('%', "%25")
     } else {
-        host.to_owned()
+        let mut out = String::new();
+        for b in host.bytes() {
+            if b.is_ascii_alphanumeric() || b"-_.~!$&'()*+,;=:[]<>\"".contains(&b) {
+                out.push(char::from(b));
+            } else {
+                out.push_str(&format!("%{b:02X}"));
+            }
+        }
+        out
     }
 }
 
