@@ -188,7 +188,11 @@ pub fn qualified_name(text: &str) -> Vec<String> {
                 errors.extend(
                     dns1123_subdomain(prefix)
                         .iter()
-                        .map(|e| e.replace(" characters", " bytes"))
+                        // Only lengths are told in bytes.
+                        .map(|e| match e.strip_suffix(" characters") {
+                            Some(length) => format!("{length} bytes"),
+                            None => e.clone(),
+                        })
                         .map(|e| format!("prefix part {e}")),
                 );
             }
@@ -324,6 +328,11 @@ mod tests {
         assert!(dns1123_label("a..b")[0].starts_with("a lowercase RFC 1123 label must"));
         assert_eq!(dns1123_subdomain("a..b").len(), 1);
         assert_eq!(qualified_name("/x"), ["prefix part must be non-empty"]);
+        assert!(qualified_name("a_.b/x")[0].contains("alphanumeric characters, '-' or '.'"));
+        assert_eq!(
+            qualified_name(&format!("{}/x", "a".repeat(254))),
+            ["prefix part must be no more than 253 bytes"]
+        );
         assert!(label_value("has space")[0].starts_with("a valid label must be an empty string"));
     }
 }

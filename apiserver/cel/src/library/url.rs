@@ -139,7 +139,7 @@ impl Url {
                     out.push_str("//");
                 }
                 if let Some(user) = &self.user {
-                    out.push_str(user);
+                    out.push_str(&user.replace('@', "%40"));
                     out.push('@');
                 }
                 out.push_str(&escaped_host(&self.host));
