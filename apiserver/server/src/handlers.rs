@@ -196,6 +196,7 @@ impl Call {
                 field_manager: text("fieldManager"),
                 field_validation: text("fieldValidation"),
                 deadline: Some(Instant::now() + REQUEST_TIMEOUT),
+                collection: false,
                 admitted: false,
             },
             audit: Mutex::default(),

@@ -143,6 +143,18 @@ fn connect_options(call: &Call, kind: &str) -> Value {
     options
 }
 
+/// Writes into the body of a subresource the namespace that it is sent to, and leaves out of its metadata what says
+/// nothing.
+fn place(body: &mut Value, namespace: &str) {
+    if !body["metadata"].is_object() {
+        body["metadata"] = json!({});
+    }
+    if let Some(metadata) = body["metadata"].as_object_mut() {
+        metadata.retain(|_, value| !value.is_null() && *value != "" && *value != 0);
+        metadata.insert("namespace".to_owned(), namespace.into());
+    }
+}
+
 /// Asks webhooks about the body of a subresource, which is of another kind than the resource; answers what they make of
 /// it.
 pub(super) async fn admit_other(
@@ -160,6 +172,7 @@ pub(super) async fn admit_other(
     };
     body["kind"] = names.kind.into();
     body["apiVersion"] = names.api_version().into();
+    place(&mut body, &call.info.namespace);
     let request = Request::about(resource, cx, Operation::Create, &call.info.name)
         .of_subresource(&call.info.subresource, kind);
     resource.admission.admit_other(&request, body).await
@@ -323,6 +336,7 @@ async fn bind_to(
     };
     body["kind"] = "Binding".into();
     body["apiVersion"] = "v1".into();
+    place(&mut body, &call.info.namespace);
     let request = Request::about(resource, &cx, Operation::Create, name);
     let request = request.of_subresource("binding", kind);
     let body = resource.admission.admit_binding(&request, body).await?;

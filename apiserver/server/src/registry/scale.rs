@@ -31,13 +31,17 @@ impl Resource {
         if !(selector.is_empty() && self.kind.is_custom()) {
             status["selector"] = selector.into();
         }
+        let spec = match wanted.unwrap_or(0) {
+            0 => json!({}),
+            replicas => json!({"replicas": replicas}),
+        };
         Ok(json!({
             "kind": "Scale", "apiVersion": "autoscaling/v1",
             "metadata": {
                 "name": metadata["name"], "namespace": metadata["namespace"], "uid": metadata["uid"],
                 "resourceVersion": metadata["resourceVersion"], "creationTimestamp": metadata["creationTimestamp"],
             },
-            "spec": {"replicas": wanted.unwrap_or(0)},
+            "spec": spec,
             "status": status,
         }))
     }
