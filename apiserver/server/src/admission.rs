@@ -27,6 +27,7 @@ mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
 mod optional;
+mod owner_references;
 mod plugins;
 mod pod_priority;
 mod pod_resize;
@@ -301,6 +302,10 @@ impl Admission {
         if run("LimitRanger") {
             limit_ranger::check(&api, attributes, object, old)?;
         }
+        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
+        if run("OwnerReferencesPermissionEnforcement") {
+            owner_references::check(&api, &authorizer, attributes, object, old).await?;
+        }
         if run("PodSecurity") {
             self.pod_security
                 .check(&api, attributes, object, old)
@@ -312,7 +317,6 @@ impl Admission {
         if run("PersistentVolumeClaimResize") {
             storage::check_growth(&api, attributes, object, old)?;
         }
-        let authorizer = self.authorizer.get().ok_or_else(stopping)?;
         certificates::check(&authorizer, &self.plugins, attributes, object, old).await?;
         if run("DenyServiceExternalIPs") {
             optional::check_external_ips(attributes, object, old)?;

@@ -40,7 +40,7 @@ const KNOWN: &[(&str, Standing)] = &[
     ("DefaultStorageClass", On),
     ("StorageObjectInUseProtection", On),
     ("PodGroupProtection", Idle),
-    ("OwnerReferencesPermissionEnforcement", Missing),
+    ("OwnerReferencesPermissionEnforcement", Off),
     ("PersistentVolumeClaimResize", On),
     ("RuntimeClass", On),
     ("CertificateApproval", On),

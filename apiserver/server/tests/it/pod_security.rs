@@ -289,6 +289,77 @@ async fn plugins_run_as_the_administrator_says() {
 }
 
 #[tokio::test]
+async fn owners_are_named_by_those_who_may() {
+    let settings = settings(&["OwnerReferencesPermissionEnforcement"], &[], None);
+    let fixture = Fixture::start_admitting(settings).await;
+    namespace(&fixture, "n", &[]).await;
+    let rbac = "/apis/rbac.authorization.k8s.io/v1/namespaces/n";
+    let allow = async |name: &str, resource: &str, verbs: &[&str]| {
+        let rules = json!([{"apiGroups": [""], "resources": [resource], "verbs": verbs}]);
+        let role = json!({"metadata": {"name": name}, "rules": rules});
+        let role = fixture.create(&format!("{rbac}/roles"), role).await;
+        assert_eq!(role.code, 201, "{}", role.body);
+        let binding = json!({"metadata": {"name": name},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": name},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "bob"}]});
+        let binding = fixture
+            .create(&format!("{rbac}/rolebindings"), binding)
+            .await;
+        assert_eq!(binding.code, 201, "{}", binding.body);
+        for kind in ["roles", "rolebindings"] {
+            fixture.get(&format!("{rbac}/{kind}")).await;
+        }
+    };
+    allow("write", "configmaps", &["get", "create", "update"]).await;
+    let maps = format!("{NAMESPACES}/n/configmaps");
+    let owned = |name: &str, kind: &str, blocks: bool| {
+        let owner = json!({"apiVersion": "v1", "kind": kind, "name": "o", "uid": "u", "blockOwnerDeletion": blocks});
+        json!({"metadata": {"name": name, "ownerReferences": [owner]}})
+    };
+    let ask = async |method: &str, path: &str, body: Value| {
+        let bob = User::new("bob", &[]);
+        let answer = fixture.ask_as(bob, method, path, "application/json", body);
+        let answer = answer.await;
+        let text = answer.body["message"].as_str().unwrap_or_default();
+        (answer.code, text.to_owned())
+    };
+    let refused = |name: &str, why: &str| {
+        let text = format!("configmaps \"{name}\" is forbidden: cannot set {why}");
+        (403, text)
+    };
+    let deletion = "an ownerRef on a resource you can't delete: , <nil>";
+    let finalizers = "blockOwnerDeletion if an ownerReference refers to a resource you can't set finalizers on: , <nil>";
+    let unknown = "blockOwnerDeletion in this case because cannot find RESTMapping for APIVersion v1 Kind Nothing: no matches for kind \"Nothing\" in version \"v1\"";
+    let a = format!("{maps}/a");
+    assert_eq!(
+        ask("POST", &maps, owned("a", "ConfigMap", false)).await,
+        (201, String::new())
+    );
+    assert_eq!(
+        ask("PUT", &a, json!({"metadata": {"name": "a"}})).await,
+        refused("a", deletion)
+    );
+    assert_eq!(
+        ask("POST", &maps, owned("b", "ConfigMap", true)).await,
+        refused("b", finalizers)
+    );
+    assert_eq!(
+        ask("POST", &maps, owned("b", "Node", true)).await,
+        refused("b", finalizers)
+    );
+    assert_eq!(
+        ask("POST", &maps, owned("b", "Nothing", true)).await,
+        refused("b", unknown)
+    );
+    allow("delete", "configmaps", &["delete"]).await;
+    allow("finalize", "configmaps/finalizers", &["update"]).await;
+    assert_eq!(
+        ask("PUT", &a, owned("a", "ConfigMap", true)).await,
+        (200, String::new())
+    );
+}
+
+#[tokio::test]
 async fn pods_know_the_zone_of_their_node_and_do_not_outgrow_it() {
     let fixture = Fixture::start().await;
     namespace(&fixture, "n", &[]).await;
