@@ -29,6 +29,7 @@ mod node_taints;
 mod optional;
 mod owner_references;
 mod plugins;
+mod pod_node_selector;
 mod pod_priority;
 mod pod_resize;
 pub mod pod_security;
@@ -254,6 +255,9 @@ impl Admission {
         if (creates_pod || updates_pod) && run("AlwaysPullImages") {
             optional::always_pull(object, old);
         }
+        if creates_pod && run("PodNodeSelector") {
+            pod_node_selector::admit(api, attributes, object).await?;
+        }
         if creates_pod && run("Priority") {
             pod_priority::admit(api, attributes, object)?;
         }
@@ -296,6 +300,9 @@ impl Admission {
     ) -> Result<(), Status> {
         let api = self.api()?;
         let run = |plugin| self.plugins.run(plugin);
+        if run("NamespaceExists") {
+            namespace_lifecycle::check_exists(&api, attributes).await?;
+        }
         if run("LimitPodHardAntiAffinityTopology") {
             optional::check_anti_affinity(attributes, object)?;
         }

@@ -18,22 +18,8 @@ pub(super) async fn check(
     if !attributes.kind.names().namespaced || attributes.action != Action::Create {
         return Ok(());
     }
-    let namespaces = api.core("namespaces");
     let name = &attributes.cx.namespace;
-    let key = namespaces.key("", name);
-    // The cache first; only a namespace that it does not know, or knows as ending, is asked of the store.
-    let known = namespaces
-        .cacher
-        .peek(&key)
-        .map(|stored| stored.json.clone());
-    let namespace = match known {
-        Some(json) => serde_json::from_slice::<Namespace>(&json).ok(),
-        None => {
-            let entry = namespaces.fetch(&key).await?;
-            entry.and_then(|entry| serde_json::from_slice(&entry.value).ok())
-        }
-    };
-    let Some(namespace) = namespace else {
+    let Some(namespace) = find(api, name).await? else {
         return Err(Status::not_found("", "namespaces", name));
     };
     if namespace.metadata.deletion_timestamp.is_none() {
@@ -58,6 +44,33 @@ pub(super) async fn check(
             field: "metadata.namespace".into(),
         });
     Err(status)
+}
+
+/// A namespace: from the cache first; only one that it does not know is asked of the store.
+pub(super) async fn find(api: &Api, name: &str) -> Result<Option<Namespace>, Status> {
+    let namespaces = api.core("namespaces");
+    let key = namespaces.key("", name);
+    let known = namespaces
+        .cacher
+        .peek(&key)
+        .map(|stored| stored.json.clone());
+    if let Some(json) = known {
+        return Ok(serde_json::from_slice(&json).ok());
+    }
+    let entry = namespaces.fetch(&key).await?;
+    Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
+}
+
+/// NamespaceExists: nothing is written where there is no namespace.
+///
+/// # Errors
+/// 404 for a namespace that is not there.
+pub(super) async fn check_exists(api: &Api, attributes: &Attributes<'_>) -> Result<(), Status> {
+    let name = &attributes.cx.namespace;
+    if !attributes.kind.names().namespaced || find(api, name).await?.is_some() {
+        return Ok(());
+    }
+    Err(Status::not_found("", "namespaces", name))
 }
 
 pub(super) fn check_delete(kind: &dyn AnyKind, name: &str) -> Result<(), Status> {

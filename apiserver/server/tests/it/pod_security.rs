@@ -360,6 +360,49 @@ async fn owners_are_named_by_those_who_may() {
 }
 
 #[tokio::test]
+async fn a_namespace_says_where_its_pods_run() {
+    let enable = ["PodNodeSelector", "NamespaceExists"];
+    let settings = settings(&enable, &["NamespaceLifecycle"], None);
+    let fixture = Fixture::start_admitting(settings).await;
+    let key = "scheduler.alpha.kubernetes.io/node-selector";
+    namespace(&fixture, "n", &[]).await;
+    let path = format!("{NAMESPACES}/n");
+    let select = async |labels: &str| {
+        let given = json!({"metadata": {"annotations": {key: labels}}});
+        let changed = fixture.patch(&path, "merge-patch+json", given).await;
+        assert_eq!(changed.code, 200, "{}", changed.body);
+        fixture.get(NAMESPACES).await;
+    };
+    select("a=b, c = d").await;
+    let pods = format!("{NAMESPACES}/n/pods");
+    let selecting = |name: &str, labels: Value| {
+        let mut pod = pod(name, json!({}));
+        pod["spec"]["nodeSelector"] = labels;
+        pod
+    };
+    let made = fixture.create(&pods, selecting("p", json!({"a": "b", "e": "f"})));
+    assert_eq!(
+        made.await.body["spec"]["nodeSelector"],
+        json!({"a": "b", "c": "d", "e": "f"})
+    );
+    let refused = fixture
+        .create(&pods, selecting("q", json!({"a": "x"})))
+        .await;
+    assert_eq!(
+        refused.body["message"],
+        "pods \"q\" is forbidden: pod node label selector conflicts with its namespace node label selector"
+    );
+    select("a=b=c").await;
+    let refused = fixture.create(&pods, selecting("q", json!({}))).await;
+    assert_eq!(refused.body["message"], "invalid selector: [a b c]");
+    assert_eq!(refused.code, 500);
+    let path = format!("{NAMESPACES}/none/configmaps");
+    let map = json!({"metadata": {"name": "a"}});
+    let nowhere = fixture.create(&path, map).await;
+    assert_eq!(nowhere.body["message"], "namespaces \"none\" not found");
+}
+
+#[tokio::test]
 async fn pods_know_the_zone_of_their_node_and_do_not_outgrow_it() {
     let fixture = Fixture::start().await;
     namespace(&fixture, "n", &[]).await;
