@@ -430,6 +430,23 @@ impl Frame {
         self.at = start;
     }
 
+    /// Writes a few bytes, for which a call to copy them would cost more than they do.
+    fn few(&mut self, bytes: &[u8]) {
+        match *bytes {
+            [a] => self.byte(a),
+            [a, b] => {
+                self.byte(b);
+                self.byte(a);
+            }
+            [a, b, c] => {
+                self.byte(c);
+                self.byte(b);
+                self.byte(a);
+            }
+            _ => self.put(bytes),
+        }
+    }
+
     fn byte(&mut self, byte: u8) {
         if self.at == 0 {
             self.grow(1);
@@ -474,14 +491,14 @@ impl Frame {
         for item in items {
             match item {
                 Item::Field { slot, tag, zero } => match source.slots[base + slot] {
-                    0 => self.put(zero),
+                    0 => self.few(zero),
                     cell => self.field(source, &layout.fields[*slot].shape, *tag, cell),
                 },
                 Item::Inline { tag, items } => {
                     let end = self.mark();
                     self.items(source, layout, items, base);
                     self.length(end);
-                    self.put(tag.as_slice());
+                    self.few(tag.as_slice());
                 }
             }
         }
@@ -506,13 +523,13 @@ impl Frame {
                     self.sized(source.text(entry));
                     self.byte(0x0a);
                     self.length(end);
-                    self.put(tag.as_slice());
+                    self.few(tag.as_slice());
                     next = entry.previous;
                 }
             }
             _ => {
                 self.value(source, shape, value);
-                self.put(tag.as_slice());
+                self.few(tag.as_slice());
             }
         }
     }

@@ -242,36 +242,45 @@ impl<'j> Scanner<'j> {
         })
     }
 
-    /// Passes over a value; answers where it stands.
+    /// Passes over a value; answers where it stands. Inside brackets only brackets and texts are looked at.
     pub(super) fn skip(&mut self) -> Result<Span, Malformed> {
         self.space();
         let start = self.at;
+        match self.json.get(self.at).ok_or(CUT)? {
+            b'{' | b'[' => self.skip_brackets()?,
+            b'"' => self.skip_text()?,
+            b't' => self.word(b"true")?,
+            b'f' => self.word(b"false")?,
+            b'n' => self.word(b"null")?,
+            _ => self.number().map(|_| ())?,
+        }
+        Ok(Span::new(start, self.at))
+    }
+
+    fn skip_text(&mut self) -> Result<(), Malformed> {
+        self.at += 1;
+        while self.plain()? == b'\\' {
+            self.at += 2;
+        }
+        self.at += 1;
+        Ok(())
+    }
+
+    fn skip_brackets(&mut self) -> Result<(), Malformed> {
         let mut depth = 0_usize;
         loop {
-            match self.peek().ok_or(CUT)? {
+            match self.json.get(self.at).ok_or(CUT)? {
                 b'"' => {
-                    self.at += 1;
-                    while self.plain()? == b'\\' {
-                        self.at += 2;
-                    }
-                    self.at += 1;
+                    self.skip_text()?;
+                    continue;
                 }
-                b'{' | b'[' => {
-                    self.at += 1;
-                    depth += 1;
-                }
-                b'}' | b']' if depth > 0 => {
-                    self.at += 1;
-                    depth -= 1;
-                }
-                b',' | b':' if depth > 0 => self.at += 1,
-                b't' => self.word(b"true")?,
-                b'f' => self.word(b"false")?,
-                b'n' => self.word(b"null")?,
-                _ => self.number().map(|_| ())?,
+                b'{' | b'[' => depth += 1,
+                b'}' | b']' => depth -= 1,
+                _ => {}
             }
+            self.at += 1;
             if depth == 0 {
-                return Ok(Span::new(start, self.at));
+                return Ok(());
             }
             if depth > DEPTH_MAX {
                 return Err(Malformed("messages are nested too deeply"));
