@@ -3,6 +3,7 @@
 mod api;
 mod apply;
 mod certificates;
+mod custom;
 mod etcd;
 mod kills;
 mod kubectl;

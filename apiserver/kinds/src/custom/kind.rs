@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use corral_api::field::{FieldError, FieldErrorKind, FieldPath};
+use corral_api::k8s::api::core::v1::ConfigMap;
 use corral_api::meta::ObjectMeta;
 use corral_api::names;
 use corral_cel::budget::Budget;
@@ -558,17 +559,18 @@ impl AnyKind for CustomKind {
         true
     }
     fn openapi(&self) -> (Value, Map<String, Value>) {
-        let (metadata, mut definitions) = schema::raw_type::<ObjectMeta>();
+        // What every object has is told as a kind of Kubernetes tells it.
+        let (_, mut definitions) = schema::raw_type::<ConfigMap>();
+        let common = definitions.remove(CONFIG_MAP).unwrap_or_default();
         let mut own = match self.source() {
             Value::Object(map) => map,
             _ => Map::from_iter([("type".to_owned(), "object".into())]),
         };
         let properties = own.entry("properties").or_insert_with(|| json!({}));
         if !self.source.is_empty() {
-            for (name, told) in [("apiVersion", API_VERSION_TOLD), ("kind", KIND_TOLD)] {
-                properties[name] = json!({"type": "string", "description": told});
+            for name in ["apiVersion", "kind", "metadata"] {
+                properties[name] = common["properties"][name].clone();
             }
-            properties["metadata"] = metadata;
         }
         let mut group: Vec<&str> = self.group.split('.').collect();
         group.reverse();
@@ -587,8 +589,7 @@ impl AnyKind for CustomKind {
 
 /// What the column of ages tells where the definition names no columns.
 const AGE_TOLD: &str = "When the object was created.";
-const API_VERSION_TOLD: &str = "The version of the schema that the object is written in.";
-const KIND_TOLD: &str = "The kind of the object.";
+const CONFIG_MAP: &str = "io.k8s.api.core.v1.ConfigMap";
 
 /// A value as a cell of a column of some type.
 fn cell(kind: &str, value: &Value, now: Timestamp) -> Value {
