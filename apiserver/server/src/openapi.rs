@@ -5,6 +5,8 @@
 use corral_api::status::Status;
 use corral_kinds::schema::{self, facts};
 use corral_kinds::{AnyKind, KindRef};
+use http::HeaderValue;
+use http::header::{ETAG, IF_NONE_MATCH, VARY};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -53,6 +55,40 @@ fn kinds_of<'a>(kinds: &'a [KindRef], group: &str, version: &str) -> Vec<&'a dyn
         .collect()
 }
 
+/// Tells the document about some kinds from those about others: clients keep one as long as this stays.
+fn tag(salt: &str, kinds: &[&dyn AnyKind]) -> String {
+    let mut hash = Sha256::new();
+    hash.update(env!("CARGO_PKG_VERSION"));
+    hash.update(salt);
+    for kind in kinds {
+        let names = kind.names();
+        for text in [names.group, names.version, names.plural, kind.shape_text()] {
+            hash.update(text);
+            hash.update([0]);
+        }
+    }
+    let hash = hash.finalize();
+    hash.iter().take(16).map(|b| format!("{b:02X}")).collect()
+}
+
+/// A document, unless the client says that it has it.
+fn document(call: &Call, tag: &str, make: impl FnOnce() -> Value) -> Answer {
+    let tag = format!("\"{tag}\"");
+    let has = call.headers().get(IF_NONE_MATCH);
+    let has = has.and_then(|value| value.to_str().ok());
+    let known = has.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
+    let mut answer = match known {
+        true => response::not_modified(),
+        false => response::object(200, Representation::default(), &make()),
+    };
+    let headers = answer.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(ETAG, tag);
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    answer
+}
+
 /// `/openapi/v3`.
 ///
 /// # Errors
@@ -62,20 +98,7 @@ pub fn v3_index(call: &Call) -> Result<Answer, Status> {
     let kinds = call.shared.api.kinds();
     for (group, version) in group_versions(&kinds) {
         let path = path_of(group, version);
-        let mut hash = Sha256::new();
-        hash.update(env!("CARGO_PKG_VERSION"));
-        hash.update(&path);
-        // Clients keep a document as long as this stays.
-        for kind in kinds_of(&kinds, group, version) {
-            hash.update(kind.names().plural);
-            hash.update(kind.shape_text());
-        }
-        let hash: String = hash
-            .finalize()
-            .iter()
-            .take(16)
-            .map(|b| format!("{b:02X}"))
-            .collect();
+        let hash = tag(&path, &kinds_of(&kinds, group, version));
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
@@ -97,13 +120,14 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
         .find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Status::no_such_path)?;
     let kinds = kinds_of(&kinds, group, version);
-    let document = json!({
-        "openapi": "3.0.0",
-        "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
-        "paths": paths(&kinds, Dialect::V3),
-        "components": {"schemas": definitions(&kinds, Dialect::V3)},
-    });
-    Ok(response::object(200, Representation::default(), &document))
+    Ok(document(call, &tag(path, &kinds), || {
+        json!({
+            "openapi": "3.0.0",
+            "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+            "paths": paths(&kinds, Dialect::V3),
+            "components": {"schemas": definitions(&kinds, Dialect::V3)},
+        })
+    }))
 }
 
 /// `/openapi/v2`.
@@ -118,13 +142,14 @@ pub fn v2(call: &Call) -> Result<Answer, Status> {
     negotiate::accept(call.headers(), &call.info.query, offer)?;
     let kinds = call.shared.api.kinds();
     let kinds: Vec<&dyn AnyKind> = kinds.iter().map(|kind| &**kind).collect();
-    let document = json!({
-        "swagger": "2.0",
-        "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
-        "paths": paths(&kinds, Dialect::V2),
-        "definitions": definitions(&kinds, Dialect::V2),
-    });
-    Ok(response::object(200, Representation::default(), &document))
+    Ok(document(call, &tag("v2", &kinds), || {
+        json!({
+            "swagger": "2.0",
+            "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+            "paths": paths(&kinds, Dialect::V2),
+            "definitions": definitions(&kinds, Dialect::V2),
+        })
+    }))
 }
 
 fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {

@@ -98,6 +98,11 @@ pub fn object(code: u16, representation: Representation, value: &impl Serialize)
     }
 }
 
+/// What a client is answered that has the document already.
+pub fn not_modified() -> Answer {
+    answer(304, "application/json", full(""))
+}
+
 /// What a path that leads nowhere is answered with, as kube-apiserver does.
 pub fn no_page() -> Answer {
     let mut nowhere = answer(

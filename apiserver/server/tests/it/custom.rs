@@ -2,9 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
-use crate::fixture::Fixture;
+use crate::fixture::{Fixture, send};
 
 const DEFINITIONS: &str = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
 const GADGETS: &str = "/apis/tests.example/v1/namespaces/default/gadgets";
@@ -175,4 +176,36 @@ async fn what_was_described_is_served_again_after_a_restart() {
     fixture.restart().await;
     let got = fixture.get(&format!("{GADGETS}/a")).await;
     assert_eq!((got.code, &got.body["spec"]), (200, &json!({"size": 2})));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn clients_fetch_openapi_again_only_when_it_has_changed() {
+    let fixture = Fixture::start().await;
+    let mut connection = fixture.connect().await;
+    let mut asked = async |path: &str, tag: Option<String>| {
+        let tag = tag.map(|tag| ("if-none-match", tag));
+        let headers: Vec<_> = tag.into_iter().collect();
+        connection.ready().await.expect("a connection");
+        let answer = send(&mut connection, "GET", path, &headers, "").await;
+        let (parts, body) = answer.into_parts();
+        let body = body.collect().await.expect("a whole body").to_bytes();
+        let tag = parts.headers["etag"].to_str().expect("a text").to_owned();
+        (parts.status.as_u16(), tag, body.len())
+    };
+    let (code, tag, size) = asked("/openapi/v2", None).await;
+    assert!(code == 200 && size > 100_000, "{code}, {size} bytes");
+    let again = asked("/openapi/v2", Some(tag.clone())).await;
+    assert_eq!(again, (304, tag.clone(), 0));
+    assert_eq!(fixture.create(DEFINITIONS, gadgets()).await.code, 201);
+    until(&fixture, GADGETS, 200).await;
+    let (code, other, _) = asked("/openapi/v2", Some(tag.clone())).await;
+    assert_eq!(code, 200);
+    assert_ne!(other, tag);
+    let (_, tag, _) = asked("/openapi/v3/apis/tests.example/v1", None).await;
+    let again = asked(
+        "/openapi/v3/apis/tests.example/v1",
+        Some(format!("\"x\", {tag}")),
+    )
+    .await;
+    assert_eq!(again, (304, tag, 0));
 }
