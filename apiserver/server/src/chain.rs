@@ -203,7 +203,8 @@ where
             .map(|body| body.bytes.clone())
             .unwrap_or_default(),
     };
-    let work = handlers::handle(call);
+    // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.
+    let work = Box::pin(handlers::handle(call));
     if share == Share::LongRunning {
         // The turn lasts as long as the answer.
         return Ok(work.await?.map(|body| response::holding(body, turn)));

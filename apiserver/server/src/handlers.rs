@@ -262,7 +262,7 @@ pub async fn handle(call: Call) -> Result<Answer, Status> {
 
 async fn route(call: Call, kind: &KindRef) -> Result<Answer, Status> {
     if !call.info.subresource.is_empty() {
-        return subresource::handle(call).await;
+        return Box::pin(subresource::handle(call)).await;
     }
     let info = &call.info;
     if kind.verbs() == Verbs::CreateOnly {

@@ -225,10 +225,8 @@ fn plain(schema: &mut Value) {
     let Value::Object(map) = schema else { return };
     for junctor in ["allOf", "oneOf", "anyOf", "not"] {
         // The metadata of the whole are a reference in such a list.
-        if !map
-            .get(junctor)
-            .is_some_and(|list| !list[0]["$ref"].is_null())
-        {
+        let list = map.get(junctor);
+        if list.is_none_or(|list| list[0]["$ref"].is_null()) {
             map.remove(junctor);
         }
     }

@@ -9,170 +9,42 @@
 //! Kinds never call storage. Every update carries the revision that it was computed from; when another writer came
 //! first, the change is computed again, unless the client named the version that it wants to change.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, OnceLock};
-use std::time::Instant;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::{Status, StatusReason};
 use corral_kinds::schema::Node;
-use corral_kinds::{AnyKind, KindRef, Object};
+use corral_kinds::{KindRef, Object};
 use corral_storage::{self as storage, Entry, Key, Operation, Revision, Storage};
-use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Attributes};
 use crate::apply::{self, Configuration, Manager};
-use crate::authn::User;
 use crate::cacher::{Cacher, storage_status};
 use crate::decode::Decoded;
 use crate::object::{canonical, own_form, stored_form, with_revision};
 
 mod asked;
 pub mod body;
+mod carry;
+mod context;
 pub mod delete;
 pub mod metadata;
 mod scale;
 
-pub use delete::{DeleteOptions, Preconditions};
+use self::carry::{
+    bump_generation, keep_unwritten, restore_managed, same_but_ownership, without_others,
+};
+pub use self::context::{Annotations, Asked, FieldValidation, Part, WriteContext};
+pub use self::delete::{DeleteOptions, Preconditions};
 
 /// How often an update without a wanted version is computed again because another writer came first.
 const CONFLICT_RETRIES_MAX: usize = 16;
 /// How often another random name is tried for `generateName`.
 const NAME_RETRIES_MAX: usize = 8;
-
-/// What to do about fields that a kind does not have, and fields given twice.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum FieldValidation {
-    /// Leave them out.
-    Ignore,
-    /// Leave them out, with a warning each.
-    #[default]
-    Warn,
-    /// Refuse.
-    Strict,
-}
-
-/// The circumstances of a write.
-pub struct WriteContext {
-    /// Who writes.
-    pub user: User,
-    /// Namespace of the URL; empty for cluster-scoped objects.
-    pub namespace: String,
-    /// Name of the field manager.
-    pub manager: String,
-    /// Do everything except store.
-    pub dry_run: bool,
-    /// What to do about unknown and duplicate fields.
-    pub validation: FieldValidation,
-    /// Now.
-    pub now: Timestamp,
-    /// Warnings for the client, in order.
-    pub warnings: Mutex<Vec<String>>,
-    /// What else is known of the request.
-    pub asked: Asked,
-    /// Annotations for the audit log.
-    pub audit: Mutex<Annotations>,
-}
-
-/// What is known of a request besides what is written.
-#[derive(Debug, Clone, Default)]
-pub struct Asked {
-    /// The field manager that the client names.
-    pub field_manager: Option<String>,
-    /// What the client says shall be done about unknown and duplicate fields.
-    pub field_validation: Option<String>,
-    /// When the client is answered at the latest.
-    pub deadline: Option<Instant>,
-    /// Whether a whole collection is deleted: then policies and webhooks are told no name, as in Kubernetes.
-    pub collection: bool,
-    /// Whether webhooks were asked about what this write follows from, and are not asked again.
-    pub admitted: bool,
-}
-
-/// Annotations of a request for the audit log, by the level from which on they are told.
-#[derive(Debug, Default)]
-pub struct Annotations {
-    /// Always.
-    pub metadata: BTreeMap<String, String>,
-    /// Where requests are told with their bodies.
-    pub request: BTreeMap<String, String>,
-}
-
-impl WriteContext {
-    /// Adds a warning.
-    pub fn warn(&self, text: impl Into<String>) {
-        /// A response carries no more than this many `Warning` headers.
-        const WARNINGS_MAX: usize = 100;
-        let mut warnings = self.warnings.lock().expect("no panic under the lock");
-        if warnings.len() < WARNINGS_MAX {
-            warnings.push(text.into());
-        }
-    }
-}
-
-impl WriteContext {
-    /// Adds an annotation for the audit log. The first of a name stays.
-    pub fn annotate(&self, key: String, value: String) {
-        let mut audit = self.audit.lock().expect("no panic under the lock");
-        annotate(&mut audit.metadata, key, value);
-    }
-
-    /// The same for something that holds a part of the object.
-    pub fn annotate_request(&self, key: String, value: String) {
-        let mut audit = self.audit.lock().expect("no panic under the lock");
-        annotate(&mut audit.request, key, value);
-    }
-}
-
-fn annotate(annotations: &mut BTreeMap<String, String>, key: String, value: String) {
-    /// A request has no more annotations than this.
-    const ANNOTATIONS_MAX: usize = 100;
-    if annotations.len() < ANNOTATIONS_MAX {
-        annotations.entry(key).or_insert(value);
-    }
-}
-
-impl WriteContext {
-    fn n_warnings(&self) -> usize {
-        self.warnings.lock().expect("no panic under the lock").len()
-    }
-
-    fn keep_warnings(&self, n_warnings: usize) {
-        let mut warnings = self.warnings.lock().expect("no panic under the lock");
-        warnings.truncate(n_warnings);
-    }
-}
-
-/// Which part of an object an update is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Part {
-    /// Everything but `status`.
-    Main,
-    /// `status`.
-    Status,
-    /// The conditions of `status`, by whoever approves.
-    Approval,
-    /// What the kind's own subresource of this name changes.
-    Of(&'static str),
-    /// Everything: for subresources whose change the server computes itself.
-    Whole,
-}
-
-impl Part {
-    /// The subresource through which the part is written.
-    pub fn subresource(self) -> &'static str {
-        match self {
-            Self::Status => "status",
-            Self::Approval => "approval",
-            Self::Of(part) => part,
-            Self::Main | Self::Whole => "",
-        }
-    }
-}
 
 /// How ownership of fields follows from a change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -454,7 +326,7 @@ impl Resource {
     ) -> Result<Option<Written>, Status> {
         let names = self.kind.names();
         let key = self.key(&cx.namespace, name);
-        let bytes = self.from_store(canonical(value))?;
+        let bytes = self.as_if_stored(canonical(value))?;
         let written = |revision| Written {
             json: with_revision(&bytes, revision),
             created: true,
@@ -511,7 +383,7 @@ impl Resource {
     }
 
     /// An object as it comes back from the store, where another version of its kind may have no place for all of it.
-    fn from_store(&self, bytes: Bytes) -> Result<Bytes, Status> {
+    fn as_if_stored(&self, bytes: Bytes) -> Result<Bytes, Status> {
         let names = self.kind.names();
         if !self.kind.is_custom() || self.kind.storage_version() == (names.group, names.version) {
             return Ok(bytes);
@@ -646,7 +518,7 @@ impl Resource {
         named_version: bool,
     ) -> Result<Option<Written>, Status> {
         let removed = metadata::is_finished(&*self.kind, &value);
-        let bytes = self.from_store(canonical(value))?;
+        let bytes = self.as_if_stored(canonical(value))?;
         if bytes == live.value || cx.dry_run {
             return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
         }
@@ -803,108 +675,6 @@ fn unchanged(json: Bytes) -> Written {
         created: false,
         removed: false,
     }
-}
-
-/// What the writer of a part may not change is as it was. Labels and annotations may be written along with `status`
-/// of Kubernetes' own kinds, and not of those that clients have described.
-fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
-    let restore = |value: &mut Value, key: &str| {
-        let Value::Object(map) = value else { return };
-        match old.get(key) {
-            Some(kept) => map.insert(key.to_owned(), kept.clone()),
-            None => map.remove(key),
-        };
-    };
-    match part {
-        Part::Main if kind.has_status() => restore(value, "status"),
-        Part::Status if kind.is_custom() => {
-            let managed = value["metadata"].get("managedFields").cloned();
-            let mut metadata = old["metadata"].clone();
-            if let Some(map) = metadata.as_object_mut() {
-                match managed {
-                    Some(managed) => map.insert("managedFields".to_owned(), managed),
-                    None => map.remove("managedFields"),
-                };
-            }
-            let status = value.get_mut("status").map(Value::take);
-            *value = old.clone();
-            value["metadata"] = metadata;
-            match (status, value.as_object_mut()) {
-                (Some(status), _) => value["status"] = status,
-                (None, Some(map)) => drop(map.remove("status")),
-                (None, None) => {}
-            }
-        }
-        Part::Status | Part::Approval => {
-            let keys: Vec<String> = [value.as_object(), old.as_object()]
-                .into_iter()
-                .flatten()
-                .flat_map(|map| map.keys().cloned())
-                .filter(|key| !matches!(key.as_str(), "status" | "metadata"))
-                .collect();
-            keys.iter().for_each(|key| restore(value, key));
-        }
-        _ => {}
-    }
-}
-
-fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
-    // What the server itself writes, such as a pod's node, is no change of what somebody wants.
-    if !kind.has_generation() || !matches!(part, Part::Main | Part::Of(_)) {
-        return;
-    }
-    let without = |v: &Value| {
-        let mut map = v.as_object().cloned().unwrap_or_default();
-        map.remove("metadata");
-        if kind.has_status() {
-            map.remove("status");
-        }
-        map
-    };
-    if without(value) != without(old) {
-        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
-        value["metadata"]["generation"] = (generation + 1).into();
-    }
-}
-
-/// Takes out what belongs to other parts of an object that is approved: only the conditions are the approver's, only the
-/// rest of the status the signer's, and the spec is nobody's.
-fn without_others(value: &mut Value, subresource: &str) {
-    let Value::Object(map) = value else { return };
-    map.remove("spec");
-    match (subresource, map.get_mut("status")) {
-        ("approval", Some(Value::Object(status))) => drop(status.remove("certificate")),
-        ("status", Some(Value::Object(status))) => drop(status.remove("conditions")),
-        _ => drop(map.remove("status")),
-    }
-}
-
-/// Typed metadata cannot hold `fieldsV1` in its own order of keys; the entries pass by it untouched.
-fn restore_managed(value: &mut Value, managed: Option<Value>) {
-    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
-        match managed {
-            Some(managed) => metadata.insert("managedFields".into(), managed),
-            None => metadata.remove("managedFields"),
-        };
-    }
-}
-
-/// Whether only ownership differs, which alone is no reason to write.
-fn same_but_ownership(value: &Value, old: &Value) -> bool {
-    let comparable = |v: &Value| {
-        let mut v = v.clone();
-        if let Some(metadata) = v["metadata"].as_object_mut() {
-            metadata.remove("managedFields");
-            metadata.remove("resourceVersion");
-        }
-        v
-    };
-    let entries = |v: &Value| {
-        v["metadata"]["managedFields"]
-            .as_array()
-            .map_or(0, Vec::len)
-    };
-    comparable(value) == comparable(old) && entries(value) == entries(old)
 }
 
 /// A field error on metadata.

@@ -100,10 +100,10 @@ impl Kind for CustomResourceDefinitionKind {
     fn prepare_update(new: &mut CustomResourceDefinition, _old: &CustomResourceDefinition) {
         let storage = new.spec.versions.iter().find(|version| version.storage);
         let status = new.status.get_or_insert_default();
-        if let Some(version) = storage {
-            if !status.stored_versions.contains(&version.name) {
-                status.stored_versions.push(version.name.clone());
-            }
+        if let Some(version) = storage
+            && !status.stored_versions.contains(&version.name)
+        {
+            status.stored_versions.push(version.name.clone());
         }
     }
 

@@ -97,11 +97,7 @@ impl Path {
 
     /// The fields of a path that names nothing but fields; `None` for any other.
     pub fn fields(&self) -> Option<Vec<&str>> {
-        let field = |step: &Step| match step {
-            Step::Field(_) => true,
-            _ => false,
-        };
-        let all = self.0.iter().all(field);
+        let all = self.0.iter().all(|step| matches!(step, Step::Field(_)));
         let names = self.0.iter().filter_map(|step| match step {
             Step::Field(name) => Some(name.as_str()),
             _ => None,

@@ -308,7 +308,7 @@ impl Checks {
             "x-kubernetes-int-or-string",
         ];
         let has = |key: &&str| schema.get(*key).is_some_and(|value| !value.is_null());
-        if !KEYS.iter().any(|key| has(&key)) {
+        if !KEYS.iter().any(has) {
             return None;
         }
         let count = |key: &str| schema[key].as_u64();

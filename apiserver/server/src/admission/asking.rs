@@ -234,7 +234,14 @@ impl Admission {
         let hooks = self.asked(api, Phase::Mutating, request).await?;
         let (mut object, mut rounds) = (Value::Null, webhooks::Rounds::default());
         self.webhooks
-            .mutate(api, request, &rights, &hooks, &mut rounds, &mut object, old)
+            .mutate(
+                api,
+                request,
+                &rights,
+                (&hooks, &mut rounds),
+                &mut object,
+                old,
+            )
             .await?;
         let hooks = self.asked(api, Phase::Validating, request).await?;
         self.validate_all(api, request, &rights, &hooks, &object, old)
@@ -279,8 +286,7 @@ impl Admission {
                     &api,
                     request,
                     &rights,
-                    &hooks,
-                    &mut of_webhooks,
+                    (&hooks, &mut of_webhooks),
                     &mut object,
                     &old,
                 )
@@ -343,8 +349,7 @@ impl Round<'_> {
                 api,
                 request,
                 self.rights,
-                self.hooks,
-                rounds,
+                (self.hooks, rounds),
                 &mut shown,
                 old,
             )

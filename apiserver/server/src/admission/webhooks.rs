@@ -160,8 +160,7 @@ impl Webhooks {
         api: &Api,
         request: &Request<'_>,
         rights: &Rights<'_>,
-        invocations: &[Invocation],
-        rounds: &mut Rounds,
+        (invocations, rounds): (&[Invocation], &mut Rounds),
         object: &mut Value,
         old: &Value,
     ) -> Result<bool, Status> {

@@ -62,7 +62,7 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
             token(&call, &resource).await
         }
         ("binding", Verb::Create) if pods => bind(&call, &resource).await,
-        ("eviction", Verb::Create) if pods => eviction::evict(&call, &resource).await,
+        ("eviction", Verb::Create) if pods => Box::pin(eviction::evict(&call, &resource)).await,
         ("proxy", _) if pods || matches!(kind.names().kind, "Service" | "Node") => {
             crate::proxy::handle(call).await
         }

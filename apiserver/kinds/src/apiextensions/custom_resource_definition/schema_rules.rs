@@ -421,37 +421,34 @@ fn items_of_keyed(errors: &mut Errors, path: &FieldPath, schema: &Value) {
 
 /// Formats that no checker knows, in the order of the schema.
 pub(super) fn unknown_formats(schema: &Value, warnings: &mut Vec<String>) {
-    match schema {
-        Value::Object(map) => {
-            let format = text(schema, "format");
-            let kind = Type::NAMES
-                .iter()
-                .find(|name| **name == text(schema, "type"));
-            let kind = kind.and_then(|name| Type::parse(name));
-            if !format.is_empty()
-                && map.get("format").is_some_and(Value::is_string)
-                && formats::known(format, kind).is_none()
-            {
-                let warning = format!("unrecognized format {format:?}");
-                if !warnings.contains(&warning) {
-                    warnings.push(warning);
-                }
+    if let Value::Object(map) = schema {
+        let format = text(schema, "format");
+        let kind = Type::NAMES
+            .iter()
+            .find(|name| **name == text(schema, "type"));
+        let kind = kind.and_then(|name| Type::parse(name));
+        if !format.is_empty()
+            && map.get("format").is_some_and(Value::is_string)
+            && formats::known(format, kind).is_none()
+        {
+            let warning = format!("unrecognized format {format:?}");
+            if !warnings.contains(&warning) {
+                warnings.push(warning);
             }
-            for key in ["items", "not", "additionalProperties"] {
-                if let Some(inner) = map.get(key) {
-                    unknown_formats(inner, warnings);
-                }
-            }
-            for key in ["allOf", "anyOf", "oneOf"] {
-                let schemas = map.get(key).and_then(Value::as_array).into_iter().flatten();
-                schemas.for_each(|inner| unknown_formats(inner, warnings));
-            }
-            let properties = map.get("properties").and_then(Value::as_object);
-            properties
-                .into_iter()
-                .flatten()
-                .for_each(|(_, inner)| unknown_formats(inner, warnings));
         }
-        _ => {}
+        for key in ["items", "not", "additionalProperties"] {
+            if let Some(inner) = map.get(key) {
+                unknown_formats(inner, warnings);
+            }
+        }
+        for key in ["allOf", "anyOf", "oneOf"] {
+            let schemas = map.get(key).and_then(Value::as_array).into_iter().flatten();
+            schemas.for_each(|inner| unknown_formats(inner, warnings));
+        }
+        let properties = map.get("properties").and_then(Value::as_object);
+        properties
+            .into_iter()
+            .flatten()
+            .for_each(|(_, inner)| unknown_formats(inner, warnings));
     }
 }

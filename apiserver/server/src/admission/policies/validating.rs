@@ -163,12 +163,11 @@ fn messages(
     Ok(messages)
 }
 
+/// An annotation's key, and its value or why there is none.
+type Noted = (String, Result<String, String>);
+
 /// What goes to the audit log. What is empty does not.
-fn noted(
-    policy: &Policy,
-    notes: &[Note],
-    inputs: Inputs<'_>,
-) -> Result<Vec<(String, Result<String, String>)>, String> {
+fn noted(policy: &Policy, notes: &[Note], inputs: Inputs<'_>) -> Result<Vec<Noted>, String> {
     let evaluation = Evaluation::new(&policy.compiler, inputs);
     let mut budget = Budget::of_request();
     let mut found = Vec::new();

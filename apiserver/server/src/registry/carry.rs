@@ -1,0 +1,108 @@
+//! What an update carries over from the object as it was, whatever the writer sent.
+
+use corral_kinds::AnyKind;
+use serde_json::Value;
+
+use super::Part;
+
+/// What the writer of a part may not change is as it was. Labels and annotations may be written along with `status`
+/// of Kubernetes' own kinds, and not of those that clients have described.
+pub(super) fn keep_unwritten(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
+    let restore = |value: &mut Value, key: &str| {
+        let Value::Object(map) = value else { return };
+        match old.get(key) {
+            Some(kept) => map.insert(key.to_owned(), kept.clone()),
+            None => map.remove(key),
+        };
+    };
+    match part {
+        Part::Main if kind.has_status() => restore(value, "status"),
+        Part::Status if kind.is_custom() => {
+            let managed = value["metadata"].get("managedFields").cloned();
+            let mut metadata = old["metadata"].clone();
+            if let Some(map) = metadata.as_object_mut() {
+                match managed {
+                    Some(managed) => map.insert("managedFields".to_owned(), managed),
+                    None => map.remove("managedFields"),
+                };
+            }
+            let status = value.get_mut("status").map(Value::take);
+            *value = old.clone();
+            value["metadata"] = metadata;
+            match (status, value.as_object_mut()) {
+                (Some(status), _) => value["status"] = status,
+                (None, Some(map)) => drop(map.remove("status")),
+                (None, None) => {}
+            }
+        }
+        Part::Status | Part::Approval => {
+            let keys: Vec<String> = [value.as_object(), old.as_object()]
+                .into_iter()
+                .flatten()
+                .flat_map(|map| map.keys().cloned())
+                .filter(|key| !matches!(key.as_str(), "status" | "metadata"))
+                .collect();
+            keys.iter().for_each(|key| restore(value, key));
+        }
+        _ => {}
+    }
+}
+
+pub(super) fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value, old: &Value) {
+    // What the server itself writes, such as a pod's node, is no change of what somebody wants.
+    if !kind.has_generation() || !matches!(part, Part::Main | Part::Of(_)) {
+        return;
+    }
+    let without = |v: &Value| {
+        let mut map = v.as_object().cloned().unwrap_or_default();
+        map.remove("metadata");
+        if kind.has_status() {
+            map.remove("status");
+        }
+        map
+    };
+    if without(value) != without(old) {
+        let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
+        value["metadata"]["generation"] = (generation + 1).into();
+    }
+}
+
+/// Takes out what belongs to other parts of an object that is approved: only the conditions are the approver's, only the
+/// rest of the status the signer's, and the spec is nobody's.
+pub(super) fn without_others(value: &mut Value, subresource: &str) {
+    let Value::Object(map) = value else { return };
+    map.remove("spec");
+    match (subresource, map.get_mut("status")) {
+        ("approval", Some(Value::Object(status))) => drop(status.remove("certificate")),
+        ("status", Some(Value::Object(status))) => drop(status.remove("conditions")),
+        _ => drop(map.remove("status")),
+    }
+}
+
+/// Typed metadata cannot hold `fieldsV1` in its own order of keys; the entries pass by it untouched.
+pub(super) fn restore_managed(value: &mut Value, managed: Option<Value>) {
+    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
+        match managed {
+            Some(managed) => metadata.insert("managedFields".into(), managed),
+            None => metadata.remove("managedFields"),
+        };
+    }
+}
+
+/// Whether only ownership differs, which alone is no reason to write.
+pub(super) fn same_but_ownership(value: &Value, old: &Value) -> bool {
+    let comparable = |v: &Value| {
+        let mut v = v.clone();
+        if let Some(metadata) = v["metadata"].as_object_mut() {
+            metadata.remove("managedFields");
+            metadata.remove("resourceVersion");
+        }
+        v
+    };
+    let entries = |v: &Value| {
+        v["metadata"]["managedFields"]
+            .as_array()
+            .map_or(0, Vec::len)
+    };
+    comparable(value) == comparable(old) && entries(value) == entries(old)
+}
