@@ -57,7 +57,37 @@ pub fn difference(theirs: &Answer, ours: &Answer) -> Option<Difference> {
     }
     unequal("warnings", &warnings(theirs), &warnings(ours))
         .or_else(|| unequal("content", &theirs.content, &ours.content))
-        .or_else(|| object("", &theirs.body, &ours.body))
+        .or_else(|| {
+            object("", &theirs.body, &ours.body)?;
+            object(
+                "",
+                &with_owners_in_order(&theirs.body),
+                &with_owners_in_order(&ours.body),
+            )
+        })
+}
+
+/// An object whose owners stand in the order that they have when all of them wrote in the same second: which second a
+/// write falls into is chance.
+fn with_owners_in_order(value: &Value) -> Value {
+    match value {
+        Value::Object(map) => {
+            let mut map: serde_json::Map<_, _> = map
+                .iter()
+                .map(|(key, value)| (key.clone(), with_owners_in_order(value)))
+                .collect();
+            if let Some(Value::Array(owners)) = map.get_mut("managedFields") {
+                let text = |owner: &Value, key: &str| owner[key].as_str().unwrap_or("").to_owned();
+                owners.sort_by_cached_key(|owner| {
+                    ["operation", "manager", "apiVersion", "subresource"]
+                        .map(|key| text(owner, key))
+                });
+            }
+            Value::Object(map)
+        }
+        Value::Array(items) => items.iter().map(with_owners_in_order).collect(),
+        other => other.clone(),
+    }
 }
 
 fn status(theirs: &Answer, ours: &Answer) -> Option<Difference> {
@@ -235,4 +265,33 @@ pub fn differences(theirs: &[Pair], ours: &[Pair]) -> BTreeMap<String, Differenc
             Some((theirs.request.name.clone(), found))
         })
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn owned(owners: &[(&str, &str)]) -> Answer {
+        let owners: Vec<Value> = owners
+            .iter()
+            .map(|(manager, operation)| json!({"manager": manager, "operation": operation}))
+            .collect();
+        Answer {
+            code: 200,
+            content: String::new(),
+            warnings: Vec::new(),
+            body: json!({"metadata": {"managedFields": owners}}),
+        }
+    }
+
+    #[test]
+    fn the_second_of_a_write_is_chance_and_its_owner_is_not() {
+        let a = owned(&[("one", "Apply"), ("two", "Apply")]);
+        let b = owned(&[("two", "Apply"), ("one", "Apply")]);
+        assert!(difference(&a, &b).is_none());
+        let c = owned(&[("two", "Apply"), ("one", "Update")]);
+        assert!(difference(&a, &c).is_some());
+    }
 }

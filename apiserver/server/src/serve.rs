@@ -14,12 +14,13 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use self::gather::{Gathered, Served, Watches};
+use self::patience::Patient;
 use crate::Shared;
 use crate::chain::{self, Origin};
 
+pub(crate) mod gather;
 pub(crate) mod patience;
-
-use patience::Patient;
 
 /// Connections open at a time. Each costs some tens of kilobytes; 50,000 nodes need one or two each.
 pub const CONNECTIONS_MAX: usize = 120_000;
@@ -104,11 +105,16 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
     };
     let begun = Arc::new(AtomicBool::new(false));
     let begins = begun.clone();
+    let connection = Gathered::new(Patient::new(tls, patience));
+    let (gathered, watches) = (connection.clone(), Watches::default());
+    let watched = watches.clone();
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         begins.store(true, Ordering::Relaxed);
         let (shared, peer) = (shared.clone(), peer.clone());
         request.extensions_mut().insert(ends);
+        request.extensions_mut().insert(watched.clone());
         if request.headers().contains_key(http::header::UPGRADE) {
+            gathered.go_direct();
             let upgrade = hyper::upgrade::on(&mut request);
             request.extensions_mut().insert(upgrade);
         }
@@ -135,23 +141,23 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         .initial_stream_window_size(1024 * 1024)
         .initial_connection_window_size(4 * 1024 * 1024)
         .keep_alive_interval(Duration::from_secs(30));
-    let stream = TokioIo::new(Patient::new(tls, patience));
+    let stream = TokioIo::new(connection.clone());
     let serving = builder.serve_connection_with_upgrades(stream, service);
-    let mut serving = std::pin::pin!(serving);
+    let mut served = Served::new(serving, connection, watches);
     let silence = tokio::time::sleep(head_time);
     tokio::select! {
-        _ = serving.as_mut() => return,
-        () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+        () = &mut served => return,
+        () = stop.cancelled() => served.serving().graceful_shutdown(),
         // Which version of HTTP a client speaks is read without a time, and so are the first frames of HTTP/2.
         () = silence => {
             if !begun.load(Ordering::Relaxed) {
                 return;
             }
             tokio::select! {
-                _ = serving.as_mut() => return,
-                () = stop.cancelled() => serving.as_mut().graceful_shutdown(),
+                () = &mut served => return,
+                () = stop.cancelled() => served.serving().graceful_shutdown(),
             }
         }
     }
-    let _ = serving.await;
+    served.await;
 }

@@ -20,6 +20,7 @@ use crate::decode::Format;
 use crate::negotiate::{Representation, Transform};
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
+use crate::serve::gather::Watches;
 use crate::table::{self, Include};
 use crate::wire::{self, Shown};
 
@@ -86,6 +87,7 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
     let items = watcher::watch(resource.cacher.clone(), options).await?;
     let mut teller = Teller::new(call, resource, representation);
     let stop = call.shared.stop.clone();
+    let watching = call.parts.extensions.get().map(Watches::begin);
     let frames = items
         .take_until(stop.cancelled_owned())
         .take_until(resource.ended.clone().cancelled_owned())
@@ -94,7 +96,11 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
             let told = representation.transform != Transform::PartialMetadataList;
             std::future::ready(told)
         })
-        .map(move |item| teller.frame(item));
+        .map(move |item| {
+            // Ends with the stream.
+            let _ = &watching;
+            teller.frame(item)
+        });
     if crate::websocket::is_wanted(call.headers()) {
         let messages = frames.map(move |frame| match representation.format {
             // A message has a length of its own.
