@@ -5,6 +5,7 @@ pub mod agent;
 mod clients;
 pub mod control_plane;
 pub mod down;
+pub mod encryption;
 pub mod etcd;
 pub mod identity;
 pub mod join;

@@ -86,9 +86,16 @@ impl Names<'_> {
             ("", "nodes") => "minions",
             ("", "replicationcontrollers") => "controllers",
             ("networking.k8s.io", "ingresses") => "ingress",
+            // What serves them is apart from the rest in Kubernetes, and keeps its objects so.
+            ("apiextensions.k8s.io" | "apiregistration.k8s.io", _) => return self.grouped_prefix(),
             (_, plural) => plural,
         };
         format!("/registry/{resource}/")
+    }
+
+    /// The prefix of the keys of a kind that shares the store with other groups: that of custom resources.
+    pub fn grouped_prefix(&self) -> String {
+        format!("/registry/{}/{}/", self.group, self.plural)
     }
 }
 

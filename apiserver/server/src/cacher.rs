@@ -21,7 +21,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::object::{Corrupt, Shape, Stored};
+use crate::object::{Corrupt, Shape, Stored, go_type};
 
 pub mod snapshot;
 pub mod watcher;
@@ -39,6 +39,10 @@ pub const FRESH_WAIT_MAX: Duration = Duration::from_secs(3);
 const START_PAGE: usize = 2_000;
 /// Pause before the store is asked again after a failure.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Pause before objects that cannot be read are looked at again: somebody has to remove them, or to mend the keys.
+const UNREADABLE_PAUSE: Duration = Duration::from_secs(1);
+/// Seconds after which a client may ask again for what cannot be read.
+const UNREADABLE_RETRY_SECONDS: u32 = 1;
 
 /// What happened to an object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,6 +123,8 @@ struct State {
     /// Bytes held by the ring alone: states that are no longer current.
     bytes: usize,
     ready: bool,
+    /// An object cannot be read, so that nothing here is all there is.
+    unreadable: bool,
 }
 
 /// The cache of one resource.
@@ -137,8 +143,12 @@ impl Cacher {
     /// A cacher that knows nothing until [`Cacher::run`] runs.
     pub fn new(kind: KindRef, storage: Arc<dyn Storage>) -> Arc<Self> {
         let shape = Shape::new(kind);
+        let names = shape.kind.names();
         Arc::new(Self {
-            prefix: shape.kind.names().storage_prefix(),
+            prefix: match shape.kind.is_custom() {
+                true => names.grouped_prefix(),
+                false => names.storage_prefix(),
+            },
             storage,
             state: RwLock::new(State {
                 snapshot: Snapshot::empty(&shape),
@@ -147,6 +157,7 @@ impl Cacher {
                 oldest: Revision(0),
                 bytes: 0,
                 ready: false,
+                unreadable: false,
             }),
             reached: watch::Sender::new(Revision(0)),
             watchers: AtomicUsize::new(0),
@@ -186,17 +197,32 @@ impl Cacher {
 
     /// Follows the store until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let resource = self.shape.kind.names().plural;
+        let mut told = String::new();
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
                 outcome = self.follow() => outcome,
             };
-            if let Err(error) = outcome {
-                tracing::warn!(resource = self.shape.kind.names().plural, %error, "store watch ended, listing again");
-            }
+            let pause = match outcome {
+                Err(error @ storage::Error::Unreadable { .. }) => {
+                    self.set_unreadable();
+                    let text = error.to_string();
+                    if text != told {
+                        tracing::error!(resource, %error, "{UNREADABLE_ADVICE}");
+                        told = text;
+                    }
+                    UNREADABLE_PAUSE
+                }
+                Err(error) => {
+                    tracing::warn!(resource, %error, "store watch ended, listing again");
+                    RETRY_PAUSE
+                }
+                Ok(()) => RETRY_PAUSE,
+            };
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = tokio::time::sleep(RETRY_PAUSE) => {}
+                () = tokio::time::sleep(pause) => {}
             }
         }
     }
@@ -245,6 +271,7 @@ impl Cacher {
         state.bytes = 0;
         state.oldest = revision;
         state.ready = true;
+        state.unreadable = false;
         state.snapshot = snapshot;
         drop(state);
         self.reached.send_replace(revision);
@@ -319,10 +346,38 @@ impl Cacher {
     }
 
     /// Waits until the first list is complete.
-    pub async fn ready(&self) {
+    ///
+    /// # Errors
+    /// 429 when it cannot be, because an object cannot be read.
+    pub async fn ready(&self) -> Result<(), Status> {
         let mut reached = self.reached.subscribe();
         // The sender lives as long as `self`.
-        let _ = reached.wait_for(|_| self.read().ready).await;
+        let _ = reached.wait_for(|_| self.read().is_settled()).await;
+        self.check_readable()
+    }
+
+    /// Refuses to show a part of the objects as if it were all of them.
+    fn check_readable(&self) -> Result<(), Status> {
+        if !self.read().unreadable {
+            return Ok(());
+        }
+        let kind = &*self.shape.kind;
+        let names = kind.names();
+        let what = corral_api::gvk::qualified(names.plural, names.group);
+        let message = format!(
+            "storage is (re)initializing: failed to list {}: failed to read one or more {what} from the storage",
+            go_type(kind, "")
+        );
+        Err(Status::too_many_requests(message, UNREADABLE_RETRY_SECONDS))
+    }
+
+    fn set_unreadable(&self) {
+        let mut state = self.write();
+        state.unreadable = true;
+        state.ready = false;
+        drop(state);
+        // Wakes those who wait for more; no revision is reached.
+        self.reached.send_modify(|_| {});
     }
 
     /// Tells of every change, by the revision reached.
@@ -340,6 +395,7 @@ impl Cacher {
     /// # Errors
     /// 504 when the store does not get there in time, 500 when it does not answer.
     pub async fn fresh(&self) -> Result<Snapshot, Status> {
+        self.check_readable()?;
         let current = self
             .storage
             .current_revision()
@@ -362,11 +418,15 @@ impl Cacher {
     /// 504 when that revision does not come in time.
     pub async fn at_least(&self, revision: Revision) -> Result<Snapshot, Status> {
         let mut reached = self.reached.subscribe();
-        let wait = reached.wait_for(|reached| *reached >= revision && self.read().ready);
+        let wait = reached.wait_for(|reached| {
+            let state = self.read();
+            state.unreadable || (*reached >= revision && state.ready)
+        });
         if tokio::time::timeout(FRESH_WAIT_MAX, wait).await.is_err() {
             let current = self.snapshot().revision;
             return Err(too_large_revision(revision, current));
         }
+        self.check_readable()?;
         Ok(self.snapshot())
     }
 
@@ -377,6 +437,11 @@ impl Cacher {
 }
 
 impl State {
+    /// Whether waiting for the first list is over.
+    fn is_settled(&self) -> bool {
+        self.ready || self.unreadable
+    }
+
     fn push(&mut self, event: Event, revision: Revision) {
         self.snapshot.revision = self.snapshot.revision.max(revision);
         self.bytes += event.held_bytes();
@@ -420,6 +485,30 @@ fn too_large_revision(asked: Revision, current: Revision) -> Status {
     status
 }
 
+/// What to do about values that nobody can decrypt.
+const UNREADABLE_ADVICE: &str = "objects cannot be decrypted, so that none of the resource are listed. All servers of \
+    a store need the same keys: see --encryption-provider-config, and encryption-config.yaml in the data directory of \
+    the server that wrote the object. What is lost is removed by a deletion with \
+    ignoreStoreReadErrorWithClusterBreakingPotential";
+
+/// Kubernetes' code of objects that cannot be read.
+const CORRUPT_CODE: u32 = 7;
+
+/// An object that cannot be read, as Kubernetes tells it.
+fn unreadable(key: &Key, why: &str) -> String {
+    let key = key.as_str();
+    let key = key.strip_prefix("/registry").unwrap_or(key);
+    format!(
+        "StorageError: corrupt object, Code: {CORRUPT_CODE}, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {}",
+        not_transformable(why)
+    )
+}
+
+/// The same, where an object was to be changed.
+pub fn not_transformable(why: &str) -> String {
+    format!("data from the storage is not transformable revision=0: {why}")
+}
+
 /// A failure of the store as a client sees it.
 pub fn storage_status(error: &storage::Error) -> Status {
     match error {
@@ -437,6 +526,11 @@ pub fn storage_status(error: &storage::Error) -> Status {
             StatusReason::InternalError,
             "no space left on the device that holds the store; reads go on, writes resume when there is room",
         ),
+        storage::Error::Unreadable { key, why, .. } => Status::internal(unreadable(key, why)),
+        storage::Error::Sealing(why) => {
+            tracing::error!(why, "a value cannot be encrypted");
+            Status::internal(why)
+        }
         storage::Error::Unavailable(_) => {
             tracing::error!(%error, "store unavailable");
             Status::unavailable("the store does not answer; try again")

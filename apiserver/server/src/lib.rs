@@ -37,6 +37,7 @@ mod crd;
 pub mod decode;
 pub mod discovery;
 pub mod duration;
+pub mod encryption;
 mod expiry;
 pub mod flow;
 mod flow_objects;
@@ -249,7 +250,8 @@ impl Server {
             api,
         });
         for resource in shared.api.resources() {
-            resource.cacher.ready().await;
+            // One whose objects cannot be read is served, so that they can be removed.
+            let _ = resource.cacher.ready().await;
         }
         bootstrap::run(
             &shared.api,
@@ -276,7 +278,7 @@ impl Server {
         let mut definitions = crd::Definitions::new(shared.api.clone(), shared.stop.clone());
         definitions.pass().await;
         for resource in shared.api.custom_resources() {
-            resource.cacher.ready().await;
+            let _ = resource.cacher.ready().await;
         }
         tasks.spawn(definitions.run());
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));

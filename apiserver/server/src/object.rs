@@ -191,6 +191,20 @@ impl Stored {
     }
 }
 
+/// What Kubernetes calls the objects of a kind in Go; messages name it.
+pub fn go_type(kind: &dyn AnyKind, suffix: &str) -> String {
+    let names = kind.names();
+    if kind.is_custom() {
+        return format!("*unstructured.Unstructured{suffix}");
+    }
+    // The packages of inner types are called by the first label of the group; both kinds of events are one.
+    let package = match names.group.split('.').next() {
+        None | Some("" | "events") => "core",
+        Some(label) => label,
+    };
+    format!("*{package}.{}{suffix}", names.kind)
+}
+
 /// The kind's own form of stored bytes: the bytes themselves, unless the store keeps another kind's form.
 ///
 /// # Errors

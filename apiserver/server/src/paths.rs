@@ -123,7 +123,9 @@ async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answe
         .map(|r| r.kind.names().plural.to_owned())
         .collect();
     let store = shared.api.storage.health().await;
+    let further = shared.api.storage.checks().await;
     let mut checks = vec![("ping", true), ("store", store.is_ok())];
+    checks.extend(further.iter().map(|(name, ok)| (name.as_str(), ok.is_ok())));
     if endpoint != "livez" {
         checks.push(("informer-sync", caches.is_empty()));
         checks.push(("shutdown", !shared.stop.is_cancelled()));

@@ -33,6 +33,7 @@ mod carry;
 mod context;
 pub mod delete;
 pub mod metadata;
+mod rewrite;
 mod scale;
 
 use self::carry::{
@@ -365,12 +366,15 @@ impl Resource {
     /// # Errors
     /// When the store does not answer.
     pub async fn fetch(&self, key: &Key) -> Result<Option<Entry>, Status> {
-        let entry = self
-            .storage
-            .get(key)
-            .await
-            .map_err(|e| storage_status(&e))?;
-        let Some(mut entry) = entry else {
+        self.own_entry(self.storage.get(key).await)
+    }
+
+    /// What the store answers about an object, in the kind's own form.
+    fn own_entry(
+        &self,
+        answer: Result<Option<Entry>, storage::Error>,
+    ) -> Result<Option<Entry>, Status> {
+        let Some(mut entry) = answer.map_err(|e| storage_status(&e))? else {
             return Ok(None);
         };
         entry.value = own_form(&*self.kind, &entry.value).map_err(Status::internal)?;
@@ -406,7 +410,7 @@ impl Resource {
         let key = self.key(&cx.namespace, name);
         for _ in 0..CONFLICT_RETRIES_MAX {
             let live = self
-                .fetch(&key)
+                .fetch_to_change(&key)
                 .await?
                 .ok_or_else(|| self.not_found(name))?;
             match self
@@ -496,7 +500,7 @@ impl Resource {
             .validate(&attributes, &object, Some(&old))
             .await?;
         if same_but_ownership(&value, &old_value) && ownership == Ownership::Update {
-            return Ok(Some(unchanged(live_json)));
+            return self.leave(cx, live).await;
         }
         restore_managed(&mut value, owners);
         attributes.removes = metadata::is_finished(kind, &value);
@@ -519,7 +523,10 @@ impl Resource {
     ) -> Result<Option<Written>, Status> {
         let removed = metadata::is_finished(&*self.kind, &value);
         let bytes = self.as_if_stored(canonical(value))?;
-        if bytes == live.value || cx.dry_run {
+        if bytes == live.value {
+            return self.leave(cx, live).await;
+        }
+        if cx.dry_run {
             return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
         }
         let mut transaction = vec![if removed {

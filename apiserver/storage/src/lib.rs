@@ -11,12 +11,13 @@
 //! ```
 //!
 //! Reading order: this file (the contract), [`embedded`] (redb behind one group-commit thread), [`etcd`],
-//! [`conformance`] (the suite that every backend passes; the server's cacher passes its read half).
+//! [`encrypted`] (a layer over either), [`conformance`] (the suite that every backend passes; the server's cacher passes its read half).
 
 #![warn(missing_docs)]
 
 pub mod conformance;
 pub mod embedded;
+pub mod encrypted;
 pub mod etcd;
 mod validate;
 
@@ -32,6 +33,10 @@ use futures::Stream;
 /// Largest value that a store accepts. etcd's default request limit is 1.5 MiB and Kubernetes documents 1 MiB to
 /// 1.5 MiB for objects; a bound of our own makes both backends refuse alike.
 pub const VALUE_BYTES_MAX: usize = 1_500_000;
+
+/// Bytes that a layer may add to a value beyond [`VALUE_BYTES_MAX`], such as the envelope of an encrypted one: a name
+/// of a key or a plugin, a key of at most 1 KiB and its id of as much, annotations of at most 32 KiB.
+pub const VALUE_OVERHEAD_BYTES_MAX: usize = 40 * 1024;
 
 /// Most operations in one transaction. etcd's default is 128; both backends refuse alike.
 pub const TRANSACTION_OPERATIONS_MAX: usize = 128;
@@ -283,6 +288,19 @@ pub enum Error {
     /// A transaction that makes no sense, such as one that names a key twice.
     #[error("invalid transaction: {0}")]
     Invalid(String),
+    /// A value is there, but nobody can decrypt it.
+    #[error("the value of {key} at revision {revision} cannot be decrypted: {why}")]
+    Unreadable {
+        /// The key.
+        key: Key,
+        /// The revision that it is at, so that it can be removed.
+        revision: Revision,
+        /// Why, in Kubernetes' words.
+        why: String,
+    },
+    /// A value could not be encrypted, so nothing was written.
+    #[error("the value cannot be encrypted: {0}")]
+    Sealing(String),
     /// No room to write. Reads and watches go on; the write may be tried again when there is room.
     #[error("no space left to store the write: {0}")]
     NoSpace(String),
@@ -331,4 +349,15 @@ pub trait Storage: Send + Sync + 'static {
 
     /// Whether the store answers and can write.
     async fn health(&self) -> Result<(), Error>;
+
+    /// Whether the bytes of a key are other than a write of the same value would leave: encrypted by a key that is on
+    /// its way out, or not yet. Who writes the same value then should not leave it out.
+    async fn is_stale(&self, _key: &Key) -> Result<bool, Error> {
+        Ok(false)
+    }
+
+    /// Checks of what the store needs besides itself, by the names under which health endpoints show them.
+    async fn checks(&self) -> Vec<(String, Result<(), String>)> {
+        Vec::new()
+    }
 }

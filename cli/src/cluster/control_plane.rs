@@ -10,7 +10,7 @@ use clap::Args;
 use corral_nodelet::network::range::Range;
 use corral_server::authn::User;
 use corral_server::local::Local;
-use corral_server::{AddressRange, Server, ServerConfig};
+use corral_server::{AddressRange, Server, ServerConfig, encryption};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use corral_storage::etcd::{EtcdConfig, EtcdStore};
@@ -20,6 +20,7 @@ use tokio_util::task::TaskTracker;
 
 use super::admission::AdmissionArgs;
 use super::clients::Clients;
+use super::encryption::EncryptionArgs;
 use super::etcd::EtcdArgs;
 use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
 use crate::kubeconfig;
@@ -53,6 +54,8 @@ pub struct ControlPlaneArgs {
     pub pod_range: Option<Range>,
     #[command(flatten)]
     pub etcd: EtcdArgs,
+    #[command(flatten)]
+    pub encryption: EncryptionArgs,
     /// How long history is kept, in seconds: watches and paged lists resume within it.
     #[arg(long, default_value_t = 600, value_name = "SECONDS")]
     pub history_seconds: u64,
@@ -132,8 +135,8 @@ impl ControlPlane {
                 )
             })
             .with_context(|| format!("cannot make {} private", store.display()))?;
-        let storage = open_store(args, &registry).await?;
         let server_stop = CancellationToken::new();
+        let storage = open_store(args, &registry, &server_stop).await?;
         let server = Server::start(ServerConfig {
             listen: args.listen,
             advertise: args.advertise,
@@ -182,6 +185,18 @@ impl ControlPlane {
 }
 
 async fn open_store(
+    args: &ControlPlaneArgs,
+    registry: &Registry,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Storage>> {
+    let inner = open_inner_store(args, registry).await?;
+    let source = args.encryption.source(&args.data_dir);
+    encryption::over(inner, source, registry, stop.clone())
+        .await
+        .map_err(anyhow::Error::msg)
+}
+
+async fn open_inner_store(
     args: &ControlPlaneArgs,
     registry: &Registry,
 ) -> anyhow::Result<Arc<dyn Storage>> {

@@ -121,7 +121,7 @@ impl Cacher {
     }
 
     async fn resume(&self, from: Revision) -> Result<Source, Status> {
-        self.ready().await;
+        self.ready().await?;
         if let Some(next) = self.find(from) {
             return Ok(Source::Ring(next));
         }

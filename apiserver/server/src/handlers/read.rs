@@ -8,8 +8,8 @@ use bytes::{Bytes, BytesMut};
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
+use corral_kinds::AnyKind;
 use corral_kinds::protobuf::Layout;
-use corral_kinds::{AnyKind, KindRef};
 use corral_storage::{Key, ListOptions, Revision};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -20,7 +20,7 @@ use crate::audit;
 use crate::cacher::{Snapshot, storage_status};
 use crate::decode::Format;
 use crate::negotiate::{Representation, Transform};
-use crate::object::Stored;
+use crate::object::{Stored, go_type};
 use crate::pretty::Indenter;
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
@@ -97,7 +97,7 @@ pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Stat
         Some(text) if !text.is_empty() => {
             let snapshot = match parse_revision(text)? {
                 Revision(0) => {
-                    resource.cacher.ready().await;
+                    resource.cacher.ready().await?;
                     resource.cacher.snapshot()
                 }
                 revision => resource.cacher.at_least(revision).await?,
@@ -111,20 +111,6 @@ pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Stat
     };
     let json = json.ok_or_else(|| resource.not_found(&info.name))?;
     transformed(call, resource, representation, 200, json)
-}
-
-/// What Kubernetes calls the objects of a resource in Go; messages name it.
-fn go_type(resource: &Resource, suffix: &str) -> String {
-    let names = resource.kind.names();
-    if matches!(resource.kind, KindRef::Custom(_)) {
-        return format!("*unstructured.Unstructured{suffix}");
-    }
-    // The packages of inner types are called by the first label of the group; both kinds of events are one.
-    let package = match names.group.split('.').next() {
-        None | Some("" | "events") => "core",
-        Some(label) => label,
-    };
-    format!("*{package}.{}{suffix}", names.kind)
 }
 
 /// One object as the client wants to see it.
@@ -144,7 +130,7 @@ pub(super) fn transformed(
         Transform::PartialMetadataList => {
             let what =
                 "you requested PartialObjectMetadataList, but the requested object is not a list";
-            let kind = go_type(resource, "");
+            let kind = go_type(&*resource.kind, "");
             return Err(Status::not_transformable(format!("{what} ({kind})")));
         }
         Transform::Table => {
@@ -217,7 +203,7 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     let representation = call.representation(resource)?;
     if representation.transform == Transform::PartialMetadata {
         let what = "you requested PartialObjectMetadata, but the requested object is a list";
-        let kind = go_type(resource, "List");
+        let kind = go_type(&*resource.kind, "List");
         return Err(Status::not_transformable(format!("{what} ({kind})")));
     }
     let listing = select(call, resource).await?;
@@ -446,7 +432,7 @@ async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
     let snapshot = match (version, matching) {
         (None, _) => resource.cacher.fresh().await?,
         (Some(Revision(0)), _) => {
-            resource.cacher.ready().await;
+            resource.cacher.ready().await?;
             resource.cacher.snapshot()
         }
         (Some(revision), Some("Exact")) => {

@@ -7,10 +7,12 @@ use serde_json::Value;
 
 use super::{Call, object_answer, read, status_answer, with_warnings};
 use crate::audit;
+use crate::authz::{Access, Decision};
 use crate::crd;
 use crate::decode::{Decoded, Format};
 use crate::negotiate::{self, PatchType};
 use crate::patch;
+use crate::registry::delete::unreadable;
 use crate::registry::{
     DeleteOptions, FieldValidation, Ownership, Part, Resource, WriteContext, Written, metadata,
 };
@@ -203,6 +205,10 @@ pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
     if query.get("orphanDependents").is_some() {
         options.orphan_dependents = Some(query.flag("orphanDependents"));
     }
+    let unreadable = "ignoreStoreReadErrorWithClusterBreakingPotential";
+    if query.get(unreadable).is_some() {
+        options.ignore_read_error = Some(query.flag(unreadable));
+    }
     Ok(options)
 }
 
@@ -214,6 +220,9 @@ pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, S
         .dry_run
         .as_ref()
         .is_some_and(|d| d.iter().any(|v| v == "All"));
+    if options.ignores_read_error() {
+        return delete_unreadable(call, resource, &cx, &options).await;
+    }
     let written = resource.delete(&cx, &call.info.name, &options).await?;
     let answer = if written.removed && !returns_object(resource) {
         status_answer(call, resource, &resource.deleted_status(&written)?)
@@ -221,6 +230,34 @@ pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, S
         object_answer(call, resource, 200, written.json)
     };
     Ok(with_warnings(answer?, &cx))
+}
+
+/// DELETE of an object that cannot be read.
+async fn delete_unreadable(
+    call: &Call,
+    resource: &Resource,
+    cx: &WriteContext,
+    options: &DeleteOptions,
+) -> Result<Answer, Status> {
+    options.validate()?;
+    audit::annotate(unreadable::AUDIT_ANNOTATION, "");
+    let name = &call.info.name;
+    let names = resource.kind.names();
+    let access = Access {
+        verb: unreadable::VERB.to_owned(),
+        group: names.group.to_owned(),
+        version: names.version.to_owned(),
+        resource: names.plural.to_owned(),
+        namespace: cx.namespace.clone(),
+        name: name.clone(),
+        ..Default::default()
+    };
+    let (decision, reason) = call.shared.authorizer.decide(&cx.user, &access).await;
+    if decision != Decision::Allow {
+        return Err(unreadable::forbidden(resource, name, &reason));
+    }
+    let status = resource.delete_unreadable(cx, name, options).await?;
+    Ok(with_warnings(status_answer(call, resource, &status)?, cx))
 }
 
 /// Kinds whose deletion answers the object even when it is gone at once, as in Kubernetes.
@@ -245,6 +282,7 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
     let mut cx = call.write_context()?;
     cx.asked.collection = true;
     let options = delete_options(call)?;
+    unreadable::refuse_for_collections(&options)?;
     cx.dry_run |= options
         .dry_run
         .as_ref()

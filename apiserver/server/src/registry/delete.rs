@@ -12,6 +12,8 @@ use super::{Resource, WriteContext, Written};
 use crate::cacher::storage_status;
 use crate::object::{canonical, with_revision};
 
+pub mod unreadable;
+
 /// Waits for the garbage collector to delete dependents first.
 pub const FOREGROUND: &str = "foregroundDeletion";
 /// Waits for the garbage collector to let dependents go.
@@ -53,6 +55,9 @@ pub struct DeleteOptions {
     pub propagation_policy: Option<String>,
     /// `All` to change nothing.
     pub dry_run: Option<Vec<String>>,
+    /// Whether what cannot be read is removed unread.
+    #[serde(rename = "ignoreStoreReadErrorWithClusterBreakingPotential")]
+    pub ignore_read_error: Option<bool>,
 }
 
 impl DeleteOptions {
@@ -77,7 +82,7 @@ impl DeleteOptions {
             ));
         }
         match self.propagation_policy.as_deref() {
-            None | Some("Orphan" | "Background" | "Foreground") => Ok(()),
+            None | Some("Orphan" | "Background" | "Foreground") => unreadable::validate(self),
             Some(other) => Err(invalid(
                 "propagationPolicy",
                 corral_api::FieldError::not_supported_of(

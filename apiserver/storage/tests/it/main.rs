@@ -3,7 +3,9 @@
 mod contract;
 mod crash;
 mod embedded;
+mod encrypted;
 mod etcd_server;
 mod full_disk;
+mod kms_plugin;
 mod model;
 mod throughput;

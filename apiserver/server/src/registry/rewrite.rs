@@ -1,0 +1,50 @@
+//! Writes that change nothing of an object, but how the store keeps it.
+//!
+//! Replacing every object by itself is how a cluster's objects come under another key of encryption, as
+//! `kubectl get secrets -A -o json | kubectl replace -f -` does.
+
+use corral_api::status::Status;
+use corral_storage::{self as storage, Entry, Key, Operation};
+
+use super::{Resource, WriteContext, Written, unchanged};
+use crate::cacher::{not_transformable, storage_status};
+use crate::object::with_revision;
+
+impl Resource {
+    /// The newest state of an object that is about to be changed.
+    pub(super) async fn fetch_to_change(&self, key: &Key) -> Result<Option<Entry>, Status> {
+        match self.storage.get(key).await {
+            Err(storage::Error::Unreadable { why, .. }) => {
+                Err(Status::internal(not_transformable(&why)))
+            }
+            other => self.own_entry(other),
+        }
+    }
+
+    /// What a write answers that leaves an object as it is. It is stored again when the store would keep it otherwise
+    /// now; `None` when another writer came first.
+    pub(super) async fn leave(
+        &self,
+        cx: &WriteContext,
+        live: &Entry,
+    ) -> Result<Option<Written>, Status> {
+        let as_it_is = || Some(unchanged(with_revision(&live.value, live.revision)));
+        if cx.dry_run {
+            return Ok(as_it_is());
+        }
+        let stale = self.storage.is_stale(&live.key).await;
+        if !stale.map_err(|error| storage_status(&error))? {
+            return Ok(as_it_is());
+        }
+        let again = Operation::Update {
+            key: live.key.clone(),
+            value: self.stored(&live.value)?,
+            expected: live.revision,
+        };
+        match self.storage.commit(vec![again]).await {
+            Ok(revision) => Ok(Some(unchanged(with_revision(&live.value, revision)))),
+            Err(storage::Error::Conflict { .. } | storage::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(storage_status(&error)),
+        }
+    }
+}

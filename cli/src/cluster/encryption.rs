@@ -1,0 +1,48 @@
+//! Flags of encryption at rest, named as kube-apiserver names them.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use corral_server::encryption::Source;
+
+/// The configuration that is made when none is named.
+const GENERATED: &str = "encryption-config.yaml";
+
+/// How values are encrypted in the store.
+#[derive(Debug, Clone, Args)]
+pub struct EncryptionArgs {
+    /// Which resources are encrypted in the store, how, and by which keys: an EncryptionConfiguration (default: Secrets,
+    /// with a key that is made once, in encryption-config.yaml in the data directory; all servers of one etcd need the
+    /// same file).
+    #[arg(long, value_name = "FILE")]
+    encryption_provider_config: Option<PathBuf>,
+    /// Take changes of that file while the server runs.
+    #[arg(
+        long,
+        value_name = "BOOL",
+        num_args = 0..=1,
+        require_equals = true,
+        default_value_t = false,
+        default_missing_value = "true",
+        action = clap::ArgAction::Set,
+        requires = "encryption_provider_config"
+    )]
+    encryption_provider_config_automatic_reload: bool,
+}
+
+impl EncryptionArgs {
+    /// Where the configuration comes from.
+    pub fn source(&self, data_dir: &Path) -> Source {
+        let Self {
+            encryption_provider_config,
+            encryption_provider_config_automatic_reload: reload,
+        } = self;
+        match encryption_provider_config {
+            Some(path) => Source::Given {
+                path: path.clone(),
+                reload: *reload,
+            },
+            None => Source::Generated(data_dir.join(GENERATED)),
+        }
+    }
+}
