@@ -385,9 +385,9 @@ impl Cacher {
         self.reached.subscribe()
     }
 
-    /// Whether the first list is complete.
-    pub fn is_ready(&self) -> bool {
-        self.read().ready
+    /// Whether the first list is complete, or cannot be because an object cannot be read: the rest is served then.
+    pub fn is_settled(&self) -> bool {
+        self.read().is_settled()
     }
 
     /// The objects as of a moment not before this call.
@@ -487,7 +487,7 @@ fn too_large_revision(asked: Revision, current: Revision) -> Status {
 
 /// What to do about values that nobody can decrypt.
 const UNREADABLE_ADVICE: &str = "objects cannot be decrypted, so that none of the resource are listed. All servers of \
-    a store need the same keys: see --encryption-provider-config, and encryption-config.yaml in the data directory of \
+    a store need the same keys: see --encryption-provider-config, and pki/encryption-config.yaml in the data directory of \
     the server that wrote the object. What is lost is removed by a deletion with \
     ignoreStoreReadErrorWithClusterBreakingPotential";
 

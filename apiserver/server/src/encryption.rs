@@ -127,6 +127,10 @@ async fn generate(path: &Path) -> Result<(), String> {
     if there.map_err(|error| format!("cannot look for {}: {error}", path.display()))? {
         return Ok(());
     }
+    if let Some(directory) = path.parent() {
+        let made = tokio::fs::create_dir_all(directory).await;
+        made.map_err(|error| format!("cannot make {}: {error}", directory.display()))?;
+    }
     let mut key = [0; KEY_BYTES];
     rand::rngs::OsRng
         .try_fill_bytes(&mut key)
@@ -155,7 +159,7 @@ async fn agree(store: &EncryptedStore, path: &Path) -> Result<(), String> {
         Ok(()) => Ok(()),
         Err(StorageError::Unreadable { why, .. }) => Err(format!(
             "this store was encrypted with other keys than those of {} ({why}): all servers of a store need the same keys. \
-             Copy the encryption-config.yaml from the data directory of a server that works (or from your backup of it) to \
+             Copy pki/encryption-config.yaml from the data directory of a server that works (or from your backup of it) to \
              that place, or name the right configuration by --encryption-provider-config",
             path.display()
         )),

@@ -119,7 +119,7 @@ async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answe
     let caches: Vec<String> = shared
         .api
         .resources()
-        .filter(|r| !r.cacher.is_ready())
+        .filter(|r| !r.cacher.is_settled())
         .map(|r| r.kind.names().plural.to_owned())
         .collect();
     let store = shared.api.storage.health().await;

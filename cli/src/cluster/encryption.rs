@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use corral_server::encryption::Source;
 
-/// The configuration that is made when none is named.
-const GENERATED: &str = "encryption-config.yaml";
+/// The configuration that is made when none is named: beside the other keys that all servers of a cluster share.
+const GENERATED: &str = "pki/encryption-config.yaml";
 
 /// How values are encrypted in the store.
 #[derive(Debug, Clone, Args)]
 pub struct EncryptionArgs {
     /// Which resources are encrypted in the store, how, and by which keys: an EncryptionConfiguration (default: Secrets,
-    /// with a key that is made once, in encryption-config.yaml in the data directory; all servers of one etcd need the
+    /// with a key that is made once, in pki/encryption-config.yaml in the data directory; all servers of one etcd need the
     /// same file).
     #[arg(long, value_name = "FILE")]
     encryption_provider_config: Option<PathBuf>,

@@ -11,14 +11,14 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  term
                    containers: [{name: c, image: corral.dev/host, command: [sleep, '1000']}]\n";
 
 /// An etcd of the test's own.
-struct Etcd {
+pub struct Etcd {
     directory: tempfile::TempDir,
     process: Child,
     url: String,
 }
 
 impl Etcd {
-    fn start() -> Self {
+    pub fn start() -> Self {
         let directory = tempfile::Builder::new()
             .prefix("corral-etcd-")
             .tempdir()
@@ -70,7 +70,7 @@ impl Etcd {
     }
 
     /// The flags of a server that keeps its objects here.
-    fn flags(&self) -> Vec<String> {
+    pub fn flags(&self) -> Vec<String> {
         let file = |name: &str| self.file(name).display().to_string();
         let flags = [
             "--etcd-servers",

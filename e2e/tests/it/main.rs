@@ -4,6 +4,7 @@ mod api;
 mod apply;
 mod certificates;
 mod custom;
+mod encryption;
 mod etcd;
 mod kills;
 mod kubectl;
