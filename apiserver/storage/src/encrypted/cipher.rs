@@ -31,7 +31,7 @@ const TOO_SHORT: &str = "the stored data was shorter than the required size";
 /// A key with its cipher.
 pub(super) enum Cipher {
     Gcm(LessSafeKey),
-    Cbc(CbcKeys),
+    Cbc(Box<CbcKeys>),
     Secretbox([u8; secretbox::KEY_BYTES]),
     Seed(hkdf::Prk),
 }
@@ -73,7 +73,7 @@ impl Cipher {
         let encrypt = make().and_then(cipher::EncryptingKey::cbc);
         let decrypt = make().and_then(cipher::DecryptingKey::cbc);
         match (encrypt, decrypt) {
-            (Ok(encrypt), Ok(decrypt)) => Ok(Self::Cbc(CbcKeys { encrypt, decrypt })),
+            (Ok(encrypt), Ok(decrypt)) => Ok(Self::Cbc(Box::new(CbcKeys { encrypt, decrypt }))),
             _ => Err(invalid_size(key.len())),
         }
     }

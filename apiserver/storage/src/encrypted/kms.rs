@@ -50,12 +50,15 @@ pub(super) struct Kms {
     client: Client,
     state: ArcSwapOption<State>,
     /// Ciphers by what is stored of their seeds. Guards nothing else; held for look-ups only.
-    seeds: Mutex<HashMap<Vec<u8>, (Arc<Cipher>, Instant)>>,
+    seeds: Mutex<HashMap<Vec<u8>, Used>>,
     /// The last check; the lock makes those who ask at once wait for one answer.
     checked: tokio::sync::Mutex<Checked>,
     metrics: EncryptionMetrics,
     probe: Mutex<Option<JoinHandle<()>>>,
 }
+
+/// A cipher, and when it was used last.
+type Used = (Arc<Cipher>, Instant);
 
 /// What writes use.
 struct State {

@@ -4,6 +4,7 @@ mod contract;
 mod crash;
 mod embedded;
 mod encrypted;
+mod encrypted_peer;
 mod etcd_server;
 mod full_disk;
 mod kms_plugin;
