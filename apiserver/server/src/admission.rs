@@ -50,6 +50,7 @@ pub mod webhooks;
 
 pub use resource_quota::Turn;
 pub use service_addresses::AddressRange;
+pub(crate) use service_addresses::adopt_node_ports;
 pub use settings::Settings;
 
 use plugins::Plugins;

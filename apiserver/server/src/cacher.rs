@@ -486,7 +486,7 @@ fn too_large_revision(asked: Revision, current: Revision) -> Status {
 }
 
 /// What to do about values that nobody can decrypt.
-const UNREADABLE_ADVICE: &str = "objects cannot be decrypted, so that none of the resource are listed. All servers of \
+const UNREADABLE_ADVICE: &str = "objects cannot be read, so that none of the resource are listed. If they are encrypted: all servers of \
     a store need the same keys: see --encryption-provider-config, and pki/encryption-config.yaml in the data directory of \
     the server that wrote the object. What is lost is removed by a deletion with \
     ignoreStoreReadErrorWithClusterBreakingPotential";
@@ -499,14 +499,8 @@ fn unreadable(key: &Key, why: &str) -> String {
     let key = key.as_str();
     let key = key.strip_prefix("/registry").unwrap_or(key);
     format!(
-        "StorageError: corrupt object, Code: {CORRUPT_CODE}, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {}",
-        not_transformable(why)
+        "StorageError: corrupt object, Code: {CORRUPT_CODE}, Key: {key}, ResourceVersion: 0, AdditionalErrorMsg: {why}"
     )
-}
-
-/// The same, where an object was to be changed.
-pub fn not_transformable(why: &str) -> String {
-    format!("data from the storage is not transformable revision=0: {why}")
 }
 
 /// A failure of the store as a client sees it.

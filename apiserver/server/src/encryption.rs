@@ -12,8 +12,8 @@ use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use corral_storage::encrypted::{EncryptedStore, EncryptionMetrics, Transformers};
-use corral_storage::{Error as StorageError, Storage};
+use corral_storage::encrypted::{EncryptedStore, EncryptionMetrics, ResourceOf, Transformers};
+use corral_storage::{Error as StorageError, Key, Storage};
 use prometheus::{GaugeVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 use rand::TryRngCore;
 use sha2::{Digest, Sha256};
@@ -34,6 +34,9 @@ const CONFIGURATION_BYTES_MAX: u64 = 1024 * 1024;
 /// Whose rules the agreement on keys goes by.
 const GENERATED_FOR: &str = "secrets";
 
+/// How keys begin unless somebody wants them elsewhere.
+pub const KEYS: &str = "/registry";
+
 /// Where the configuration comes from.
 #[derive(Debug, Clone)]
 pub enum Source {
@@ -48,13 +51,14 @@ pub enum Source {
     Generated(PathBuf),
 }
 
-/// Puts the layer over a store.
+/// Puts the layer over a store whose keys begin with `prefix`.
 ///
 /// # Errors
 /// When the configuration is of no use, or other servers of the store have other keys.
 pub async fn over(
     inner: Arc<dyn Storage>,
     source: Source,
+    prefix: &str,
     registry: &Registry,
     stop: CancellationToken,
 ) -> Result<Arc<dyn Storage>, String> {
@@ -69,10 +73,10 @@ pub async fn over(
     };
     let text = read(path).await?;
     let transformers = transformers(path, &text, &metrics).await?;
-    let store = EncryptedStore::new(inner, transformers, Arc::new(resource_of));
+    let store = EncryptedStore::new(inner, transformers, resources(prefix));
     reloads.taken(&text);
     match source {
-        Source::Generated(path) => agree(&store, &path).await?,
+        Source::Generated(path) => agree(&store, prefix, &path).await?,
         Source::Given { path, reload: true } => {
             let reload = Reload {
                 store: store.clone(),
@@ -154,8 +158,9 @@ async fn generate(path: &Path) -> Result<(), String> {
 }
 
 /// Whoever starts first leaves a word in the store that the others must be able to read.
-async fn agree(store: &EncryptedStore, path: &Path) -> Result<(), String> {
-    match store.agree_on_keys(GENERATED_FOR).await {
+async fn agree(store: &EncryptedStore, prefix: &str, path: &Path) -> Result<(), String> {
+    let key = Key::new(format!("{prefix}/claims/encryption"));
+    match store.agree_on_keys(GENERATED_FOR, key).await {
         Ok(()) => Ok(()),
         Err(StorageError::Unreadable { why, .. }) => Err(format!(
             "this store was encrypted with other keys than those of {} ({why}): all servers of a store need the same keys. \
@@ -167,8 +172,16 @@ async fn agree(store: &EncryptedStore, path: &Path) -> Result<(), String> {
     }
 }
 
+fn resources(prefix: &str) -> Arc<ResourceOf> {
+    let prefix = prefix.to_owned();
+    Arc::new(move |key| {
+        let rest = key.strip_prefix(&prefix)?;
+        resource_of(&format!("{KEYS}{rest}"))
+    })
+}
+
 /// The resource of a key of the store, as an `EncryptionConfiguration` names it.
-pub fn resource_of(key: &str) -> Option<String> {
+fn resource_of(key: &str) -> Option<String> {
     static BUILT_IN: LazyLock<HashMap<String, String>> = LazyLock::new(|| {
         let mut resources = HashMap::new();
         for kind in corral_kinds::all::RESOURCES {

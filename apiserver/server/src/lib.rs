@@ -63,6 +63,7 @@ pub mod response;
 pub mod select;
 pub mod serve;
 mod service_ranges;
+pub mod stored_values;
 mod table;
 mod websocket;
 pub mod wire;

@@ -16,7 +16,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::AddressRange;
+use crate::admission::{AddressRange, adopt_node_ports};
 use crate::api::Api;
 use crate::bootstrap;
 use crate::cacher::storage_status;
@@ -117,7 +117,7 @@ pub(crate) async fn complete(api: &Api, range: AddressRange) -> Result<(), Statu
             Err(error) => return Err(storage_status(&error)),
         }
     }
-    Ok(())
+    adopt_node_ports(api).await
 }
 
 /// The ServiceCIDR of the server's own range, which is ready from the beginning.

@@ -39,8 +39,7 @@ use crate::{
 /// How long transformers that were replaced go on for those who use them already, beside the time of their plugins.
 const REPLACED_LIFE_MIN: Duration = Duration::from_secs(10);
 
-/// Where the word is that servers of one store must be able to read.
-const AGREEMENT_KEY: &str = "/registry/claims/encryption";
+/// What servers of one store must be able to read.
 const AGREEMENT_WORD: &[u8] = b"{}";
 /// How often another server that starts at the same time may come first.
 const AGREEMENT_ATTEMPTS_MAX: usize = 8;
@@ -158,12 +157,11 @@ impl EncryptedStore {
     }
 
     /// Makes sure that whoever wrote to this store with keys for a resource had some of these. Who comes first leaves a
-    /// sealed word; the others must open it, and seal it with their first key.
+    /// sealed word at `key`; the others must open it, and seal it with their first key.
     ///
     /// # Errors
     /// [`Error::Unreadable`] when the keys are others.
-    pub async fn agree_on_keys(&self, resource: &str) -> Result<(), Error> {
-        let key = Key::from(AGREEMENT_KEY);
+    pub async fn agree_on_keys(&self, resource: &str, key: Key) -> Result<(), Error> {
         let transformers = self.reader.transformers.load_full();
         for _ in 0..AGREEMENT_ATTEMPTS_MAX {
             let there = self.inner.get(&key).await?;
@@ -258,7 +256,10 @@ fn unreadable(key: Key, revision: Revision, failure: Failure) -> Error {
     Error::Unreadable {
         key,
         revision,
-        why: failure.text,
+        why: format!(
+            "data from the storage is not transformable revision=0: {}",
+            failure.text
+        ),
     }
 }
 

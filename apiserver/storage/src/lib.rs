@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Reading order: this file (the contract), [`embedded`] (redb behind one group-commit thread), [`etcd`],
-//! [`encrypted`] (a layer over either), [`conformance`] (the suite that every backend passes; the server's cacher passes its read half).
+//! [`encrypted`] and [`prefixed`] (layers over either), [`conformance`] (the suite that every backend passes; the server's cacher passes its read half).
 
 #![warn(missing_docs)]
 
@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod encrypted;
 pub mod etcd;
+pub mod prefixed;
 mod validate;
 
 use std::fmt;
@@ -288,8 +289,8 @@ pub enum Error {
     /// A transaction that makes no sense, such as one that names a key twice.
     #[error("invalid transaction: {0}")]
     Invalid(String),
-    /// A value is there, but nobody can decrypt it.
-    #[error("the value of {key} at revision {revision} cannot be decrypted: {why}")]
+    /// A value is there, but nobody can make sense of it.
+    #[error("the value of {key} at revision {revision} cannot be read: {why}")]
     Unreadable {
         /// The key.
         key: Key,

@@ -10,10 +10,12 @@ use clap::Args;
 use corral_nodelet::network::range::Range;
 use corral_server::authn::User;
 use corral_server::local::Local;
+use corral_server::stored_values::StoredValues;
 use corral_server::{AddressRange, Server, ServerConfig, encryption};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use corral_storage::etcd::{EtcdConfig, EtcdStore};
+use corral_storage::prefixed::PrefixedStore;
 use prometheus::Registry;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -191,9 +193,13 @@ async fn open_store(
 ) -> anyhow::Result<Arc<dyn Storage>> {
     let inner = open_inner_store(args, registry).await?;
     let source = args.encryption.source(&args.data_dir);
-    encryption::over(inner, source, registry, stop.clone())
-        .await
-        .map_err(anyhow::Error::msg)
+    let prefix = args.etcd.prefix()?;
+    let store = encryption::over(inner, source, &prefix, registry, stop.clone()).await;
+    let mut store = store.map_err(anyhow::Error::msg)?;
+    if prefix != encryption::KEYS {
+        store = PrefixedStore::new(store, encryption::KEYS, &prefix);
+    }
+    Ok(StoredValues::over(store))
 }
 
 async fn open_inner_store(

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, ensure};
 use clap::Args;
+use corral_server::encryption::KEYS;
 use corral_storage::etcd::{EtcdConfig, EtcdTls};
 
 /// Which etcd, and how it is reached. The names of the files' flags are those of kube-apiserver.
@@ -17,6 +18,9 @@ pub struct EtcdArgs {
         value_name = "URL"
     )]
     pub etcd_endpoints: Vec<String>,
+    /// How keys in etcd begin; other servers of the cluster, and kube-apiserver, must begin them likewise.
+    #[arg(long, default_value = KEYS, value_name = "PREFIX", requires = "etcd_endpoints")]
+    pub etcd_prefix: String,
     /// The authority that signed the certificates of etcd's members, in PEM.
     #[arg(long, value_name = "FILE", requires = "etcd_endpoints")]
     pub etcd_cafile: Option<PathBuf>,
@@ -29,6 +33,21 @@ pub struct EtcdArgs {
 }
 
 impl EtcdArgs {
+    /// How keys begin in the store, as kube-apiserver would take it.
+    ///
+    /// # Errors
+    /// When it says nothing.
+    pub fn prefix(&self) -> anyhow::Result<String> {
+        let parts = self.etcd_prefix.split('/');
+        let parts: Vec<&str> = parts.filter(|part| !part.is_empty()).collect();
+        ensure!(
+            !parts.is_empty() && !parts.contains(&"..") && !parts.contains(&"."),
+            "--etcd-prefix {:?} is no prefix such as /registry",
+            self.etcd_prefix
+        );
+        Ok(format!("/{}", parts.join("/")))
+    }
+
     /// The cluster to connect to; `None` for the embedded store.
     ///
     /// # Errors

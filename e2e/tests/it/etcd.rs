@@ -14,7 +14,7 @@ const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  term
 pub struct Etcd {
     directory: tempfile::TempDir,
     process: Child,
-    url: String,
+    pub url: String,
 }
 
 impl Etcd {
@@ -65,7 +65,7 @@ impl Etcd {
         }
     }
 
-    fn file(&self, name: &str) -> PathBuf {
+    pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
@@ -125,7 +125,7 @@ fn certificates(directory: &str) {
 }
 
 /// Two ports that are free now; both are held until both are known, so that they differ.
-fn free_ports() -> (u16, u16) {
+pub fn free_ports() -> (u16, u16) {
     let ports = [(); 2].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port is free"));
     let [one, two] = ports.map(|port| port.local_addr().expect("it listens").port());
     (one, two)

@@ -19,6 +19,7 @@ mod sets;
 mod side_by_side;
 mod storage;
 mod streams;
+mod takeover;
 mod two_nodes;
 mod verbs;
 mod webhooks;

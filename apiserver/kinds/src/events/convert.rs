@@ -26,7 +26,16 @@ pub fn to_core_json(value: Value) -> Value {
 /// The form of `events.k8s.io` of a stored object's JSON.
 pub fn from_core_json(value: Value) -> Value {
     let back = RENAMED.map(|(new, old)| (old, new));
-    rename(value, "events.k8s.io/v1", back)
+    let mut value = rename(value, "events.k8s.io/v1", back);
+    if let Value::Object(fields) = &mut value {
+        // The stored form has them always, this one where they say something.
+        for name in ["reportingController", "reportingInstance"] {
+            if fields.get(name).and_then(Value::as_str) == Some("") {
+                fields.remove(name);
+            }
+        }
+    }
+    value
 }
 
 fn rename(mut value: Value, api_version: &str, names: [(&str, &str); 7]) -> Value {

@@ -11,7 +11,7 @@ use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::Service;
 use corral_api::status::Status;
 use corral_kinds::Object;
-use corral_storage::{Key, Operation};
+use corral_storage::{self as storage, Key, ListOptions, Operation};
 
 use super::{Action, AdmissionConfig, Attributes};
 use crate::api::Api;
@@ -71,11 +71,11 @@ impl AddressRange {
     }
 }
 
+/// Where node ports are claimed.
+const NODE_PORTS: &str = "/registry/claims/nodeports/";
+
 fn port_key(protocol: &str, port: i32) -> Key {
-    Key::new(format!(
-        "/registry/claims/nodeports/{}/{port}",
-        protocol.to_lowercase()
-    ))
+    Key::new(format!("{NODE_PORTS}{}/{port}", protocol.to_lowercase()))
 }
 
 /// What a Service has: addresses, and node ports by protocol.
@@ -354,6 +354,58 @@ async fn claim(
         return Err(Status::invalid("", "Service", name, &[error]));
     }
     attributes.claims.push(Operation::Create { key, value });
+    Ok(())
+}
+
+/// Claims the node ports of Services whose ports nobody has claimed: those that kube-apiserver has made, which notes the
+/// ports of all in one object.
+///
+/// # Errors
+/// When the store does not take it.
+pub(crate) async fn adopt_node_ports(api: &Api) -> Result<(), Status> {
+    let mut claimed = HashSet::new();
+    let mut options = ListOptions::default();
+    loop {
+        let page = api.storage.list(NODE_PORTS, options.clone()).await;
+        let page = page.map_err(|error| storage_status(&error))?;
+        options.revision = Some(page.revision);
+        options.after = page.entries.last().map(|entry| entry.key.clone());
+        claimed.extend(page.entries.into_iter().map(|entry| entry.key));
+        if !page.more {
+            break;
+        }
+    }
+    let services = api.core("services");
+    let snapshot = services.cacher.snapshot();
+    for stored in snapshot.objects.values() {
+        let service: Service = serde_json::from_slice(&stored.json).map_err(Status::internal)?;
+        let (namespace, name) = stored.namespace_and_name(services.cacher.prefix());
+        let ports = held(&service).1;
+        for key in ports
+            .iter()
+            .map(|(protocol, port)| port_key(protocol, *port))
+        {
+            if claimed.contains(&key) {
+                continue;
+            }
+            // The Service is still there as this is made: it would otherwise stay for ever.
+            let holder = Operation::Check {
+                key: stored.key.clone(),
+                expected: stored.revision,
+            };
+            let value = Bytes::from(format!("{namespace}/{name}"));
+            let claim = Operation::Create { key, value };
+            match api.storage.commit(vec![holder, claim]).await {
+                Ok(_)
+                | Err(
+                    storage::Error::Exists { .. }
+                    | storage::Error::Conflict { .. }
+                    | storage::Error::NotFound { .. },
+                ) => {}
+                Err(error) => return Err(storage_status(&error)),
+            }
+        }
+    }
     Ok(())
 }
 

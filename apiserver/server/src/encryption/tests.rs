@@ -1,4 +1,3 @@
-use corral_storage::Key;
 use corral_storage::conformance::{commit, create};
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use tempfile::TempDir;
@@ -12,7 +11,7 @@ fn embedded(directory: &Path) -> Arc<dyn Storage> {
 
 async fn open(inner: &Arc<dyn Storage>, source: Source) -> Result<Arc<dyn Storage>, String> {
     let stop = CancellationToken::new();
-    over(inner.clone(), source, &Registry::new(), stop).await
+    over(inner.clone(), source, KEYS, &Registry::new(), stop).await
 }
 
 #[test]

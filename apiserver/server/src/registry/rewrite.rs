@@ -7,16 +7,14 @@ use corral_api::status::Status;
 use corral_storage::{self as storage, Entry, Key, Operation};
 
 use super::{Resource, WriteContext, Written, unchanged};
-use crate::cacher::{not_transformable, storage_status};
+use crate::cacher::storage_status;
 use crate::object::with_revision;
 
 impl Resource {
     /// The newest state of an object that is about to be changed.
     pub(super) async fn fetch_to_change(&self, key: &Key) -> Result<Option<Entry>, Status> {
         match self.storage.get(key).await {
-            Err(storage::Error::Unreadable { why, .. }) => {
-                Err(Status::internal(not_transformable(&why)))
-            }
+            Err(storage::Error::Unreadable { why, .. }) => Err(Status::internal(why)),
             other => self.own_entry(other),
         }
     }

@@ -17,6 +17,7 @@ mod policies;
 mod quotas;
 mod rights;
 mod service;
+mod takeover;
 mod watches;
 mod webhook_server;
 mod webhooks;

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use corral_storage::conformance::{commit, create, next_event, revision_of};
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use corral_storage::etcd::{EtcdConfig, EtcdStore, EtcdTls};
-use corral_storage::{Error, Storage};
+use corral_storage::prefixed::PrefixedStore;
+use corral_storage::{Error, Key, Storage};
 use tempfile::TempDir;
 
 use crate::etcd_server::EtcdServer;
@@ -22,6 +23,31 @@ pub async fn make_etcd() -> (Arc<dyn Storage>, EtcdServer) {
     let config = EtcdConfig::new(vec![server.endpoint()]);
     let store = EtcdStore::connect(config).await.expect("connect");
     (store, server)
+}
+
+pub async fn make_prefixed() -> (Arc<dyn Storage>, TempDir) {
+    let (inner, directory) = make_embedded().await;
+    (PrefixedStore::new(inner, "", "/elsewhere"), directory)
+}
+
+mod prefixed {
+    corral_storage::storage_conformance!(crate::contract::make_prefixed);
+}
+
+#[tokio::test]
+async fn keys_have_another_beginning_in_the_store_below() {
+    let (inner, _directory) = make_embedded().await;
+    let store = PrefixedStore::new(inner.clone(), "/registry", "/other/place");
+    commit(&*store, vec![create("/registry/a", "1")]).await;
+    let there = inner.get(&Key::from("/other/place/a")).await;
+    assert!(there.expect("read").is_some());
+    let again = store.commit(vec![create("/registry/a", "1")]).await;
+    assert!(
+        matches!(&again, Err(Error::Exists { key, .. }) if key.as_str() == "/registry/a"),
+        "{again:?}"
+    );
+    let outside = store.get(&Key::from("/elsewhere")).await;
+    assert!(matches!(outside, Err(Error::Invalid(_))));
 }
 
 mod embedded {

@@ -183,7 +183,7 @@ async fn a_key_is_rotated_by_a_new_one_before_it() {
     assert!(matches!(
         old.get(&Key::from(path)).await,
         Err(Error::Unreadable { why, .. })
-            if why == "no matching key was found for the provided AES transformer"
+            if why.ends_with("revision=0: no matching key was found for the provided AES transformer")
     ));
     // A second provider of the same kind has the key.
     let apart = [rule(
@@ -215,7 +215,10 @@ async fn what_nobody_can_read_is_an_error_everywhere_and_can_be_removed() {
     let check = |error: Error| match error {
         Error::Unreadable { key, revision, why } => {
             assert_eq!((key.as_str(), revision), (path, at));
-            assert_eq!(why, "cipher: message authentication failed");
+            assert_eq!(
+                why,
+                "data from the storage is not transformable revision=0: cipher: message authentication failed"
+            );
         }
         other => panic!("{other}"),
     };
@@ -390,7 +393,7 @@ async fn a_plugin_that_is_not_there_fails_writes_and_checks_and_what_it_has_to_r
     let read = without.get(&Key::from(path)).await;
     assert!(
         matches!(&read, Err(Error::Unreadable { why, .. })
-            if why.starts_with("failed to decrypt DEK, error: rpc error: code = ")),
+            if why.contains("revision=0: failed to decrypt DEK, error: rpc error: code = ")),
         "{read:?}"
     );
     // Whoever knows the seed needs no plugin.
