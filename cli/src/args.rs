@@ -28,6 +28,9 @@ pub enum Command {
     /// Manage the tokens by which nodes join.
     #[command(subcommand)]
     Token(cluster::token::TokenCommand),
+    /// Work on a store that no server uses: move it to etcd, or back.
+    #[command(subcommand)]
+    Store(cluster::store::StoreCommand),
     /// Show objects.
     Get(verbs::get::GetArgs),
     /// Show everything about objects.
@@ -70,6 +73,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Server(args) => cluster::server::run(*args).await?,
         Command::Agent(args) => cluster::agent::run(*args).await?,
         Command::Token(command) => cluster::token::run(command).await?,
+        Command::Store(command) => cluster::store::run(command).await?,
         Command::Get(args) => verbs::get::run(args).await?,
         Command::Describe(args) => verbs::describe::run(args).await?,
         Command::Apply(args) => verbs::apply::run(args).await?,

@@ -15,5 +15,6 @@ pub mod ranges;
 mod security;
 pub mod server;
 pub mod signals;
+pub mod store;
 pub mod token;
 pub mod up;

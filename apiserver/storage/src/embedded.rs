@@ -8,10 +8,11 @@
 //!
 //! No value is held in memory beyond redb's small page cache and what watchers have not read yet.
 //!
-//! Reading order: [`layout`] (tables), [`writer`], [`read`], [`watch`], [`compaction`], [`file`].
+//! Reading order: [`layout`] (tables), [`writer`], [`read`], [`watch`], [`compaction`], [`file`], [`import`].
 
 mod compaction;
 mod file;
+mod import;
 mod layout;
 mod metrics;
 mod read;
@@ -27,6 +28,8 @@ use async_trait::async_trait;
 use redb::{Database, ReadableDatabase, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::file::is_there;
+pub use self::import::Import;
 pub use self::metrics::EmbeddedMetrics;
 
 use self::compaction::Retention;

@@ -7,15 +7,18 @@
 //! A watch reads from etcd only as fast as its consumer does, so nothing piles up here; one that falls behind the
 //! window ends with [`Error::Compacted`].
 //!
-//! Reading order: this file, [`commit`], [`watch`], [`history`], [`window`], [`error`].
+//! Reading order: this file, [`commit`], [`watch`], [`history`], [`window`], [`presence`], [`import`],
+//! [`error`].
 
 mod commit;
 mod error;
 mod history;
+pub mod import;
+mod presence;
 mod watch;
 mod window;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -28,7 +31,10 @@ use tokio::sync::watch as signal;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use self::presence::PRESENCE_LIFE;
+
 use self::error::{Meaning, meaning, plain, to_etcd, to_revision};
+use self::presence::Presence;
 use crate::validate::prefix_end;
 use crate::{
     Entry, Error, HISTORY_REVISIONS_MIN, HISTORY_WINDOW, Key, LIST_ENTRIES_MAX, ListOptions, Page,
@@ -100,6 +106,8 @@ pub struct EtcdStore {
     /// Each change asks every watch for its progress.
     progress: signal::Sender<u64>,
     window: JoinHandle<()>,
+    /// What tells others that a server uses this store. Guarded for a change of it only.
+    presence: Mutex<Option<Presence>>,
 }
 
 /// A handle on the cluster; cheap to clone.
@@ -154,6 +162,7 @@ impl EtcdStore {
             window: tokio::spawn(window),
             etcd,
             progress: signal::Sender::new(0),
+            presence: Mutex::new(None),
         }))
     }
 }

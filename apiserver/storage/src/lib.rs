@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Reading order: this file (the contract), [`embedded`] (redb behind one group-commit thread), [`etcd`],
-//! [`encrypted`] and [`prefixed`] (layers over either), [`conformance`] (the suite that every backend passes; the server's cacher passes its read half).
+//! [`encrypted`] and [`prefixed`] (layers over either), [`migrate`], [`conformance`] (the suite that every backend passes; the server's cacher passes its read half).
 
 #![warn(missing_docs)]
 
@@ -19,6 +19,7 @@ pub mod conformance;
 pub mod embedded;
 pub mod encrypted;
 pub mod etcd;
+pub mod migrate;
 pub mod prefixed;
 mod validate;
 

@@ -127,16 +127,7 @@ impl ControlPlane {
         std::fs::create_dir_all(&args.data_dir).with_context(|| {
             format!("cannot make the data directory {}", args.data_dir.display())
         })?;
-        // The store holds Secrets, and nobody but its owner has business in it.
-        let store = args.data_dir.join("store");
-        std::fs::create_dir_all(&store)
-            .and_then(|()| {
-                std::fs::set_permissions(
-                    &store,
-                    std::os::unix::fs::PermissionsExt::from_mode(0o700),
-                )
-            })
-            .with_context(|| format!("cannot make {} private", store.display()))?;
+        private_store(&args.data_dir)?;
         let server_stop = CancellationToken::new();
         let storage = open_store(args, &registry, &server_stop).await?;
         let server = Server::start(ServerConfig {
@@ -186,6 +177,22 @@ impl ControlPlane {
     }
 }
 
+/// Where the embedded store is.
+pub(super) fn store_directory(data_dir: &Path) -> PathBuf {
+    data_dir.join("store")
+}
+
+/// Makes that directory. The store holds Secrets, and nobody but its owner has business in it.
+pub(super) fn private_store(data_dir: &Path) -> anyhow::Result<()> {
+    let store = store_directory(data_dir);
+    std::fs::create_dir_all(&store)
+        .and_then(|()| {
+            let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o700);
+            std::fs::set_permissions(&store, owner_only)
+        })
+        .with_context(|| format!("cannot make {} private", store.display()))
+}
+
 async fn open_store(
     args: &ControlPlaneArgs,
     registry: &Registry,
@@ -210,9 +217,11 @@ async fn open_inner_store(
     if let Some(mut config) = args.etcd.config()? {
         config.history_window = history_window;
         config.history_revisions_min = args.history_revisions;
-        return connect(config).await;
+        let store = connect(config).await?;
+        store.announce(&args.etcd.prefix()?, &own_name()).await?;
+        return Ok(store);
     }
-    let mut config = EmbeddedConfig::new(args.data_dir.join("store"));
+    let mut config = EmbeddedConfig::new(store_directory(&args.data_dir));
     config.history_window = history_window;
     config.history_revisions_min = args.history_revisions;
     let metrics = EmbeddedMetrics::register(registry)?;
@@ -224,7 +233,13 @@ async fn open_inner_store(
 const ETCD_WAIT_MAX: Duration = Duration::from_secs(30);
 const ETCD_LOOK_PERIOD: Duration = Duration::from_millis(200);
 
-async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<dyn Storage>> {
+/// What this server is called where others look at who uses etcd.
+fn own_name() -> String {
+    let host = nix::unistd::gethostname().unwrap_or_default();
+    format!("{} {}", host.to_string_lossy(), std::process::id())
+}
+
+async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<EtcdStore>> {
     let deadline = tokio::time::Instant::now() + ETCD_WAIT_MAX;
     let mut told = false;
     loop {

@@ -11,6 +11,7 @@ mod kubectl;
 mod kubectl_versions;
 mod lifecycle;
 mod links;
+mod migrate;
 mod python;
 mod quotas;
 mod security;

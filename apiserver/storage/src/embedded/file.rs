@@ -17,12 +17,14 @@ use fs2::FileExt;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use self::overlay::Overlay;
-use super::layout::{FORMAT, HISTORY, META, META_FORMAT, META_REVISION, VERSIONS};
+use super::layout::{
+    FORMAT, HISTORY, META, META_FORMAT, META_REVISION, REVISION_WHEN_NEW, VERSIONS,
+};
 use crate::Error;
 
 const LOCK_FILE: &str = "store.lock";
 const DATA_FILE: &str = "store.redb";
-const NEW_FILE: &str = "store.redb.new";
+pub(super) const NEW_FILE: &str = "store.redb.new";
 
 /// The first bytes of every redb file.
 const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
@@ -33,6 +35,11 @@ pub(super) const CACHE_BYTES: usize = 16 << 20;
 
 /// Memory for pages while a file is only looked at.
 const PROBE_CACHE_BYTES: usize = 4 << 20;
+
+/// Whether there is a store in a directory, or something in its place.
+pub fn is_there(directory: &Path) -> bool {
+    directory.join(DATA_FILE).exists()
+}
 
 /// The directory, locked for this process.
 #[derive(Debug)]
@@ -108,15 +115,20 @@ impl Directory {
             .map_err(|error| open_error(&path, &error.to_string()))
     }
 
-    fn create(&self, path: &Path) -> Result<(), Error> {
+    /// Where a store is made before it is put into its place; nothing is there.
+    pub(super) fn new_file(&self) -> Result<PathBuf, Error> {
         let new = self.path.join(NEW_FILE);
         // What a crash during an earlier creation left: it was never a store.
         match fs::remove_file(&new) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(open_error(&new, &error.to_string()));
+                Err(open_error(&new, &error.to_string()))
             }
-            _ => {}
+            _ => Ok(new),
         }
+    }
+
+    fn create(&self, path: &Path) -> Result<(), Error> {
+        let new = self.new_file()?;
         initialise(&new).map_err(|error| open_error(&new, &error.to_string()))?;
         fs::rename(&new, path)
             .and_then(|()| File::open(&self.path)?.sync_all())
@@ -124,7 +136,8 @@ impl Directory {
     }
 }
 
-fn initialise(path: &Path) -> Result<(), redb::Error> {
+/// An empty store in a file of its own.
+pub(super) fn initialise(path: &Path) -> Result<Database, redb::Error> {
     let database = redb::Builder::new()
         .set_cache_size(CACHE_BYTES)
         .create(path)?;
@@ -132,12 +145,12 @@ fn initialise(path: &Path) -> Result<(), redb::Error> {
     {
         let mut meta = write.open_table(META)?;
         meta.insert(META_FORMAT, FORMAT)?;
-        meta.insert(META_REVISION, 0)?;
+        meta.insert(META_REVISION, REVISION_WHEN_NEW)?;
         write.open_table(HISTORY)?;
         write.open_table(VERSIONS)?;
     }
     write.commit()?;
-    Ok(())
+    Ok(database)
 }
 
 /// Refuses what is not a whole store of ours, without writing to it: redb repairs in place, so it gets to see the
@@ -219,6 +232,6 @@ fn damaged(path: &Path, why: &str) -> Error {
     ))
 }
 
-fn open_error(path: &Path, why: &str) -> Error {
+pub(super) fn open_error(path: &Path, why: &str) -> Error {
     Error::Open(format!("{}: {why}", path.display()))
 }

@@ -12,6 +12,7 @@
 use bytes::Bytes;
 use redb::TableDefinition;
 
+use crate::etcd::import::TAKEN_REVISIONS;
 use crate::{Entry, Key, Revision};
 
 pub(super) const META: TableDefinition<&str, u64> = TableDefinition::new("corral.meta");
@@ -30,6 +31,9 @@ pub(super) const META_TRIMMED: &str = "trimmed";
 
 /// The format that this code reads and writes.
 pub(super) const FORMAT: u64 = 1;
+
+/// Where a store begins: what is written first can be moved to an etcd, which begins a little later than 0.
+pub(super) const REVISION_WHEN_NEW: u64 = TAKEN_REVISIONS.0;
 
 /// Set in a `versions` value when the version is a removal.
 const TOMBSTONE: u32 = 1 << 31;

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use corral_storage::conformance::{commit, create, entry, next_event, next_item, update};
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
+use corral_storage::etcd::import::TAKEN_REVISIONS;
 use corral_storage::{Error, Key, ListOptions, Revision, Storage, WatchEvent};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tempfile::TempDir;
@@ -135,7 +136,7 @@ async fn an_unfinished_creation_is_started_over() {
     let store = open(directory.path()).expect("open");
     assert_eq!(
         store.current_revision().await.expect("revision"),
-        Revision(0)
+        TAKEN_REVISIONS
     );
 }
 
@@ -147,8 +148,8 @@ async fn a_slow_watcher_is_ended_and_nobody_else_notices() {
         ..EmbeddedConfig::new(directory.path())
     };
     let store = EmbeddedStore::open(config, EmbeddedMetrics::default()).expect("open");
-    let mut slow = store.watch("/", Revision(0)).await.expect("watch");
-    let mut quick = store.watch("/", Revision(0)).await.expect("watch");
+    let mut slow = store.watch("/", TAKEN_REVISIONS).await.expect("watch");
+    let mut quick = store.watch("/", TAKEN_REVISIONS).await.expect("watch");
     for n in 0..50 {
         let revision = commit(&*store, vec![create(&format!("/{n}"), "v")]).await;
         let event = next_event(&mut quick).await;

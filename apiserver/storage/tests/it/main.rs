@@ -8,5 +8,6 @@ mod encrypted_peer;
 mod etcd_server;
 mod full_disk;
 mod kms_plugin;
+mod migrate;
 mod model;
 mod throughput;
