@@ -40,7 +40,7 @@ impl Drop for Peer {
 }
 
 impl Peer {
-    fn start(binaries: &Path, etcd: &Etcd) -> Self {
+    fn start(binaries: &Path, etcd: &Etcd, encryption: Option<&Path>) -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let file = |name: &str| directory.path().join(name);
         std::fs::write(file("tokens.csv"), "token,admin,admin,system:masters\n").expect("written");
@@ -72,6 +72,10 @@ impl Peer {
             .arg(file("sa.key"))
             .arg("--cert-dir")
             .arg(file("certificates"))
+            .args(encryption.iter().map(|path| {
+                let path = path.display();
+                format!("--encryption-provider-config={path}")
+            }))
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(file("log")).expect("a log"))
             .spawn()
@@ -278,6 +282,13 @@ fn by_name(items: &Value) -> BTreeMap<(String, String), &Value> {
         .collect()
 }
 
+fn version_of(object: &Value) -> u64 {
+    let version = object["metadata"]["resourceVersion"].as_str();
+    version
+        .and_then(|text| text.parse().ok())
+        .expect("a version")
+}
+
 /// What we list that kube-apiserver listed otherwise; what we have written since is left out.
 fn differences(cluster: &Cluster, lists: &BTreeMap<String, Value>, revision: u64) -> Vec<String> {
     let mut found = Vec::new();
@@ -294,11 +305,7 @@ fn differences(cluster: &Cluster, lists: &BTreeMap<String, Value>, revision: u64
                 found.push(format!("{path}: {name:?} is gone"));
                 continue;
             };
-            let version = other["metadata"]["resourceVersion"].as_str();
-            let version: u64 = version
-                .and_then(|text| text.parse().ok())
-                .expect("a version");
-            if version > revision {
+            if version_of(other) > revision {
                 let written = object["metadata"]["namespace"] == NAMESPACE || name.1 == "base";
                 if written {
                     found.push(format!("{path}: {name:?} was written"));
@@ -313,6 +320,43 @@ fn differences(cluster: &Cluster, lists: &BTreeMap<String, Value>, revision: u64
     found
 }
 
+/// Writes an object of everything that is listed, and all in the test's namespace, with us. Answers what we list then.
+fn rewrite(cluster: &Cluster, lists: &BTreeMap<String, Value>) -> BTreeMap<String, Value> {
+    let list = |path: &str| -> Value {
+        let text = cluster.kubectl(&["get", "--raw", path]);
+        serde_json::from_str(&text).expect("JSON")
+    };
+    for path in lists.keys() {
+        let list = list(path);
+        let items = list["items"].as_array().expect("items").iter();
+        let wanted = |item: &&Value| item["metadata"]["namespace"] == NAMESPACE;
+        let first = items.clone().find(|item| !wanted(item));
+        for item in items.filter(wanted).chain(first) {
+            let mut item = item.clone();
+            item["apiVersion"] = list["apiVersion"].clone();
+            let kind = list["kind"].as_str().expect("a kind");
+            item["kind"] = kind.trim_end_matches("List").into();
+            item["metadata"]["labels"]["written-by"] = "us".into();
+            let place = place(path, &item);
+            let said = cluster
+                .kubectl_with_input(&["replace", "--raw", &place, "-f", "-"], &item.to_string());
+            assert!(said.ok, "{place}: {}", said.err);
+        }
+    }
+    let list = |path: &String| (path.clone(), list(path)["items"].take());
+    lists.keys().map(list).collect()
+}
+
+/// The path of an object of a list of all namespaces.
+fn place(path: &str, item: &Value) -> String {
+    let name = item["metadata"]["name"].as_str().expect("a name");
+    let (version, plural) = path.rsplit_once('/').expect("a path");
+    match item["metadata"]["namespace"].as_str() {
+        Some(namespace) => format!("{version}/namespaces/{namespace}/{plural}/{name}"),
+        None => format!("{path}/{name}"),
+    }
+}
+
 #[test]
 fn a_stock_clusters_etcd_is_taken_over_and_given_back() {
     let Some(binaries) = std::env::var_os("CORRAL_PEERS") else {
@@ -323,7 +367,7 @@ fn a_stock_clusters_etcd_is_taken_over_and_given_back() {
     let binaries = Path::new(&binaries);
     let etcd = Etcd::start();
     let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-    let peer = Peer::start(binaries, &etcd);
+    let peer = Peer::start(binaries, &etcd, None);
     peer.fill();
     let lists = peer.lists();
     drop(peer);
@@ -353,9 +397,13 @@ fn a_stock_clusters_etcd_is_taken_over_and_given_back() {
     cluster.kubectl(&["create", "deployment", "ours", "--image=example.com/a"]);
     let uid = |what: &str| cluster.jsonpath(&[what, "ours"], "{.metadata.uid}");
     let uids = [uid("configmap"), uid("deployment")];
+    let ours = rewrite(&cluster, &lists);
     cluster.terminate();
+    let (_, revision) = runtime.block_on(dump(&etcd));
 
-    let peer = Peer::start(binaries, &etcd);
+    // What we encrypt it reads with our configuration.
+    let encryption = cluster.data_dir().join("pki/encryption-config.yaml");
+    let peer = Peer::start(binaries, &etcd, Some(&encryption));
     let paths = [
         "/api/v1/namespaces/default/configmaps/ours",
         "/apis/apps/v1/namespaces/default/deployments/ours",
@@ -365,11 +413,26 @@ fn a_stock_clusters_etcd_is_taken_over_and_given_back() {
         let object: Value = serde_json::from_str(&text).expect("JSON");
         assert_eq!(object["metadata"]["uid"], uid);
     }
-    for (path, items) in peer.lists() {
-        let before = lists.get(&path).map(by_name).unwrap_or_default();
-        let after = by_name(&items);
-        for name in before.keys() {
-            assert!(after.contains_key(name), "{path}: {name:?} is gone");
+    let theirs = peer.lists();
+    let mut found = Vec::new();
+    for (path, ours) in &ours {
+        let after = theirs.get(path).map(by_name).unwrap_or_default();
+        for (name, ours) in by_name(ours) {
+            match after.get(&name) {
+                None => found.push(format!("{path}: {name:?} is gone")),
+                Some(theirs) if version_of(theirs) <= revision && **theirs != *ours => {
+                    found.push(format!(
+                        "{path}: {name:?}\n  ours   {ours}\n  theirs {theirs}"
+                    ));
+                }
+                Some(_) => {}
+            }
         }
     }
+    assert!(
+        found.is_empty(),
+        "{} differences on the way back\n{}",
+        found.len(),
+        found.join("\n")
+    );
 }

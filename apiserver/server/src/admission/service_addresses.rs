@@ -120,8 +120,11 @@ pub(super) async fn admit(
     }
     let name = service.metadata.name.clone().unwrap_or_default();
     let owner = Bytes::from(format!("{}/{name}", attributes.cx.namespace));
-    give_address(api, config, service, &name).await?;
-    give_node_ports(api, config, service, &name).await?;
+    // What it has already is not looked at again: kube-apiserver may have given it out of a range that we do not know.
+    if !keeps_addresses(service, old.and_then(|o| o.get::<Service>())) {
+        give_address(api, config, service, &name).await?;
+    }
+    give_node_ports(api, config, service, &name, &before.1).await?;
     let after = held(service);
     for address in after.0.difference(&before.0) {
         claim(
@@ -185,6 +188,16 @@ fn carry_over(service: &mut Service, old: Option<&Service>) {
             port.node_port = same.and_then(|o| o.node_port);
         }
     }
+}
+
+fn keeps_addresses(service: &Service, old: Option<&Service>) -> bool {
+    let addresses = |service: &Service| {
+        let spec = service.spec.as_ref()?;
+        let first = spec.cluster_ip.clone().filter(|ip| !ip.is_empty())?;
+        Some((first, spec.cluster_ips.clone()?))
+    };
+    let now = addresses(service);
+    now.is_some() && now == old.and_then(addresses)
 }
 
 fn wants_node_ports(kind: Option<&str>) -> bool {
@@ -276,6 +289,7 @@ async fn give_node_ports(
     config: &AdmissionConfig,
     service: &mut Service,
     name: &str,
+    kept: &HashSet<(String, i32)>,
 ) -> Result<(), Status> {
     let Some(spec) = service.spec.as_mut() else {
         return Ok(());
@@ -294,7 +308,10 @@ async fn give_node_ports(
         .collect();
     for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
         match port.node_port.filter(|n| *n != 0) {
-            Some(given) if !(low..=high).contains(&given) => {
+            Some(given)
+                if !(low..=high).contains(&given)
+                    && !kept.iter().any(|(_, number)| *number == given) =>
+            {
                 let path = FieldPath::new("spec.ports").index(index).child("nodePort");
                 let why = format!(
                     "provided port is not in the valid range. The range of valid ports is {low}-{high}"

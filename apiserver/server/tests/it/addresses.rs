@@ -1,5 +1,6 @@
 //! Addresses of Services are objects that come and go with them.
 
+use corral_storage::{Key, Operation};
 use futures::future::join_all;
 use serde_json::{Value, json};
 
@@ -125,4 +126,36 @@ async fn what_an_administrator_deletes_is_made_again() {
     assert_eq!(holder(&fixture, "10.96.0.1").await, parent);
     let range = fixture.get(&format!("{RANGES}/kubernetes")).await.body;
     assert_eq!(range["status"]["conditions"][0]["status"], "True");
+}
+
+#[tokio::test]
+async fn a_service_keeps_addresses_that_another_server_gave_it() {
+    let fixture = Fixture::start().await;
+    fixture.create(SERVICES, service("web", Value::Null)).await;
+    // kube-apiserver gives them out of further ranges, and of two families.
+    let key = Key::from("/registry/services/specs/default/web");
+    let stored = fixture.storage().get(&key).await.expect("read");
+    let stored = stored.expect("there");
+    let mut object: Value = serde_json::from_slice(&stored.value).expect("JSON");
+    let addresses = json!(["192.0.2.7", "2001:db8::7"]);
+    object["spec"]["clusterIP"] = addresses[0].clone();
+    object["spec"]["clusterIPs"] = addresses.clone();
+    object["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+    object["spec"]["ipFamilyPolicy"] = json!("RequireDualStack");
+    object["spec"]["type"] = json!("NodePort");
+    object["spec"]["ports"][0]["nodePort"] = json!(20_000);
+    let written = Operation::Update {
+        key,
+        value: object.to_string().into(),
+        expected: stored.revision,
+    };
+    let written = fixture.storage().commit(vec![written]).await;
+    written.expect("written");
+    let path = format!("{SERVICES}/web");
+    let change = json!({"metadata": {"labels": {"a": "b"}}});
+    let changed = fixture.patch(&path, "merge-patch+json", change).await;
+    assert_eq!(changed.code, 200, "{}", changed.body);
+    assert_eq!(changed.body["metadata"]["labels"]["a"], "b");
+    assert_eq!(changed.body["spec"]["clusterIPs"], addresses);
+    assert_eq!(changed.body["spec"]["ports"][0]["nodePort"], 20_000);
 }

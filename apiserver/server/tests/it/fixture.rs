@@ -122,6 +122,11 @@ impl Fixture {
         })
     }
 
+    /// What the server stores in.
+    pub fn storage(&self) -> &dyn Storage {
+        &*self.storage
+    }
+
     /// Another server over the same store, which runs as well.
     pub async fn beside(&self) -> Self {
         let (server, stop) = serve(&self.directory, &self.storage, Setup::default())
