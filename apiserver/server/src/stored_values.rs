@@ -39,10 +39,12 @@ struct Known {
     schema: Node,
 }
 
+/// Kinds by apiVersion and name.
+type Kinds = HashMap<(String, String), Arc<Known>>;
+
 /// The kinds that were met in other forms. There are no more than kinds.
 fn known(api_version: &str, kind: &str) -> Option<Arc<Known>> {
-    static KNOWN: LazyLock<Mutex<HashMap<(String, String), Arc<Known>>>> =
-        LazyLock::new(Mutex::default);
+    static KNOWN: LazyLock<Mutex<Kinds>> = LazyLock::new(Mutex::default);
     let name = (api_version.to_owned(), kind.to_owned());
     if let Some(known) = KNOWN.lock().expect("no panic under the lock").get(&name) {
         return Some(known.clone());

@@ -1,6 +1,7 @@
 //! End-to-end tests: the real binary, unmodified kubectl, real containers. They need root and `scripts/clients`.
 
 mod api;
+mod api_client;
 mod apply;
 mod certificates;
 mod custom;
@@ -17,6 +18,7 @@ mod quotas;
 mod security;
 mod services;
 mod sets;
+mod several_servers;
 mod side_by_side;
 mod storage;
 mod streams;

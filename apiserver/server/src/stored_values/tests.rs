@@ -12,7 +12,7 @@ async fn make() -> (Arc<dyn Storage>, TempDir) {
 }
 
 mod contract {
-    corral_storage::storage_conformance!(super::make);
+    corral_storage::storage_conformance!(crate::stored_values::tests::make);
 }
 
 #[test]
