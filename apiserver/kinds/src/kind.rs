@@ -305,6 +305,10 @@ pub trait Kind: Send + Sync + 'static {
     /// The group whose rules, and whose name in errors, hold for an object that is kept in another form.
     const CHECKED_IN_GROUP: &'static str = Self::NAMES.group;
 
+    /// The group and version in which Kubernetes v1.36 keeps the objects in its store. Clients are told of a hash of it, so
+    /// that they write all objects anew when it changes.
+    const STORAGE_VERSION: (&'static str, &'static str) = (Self::NAMES.group, Self::NAMES.version);
+
     /// The form in which the store keeps an object.
     fn to_stored(value: Value) -> Value {
         value
@@ -459,11 +463,8 @@ pub trait AnyKind: Send + Sync {
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value>;
     /// The kind's schema.
     fn schema(&self) -> Node;
-    /// The group and version in which the store keeps objects.
-    fn storage_version(&self) -> (&str, &str) {
-        let names = self.names();
-        (names.group, names.version)
-    }
+    /// See [`Kind::STORAGE_VERSION`].
+    fn storage_version(&self) -> (&str, &str);
     /// Whether a client has described the kind.
     fn is_custom(&self) -> bool {
         false
@@ -662,6 +663,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn checked_in_group(&self) -> &str {
         K::CHECKED_IN_GROUP
+    }
+    fn storage_version(&self) -> (&str, &str) {
+        K::STORAGE_VERSION
     }
     fn to_stored(&self, value: Value) -> Value {
         K::to_stored(value)

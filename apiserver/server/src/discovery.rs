@@ -186,7 +186,7 @@ fn plain_resource(kind: &dyn AnyKind) -> Value {
         "name": names.plural, "singularName": names.singular, "namespaced": names.namespaced,
         "kind": names.kind, "verbs": verbs(kind),
     });
-    if kind.verbs() != Verbs::CreateOnly {
+    if !matches!(kind.verbs(), Verbs::CreateOnly | Verbs::ReadOnly) {
         out["storageVersionHash"] = storage_version_hash(kind).into();
     }
     if !names.short_names.is_empty() {

@@ -34,6 +34,8 @@ impl Kind for MutatingAdmissionPolicyKind {
         namespaced: false,
     };
     const GENERATION: bool = true;
+    const STORAGE_VERSION: (&'static str, &'static str) =
+        ("admissionregistration.k8s.io", "v1beta1");
     const UNCONDITIONAL_UPDATE: bool = false;
 
     fn default(object: &mut MutatingAdmissionPolicy) {

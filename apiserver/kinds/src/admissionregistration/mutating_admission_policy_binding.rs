@@ -26,6 +26,8 @@ impl Kind for MutatingAdmissionPolicyBindingKind {
         namespaced: false,
     };
     const GENERATION: bool = true;
+    const STORAGE_VERSION: (&'static str, &'static str) =
+        ("admissionregistration.k8s.io", "v1beta1");
     const UNCONDITIONAL_UPDATE: bool = false;
 
     fn default(binding: &mut MutatingAdmissionPolicyBinding) {

@@ -43,6 +43,7 @@ impl Kind for CustomResourceDefinitionKind {
     };
     const STATUS: bool = true;
     const GENERATION: bool = true;
+    const STORAGE_VERSION: (&'static str, &'static str) = ("apiextensions.k8s.io", "v1beta1");
     const UNCONDITIONAL_UPDATE: bool = false;
     const CHECKS_FINALIZERS: bool = false;
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_subdomain;

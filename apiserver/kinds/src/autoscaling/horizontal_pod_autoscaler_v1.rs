@@ -36,6 +36,7 @@ impl Kind for HorizontalPodAutoscalerKind {
     };
     const STATUS: bool = true;
     const CONVERTS: bool = true;
+    const STORAGE_VERSION: (&'static str, &'static str) = ("autoscaling", "v2");
 
     fn to_stored(value: Value) -> Value {
         to_v2(value)

@@ -28,6 +28,7 @@ impl Kind for EventKind {
         namespaced: true,
     };
     const CONVERTS: bool = true;
+    const STORAGE_VERSION: (&'static str, &'static str) = ("", "v1");
     const CHECKED_IN_GROUP: &'static str = "";
 
     fn to_stored(value: Value) -> Value {

@@ -1,7 +1,7 @@
 //! Writes that change nothing of an object, but how the store keeps it.
 //!
 //! Replacing every object by itself is how a cluster's objects come under another key of encryption, as
-//! `kubectl get secrets -A -o json | kubectl replace -f -` does.
+//! `kubectl get secrets -A -o json | kubectl replace -f -` does, and how custom resources come to another storage version.
 
 use corral_api::status::Status;
 use corral_storage::{self as storage, Entry, Key, Operation};
@@ -19,6 +19,19 @@ impl Resource {
         }
     }
 
+    /// Whether the store keeps a custom resource in a version, or with fields, that it would not have if it were written now.
+    async fn is_of_old_form(&self, live: &Entry) -> Result<bool, Status> {
+        if !self.kind.is_custom() {
+            return Ok(false);
+        }
+        let there = self.storage.get(&live.key).await;
+        let there = there.map_err(|error| storage_status(&error))?;
+        // Another writer's value is looked at when the write goes wrong.
+        let same = there.filter(|there| there.revision == live.revision);
+        let now = self.stored(&live.value)?;
+        Ok(same.is_some_and(|there| there.value != now))
+    }
+
     /// What a write answers that leaves an object as it is. It is stored again when the store would keep it otherwise
     /// now; `None` when another writer came first.
     pub(super) async fn leave(
@@ -31,7 +44,7 @@ impl Resource {
             return Ok(as_it_is());
         }
         let stale = self.storage.is_stale(&live.key).await;
-        if !stale.map_err(|error| storage_status(&error))? {
+        if !stale.map_err(|error| storage_status(&error))? && !self.is_of_old_form(live).await? {
             return Ok(as_it_is());
         }
         let again = Operation::Update {

@@ -17,6 +17,7 @@ mod policies;
 mod quotas;
 mod rights;
 mod service;
+mod storage_versions;
 mod takeover;
 mod watches;
 mod webhook_server;
