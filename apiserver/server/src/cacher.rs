@@ -21,6 +21,7 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::flow::width::Stock;
 use crate::object::{Corrupt, Shape, Stored, go_type};
 
 pub mod snapshot;
@@ -188,6 +189,15 @@ impl Cacher {
     /// Number of objects now.
     pub fn len(&self) -> usize {
         self.read().snapshot.objects.len()
+    }
+
+    /// How much there is now.
+    pub fn stock(&self) -> Stock {
+        let state = self.read();
+        Stock {
+            objects: state.snapshot.objects.len(),
+            bytes: state.snapshot.bytes,
+        }
     }
 
     /// Whether there are no objects.

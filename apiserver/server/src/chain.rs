@@ -5,20 +5,20 @@
 //! 3. authentication (who asks), impersonation
 //! 4. authorization (may they)
 //! 5. the body, whole and bounded
-//! 6. flow control (a bounded number at a time)
+//! 6. priority and fairness (whose turn it is)
 //! 7. the handler, within a time
 //! 8. gzip of large answers
 //! 9. metrics and the access log
 
 use std::panic::AssertUnwindSafe;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use corral_api::status::Status;
 use futures::FutureExt;
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use jiff::Timestamp;
 
 use crate::Shared;
@@ -26,7 +26,8 @@ use crate::audit::{self, Record};
 use crate::authn::{Peer, User};
 use crate::authz::{Access, Decision};
 use crate::compress;
-use crate::flow::Share;
+use crate::flow::fairness::Schema;
+use crate::flow::{self, Brief, Share};
 use crate::handlers::{self, Call};
 use crate::negotiate::{self, Representation};
 use crate::request::{RequestInfo, Verb};
@@ -55,6 +56,7 @@ where
     let (parts, body) = request.into_parts();
     let id = audit::id_of(&parts.headers);
     let mut record = None;
+    let schema = OnceLock::new();
     let info = RequestInfo::new(&parts.method, &parts.uri);
     let representation = match &info {
         Ok(info) => negotiate::accept_failure(&parts.headers, &info.query),
@@ -62,8 +64,10 @@ where
     };
     let (info, outcome) = match info {
         Ok(info) => {
+            let info = Arc::new(info);
             let found = OnceLock::new();
             let recording = Recording {
+                schema: &schema,
                 id: &id,
                 received,
                 record: &found,
@@ -90,8 +94,14 @@ where
     let (mut answer, failure) = match outcome {
         Ok(answer) => (answer, None),
         Err(status) if status == Status::no_such_path() => (response::no_page(), Some(status)),
-        Err(status) => (response::status(&status, representation), Some(status)),
+        Err(status) => match flow::refusal(&status) {
+            Some(refusal) => (refusal, Some(status)),
+            None => (response::status(&status, representation), Some(status)),
+        },
     };
+    if let Some(schema) = schema.get() {
+        told_schema(&mut answer, schema);
+    }
     if let (Some(record), Some(info)) = (record, &info) {
         answer = record.complete(answer, failure.as_ref(), is_long_running(info));
     }
@@ -116,11 +126,20 @@ where
     answer
 }
 
+/// Tells a client which schema and level its request belonged to, by their uids: names are the administrator's own.
+fn told_schema(answer: &mut Answer, schema: &Schema) {
+    const LEVEL: HeaderName = HeaderName::from_static("x-kubernetes-pf-prioritylevel-uid");
+    const SCHEMA: HeaderName = HeaderName::from_static("x-kubernetes-pf-flowschema-uid");
+    let headers = answer.headers_mut();
+    headers.insert(LEVEL, schema.level_uid.clone());
+    headers.insert(SCHEMA, schema.uid.clone());
+}
+
 async fn answer<B>(
     shared: &Arc<Shared>,
     mut parts: Parts,
     body: B,
-    info: RequestInfo,
+    info: Arc<RequestInfo>,
     origin: Origin,
     recording: Recording<'_>,
 ) -> Result<Answer, Status>
@@ -129,7 +148,7 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let user = match origin {
-        Origin::Local(user) => (*user).clone(),
+        Origin::Local(user) => user,
         Origin::Connection(peer) => {
             let found = shared
                 .authenticator
@@ -141,7 +160,7 @@ where
                     record.unauthenticated(status);
                 }
             }
-            found?
+            Arc::new(found?)
         }
     };
     let (id, received) = (recording.id, recording.received);
@@ -150,7 +169,12 @@ where
         record.received();
         let _ = recording.record.set(record.clone());
     }
-    let work = permitted(shared, parts, body, info, user, record.as_deref());
+    let asked = Asked {
+        info,
+        user,
+        schema: recording.schema,
+    };
+    let work = permitted(shared, parts, body, asked, record.as_deref());
     audit::scope(record.clone(), work).await
 }
 
@@ -160,6 +184,16 @@ struct Recording<'a> {
     received: Timestamp,
     /// Set once there is a record.
     record: &'a OnceLock<Arc<Record>>,
+    /// Set once it is known who asks.
+    schema: &'a OnceLock<Arc<Schema>>,
+}
+
+/// What is asked, and by whom.
+struct Asked<'a> {
+    info: Arc<RequestInfo>,
+    user: Arc<User>,
+    /// Set once it is known whom the user is taken for.
+    schema: &'a OnceLock<Arc<Schema>>,
 }
 
 /// Answers a request of somebody who is known.
@@ -167,31 +201,54 @@ async fn permitted<B>(
     shared: &Arc<Shared>,
     parts: Parts,
     body: B,
-    info: RequestInfo,
-    user: User,
+    asked: Asked<'_>,
     record: Option<&Record>,
 ) -> Result<Answer, Status>
 where
     B: http_body::Body<Data = Bytes> + Send,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    let given = user.clone();
-    let user = impersonated(shared, user, &parts.headers).await?;
-    if let Some(record) = record.filter(|_| user != given) {
-        record.impersonated(&user);
+    let (info, mut user) = (asked.info, asked.user);
+    if let Some(taken) = impersonated(shared, &user, &parts.headers).await? {
+        if let Some(record) = record.filter(|_| taken != *user) {
+            record.impersonated(&taken);
+        }
+        user = Arc::new(taken);
     }
-    authorize(shared, &user, &info, record).await?;
     let share = share_of(&info);
+    let schema = shared.flow.classify(share, &user, &info);
+    if let Some(schema) = &schema {
+        let _ = asked.schema.set(schema.clone());
+    }
+    // Before the turn, as the body is: neither a decision of somebody else's nor a slow client takes up a seat.
+    authorize(shared, &user, &info, record).await?;
     let body = if share == Share::LongRunning {
         None
     } else {
         Some(shared.flow.body(body).await?)
     };
-    let turn = shared.flow.turn(share).await?;
+    let lasts = share == Share::LongRunning;
+    let stock = || {
+        let resource = shared
+            .api
+            .find(&info.group, &info.version, &info.resource)?;
+        Some(resource.cacher.stock())
+    };
+    let schema = schema.as_ref();
+    let seat = shared.flow.seat(share, schema, &user, &info, stock).await?;
+    let turn = match lasts {
+        true => Some(shared.flow.last(&info)?),
+        false => None,
+    };
     let mut parts = parts;
-    if share == Share::LongRunning {
+    if let Some(turn) = &turn {
         parts.extensions.insert(turn.clone());
     }
+    // A watch gives its seat back when it has begun; everything else, when it is answered.
+    let (seat, begins) = match lasts {
+        true => (None, Some(seat)),
+        false => (Some(seat), None),
+    };
     let compresses = compress::is_meant(&info, &parts.headers);
     let call = Call {
         shared: shared.clone(),
@@ -202,10 +259,11 @@ where
             .as_ref()
             .map(|body| body.bytes.clone())
             .unwrap_or_default(),
+        begins: Mutex::new(begins),
     };
     // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.
     let work = Box::pin(handlers::handle(call));
-    if share == Share::LongRunning {
+    if let Some(turn) = turn {
         // The turn lasts as long as the answer.
         return Ok(work.await?.map(|body| response::holding(body, turn)));
     }
@@ -219,7 +277,12 @@ where
         if http_body::Body::size_hint(answer.body()).exact().is_some() {
             return Ok(answer);
         }
-        Ok(answer.map(|body| patience::watched(body, shared.flow.bounds().patience)))
+        // What is made while it is sent is work like any other.
+        let seat = seat.map(Brief::new);
+        Ok(answer.map(|body| {
+            let body = response::holding(body, seat);
+            patience::watched(body, shared.flow.bounds().patience)
+        }))
     };
     tokio::time::timeout(REQUEST_TIMEOUT, work)
         .await
@@ -297,7 +360,11 @@ async fn authorize(
 }
 
 /// The user that a client asks to be taken for, if it may.
-async fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Result<User, Status> {
+async fn impersonated(
+    shared: &Shared,
+    user: &User,
+    headers: &HeaderMap,
+) -> Result<Option<User>, Status> {
     let texts = |name: &str| -> Vec<String> {
         let values = headers.get_all(name).iter();
         values
@@ -308,7 +375,7 @@ async fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Resul
     let groups = texts("impersonate-group");
     let Some(name) = wanted.first() else {
         if groups.is_empty() {
-            return Ok(user);
+            return Ok(None);
         }
         return Err(Status::bad_request(
             "requested impersonation without impersonating a user",
@@ -322,7 +389,7 @@ async fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Resul
             name: name.to_owned(),
             ..Default::default()
         };
-        if shared.authorizer.allows(&user, &access).await {
+        if shared.authorizer.allows(user, &access).await {
             return Ok(());
         }
         Err(Status::forbidden(
@@ -357,7 +424,7 @@ async fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Resul
             name: name.to_owned(),
             ..Default::default()
         };
-        if shared.authorizer.allows(&user, &access).await {
+        if shared.authorizer.allows(user, &access).await {
             return Ok(());
         }
         Err(Status::forbidden(
@@ -388,5 +455,5 @@ async fn impersonated(shared: &Shared, user: User, headers: &HeaderMap) -> Resul
         taken.groups = groups;
         taken.groups.push(crate::authn::AUTHENTICATED.to_owned());
     }
-    Ok(taken)
+    Ok(Some(taken))
 }

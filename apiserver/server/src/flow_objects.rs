@@ -1,18 +1,27 @@
 //! The flow schemas and priority levels that every cluster has: made at start and when they are missing, brought back to
-//! what they shall be unless an administrator took them over. Schemas are told whether their level is there.
+//! what they shall be unless an administrator took them over. Schemas are told whether their level is there. What all of them
+//! say goes to those who give requests their turns, at once.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use corral_api::k8s::api::flowcontrol::v1::{FlowSchema, PriorityLevelConfiguration};
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use corral_api::status::{Status, StatusReason};
 use corral_kinds::flowcontrol::mandatory::{self, CATCH_ALL, EXEMPT};
+use corral_storage::{Key, Revision};
 use jiff::Timestamp;
+use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tokio_util::sync::CancellationToken;
+use tokio::time::MissedTickBehavior;
 
+use crate::Shared;
 use crate::api::Api;
 use crate::bootstrap::context;
 use crate::decode::Decoded;
+use crate::flow::Flow;
+use crate::flow::fairness::{Object, REBALANCE_PERIOD};
+use crate::object::Stored;
 use crate::registry::{Ownership, Part, Resource, metadata};
 
 const GROUP: &str = "flowcontrol.apiserver.k8s.io";
@@ -24,20 +33,92 @@ const DANGLING: &str = "Dangling";
 /// How often all is looked at again, as kube-apiserver does.
 const PERIOD: Duration = Duration::from_secs(60);
 
-/// Looks after the objects until told to stop.
-pub async fn run(api: Arc<Api>, stop: CancellationToken) {
+/// Looks after the objects until told to stop, and has requests treated as they say.
+pub async fn run(shared: Arc<Shared>) {
+    let (api, flow, stop) = (&shared.api, &shared.flow, &shared.stop);
+    let (Ok(levels), Ok(schemas)) = (resource(api, LEVELS), resource(api, SCHEMAS)) else {
+        return;
+    };
+    let mut changes = [levels.cacher.changes(), schemas.cacher.changes()];
+    let mut look = tokio::time::interval(PERIOD);
+    let mut rebalance = tokio::time::interval(REBALANCE_PERIOD);
+    for timer in [&mut look, &mut rebalance] {
+        timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        timer.reset();
+    }
+    let mut seen = versions(&[levels, schemas]);
     loop {
-        if let Err(status) = ensure(&api).await {
-            tracing::warn!(
-                message = status.message,
-                "flow schemas cannot be looked after"
-            );
-        }
-        tokio::select! {
+        let [levels_change, schemas_change] = &mut changes;
+        let outcome = tokio::select! {
             () = stop.cancelled() => return,
-            () = tokio::time::sleep(PERIOD) => {}
+            _ = look.tick() => ensure(api).await,
+            _ = rebalance.tick() => {
+                if let Some(fairness) = &flow.fairness {
+                    fairness.rebalance();
+                }
+                continue;
+            }
+            changed = levels_change.changed() => if changed.is_err() { return } else { Ok(()) },
+            changed = schemas_change.changed() => if changed.is_err() { return } else { Ok(()) },
+        };
+        // Much tells of itself that is no change.
+        let now = versions(&[levels, schemas]);
+        let outcome = match outcome {
+            Ok(()) if now != seen => configure(api, flow).and(tell_of_levels(api).await),
+            other => other,
+        };
+        seen = now;
+        if let Err(status) = outcome {
+            let message = status.message;
+            tracing::warn!(message, "flow schemas cannot be looked after");
         }
     }
+}
+
+/// Which objects there are, in which versions.
+fn versions(resources: &[&Arc<Resource>]) -> Vec<(Key, Revision)> {
+    let snapshots = resources.iter().map(|resource| resource.cacher.snapshot());
+    snapshots
+        .flat_map(|snapshot| {
+            let all = snapshot.objects.values();
+            let versions = all.map(|stored| (stored.key.clone(), stored.revision));
+            versions.collect::<Vec<_>>()
+        })
+        .collect()
+}
+
+/// Has requests treated as the objects say.
+///
+/// # Errors
+/// When the resources are missing, which is a fault of this program.
+pub fn configure(api: &Api, flow: &Flow) -> Result<(), Status> {
+    let Some(fairness) = &flow.fairness else {
+        return Ok(());
+    };
+    let levels = objects::<PriorityLevelConfiguration, _>(resource(api, LEVELS)?, |level| {
+        (level.metadata, level.spec)
+    });
+    let schemas = objects::<FlowSchema, _>(resource(api, SCHEMAS)?, |schema| {
+        (schema.metadata, schema.spec)
+    });
+    fairness.configure(levels, schemas);
+    Ok(())
+}
+
+fn objects<K: DeserializeOwned, S>(
+    resource: &Resource,
+    parts: impl Fn(K) -> (ObjectMeta, Option<S>),
+) -> Vec<Object<S>> {
+    let snapshot = resource.cacher.snapshot();
+    let read = |stored: &Arc<Stored>| {
+        let (metadata, spec) = parts(serde_json::from_slice(&stored.json).ok()?);
+        Some(Object {
+            name: metadata.name?,
+            uid: metadata.uid.unwrap_or_default(),
+            spec: spec?,
+        })
+    };
+    snapshot.objects.values().filter_map(read).collect()
 }
 
 /// Makes what is missing, and corrects what is not as it shall be.

@@ -19,6 +19,7 @@ use crate::audit::{self, Record};
 use crate::authn::User;
 use crate::chain::REQUEST_TIMEOUT;
 use crate::decode::{self, Decoded, Format};
+use crate::flow::Seat;
 use crate::negotiate::{self, Offer, Representation};
 use crate::registry::{Asked, FieldValidation, Resource, WriteContext};
 use crate::request::{RequestInfo, Verb};
@@ -40,13 +41,15 @@ pub struct Call {
     /// The server.
     pub shared: Arc<Shared>,
     /// Who asks.
-    pub user: User,
+    pub user: Arc<User>,
     /// What is asked.
-    pub info: RequestInfo,
+    pub info: Arc<RequestInfo>,
     /// Method, URL, headers, extensions.
     pub parts: Parts,
     /// The body, whole.
     pub body: Bytes,
+    /// The seat of a watch until it has begun.
+    pub begins: Mutex<Option<Seat>>,
 }
 
 impl Call {
@@ -185,7 +188,7 @@ impl Call {
                 .map(str::to_owned)
         };
         Ok(WriteContext {
-            user: self.user.clone(),
+            user: (*self.user).clone(),
             namespace: self.info.namespace.clone(),
             manager: self.manager()?,
             dry_run,

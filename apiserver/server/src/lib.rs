@@ -241,7 +241,7 @@ impl Server {
             authorizer,
             node_client: node_tls(&pki)?,
             pki,
-            flow: flow::Flow::new(config.bounds),
+            flow: flow::Flow::new(config.bounds, &config.registry)?,
             audit,
             compressors: compress::Compressors::default(),
             metrics: Metrics::register(&config.registry)?,
@@ -275,7 +275,9 @@ impl Server {
         local_services::ensure(&shared.api)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
-        tasks.spawn(flow_objects::run(shared.api.clone(), shared.stop.clone()));
+        flow_objects::configure(&shared.api, &shared.flow)
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        tasks.spawn(flow_objects::run(shared.clone()));
         let mut definitions = crd::Definitions::new(shared.api.clone(), shared.stop.clone());
         definitions.pass().await;
         for resource in shared.api.custom_resources() {

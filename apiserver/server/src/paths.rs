@@ -7,6 +7,7 @@ use serde_json::json;
 
 use crate::authn::issuer;
 use crate::discovery;
+use crate::flow::dump;
 use crate::handlers::Call;
 use crate::join;
 use crate::negotiate::{self, Offer};
@@ -56,6 +57,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["healthz" | "livez" | "readyz"] => health(call, parts[0], None).await,
         ["healthz" | "livez" | "readyz", check] => health(call, parts[0], Some(check)).await,
         ["metrics"] => metrics(call),
+        ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
         _ if path == issuer::CONFIGURATION_PATH => {
             Ok(document("application/json", &issuer::configuration()))
         }
@@ -156,6 +158,15 @@ async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answe
     let outcome = if failed { "failed" } else { "passed" };
     text.push_str(&format!("{endpoint} check {outcome}\n"));
     Ok(response::text(if failed { 500 } else { 200 }, text))
+}
+
+/// How things stand at the priority levels.
+fn fairness_page(call: &Call, name: &str) -> Result<Answer, Status> {
+    let details = call.info.query.get("includeRequestDetails");
+    let details = details.is_some_and(|text| !text.is_empty());
+    let fairness = call.shared.flow.fairness.as_ref();
+    let page = fairness.and_then(|fairness| dump::page(fairness, name, details));
+    Ok(page.map_or_else(nothing_here, |page| response::text(200, page)))
 }
 
 fn metrics(call: &Call) -> Result<Answer, Status> {

@@ -125,13 +125,6 @@ impl Kind for FlowSchemaKind {
         status(&mut errors, new);
         errors
     }
-
-    fn warnings(_schema: &FlowSchema) -> Vec<String> {
-        vec![
-            "spec: accepted, but priority and fairness are not honoured by this server yet"
-                .to_owned(),
-        ]
-    }
 }
 
 fn status(errors: &mut Errors, schema: &FlowSchema) {

@@ -115,13 +115,6 @@ impl Kind for PriorityLevelConfigurationKind {
         status(&mut errors, new);
         errors
     }
-
-    fn warnings(_level: &PriorityLevelConfiguration) -> Vec<String> {
-        vec![
-            "spec: accepted, but priority and fairness are not honoured by this server yet"
-                .to_owned(),
-        ]
-    }
 }
 
 fn status(errors: &mut Errors, level: &PriorityLevelConfiguration) {

@@ -19,6 +19,8 @@ pub struct Snapshot {
     pub objects: Objects,
     /// The revision up to which every write is seen.
     pub revision: Revision,
+    /// Bytes of the objects' JSON.
+    pub bytes: usize,
     index: Option<Index>,
 }
 
@@ -35,6 +37,7 @@ impl Snapshot {
         Self {
             objects: Objects::new(),
             revision: Revision(0),
+            bytes: 0,
             index: shape.kind.indexed_field().map(|field| Index {
                 field: field.into(),
                 entries: OrdMap::new(),
@@ -45,6 +48,8 @@ impl Snapshot {
     /// Adds or replaces an object; answers what it replaced.
     pub fn insert(&mut self, stored: Arc<Stored>) -> Option<Arc<Stored>> {
         let previous = self.objects.insert(stored.key.clone(), stored.clone());
+        self.bytes += stored.json.len();
+        self.bytes -= previous.as_ref().map_or(0, |previous| previous.json.len());
         if let Some(index) = &mut self.index {
             if let Some(previous) = &previous {
                 index.remove(previous);
@@ -57,6 +62,7 @@ impl Snapshot {
     /// Takes an object out.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<Stored>> {
         let previous = self.objects.remove(key);
+        self.bytes -= previous.as_ref().map_or(0, |previous| previous.json.len());
         if let (Some(index), Some(previous)) = (&mut self.index, &previous) {
             index.remove(previous);
         }

@@ -30,6 +30,8 @@ pub struct WatchOptions {
     pub bookmarks: bool,
     /// End after this long.
     pub timeout: Duration,
+    /// Kept until the objects that there were at the beginning have been sent.
+    pub begins: Option<Box<dyn Send>>,
 }
 
 /// What a watcher sees.
@@ -94,6 +96,10 @@ pub async fn watch(
         Some(from) => (cacher.resume(from).await?, from),
     };
     cacher.watchers.fetch_add(1, Ordering::Relaxed);
+    let mut options = options;
+    if ready.is_empty() {
+        options.begins = None;
+    }
     let watcher = Watcher {
         deadline: now + options.timeout,
         next_bookmark: now + BOOKMARK_PERIOD,
@@ -163,6 +169,7 @@ impl Watcher {
                 self.ended |= matches!(item, WatchItem::Failed(_));
                 return Some(item);
             }
+            self.options.begins = None;
             if self.ended {
                 return None;
             }

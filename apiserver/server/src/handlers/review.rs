@@ -174,7 +174,7 @@ fn who(call: &Call) -> Result<Answer, Status> {
     let mut asked = read::<SelfSubjectReview>(call)?;
     let review = &mut asked.review;
     review.status = Some(SelfSubjectReviewStatus {
-        user_info: Some(info(call.user.clone())),
+        user_info: Some(info((*call.user).clone())),
     });
     created(call, &asked)
 }

@@ -1,5 +1,6 @@
 //! WATCH: events of one resource, as lines of JSON or frames of protobuf.
 
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -17,6 +18,7 @@ use super::{Call, read};
 use crate::cacher::watch_frame;
 use crate::cacher::watcher::{self, WatchItem, WatchOptions};
 use crate::decode::Format;
+use crate::flow::Brief;
 use crate::negotiate::{Representation, Transform};
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
@@ -77,13 +79,20 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
         initial_bookmark: initial == Some(true) && bookmarks,
         bookmarks,
         timeout,
+        begins: None,
     })
 }
 
 /// WATCH.
 pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let representation = call.representation(resource)?;
-    let options = options(call, resource)?;
+    let mut options = options(call, resource)?;
+    let seat = call
+        .begins
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner)
+        .take();
+    options.begins = seat.map(|seat| Box::new(Brief::new(seat)) as Box<dyn Send>);
     let items = watcher::watch(resource.cacher.clone(), options).await?;
     let mut teller = Teller::new(call, resource, representation);
     let stop = call.shared.stop.clone();
