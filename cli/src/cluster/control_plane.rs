@@ -25,6 +25,7 @@ use super::clients::Clients;
 use super::encryption::EncryptionArgs;
 use super::etcd::EtcdArgs;
 use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
+use super::serving::ServingArgs;
 use crate::kubeconfig;
 use crate::logging::{self, LogFormat};
 
@@ -82,6 +83,8 @@ pub struct ControlPlaneArgs {
     pub authorization: AuthorizationArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
+    #[command(flatten)]
+    pub serving: ServingArgs,
     /// What is logged, in the syntax of tracing's filters.
     #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
@@ -142,7 +145,7 @@ impl ControlPlane {
             authn: args.authentication.config(),
             audit: args.audit.config()?,
             admission: args.admission.settings()?,
-            bounds: corral_server::flow::Bounds::default(),
+            bounds: args.serving.bounds()?,
             registry: registry.clone(),
             stop: server_stop.clone(),
         })

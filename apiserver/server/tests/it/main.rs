@@ -9,6 +9,7 @@ mod bounds;
 mod custom;
 mod escalation;
 mod fixture;
+mod flow;
 mod lists;
 mod nodes;
 mod pod_security;
