@@ -46,7 +46,9 @@ pub async fn run(shared: Arc<Shared>) {
         timer.set_missed_tick_behavior(MissedTickBehavior::Delay);
         timer.reset();
     }
-    let mut seen = versions(&[levels, schemas]);
+    // Whatever has changed since the first look counts.
+    let mut seen = Vec::new();
+    changes[0].mark_changed();
     loop {
         let [levels_change, schemas_change] = &mut changes;
         let outcome = tokio::select! {

@@ -7,6 +7,7 @@ mod certificates;
 mod custom;
 mod encryption;
 mod etcd;
+mod flow;
 mod kills;
 mod kubectl;
 mod kubectl_versions;

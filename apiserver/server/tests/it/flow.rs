@@ -55,7 +55,7 @@ fn schema(name: &str, level: &str, group: &str) -> Value {
     })
 }
 
-/// A server with two seats in all, one of which is the crowd's.
+/// A server with few seats, one of which is the crowd's.
 struct Stage {
     fixture: Arc<Fixture>,
     /// A webhook of ConfigMaps that takes connections and says nothing. Whoever asks it keeps its seat until this is gone.
@@ -117,8 +117,8 @@ impl Stage {
     /// One where the crowd's requests are treated so.
     async fn of(response: Value) -> Self {
         let stage = Self::with(Bounds {
-            reads: 1,
-            writes: 1,
+            reads: 20,
+            writes: 20,
             ..Bounds::default()
         })
         .await;
