@@ -1,8 +1,9 @@
 //! The command line.
 
+use std::collections::BTreeMap;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::{cluster, verbs};
 
@@ -59,7 +60,36 @@ pub enum Command {
 
 /// Reads the command line; prints help or an error and ends the process where that is what was asked.
 pub fn parse() -> Command {
-    Cli::parse().command
+    let mut matches = Cli::command().get_matches();
+    let flags = flags(&matches);
+    let cli = Cli::from_arg_matches_mut(&mut matches);
+    let mut command = cli.unwrap_or_else(|error| error.exit()).command;
+    match &mut command {
+        Command::Up(args) => args.control_plane.serving.flags = flags,
+        Command::Server(args) => args.control_plane.serving.flags = flags,
+        _ => {}
+    }
+    command
+}
+
+/// All flags of the command that is meant, with their values, given or not. None of them is a secret: those are in files.
+fn flags(matches: &ArgMatches) -> BTreeMap<String, String> {
+    let cli = Cli::command();
+    let found = matches.subcommand().and_then(|(name, matches)| {
+        let command = cli.find_subcommand(name)?;
+        Some((command, matches))
+    });
+    let Some((command, matches)) = found else {
+        return BTreeMap::new();
+    };
+    let long = command.get_arguments().filter_map(|argument| {
+        let name = argument.get_long()?;
+        let values = matches.try_get_raw(argument.get_id().as_str()).ok()?;
+        let values = values.into_iter().flatten();
+        let values: Vec<_> = values.map(|value| value.to_string_lossy()).collect();
+        Some((name.to_owned(), values.join(",")))
+    });
+    long.collect()
 }
 
 /// Carries a command out.
@@ -99,5 +129,23 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_flags_of_a_server_are_told_with_their_values() {
+        let given = [
+            "corral",
+            "server",
+            "--no-controllers",
+            "--tls-san=a",
+            "--tls-san=b",
+        ];
+        let flags = flags(&Cli::command().get_matches_from(given));
+        let of = |name: &str| flags.get(name).map(String::as_str);
+        assert_eq!(of("no-controllers"), Some("true"));
+        assert_eq!(of("no-scheduler"), Some("false"));
+        assert_eq!(of("tls-san"), Some("a,b"));
+        assert_eq!(of("max-requests-inflight"), Some("400"));
+        assert_eq!(of("service-range"), Some(""));
     }
 }

@@ -169,12 +169,19 @@ impl Cluster {
         }
     }
 
-    /// Ends the cluster's process in order.
-    pub fn terminate(&mut self) {
-        if let Some(mut process) = self.process.take() {
+    /// Tells the cluster's process to end in order.
+    pub fn tell_to_end(&self) {
+        if let Some(process) = &self.process {
             let pid = nix::unistd::Pid::from_raw(i32::try_from(process.id()).expect("a pid"));
             nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM)
                 .expect("the process is ours");
+        }
+    }
+
+    /// Ends the cluster's process in order.
+    pub fn terminate(&mut self) {
+        self.tell_to_end();
+        if let Some(mut process) = self.process.take() {
             process.wait().expect("the process is ours");
         }
     }

@@ -77,6 +77,7 @@ impl Target {
             audit: Default::default(),
             admission: Default::default(),
             bounds: Bounds::default(),
+            serving: Default::default(),
             registry: prometheus::Registry::new(),
             stop: stop.clone(),
         })

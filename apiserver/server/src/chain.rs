@@ -58,6 +58,8 @@ where
     let mut record = None;
     let schema = OnceLock::new();
     let info = RequestInfo::new(&parts.method, &parts.uri);
+    let lasts = info.as_ref().is_ok_and(is_long_running);
+    let open = (!lasts).then(|| shared.open.token());
     let representation = match &info {
         Ok(info) => negotiate::accept_failure(&parts.headers, &info.query),
         Err(_) => Representation::default(),
@@ -123,7 +125,13 @@ where
             .answered(&info, served, code, started.elapsed());
         tracing::debug!(request = id, method = info.method, path = info.path, code, took = ?started.elapsed(), "answered");
     }
-    answer
+    match open {
+        // What is not there yet is made while it is sent.
+        Some(open) if http_body::Body::size_hint(answer.body()).exact().is_none() => {
+            answer.map(|body| response::holding(body, open))
+        }
+        _ => answer,
+    }
 }
 
 /// Tells a client which schema and level its request belonged to, by their uids: names are the administrator's own.

@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use corral_storage::Storage;
+use jiff::Timestamp;
 use prometheus::Registry;
 use rustls::RootCertStore;
 use rustls::server::WebPkiClientVerifier;
@@ -42,6 +43,7 @@ mod expiry;
 pub mod flow;
 mod flow_objects;
 pub mod handlers;
+pub mod health;
 mod join;
 pub mod local;
 mod local_services;
@@ -63,10 +65,12 @@ pub mod response;
 pub mod select;
 pub mod serve;
 mod service_ranges;
+pub mod serving;
 pub mod stored_values;
 mod table;
 mod websocket;
 pub mod wire;
+mod zpages;
 
 pub use admission::AddressRange;
 use admission::pod_security::{self, PodSecurity};
@@ -107,6 +111,8 @@ pub struct ServerConfig {
     pub authz: authz::AuthzConfig,
     /// What is recorded of requests.
     pub audit: audit::AuditConfig,
+    /// How it serves.
+    pub serving: serving::Serving,
     /// Where metrics are registered.
     pub registry: Registry,
     /// Tells the server to stop.
@@ -168,15 +174,42 @@ pub struct Shared {
     pub registry: Registry,
     /// Where the server listens.
     pub address: SocketAddr,
+    /// How the server serves.
+    pub serving: serving::Serving,
+    /// What was done when it started.
+    pub hooks: health::Hooks,
+    /// When it started.
+    pub started: Timestamp,
+    /// Requests that are being answered, but those that last.
+    pub open: TaskTracker,
+    /// Cancelled when the server is about to stop: it still answers, and tells that it is not ready.
+    pub leaving: CancellationToken,
     /// Cancelled when the server stops.
     pub stop: CancellationToken,
+}
+
+impl Shared {
+    /// Whether the server stops, or is about to.
+    pub fn leaves(&self) -> bool {
+        self.leaving.is_cancelled() || self.stop.is_cancelled()
+    }
 }
 
 /// A server that runs.
 pub struct Server {
     shared: Arc<Shared>,
     tls: Arc<rustls::ServerConfig>,
+    /// What listens, until the last request is answered.
+    serving: TaskTracker,
     tasks: TaskTracker,
+}
+
+/// Waits for the last request after the server was told to stop.
+async fn end(stop: CancellationToken, serving: TaskTracker, answered: CancellationToken) {
+    stop.cancelled().await;
+    serving.close();
+    serving.wait().await;
+    answered.cancel();
 }
 
 impl Server {
@@ -221,8 +254,11 @@ impl Server {
         let authorizer = Arc::new(authorizer.map_err(Error::Authorization)?);
         for_admission.fill(&authorizer);
         let tasks = TaskTracker::new();
+        // What requests need goes on until the last of them is answered.
+        let answered = CancellationToken::new();
+        let failed = answered.clone().drop_guard();
         for resource in api.resources() {
-            tasks.spawn(resource.cacher.clone().run(config.stop.clone()));
+            tasks.spawn(resource.cacher.clone().run(answered.clone()));
         }
         let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
         let tokens = Tokens::new(&pki).map_err(|e| Error::Tls(e.to_string()))?;
@@ -247,6 +283,11 @@ impl Server {
             metrics: Metrics::register(&config.registry)?,
             registry: config.registry,
             address,
+            serving: config.serving,
+            hooks: health::Hooks::default(),
+            started: Timestamp::now(),
+            open: TaskTracker::new(),
+            leaving: CancellationToken::new(),
             stop: config.stop,
             api,
         });
@@ -261,14 +302,21 @@ impl Server {
         )
         .await
         .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        let hooks = &shared.hooks;
+        hooks.done("storage-readiness");
+        hooks.done("rbac/bootstrap-roles");
+        hooks.done("scheduling/bootstrap-system-priority-classes");
+        hooks.done("start-system-namespaces-controller");
+        hooks.done("bootstrap-controller");
         service_ranges::complete(&shared.api, config.service_range)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
-        tasks.spawn(service_ranges::run(
+        let ranges = tasks.spawn(service_ranges::run(
             shared.api.clone(),
             config.service_range,
             shared.stop.clone(),
         ));
+        hooks.runs("start-service-ip-repair-controllers", &ranges);
         flow_objects::ensure(&shared.api)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
@@ -277,22 +325,36 @@ impl Server {
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         flow_objects::configure(&shared.api, &shared.flow)
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
-        tasks.spawn(flow_objects::run(shared.clone()));
-        let mut definitions = crd::Definitions::new(shared.api.clone(), shared.stop.clone());
+        let flow = tasks.spawn(flow_objects::run(shared.clone()));
+        hooks.runs("priority-and-fairness-config-producer", &flow);
+        if shared.flow.fairness.is_some() {
+            hooks.runs("priority-and-fairness-config-consumer", &flow);
+        }
+        let mut definitions = crd::Definitions::new(shared.api.clone(), answered.clone());
         definitions.pass().await;
         for resource in shared.api.custom_resources() {
             let _ = resource.cacher.ready().await;
         }
-        tasks.spawn(definitions.run());
+        hooks.done("crd-informer-synced");
+        let definitions = tasks.spawn(definitions.run());
+        hooks.runs("start-apiextensions-controllers", &definitions);
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
-        shared.audit.start(&tasks, &shared.stop);
+        shared.audit.start(&tasks, &answered);
         let stop = shared.stop.clone();
         tasks.spawn(async move { authenticator.reload(stop).await });
         let (authorizer, stop) = (shared.authorizer.clone(), shared.stop.clone());
         tasks.spawn(async move { authorizer.reload(stop).await });
-        tasks.spawn(serve::serve(listener, tls.clone(), shared.clone()));
+        let serving = TaskTracker::new();
+        serving.spawn(serve::serve(listener, tls.clone(), shared.clone()));
+        tasks.spawn(end(shared.stop.clone(), serving.clone(), answered));
         tasks.close();
-        Ok(Self { shared, tls, tasks })
+        let _ = failed.disarm();
+        Ok(Self {
+            shared,
+            tls,
+            serving,
+            tasks,
+        })
     }
 
     /// Listens on one more address, and tells pods to use it: that of a bridge, which exists only once the server
@@ -307,7 +369,7 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|e| Error::Listen(address, e))?;
-        self.tasks.spawn(serve::serve(
+        self.serving.spawn(serve::serve(
             listener,
             self.tls.clone(),
             self.shared.clone(),
@@ -358,6 +420,13 @@ impl Server {
     /// A client in this process that passes the whole chain, for a known user.
     pub fn local(&self, user: User) -> Local {
         Local::new(self.shared.clone(), user)
+    }
+
+    /// Tells whoever asks that the server is not ready any more, and goes on serving until those who distribute requests
+    /// have had time to learn of it. Stopping is the next step.
+    pub async fn leave(&self) {
+        self.shared.leaving.cancel();
+        tokio::time::sleep(self.shared.serving.shutdown_delay).await;
     }
 
     /// Waits until the server has stopped.

@@ -1,18 +1,23 @@
 //! Paths that are no resources: discovery, health, version, metrics, OpenAPI, and joining.
 
+use std::collections::BTreeSet;
+
 use corral_api::status::Status;
 use http::Method;
 use prometheus::{Encoder, TextEncoder};
 use serde_json::json;
 
+use crate::Shared;
 use crate::authn::issuer;
 use crate::discovery;
 use crate::flow::dump;
 use crate::handlers::Call;
+use crate::health;
 use crate::join;
 use crate::negotiate::{self, Offer};
 use crate::openapi;
 use crate::response::{self, Answer};
+use crate::zpages;
 
 /// The version of Kubernetes whose API this is.
 pub const KUBERNETES_VERSION: (&str, &str, &str) = ("1", "36", "v1.36.3");
@@ -42,7 +47,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         [] => Ok(response::object(
             200,
             negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
-            &json!({"paths": index()}),
+            &json!({"paths": index(&call.shared).await}),
         )),
         ["api"] => discovery::core(call),
         ["apis"] => discovery::groups(call),
@@ -54,8 +59,11 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
             negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
             &version(),
         )),
-        ["healthz" | "livez" | "readyz"] => health(call, parts[0], None).await,
-        ["healthz" | "livez" | "readyz", check] => health(call, parts[0], Some(check)).await,
+        [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
+            health::handle(call, endpoint, &check.join("/")).await
+        }
+        ["statusz"] => zpages::statusz(call),
+        ["flagz"] => zpages::flagz(call),
         ["metrics"] => metrics(call),
         ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
         _ if path == issuer::CONFIGURATION_PATH => {
@@ -81,20 +89,28 @@ fn nothing_here() -> Answer {
     answer
 }
 
-fn index() -> Vec<&'static str> {
-    vec![
+async fn index(shared: &Shared) -> Vec<String> {
+    const FIXED: [&str; 7] = [
         issuer::CONFIGURATION_PATH,
         "/api",
         "/apis",
-        "/healthz",
-        "/livez",
-        "/metrics",
         "/openapi/v2",
         "/openapi/v3",
+        "/openapi/v3/",
         issuer::KEYS_PATH,
-        "/readyz",
-        "/version",
-    ]
+    ];
+    let mut paths: BTreeSet<String> = FIXED.iter().map(|path| (*path).to_owned()).collect();
+    paths.extend(zpages::index(shared).await);
+    for resource in shared.api.resources() {
+        let names = resource.kind.names();
+        if names.group.is_empty() {
+            paths.insert(format!("/api/{}", names.version));
+        } else {
+            paths.insert(format!("/apis/{}", names.group));
+            paths.insert(format!("/apis/{}/{}", names.group, names.version));
+        }
+    }
+    paths.into_iter().collect()
 }
 
 /// A document of the issuer of tokens, which those who check them may keep for a while.
@@ -109,55 +125,11 @@ fn document(media_type: &'static str, content: &serde_json::Value) -> Answer {
 fn version() -> serde_json::Value {
     let (major, minor, git) = KUBERNETES_VERSION;
     json!({
-        "major": major, "minor": minor, "gitVersion": format!("{git}+corral.{}", env!("CARGO_PKG_VERSION")),
+        "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
+        "minCompatibilityMajor": major, "minCompatibilityMinor": (KUBERNETES_MINOR - 1).to_string(), "gitVersion": format!("{git}+corral.{}", env!("CARGO_PKG_VERSION")),
         "gitCommit": "", "gitTreeState": "clean", "buildDate": "1970-01-01T00:00:00Z",
         "goVersion": "none", "compiler": "rustc", "platform": format!("linux/{}", std::env::consts::ARCH.replace("x86_64", "amd64")),
     })
-}
-
-/// Runs the named checks; those that the client excludes count as passed.
-async fn health(call: &Call, endpoint: &str, only: Option<&str>) -> Result<Answer, Status> {
-    let shared = &call.shared;
-    let caches: Vec<String> = shared
-        .api
-        .resources()
-        .filter(|r| !r.cacher.is_settled())
-        .map(|r| r.kind.names().plural.to_owned())
-        .collect();
-    let store = shared.api.storage.health().await;
-    let further = shared.api.storage.checks().await;
-    let mut checks = vec![("ping", true), ("store", store.is_ok())];
-    checks.extend(further.iter().map(|(name, ok)| (name.as_str(), ok.is_ok())));
-    if endpoint != "livez" {
-        checks.push(("informer-sync", caches.is_empty()));
-        checks.push(("shutdown", !shared.stop.is_cancelled()));
-    }
-    if let Some(only) = only {
-        checks.retain(|(name, _)| *name == only);
-        if checks.is_empty() {
-            return Err(Status::no_such_path());
-        }
-    }
-    let excluded = call.info.query.all("exclude");
-    let failed = checks
-        .iter()
-        .any(|(name, ok)| !ok && excluded.iter().all(|e| e != name));
-    let verbose = call.info.query.get("verbose").is_some();
-    if !failed && !verbose {
-        return Ok(response::text(200, "ok"));
-    }
-    let mut text = String::new();
-    for (name, ok) in checks {
-        let (sign, word) = match (ok, excluded.iter().any(|e| e == name)) {
-            (_, true) => ('+', "excluded: ok"),
-            (true, _) => ('+', "ok"),
-            (false, _) => ('-', "failed: reason withheld"),
-        };
-        text.push_str(&format!("[{sign}]{name} {word}\n"));
-    }
-    let outcome = if failed { "failed" } else { "passed" };
-    text.push_str(&format!("{endpoint} check {outcome}\n"));
-    Ok(response::text(if failed { 500 } else { 200 }, text))
 }
 
 /// How things stand at the priority levels.

@@ -34,7 +34,8 @@ const STREAMS_MAX: u32 = 250;
 const RESETS_MAX: usize = 100;
 /// Bytes buffered for each request whose client does not read.
 const SEND_BUFFER: usize = 64 * 1024;
-/// How long open requests may take after the server was told to stop.
+/// How long requests that last, and connections, may take to end once everything else is answered after the server was told
+/// to stop.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The ends of a request's connection.
@@ -79,6 +80,9 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, shared
         });
     }
     drop(listener);
+    // Everything that was accepted is answered, in the time that it has anyway.
+    shared.open.close();
+    let _ = tokio::time::timeout(chain::REQUEST_TIMEOUT, shared.open.wait()).await;
     tasks.close();
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
 }

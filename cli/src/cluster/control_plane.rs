@@ -146,6 +146,7 @@ impl ControlPlane {
             audit: args.audit.config()?,
             admission: args.admission.settings()?,
             bounds: args.serving.bounds()?,
+            serving: args.serving.serving(),
             registry: registry.clone(),
             stop: server_stop.clone(),
         })
@@ -167,6 +168,11 @@ impl ControlPlane {
     /// A transport to the API inside this process.
     pub fn local(&self, user: User) -> Local {
         self.server.local(user)
+    }
+
+    /// Tells that the server is not ready any more, and waits until others have had time to learn of it.
+    pub async fn leave(&self) {
+        self.server.leave().await;
     }
 
     /// Stops controllers and scheduler, then the server.

@@ -10,7 +10,7 @@ use crate::logging;
 #[derive(Debug, Args)]
 pub struct ServerArgs {
     #[command(flatten)]
-    control_plane: ControlPlaneArgs,
+    pub control_plane: ControlPlaneArgs,
 }
 
 /// Runs until told to stop.
@@ -23,6 +23,7 @@ pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     println!("API         https://{}", plane.server.address());
     println!("kubeconfig  {}", plane.kubeconfig.display());
     stop.cancelled().await;
+    plane.leave().await;
     plane.stop().await;
     drop(lock);
     Ok(())

@@ -1,10 +1,15 @@
 //! How the API is served: flags named as kube-apiserver names them.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use anyhow::ensure;
 use clap::Args;
+use corral_server::duration;
 use corral_server::flow::Bounds;
+use corral_server::serving::Serving;
 
-/// How much is served at a time.
+/// How much is served at a time, and how it ends.
 #[derive(Debug, Clone, Args)]
 pub struct ServingArgs {
     /// Reads answered at a time (0: no bound). Together with the next flag, the seats of all priority levels.
@@ -18,6 +23,12 @@ pub struct ServingArgs {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
     enable_priority_and_fairness: bool,
+    /// How long the API goes on being served after `/readyz` has begun to fail, when the process is told to stop.
+    #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration::parse)]
+    shutdown_delay_duration: Duration,
+    /// All flags of the command, for `/flagz`.
+    #[arg(skip)]
+    pub flags: BTreeMap<String, String>,
 }
 
 impl ServingArgs {
@@ -27,6 +38,7 @@ impl ServingArgs {
             max_requests_inflight,
             max_mutating_requests_inflight,
             enable_priority_and_fairness,
+            ..
         } = self.clone();
         let (reads, writes) = (
             usize::try_from(max_requests_inflight)?,
@@ -42,5 +54,13 @@ impl ServingArgs {
             writes,
             ..Bounds::default()
         })
+    }
+
+    /// How the API is served.
+    pub fn serving(&self) -> Serving {
+        Serving {
+            flags: self.flags.clone(),
+            shutdown_delay: self.shutdown_delay_duration,
+        }
     }
 }

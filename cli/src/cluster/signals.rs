@@ -3,7 +3,7 @@
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-/// A token that is cancelled by SIGINT or SIGTERM.
+/// A token that is cancelled by SIGINT or SIGTERM. A second one ends the process at once, for whoever cannot wait.
 ///
 /// # Errors
 /// When signals cannot be caught.
@@ -13,11 +13,17 @@ pub fn stop_token() -> anyhow::Result<CancellationToken> {
     let mut terminate = signal(SignalKind::terminate())?;
     let stop = token.clone();
     tokio::spawn(async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        for is_first in [true, false] {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+            if !is_first {
+                tracing::warn!("told to stop once more, ending at once");
+                std::process::exit(1);
+            }
+            stop.cancel();
         }
-        stop.cancel();
     });
     Ok(token)
 }

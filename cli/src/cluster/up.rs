@@ -23,7 +23,7 @@ use crate::logging;
 #[derive(Debug, Args)]
 pub struct UpArgs {
     #[command(flatten)]
-    control_plane: ControlPlaneArgs,
+    pub control_plane: ControlPlaneArgs,
     #[command(flatten)]
     node: NodeArgs,
 }
@@ -73,6 +73,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         println!("kubeconfig  {}", plane.kubeconfig.display());
         println!("node        {node_name}");
         stop.cancelled().await;
+        plane.leave().await;
     }
     node_stop.cancel();
     tasks.wait().await;

@@ -1,5 +1,6 @@
 //! One client's watch: a cursor into the ring, and what the client selects.
 
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use corral_api::status::Status;
 use corral_storage::{Revision, WatchEvent, WatchStream};
 use futures::{Stream, StreamExt};
 use tokio::time::Instant;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Cacher, Event, EventKind, storage_status};
 use crate::object::Stored;
@@ -32,6 +34,8 @@ pub struct WatchOptions {
     pub timeout: Duration,
     /// Kept until the objects that there were at the beginning have been sent.
     pub begins: Option<Box<dyn Send>>,
+    /// End when this is cancelled, once all that has happened has been told.
+    pub stop: CancellationToken,
 }
 
 /// What a watcher sees.
@@ -63,6 +67,8 @@ struct Watcher {
     ready: std::collections::VecDeque<WatchItem>,
     deadline: Instant,
     next_bookmark: Instant,
+    /// Made once: each one waits in a list that all watchers share.
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
     ended: bool,
 }
 
@@ -103,6 +109,7 @@ pub async fn watch(
     let watcher = Watcher {
         deadline: now + options.timeout,
         next_bookmark: now + BOOKMARK_PERIOD,
+        stopped: Box::pin(options.stop.clone().cancelled_owned()),
         cacher,
         options,
         source,
@@ -212,6 +219,7 @@ impl Watcher {
         let event = tokio::select! {
             event = stream.next() => event,
             () = tokio::time::sleep_until(self.deadline) => return None,
+            () = &mut self.stopped => return self.tell_the_end(),
         };
         match event {
             None => return None,
@@ -234,14 +242,26 @@ impl Watcher {
 
     async fn wait(&mut self, reached: &mut tokio::sync::watch::Receiver<Revision>) -> Option<()> {
         tokio::select! {
+            // What has happened is told before the end.
+            biased;
             changed = reached.changed() => changed.ok(),
             () = tokio::time::sleep_until(self.deadline) => None,
+            () = &mut self.stopped => self.tell_the_end(),
             () = tokio::time::sleep_until(self.next_bookmark), if self.options.bookmarks => {
                 self.next_bookmark = Instant::now() + BOOKMARK_PERIOD;
                 self.ready.push_back(WatchItem::Bookmark(self.seen, false));
                 Some(())
             }
         }
+    }
+
+    /// The server stops: the client is told from where it can go on with another one, so that it need not list again.
+    fn tell_the_end(&mut self) -> Option<()> {
+        self.ended = true;
+        if self.options.bookmarks {
+            self.ready.push_back(WatchItem::Bookmark(self.seen, false));
+        }
+        Some(())
     }
 
     fn take(&mut self, event: Arc<Event>) {

@@ -80,6 +80,7 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
         bookmarks,
         timeout,
         begins: None,
+        stop: call.shared.stop.clone(),
     })
 }
 
@@ -95,10 +96,8 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
     options.begins = seat.map(|seat| Box::new(Brief::new(seat)) as Box<dyn Send>);
     let items = watcher::watch(resource.cacher.clone(), options).await?;
     let mut teller = Teller::new(call, resource, representation);
-    let stop = call.shared.stop.clone();
     let watching = call.parts.extensions.get().map(Watches::begin);
     let frames = items
-        .take_until(stop.cancelled_owned())
         .take_until(resource.ended.clone().cancelled_owned())
         // Kubernetes shows no event as a list, and ends such a watch at the first one.
         .take_while(move |_| {

@@ -10,6 +10,7 @@ use corral_server::authn::{AuthnConfig, User};
 use corral_server::authz::AuthzConfig;
 use corral_server::flow::Bounds;
 use corral_server::pki::Identity;
+use corral_server::serving::Serving;
 use corral_server::{Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
@@ -57,6 +58,7 @@ async fn serve(
         authz: setup.authz,
         audit: setup.audit,
         admission: setup.admission,
+        serving: setup.serving,
         registry: prometheus::Registry::new(),
         stop: stop.clone(),
     })
@@ -72,6 +74,7 @@ pub struct Setup {
     pub audit: AuditConfig,
     pub authn: AuthnConfig,
     pub authz: AuthzConfig,
+    pub serving: Serving,
 }
 
 /// What the server answered.

@@ -10,6 +10,7 @@ mod custom;
 mod escalation;
 mod fixture;
 mod flow;
+mod leaving;
 mod lists;
 mod nodes;
 mod pod_security;

@@ -1,0 +1,14 @@
+//! How the server serves, beyond what requests may cost: what it tells of itself, and how it leaves.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// How a server serves.
+#[derive(Debug, Clone, Default)]
+pub struct Serving {
+    /// The flags that the process was started with, and their values.
+    pub flags: BTreeMap<String, String>,
+    /// How long it goes on serving after it has told that it is not ready any more, so that those who distribute requests
+    /// learn of it in time.
+    pub shutdown_delay: Duration,
+}
