@@ -5,13 +5,15 @@ use std::collections::HashMap;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, RwLock, Weak};
 
-use corral_kinds::custom::kind::Described;
+use corral_kinds::custom::kind::{CustomKind, Described};
 use corral_kinds::kind::Verbs;
 use corral_kinds::{KindRef, all};
 use corral_storage::Storage;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Admission;
+use crate::cacher::Cacher;
+use crate::conversion::Conversion;
 use crate::registry::Resource;
 
 /// The stored resources, and the kinds that are only asked.
@@ -25,6 +27,14 @@ pub struct Api {
     admission: Arc<Admission>,
     /// The store below all resources.
     pub storage: Arc<dyn Storage>,
+}
+
+/// How the objects of a definition get from one version into another.
+pub struct Converting {
+    /// Who does it.
+    pub conversion: Arc<Conversion>,
+    /// Whether the store keeps all objects in one version.
+    pub uniform: bool,
 }
 
 /// The resource of a CustomResourceDefinition, as it is served now.
@@ -179,18 +189,44 @@ impl Api {
         definition: &str,
         made_from: String,
         kinds: Vec<Described>,
+        converting: Option<Converting>,
         stop: &CancellationToken,
     ) {
         let stop = stop.child_token();
-        let start = |kind: KindRef| {
-            let mut resource = Resource::new(kind, self.storage.clone(), self.admission.clone());
+        let run = |cacher: &Arc<Cacher>| {
+            tokio::spawn(cacher.clone().run(stop.clone()));
+        };
+        let storage_kind = kinds.iter().find(|described| described.stored);
+        let storage_kind = storage_kind.map(|described| KindRef::Custom(described.kind.clone()));
+        // Metadata are the same in every version, so that whoever wants no more needs no conversion.
+        let bare = converting
+            .as_ref()
+            .zip(storage_kind)
+            .map(|(converting, kind)| {
+                let conversion = converting.uniform.then(|| converting.conversion.clone());
+                let bare = Cacher::on_demand(kind, self.storage.clone(), conversion);
+                run(&bare);
+                bare
+            });
+        let start = |kind: Arc<CustomKind>, is_stored: bool| {
+            let kind = KindRef::Custom(kind);
+            let (store, admission) = (self.storage.clone(), self.admission.clone());
+            let mut resource = Resource::new(kind.clone(), store, admission);
             resource.ended = stop.clone();
-            tokio::spawn(resource.cacher.clone().run(stop.clone()));
+            if let (Some(converting), Some(bare)) = (&converting, &bare) {
+                let conversion = converting.conversion.clone();
+                let shared = is_stored && converting.uniform;
+                resource.convert(conversion, bare.clone(), shared);
+                if shared {
+                    return Arc::new(resource);
+                }
+            }
+            run(&resource.cacher);
             Arc::new(resource)
         };
         let (mut versions, mut storage) = (Vec::new(), None);
         for described in kinds.into_iter().filter(|kind| kind.served || kind.stored) {
-            let resource = start(described.kind);
+            let resource = start(described.kind, described.stored);
             if described.stored {
                 storage = Some(resource.clone());
             }

@@ -5,12 +5,15 @@
 //! and removes what it named before and names no more.
 //!
 //! Reading order: [`set`] (sets of field paths), [`compare`] (what differs between two objects), [`merge`] (an
-//! applied configuration laid over an object), [`typed`] (what a configuration must be), [`managed`] (the entries of `managedFields`).
+//! applied configuration laid over an object), [`typed`] (what a configuration must be), [`managed`] (the entries of
+//! `managedFields`), [`across`] (the same where versions name fields differently).
 
+pub mod across;
 pub mod compare;
 pub mod managed;
 pub mod merge;
 pub mod set;
 pub mod typed;
 
+pub use across::{Translations, Views, versions_of};
 pub use managed::{Configuration, Manager, apply, update};

@@ -21,13 +21,18 @@ use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
+use crate::conversion::{Conversion, Failure};
 use crate::flow::width::Stock;
 use crate::object::{Corrupt, Shape, Stored, go_type};
 
+mod demand;
 pub mod snapshot;
 pub mod watcher;
 
+pub use demand::Held;
 pub use snapshot::Snapshot;
+
+use demand::Demand;
 
 /// Events that the ring keeps. A watcher that lags by more is told to list again; at 2,000 writes a second this is
 /// several seconds, and the memory is bounded by as many objects.
@@ -36,6 +41,10 @@ pub const RING_EVENTS_MAX: usize = 16_384;
 pub const RING_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// How long a read waits for the cacher to reach a revision, as kube-apiserver does.
 pub const FRESH_WAIT_MAX: Duration = Duration::from_secs(3);
+/// The same where a webhook converts, which has half a minute for each review.
+const CONVERTED_WAIT_MAX: Duration = Duration::from_secs(35);
+/// Events that are converted together.
+const EVENTS_MAX: usize = 100;
 /// Entries read at a time when the cacher starts.
 const START_PAGE: usize = 2_000;
 /// Pause before the store is asked again after a failure.
@@ -138,11 +147,46 @@ pub struct Cacher {
     // The revision reached; 0 until the first list is complete.
     reached: watch::Sender<Revision>,
     watchers: AtomicUsize,
+    /// Who converts what the store keeps in another version.
+    conversion: Option<Arc<Conversion>>,
+    /// Who wants it filled; nothing where that is always so.
+    demand: Option<Demand>,
+}
+
+/// Why a cacher does not follow its store.
+enum Trouble {
+    Store(storage::Error),
+    Conversion(Failure),
+}
+
+impl From<storage::Error> for Trouble {
+    fn from(error: storage::Error) -> Self {
+        Self::Store(error)
+    }
 }
 
 impl Cacher {
     /// A cacher that knows nothing until [`Cacher::run`] runs.
     pub fn new(kind: KindRef, storage: Arc<dyn Storage>) -> Arc<Self> {
+        Self::with(kind, storage, None, None)
+    }
+
+    /// One that is filled once somebody reads, by a conversion if there is one; else with objects in the versions in
+    /// which the store keeps them.
+    pub fn on_demand(
+        kind: KindRef,
+        storage: Arc<dyn Storage>,
+        conversion: Option<Arc<Conversion>>,
+    ) -> Arc<Self> {
+        Self::with(kind, storage, conversion, Some(Demand::new()))
+    }
+
+    fn with(
+        kind: KindRef,
+        storage: Arc<dyn Storage>,
+        conversion: Option<Arc<Conversion>>,
+        demand: Option<Demand>,
+    ) -> Arc<Self> {
         let shape = Shape::new(kind);
         let names = shape.kind.names();
         Arc::new(Self {
@@ -162,6 +206,8 @@ impl Cacher {
             }),
             reached: watch::Sender::new(Revision(0)),
             watchers: AtomicUsize::new(0),
+            conversion,
+            demand,
             shape,
         })
     }
@@ -207,15 +253,43 @@ impl Cacher {
 
     /// Follows the store until told to stop.
     pub async fn run(self: Arc<Self>, stop: CancellationToken) {
+        let Some(demand) = &self.demand else {
+            self.follow_on(&stop).await;
+            return;
+        };
+        loop {
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = demand.wanted() => {}
+            }
+            tokio::select! {
+                () = self.follow_on(&stop) => return,
+                () = demand.idle() => self.empty(),
+            }
+        }
+    }
+
+    async fn follow_on(&self, stop: &CancellationToken) {
         let resource = self.shape.kind.names().plural;
-        let mut told = String::new();
+        let (mut attempts, mut told) = (0, String::new());
         loop {
             let outcome = tokio::select! {
                 () = stop.cancelled() => return,
                 outcome = self.follow() => outcome,
             };
-            let pause = match outcome {
-                Err(error @ storage::Error::Unreadable { .. }) => {
+            let pause = match (outcome, &self.demand) {
+                (Err(Trouble::Conversion(failure)), Some(demand)) => {
+                    let why = &failure.status.message;
+                    tracing::warn!(resource, why, "objects are not converted");
+                    attempts = if self.read().ready { 0 } else { attempts + 1 };
+                    self.empty();
+                    tokio::select! {
+                        () = stop.cancelled() => return,
+                        () = demand.failed(failure.status, attempts) => {}
+                    }
+                    continue;
+                }
+                (Err(Trouble::Store(error @ storage::Error::Unreadable { .. })), _) => {
                     self.set_unreadable();
                     let text = error.to_string();
                     if text != told {
@@ -224,11 +298,11 @@ impl Cacher {
                     }
                     UNREADABLE_PAUSE
                 }
-                Err(error) => {
+                (Err(Trouble::Store(error)), _) => {
                     tracing::warn!(resource, %error, "store watch ended, listing again");
                     RETRY_PAUSE
                 }
-                Ok(()) => RETRY_PAUSE,
+                _ => RETRY_PAUSE,
             };
             tokio::select! {
                 () = stop.cancelled() => return,
@@ -237,17 +311,94 @@ impl Cacher {
         }
     }
 
-    async fn follow(&self) -> Result<(), storage::Error> {
+    async fn follow(&self) -> Result<(), Trouble> {
         let revision = self.load().await?;
         let mut events = self.storage.watch(&self.prefix, revision).await?;
-        while let Some(event) = events.next().await {
-            self.apply(event?);
+        if self.conversion.is_none() {
+            while let Some(event) = events.next().await {
+                let event = event?;
+                let stored = self.stored_of(&event);
+                self.apply(event, stored);
+            }
+            return Ok(());
+        }
+        let mut chunks = events.ready_chunks(EVENTS_MAX);
+        while let Some(chunk) = chunks.next().await {
+            let chunk: Vec<WatchEvent> = chunk.into_iter().collect::<Result<_, _>>()?;
+            self.apply_converted(chunk).await?;
         }
         Ok(())
     }
 
+    /// Applies events whose objects come in other versions. A webhook that cannot be asked just now is waited for: the
+    /// events stay in order, and watchers lose nothing.
+    async fn apply_converted(&self, chunk: Vec<WatchEvent>) -> Result<(), Trouble> {
+        let mut puts: Vec<storage::Entry> = Vec::new();
+        for event in &chunk {
+            if let WatchEvent::Put { entry, .. } = event {
+                puts.push(entry.clone());
+            }
+        }
+        let mut attempts = 0;
+        let converted = loop {
+            match (self.converted(&puts).await, &self.demand) {
+                (Err(failure), Some(demand)) if failure.unreachable => {
+                    demand.failed(failure.status, attempts).await;
+                    attempts += 1;
+                }
+                (outcome, _) => break outcome.map_err(Trouble::Conversion)?,
+            }
+        };
+        let mut converted = converted.into_iter();
+        for event in chunk {
+            let stored = match &event {
+                WatchEvent::Progress(_) => None,
+                WatchEvent::Put { .. } => converted.next(),
+                // What is gone needs no webhook: how it was last is known.
+                WatchEvent::Delete { key, revision, .. } => {
+                    let last = self.peek(key);
+                    last.map(|last| Ok(watcher::at_revision(&last, *revision)))
+                }
+            };
+            self.apply(event, stored);
+        }
+        Ok(())
+    }
+
+    /// Entries as objects of this version.
+    async fn converted(
+        &self,
+        entries: &[storage::Entry],
+    ) -> Result<Vec<Result<Stored, Corrupt>>, Failure> {
+        let Some(conversion) = &self.conversion else {
+            let stored = entries.iter();
+            return Ok(stored
+                .map(|entry| Stored::from_entry(&self.shape, entry))
+                .collect());
+        };
+        let values = entries.iter().map(|entry| entry.value.clone()).collect();
+        let version = self.shape.kind.names().api_version();
+        let values = conversion.read(values, &version).await?;
+        let pairs = entries.iter().zip(values);
+        Ok(pairs
+            .map(|(entry, own)| {
+                Stored::from_own(&self.shape, entry.key.clone(), &own, entry.revision)
+            })
+            .collect())
+    }
+
+    /// Entries that were not read through the cache, such as those of the past.
+    ///
+    /// # Errors
+    /// When one cannot be read, or is not converted.
+    pub async fn read_entries(&self, entries: &[storage::Entry]) -> Result<Vec<Stored>, Status> {
+        let read = self.converted(entries).await?;
+        let read = read.into_iter().collect::<Result<_, _>>();
+        read.map_err(Status::internal)
+    }
+
     /// Lists the resource afresh; events before it are forgotten.
-    async fn load(&self) -> Result<Revision, storage::Error> {
+    async fn load(&self) -> Result<Revision, Trouble> {
         let mut snapshot = Snapshot::empty(&self.shape);
         let mut options = ListOptions {
             limit: START_PAGE,
@@ -255,8 +406,9 @@ impl Cacher {
         };
         loop {
             let page = self.storage.list(&self.prefix, options.clone()).await?;
-            for entry in &page.entries {
-                match Stored::from_entry(&self.shape, entry) {
+            let converted = self.converted(&page.entries).await;
+            for stored in converted.map_err(Trouble::Conversion)? {
+                match stored {
                     Ok(stored) => {
                         snapshot.insert(Arc::new(stored));
                     }
@@ -267,50 +419,69 @@ impl Cacher {
             options.after = page.entries.last().map(|entry| entry.key.clone());
             if !page.more {
                 snapshot.revision = page.revision;
-                self.replace(snapshot);
+                self.replace(snapshot, true);
                 return Ok(page.revision);
             }
         }
     }
 
-    fn replace(&self, snapshot: Snapshot) {
+    /// Forgets everything.
+    fn empty(&self) {
+        self.replace(Snapshot::empty(&self.shape), false);
+    }
+
+    /// The object of an event; nothing where there is none.
+    fn stored_of(&self, event: &WatchEvent) -> Option<Result<Stored, Corrupt>> {
+        match event {
+            WatchEvent::Progress(_) => None,
+            WatchEvent::Put { entry, .. } => Some(Stored::from_entry(&self.shape, entry)),
+            WatchEvent::Delete {
+                key,
+                revision,
+                previous,
+            } => {
+                let (key, last) = (key.clone(), &previous.value);
+                Some(Stored::from_parts(&self.shape, key, last, *revision))
+            }
+        }
+    }
+
+    fn replace(&self, snapshot: Snapshot, ready: bool) {
         let revision = snapshot.revision;
         let mut state = self.write();
-        state.first += state.ring.len() as u64;
+        // No cursor is good any more, not even one at the end of the ring: what happened meanwhile is in no event.
+        state.first += state.ring.len() as u64 + 1;
         state.ring.clear();
         state.bytes = 0;
         state.oldest = revision;
-        state.ready = true;
+        state.ready = ready;
         state.unreadable = false;
         state.snapshot = snapshot;
         drop(state);
         self.reached.send_replace(revision);
     }
 
-    fn apply(&self, event: WatchEvent) {
+    fn apply(&self, event: WatchEvent, stored: Option<Result<Stored, Corrupt>>) {
         // Several events may share a revision (one transaction), so each one wakes watchers.
         let is_change = !matches!(event, WatchEvent::Progress(_));
-        let revision = match event {
-            WatchEvent::Progress(revision) => {
+        let stored = match stored.transpose() {
+            Ok(stored) => stored.map(Arc::new),
+            Err(error) => {
+                log_corrupt(&error);
+                None
+            }
+        };
+        let revision = match (event, stored) {
+            (WatchEvent::Progress(revision), _) => {
                 let mut state = self.write();
                 state.snapshot.revision = state.snapshot.revision.max(revision);
                 revision
             }
-            WatchEvent::Put { entry, .. } => match Stored::from_entry(&self.shape, &entry) {
-                Ok(stored) => self.put(Arc::new(stored)),
-                Err(error) => {
-                    log_corrupt(&error);
-                    entry.revision
-                }
-            },
-            WatchEvent::Delete {
-                key,
-                revision,
-                previous,
-            } => {
-                match Stored::from_parts(&self.shape, key.clone(), &previous.value, revision) {
-                    Ok(last) => self.remove(&key, Arc::new(last)),
-                    Err(error) => log_corrupt(&error),
+            (WatchEvent::Put { .. }, Some(stored)) => self.put(stored),
+            (WatchEvent::Put { entry, .. }, None) => entry.revision,
+            (WatchEvent::Delete { key, revision, .. }, stored) => {
+                if let Some(last) = stored {
+                    self.remove(&key, last);
                 }
                 revision
             }
@@ -353,6 +524,30 @@ impl Cacher {
     /// The objects as they are known now, however old that is.
     pub fn snapshot(&self) -> Snapshot {
         self.read().snapshot.clone()
+    }
+
+    /// Whether it is filled only when somebody reads.
+    pub fn is_on_demand(&self) -> bool {
+        self.demand.is_some()
+    }
+
+    /// Keeps it filled as long as what this answers lives.
+    pub fn hold(self: &Arc<Self>) -> Held {
+        if let Some(demand) = &self.demand {
+            demand.hold(true);
+        }
+        Held(self.clone())
+    }
+
+    /// Waits until the first list is complete.
+    ///
+    /// # Errors
+    /// When the objects are not converted.
+    pub async fn started(&self) -> Result<(), Status> {
+        match self.demand {
+            Some(_) => self.at_least(Revision(0)).await.map(drop),
+            None => self.ready().await,
+        }
     }
 
     /// Waits until the first list is complete.
@@ -412,7 +607,10 @@ impl Cacher {
             .await
             .map_err(|e| storage_status(&e))?;
         let known = self.snapshot();
-        if known.revision >= current && known.revision > Revision(0) {
+        if known.revision >= current && known.revision > Revision(0) && self.read().ready {
+            if let Some(demand) = &self.demand {
+                demand.touch();
+            }
             return Ok(known);
         }
         self.storage
@@ -432,12 +630,28 @@ impl Cacher {
             let state = self.read();
             state.unreadable || (*reached >= revision && state.ready)
         });
-        if tokio::time::timeout(FRESH_WAIT_MAX, wait).await.is_err() {
-            let current = self.snapshot().revision;
-            return Err(too_large_revision(revision, current));
+        let Some(demand) = &self.demand else {
+            if tokio::time::timeout(FRESH_WAIT_MAX, wait).await.is_err() {
+                return Err(too_large_revision(revision, self.snapshot().revision));
+            }
+            self.check_readable()?;
+            return Ok(self.snapshot());
+        };
+        let mut failures = demand.read();
+        tokio::select! {
+            biased;
+            _ = wait => {
+                self.check_readable()?;
+                Ok(self.snapshot())
+            }
+            _ = failures.changed() => {
+                let told = failures.borrow().clone();
+                Err(told.unwrap_or_else(|| Status::unavailable("the cache has ended")))
+            }
+            () = tokio::time::sleep(CONVERTED_WAIT_MAX) => {
+                Err(too_large_revision(revision, self.snapshot().revision))
+            }
         }
-        self.check_readable()?;
-        Ok(self.snapshot())
     }
 
     /// One object as it is known now.

@@ -20,8 +20,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::api::Api;
+use crate::api::{Api, Converting};
 use crate::bootstrap;
+use crate::conversion::{Conversion, Conversions};
 use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
 
 mod cleanup;
@@ -33,6 +34,7 @@ const PLURAL: &str = "customresourcedefinitions";
 /// Serves what definitions describe.
 pub(crate) struct Definitions {
     api: Arc<Api>,
+    conversions: Arc<Conversions>,
     stop: CancellationToken,
     /// The revision of each definition that was looked at last.
     seen: HashMap<String, Revision>,
@@ -49,9 +51,14 @@ fn definitions(api: &Api) -> Result<&Arc<Resource>, Failure> {
 
 impl Definitions {
     /// Nothing is served yet.
-    pub(crate) fn new(api: Arc<Api>, stop: CancellationToken) -> Self {
+    pub(crate) fn new(
+        api: Arc<Api>,
+        conversions: Arc<Conversions>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             api,
+            conversions,
             stop,
             seen: HashMap::new(),
             ending: TaskTracker::new(),
@@ -176,9 +183,32 @@ impl Definitions {
             return;
         }
         let kinds = kind::described(definition);
-        self.api.serve(name, made_from, kinds, &self.stop);
+        match Conversion::of(definition, &kinds, &self.api, &self.conversions) {
+            Ok(conversion) => {
+                let conversion = conversion.map(|conversion| Converting {
+                    conversion,
+                    uniform: is_uniform(definition),
+                });
+                self.api
+                    .serve(name, made_from, kinds, conversion, &self.stop);
+            }
+            Err(error) => {
+                tracing::error!(definition = name, %error, "its conversion cannot be read");
+                return;
+            }
+        }
         tracing::info!(definition = name, "served");
     }
+}
+
+/// Whether the store keeps all objects in one version.
+fn is_uniform(definition: &CustomResourceDefinition) -> bool {
+    let mut versions = definition.spec.versions.iter();
+    let storage = versions.find(|version| version.storage);
+    let stored = definition.status.as_ref().map(|s| &s.stored_versions);
+    storage.is_some_and(|storage| {
+        stored.is_some_and(|stored| stored.iter().all(|name| *name == storage.name))
+    })
 }
 
 /// What a resource is made from: another one follows from another of these.
@@ -189,8 +219,9 @@ fn fingerprint(definition: &CustomResourceDefinition) -> String {
         .as_ref()
         .map(|status| &status.accepted_names);
     let names = serde_json::to_string(&names).unwrap_or_default();
+    let uniform = kind::is_converted_by_webhook(definition) && is_uniform(definition);
     format!(
-        "{} {} {names}",
+        "{} {} {names} {uniform}",
         meta.uid.as_deref().unwrap_or_default(),
         meta.generation.unwrap_or_default()
     )

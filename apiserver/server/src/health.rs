@@ -82,10 +82,14 @@ async fn checks(shared: &Shared, endpoint: &str) -> Vec<Check> {
         Check::new("etcd", store.clone()),
     ];
     let further = shared.api.storage.checks().await;
-    checks.extend(further.iter().map(|(name, outcome)| Check::new(name, outcome.clone())));
+    checks.extend(
+        further
+            .iter()
+            .map(|(name, outcome)| Check::new(name, outcome.clone())),
+    );
     if endpoint == "readyz" {
         let resources = shared.api.resources();
-        let behind = resources.filter(|r| !r.cacher.is_ready());
+        let behind = resources.filter(|r| !r.cacher.is_settled());
         let behind: Vec<&str> = behind.map(|r| r.kind.names().plural).collect();
         let synced = match behind.len() {
             0 => Ok(()),

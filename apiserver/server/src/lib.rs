@@ -34,6 +34,7 @@ pub mod bootstrap;
 pub mod cacher;
 pub mod chain;
 pub mod compress;
+pub mod conversion;
 mod crd;
 pub mod decode;
 pub mod discovery;
@@ -271,6 +272,7 @@ impl Server {
         )?;
         let authenticator = Authenticator::new(api.clone(), Arc::new(tokens), config.authn).await;
         let authenticator = Arc::new(authenticator.map_err(Error::Authentication)?);
+        let conversions = conversion::Metrics::register(&config.registry)?;
         let shared = Arc::new(Shared {
             authenticator: authenticator.clone(),
             signers: signers.each,
@@ -330,10 +332,14 @@ impl Server {
         if shared.flow.fairness.is_some() {
             hooks.runs("priority-and-fairness-config-consumer", &flow);
         }
-        let mut definitions = crd::Definitions::new(shared.api.clone(), answered.clone());
+        let conversions = conversion::Conversions::new(conversions);
+        let mut definitions =
+            crd::Definitions::new(shared.api.clone(), conversions, answered.clone());
         definitions.pass().await;
         for resource in shared.api.custom_resources() {
-            let _ = resource.cacher.ready().await;
+            if !resource.cacher.is_on_demand() {
+                let _ = resource.cacher.ready().await;
+            }
         }
         hooks.done("crd-informer-synced");
         let definitions = tasks.spawn(definitions.run());

@@ -111,9 +111,25 @@ impl Stored {
             key: key.clone(),
             why: error.to_string(),
         };
+        let own = own_form(&*shape.kind, value).map_err(corrupt)?;
+        Self::from_own(shape, key.clone(), &own, revision)
+    }
+
+    /// Like [`Stored::from_parts`], of what is in its kind's own form.
+    ///
+    /// # Errors
+    /// [`Corrupt`] when the value is not JSON of the kind.
+    pub fn from_own(
+        shape: &Shape,
+        key: Key,
+        value: &Bytes,
+        revision: Revision,
+    ) -> Result<Self, Corrupt> {
+        let corrupt = |error: serde_json::Error| Corrupt {
+            key: key.clone(),
+            why: error.to_string(),
+        };
         let kind = &*shape.kind;
-        let converted = own_form(kind, value).map_err(corrupt)?;
-        let value = &converted;
         let meta = MetaIndex::read(value).map_err(corrupt)?;
         let fields = if shape.fields.is_empty() {
             Vec::new()

@@ -17,15 +17,16 @@ use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::{Status, StatusReason};
 use corral_kinds::schema::Node;
 use corral_kinds::{KindRef, Object};
-use corral_storage::{self as storage, Entry, Key, Operation, Revision, Storage};
+use corral_storage::{self as storage, Key, Operation, Revision, Storage};
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Attributes};
-use crate::apply::{self, Configuration, Manager};
+use crate::apply::{self, Configuration, Manager, Translations, Views};
 use crate::cacher::{Cacher, storage_status};
+use crate::conversion::Conversion;
 use crate::decode::Decoded;
-use crate::object::{canonical, own_form, stored_form, with_revision};
+use crate::object::{canonical, with_revision};
 
 mod asked;
 pub mod body;
@@ -35,12 +36,15 @@ pub mod delete;
 pub mod metadata;
 mod rewrite;
 mod scale;
+mod versions;
 
 use self::carry::{
-    bump_generation, keep_unwritten, restore_managed, same_but_ownership, without_others,
+    bump_generation, keep_unwritten, restore_managed, same_but_ownership, same_objects,
+    without_others,
 };
 pub use self::context::{Annotations, Asked, FieldValidation, Part, WriteContext};
 pub use self::delete::{DeleteOptions, Preconditions};
+use self::versions::Live;
 
 /// How often an update without a wanted version is computed again because another writer came first.
 const CONFLICT_RETRIES_MAX: usize = 16;
@@ -81,6 +85,10 @@ pub struct Resource {
     pub ended: CancellationToken,
     /// Whether new objects are refused, because the definition of the kind is coming to an end.
     pub closed: AtomicBool,
+    /// Who brings objects into this version, where that takes more than its name.
+    conversion: Option<Arc<Conversion>>,
+    /// The same for those who want no more than metadata.
+    bare: Option<Arc<Resource>>,
     schema: OnceLock<Node>,
 }
 
@@ -102,6 +110,8 @@ impl Resource {
             admission,
             ended: CancellationToken::new(),
             closed: AtomicBool::new(false),
+            conversion: None,
+            bare: None,
             schema: OnceLock::new(),
         }
     }
@@ -189,7 +199,7 @@ impl Resource {
 
     /// The owners of the fields of an object as a client meant it: what admission and the server itself add later belongs
     /// to nobody.
-    fn owners(
+    async fn owners(
         &self,
         object: &Object,
         old: Option<&Value>,
@@ -210,7 +220,12 @@ impl Resource {
             let others = others.into_iter().flatten();
             others.for_each(|value| without_others(value, &manager.subresource));
         }
-        apply::update(self.schema(), old.as_ref(), &mut value, manager);
+        let views = match &self.conversion {
+            None => Views::default(),
+            // Boxed: every update would carry it.
+            Some(_) => Box::pin(self.views(old.as_ref(), &value, manager)).await,
+        };
+        apply::update(self.schema(), old.as_ref(), &mut value, manager, &views);
         Ok(value["metadata"].get("managedFields").cloned())
     }
 
@@ -289,7 +304,10 @@ impl Resource {
         let mut object = self.decode(value)?;
         kind.default(&mut object);
         let managed = match ownership {
-            Ownership::Update => self.owners(&object, None, managed, &self.manager(cx, ""))?,
+            Ownership::Update => {
+                self.owners(&object, None, managed, &self.manager(cx, ""))
+                    .await?
+            }
             Ownership::Applied => managed,
         };
         let mut attributes = Attributes::create(self, cx);
@@ -327,7 +345,7 @@ impl Resource {
     ) -> Result<Option<Written>, Status> {
         let names = self.kind.names();
         let key = self.key(&cx.namespace, name);
-        let bytes = self.as_if_stored(canonical(value))?;
+        let (bytes, stored) = self.through_store(canonical(value)).await?;
         let written = |revision| Written {
             json: with_revision(&bytes, revision),
             created: true,
@@ -346,7 +364,7 @@ impl Resource {
         }
         let mut transaction = vec![Operation::Create {
             key: key.clone(),
-            value: self.stored(&bytes)?,
+            value: stored,
         }];
         transaction.extend(claims);
         match self.storage.commit(transaction).await {
@@ -359,40 +377,6 @@ impl Resource {
             ) => Ok(None),
             Err(error) => Err(storage_status(&error)),
         }
-    }
-
-    /// The newest state of an object, from the store itself.
-    ///
-    /// # Errors
-    /// When the store does not answer.
-    pub async fn fetch(&self, key: &Key) -> Result<Option<Entry>, Status> {
-        self.own_entry(self.storage.get(key).await)
-    }
-
-    /// What the store answers about an object, in the kind's own form.
-    fn own_entry(
-        &self,
-        answer: Result<Option<Entry>, storage::Error>,
-    ) -> Result<Option<Entry>, Status> {
-        let Some(mut entry) = answer.map_err(|e| storage_status(&e))? else {
-            return Ok(None);
-        };
-        entry.value = own_form(&*self.kind, &entry.value).map_err(Status::internal)?;
-        Ok(Some(entry))
-    }
-
-    /// The bytes that the store keeps for an object.
-    fn stored(&self, bytes: &Bytes) -> Result<Bytes, Status> {
-        stored_form(&*self.kind, bytes).map_err(Status::internal)
-    }
-
-    /// An object as it comes back from the store, where another version of its kind may have no place for all of it.
-    fn as_if_stored(&self, bytes: Bytes) -> Result<Bytes, Status> {
-        let names = self.kind.names();
-        if !self.kind.is_custom() || self.kind.storage_version() == (names.group, names.version) {
-            return Ok(bytes);
-        }
-        own_form(&*self.kind, &self.stored(&bytes)?).map_err(Status::internal)
     }
 
     /// Changes an object.
@@ -410,7 +394,7 @@ impl Resource {
         let key = self.key(&cx.namespace, name);
         for _ in 0..CONFLICT_RETRIES_MAX {
             let live = self
-                .fetch_to_change(&key)
+                .fetch_live(&key)
                 .await?
                 .ok_or_else(|| self.not_found(name))?;
             match self
@@ -432,9 +416,10 @@ impl Resource {
         part: Part,
         subresource: &str,
         change: &Change<'_>,
-        live: &Entry,
+        read: &Live,
     ) -> Result<Option<Written>, Status> {
         let kind = &*self.kind;
+        let live = &read.entry;
         let live_json = with_revision(&live.value, live.revision);
         let old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
         let (mut value, ownership) = change(&old_value)?;
@@ -449,14 +434,19 @@ impl Resource {
         metadata::for_update(self, name, &mut value, &old_value)?;
         keep_unwritten(kind, part, &mut value, &old_value);
         let managed = value["metadata"].get("managedFields").cloned();
+        let is_same = same_objects(&value, &old_value);
 
         let old = self.decode(old_value.clone())?;
         let mut object = self.decode(value)?;
-        kind.default(&mut object);
+        // An apply that changes nothing leaves the object as it is read, defaults or not.
+        if ownership == Ownership::Update || !is_same {
+            kind.default(&mut object);
+        }
         let owners = match ownership {
             Ownership::Update => {
                 let manager = self.manager(cx, subresource);
-                self.owners(&object, Some(&old_value), managed.clone(), &manager)?
+                self.owners(&object, Some(&old_value), managed.clone(), &manager)
+                    .await?
             }
             Ownership::Applied => managed.clone(),
         };
@@ -500,7 +490,7 @@ impl Resource {
             .validate(&attributes, &object, Some(&old))
             .await?;
         if same_but_ownership(&value, &old_value) && ownership == Ownership::Update {
-            return self.leave(cx, live).await;
+            return self.leave(cx, read).await;
         }
         restore_managed(&mut value, owners);
         attributes.removes = metadata::is_finished(kind, &value);
@@ -508,7 +498,7 @@ impl Resource {
             .charge(&mut attributes, &object, Some(&old))
             .await?;
         let claims = std::mem::take(&mut attributes.claims);
-        self.store_changed(cx, name, live, value, claims, wanted.is_some())
+        self.store_changed(cx, name, read, value, claims, wanted.is_some())
             .await
     }
 
@@ -516,15 +506,16 @@ impl Resource {
         &self,
         cx: &WriteContext,
         name: &str,
-        live: &Entry,
+        read: &Live,
         value: Value,
         claims: Vec<Operation>,
         named_version: bool,
     ) -> Result<Option<Written>, Status> {
+        let live = &read.entry;
         let removed = metadata::is_finished(&*self.kind, &value);
-        let bytes = self.as_if_stored(canonical(value))?;
+        let (bytes, stored) = self.through_store(canonical(value)).await?;
         if bytes == live.value {
-            return self.leave(cx, live).await;
+            return self.leave(cx, read).await;
         }
         if cx.dry_run {
             return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
@@ -537,7 +528,7 @@ impl Resource {
         } else {
             Operation::Update {
                 key: live.key.clone(),
-                value: self.stored(&bytes)?,
+                value: stored,
                 expected: live.revision,
             }
         }];
@@ -657,18 +648,28 @@ impl Resource {
         let config = Configuration { sent, object };
         let subresource = part.subresource();
         let manager = self.manager(cx, subresource);
+        let translations = self.conversion.clone().map(Translations::new);
         let change = |live: &Value| {
-            let mut applied = apply::apply(self.schema(), live, config, &manager, force)?;
+            let translations = translations.as_ref();
+            let node = self.schema();
+            let mut applied = apply::apply(node, live, config, &manager, force, translations)?;
             metadata::drop_live_version(&mut applied, live);
             Ok((applied, Ownership::Applied))
         };
-        match self.update(cx, name, part, subresource, &change).await {
+        let mut applied = self.update(cx, name, part, subresource, &change).await;
+        if let Some(translations) = &translations {
+            while applied.is_err() && translations.complete().await? {
+                applied = self.update(cx, name, part, subresource, &change).await;
+            }
+        }
+        match applied {
             Err(status) if status.is(StatusReason::NotFound) && part == Part::Main => {
                 let mut empty = serde_json::json!({"metadata": {"name": name}});
                 if self.kind.names().namespaced {
                     empty["metadata"]["namespace"] = cx.namespace.clone().into();
                 }
-                let created = apply::apply(self.schema(), &empty, config, &manager, force)?;
+                let node = self.schema();
+                let created = apply::apply(node, &empty, config, &manager, force, None)?;
                 self.create_once(cx, created, Ownership::Applied).await
             }
             other => other,

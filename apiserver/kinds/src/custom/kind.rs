@@ -18,7 +18,7 @@ use super::{defaults, embedded, lists, prune, topology, validate};
 use crate::apiextensions::custom_resource_definition::{
     CustomResourceDefinition, Names as DefinitionNames, Spec, Version,
 };
-use crate::kind::{AnyKind, Column, KindRef, Names, Object, ScalePaths, Verbs, Words, age};
+use crate::kind::{AnyKind, Column, Names, Object, ScalePaths, Verbs, Words, age};
 use crate::schema::{self, Node, Report, TypeError};
 
 /// An object of a kind that a client has described.
@@ -38,6 +38,8 @@ pub struct CustomKind {
     namespaced: bool,
     /// The kind in the version in which the store keeps objects; `None` for that very one.
     storage: Option<Arc<CustomKind>>,
+    /// Whether somebody else is asked to bring objects from one version into another.
+    by_webhook: bool,
     /// The text of the schema; the tree is made when the first object comes.
     source: String,
     structural: OnceLock<Structural>,
@@ -77,6 +79,7 @@ impl CustomKind {
             names: accepted.unwrap_or(&spec.names).clone(),
             namespaced: spec.scope == "Namespaced",
             storage,
+            by_webhook: is_converted_by_webhook(definition),
             source: version.schema().map(Value::to_string).unwrap_or_default(),
             structural: OnceLock::new(),
             rules: OnceLock::new(),
@@ -238,14 +241,30 @@ impl CustomKind {
 
     fn conform_to_own(&self, value: &mut Value) -> bool {
         let api_version = self.names().api_version();
-        let mut changed = value["apiVersion"] != api_version.as_str();
+        let changed = value["apiVersion"] != api_version.as_str();
         if changed {
             value["apiVersion"] = api_version.into();
         }
+        self.settle(value) | changed
+    }
+
+    /// Takes out of an object of this version what the schema no longer has, and sets what it lacks; answers whether that
+    /// changed it.
+    pub fn settle(&self, value: &mut Value) -> bool {
         let schema = self.structural();
-        changed |= !prune::prune(value, schema).is_empty();
-        changed |= defaults::drop_nulls(value, schema);
-        changed | defaults::set(value, schema)
+        let pruned = !prune::prune(value, schema).is_empty();
+        let dropped = defaults::drop_nulls(value, schema);
+        defaults::set(value, schema) | dropped | pruned
+    }
+
+    /// Takes out of an object of this version what the schema does not have.
+    pub fn prune(&self, value: &mut Value) {
+        prune::prune(value, self.structural());
+    }
+
+    /// Whether somebody else is asked to bring objects from one version into another.
+    pub fn is_converted_by_webhook(&self) -> bool {
+        self.by_webhook
     }
 }
 
@@ -582,7 +601,12 @@ impl AnyKind for CustomKind {
         )
     }
     fn own_form(&self, stored: &[u8]) -> Result<Option<Value>, serde_json::Error> {
-        let mut value = serde_json::from_slice(stored)?;
+        let mut value: Value = serde_json::from_slice(stored)?;
+        if self.by_webhook {
+            // One of another version stays as it is: only somebody else can bring it into this one.
+            let is_own = value["apiVersion"] == self.names().api_version().as_str();
+            return Ok((is_own && self.settle(&mut value)).then_some(value));
+        }
         Ok(self.conform(&mut value).then_some(value))
     }
 }
@@ -613,10 +637,16 @@ fn cell(kind: &str, value: &Value, now: Timestamp) -> Value {
     }
 }
 
+/// Whether a definition names somebody who converts.
+pub fn is_converted_by_webhook(definition: &CustomResourceDefinition) -> bool {
+    let conversion = definition.spec.conversion.as_ref();
+    conversion.is_some_and(|conversion| conversion.strategy == "Webhook")
+}
+
 /// A kind of a definition in one version.
 pub struct Described {
     /// The kind.
-    pub kind: KindRef,
+    pub kind: Arc<CustomKind>,
     /// Whether clients may use it.
     pub served: bool,
     /// Whether the store keeps objects in it.
@@ -637,7 +667,7 @@ pub fn described(definition: &CustomResourceDefinition) -> Vec<Described> {
             storage => Arc::new(CustomKind::new(definition, version, storage.clone())),
         };
         Described {
-            kind: KindRef::Custom(kind),
+            kind,
             served: version.served,
             stored: version.storage,
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 
 use corral_api::k8s::api::admissionregistration::v1::MatchCondition;
+use corral_api::status::Status;
 use corral_cel::Budget;
 use corral_cel::Value as CelValue;
 use corral_cel::Version;
@@ -50,11 +51,19 @@ pub struct Subject<'a> {
 
 impl<'a> Subject<'a> {
     /// A request in the version in which a webhook or a policy sees it.
-    pub fn new(request: &Request<'_>, seen: &Seen, object: &'a Value, old: &'a Value) -> Self {
+    ///
+    /// # Errors
+    /// 500 when its objects are not converted.
+    pub async fn new(
+        request: &Request<'_>,
+        seen: &Seen,
+        object: &'a Value,
+        old: &'a Value,
+    ) -> Result<Self, Status> {
         let (group, _, resource) = request.resource.clone();
-        Self {
-            object: seen.view(request, object),
-            old: seen.view(request, old),
+        Ok(Self {
+            object: seen.view(request, object).await?,
+            old: seen.view(request, old).await?,
             request: request.described(seen),
             resource: authorizer::Resource {
                 group,
@@ -65,7 +74,7 @@ impl<'a> Subject<'a> {
                 ..Default::default()
             },
             namespace: None,
-        }
+        })
     }
 
     /// The same with the namespace of the object, of which policies see a part.

@@ -122,22 +122,40 @@ impl Seen {
     }
 
     /// An object of the request in this version.
-    pub fn view<'a>(&self, request: &Request<'_>, value: &'a Value) -> Cow<'a, Value> {
+    ///
+    /// # Errors
+    /// 500 when it is not converted.
+    pub async fn view<'a>(
+        &self,
+        request: &Request<'_>,
+        value: &'a Value,
+    ) -> Result<Cow<'a, Value>, Status> {
         match (&self.0, request.owner, value) {
             (Some(to), Some(from), Value::Object(_)) => {
-                Cow::Owned(to.kind.from_stored(from.kind.to_stored(value.clone())))
+                let converted = from.converted_to(to, value.clone()).await;
+                converted.map(Cow::Owned).map_err(unconverted)
             }
-            _ => Cow::Borrowed(value),
+            _ => Ok(Cow::Borrowed(value)),
         }
     }
 
     /// An object of this version in the request's own.
-    pub fn back(&self, request: &Request<'_>, value: Value) -> Value {
+    ///
+    /// # Errors
+    /// 500 when it is not converted.
+    pub async fn back(&self, request: &Request<'_>, value: Value) -> Result<Value, Status> {
         match (&self.0, request.owner) {
-            (Some(from), Some(to)) => to.kind.from_stored(from.kind.to_stored(value)),
-            _ => value,
+            (Some(from), Some(to)) => {
+                let converted = from.converted_to(to, value).await;
+                converted.map_err(unconverted)
+            }
+            _ => Ok(value),
         }
     }
+}
+
+fn unconverted(status: Status) -> Status {
+    Status::internal(status.message)
 }
 
 /// What somebody wants to see.

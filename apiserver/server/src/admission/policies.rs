@@ -235,6 +235,7 @@ impl Policies {
         for invocation in &relevant.invocations {
             let ignores = invocation.policy.ignores_failures || fails_open;
             let subject = Subject::new(request, &invocation.seen, object, old)
+                .await?
                 .in_namespace(namespace.as_ref());
             let found = self.findings(invocation, rights, &subject).await;
             self.take(request, invocation, ignores, &found, &mut denials);
@@ -363,6 +364,7 @@ impl Policies {
             let params = invocation.params.as_ref();
             let before = object.clone();
             let subject = Subject::new(request, &invocation.seen, &before, old)
+                .await?
                 .in_namespace(namespace.as_ref());
             let fault = |why| Fault {
                 policy: policy.clone(),
@@ -401,8 +403,8 @@ impl Policies {
                 self.metrics.mutated(names, error, started.elapsed());
                 match made {
                     Ok(made) => {
-                        *object = completed(invocation.seen.back(request, made))?;
-                        let seen = invocation.seen.view(request, object).into_owned();
+                        *object = completed(invocation.seen.back(request, made).await?)?;
+                        let seen = invocation.seen.view(request, object).await?.into_owned();
                         subject.with_object(seen);
                     }
                     Err(why) => faults.push(fault(why)),

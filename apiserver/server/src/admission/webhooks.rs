@@ -23,12 +23,12 @@ use crate::api::Api;
 use crate::patch;
 use crate::registry::WriteContext;
 
-mod client;
+pub(crate) mod client;
 mod hooks;
 mod metrics;
 mod review;
-mod target;
-mod trust;
+pub(crate) mod target;
+pub(crate) mod trust;
 
 pub use metrics::Metrics;
 
@@ -214,7 +214,7 @@ impl Webhooks {
             .into_iter()
             .map(|invocation| {
                 self.observed(Phase::Validating, request, invocation, false, async {
-                    let sent = Sent::new(request, invocation, object, old);
+                    let sent = Sent::new(request, invocation, object, old).await?;
                     self.ask(api, Phase::Validating, request, invocation, &sent)
                         .await?;
                     Ok(())
@@ -241,7 +241,7 @@ impl Webhooks {
         object: &Value,
         old: &Value,
     ) -> Result<Option<Value>, Refusal> {
-        let sent = Sent::new(request, invocation, object, old);
+        let sent = Sent::new(request, invocation, object, old).await?;
         let answered = self
             .ask(api, Phase::Mutating, request, invocation, &sent)
             .await;
@@ -249,13 +249,10 @@ impl Webhooks {
             .as_ref()
             .ok()
             .and_then(|verdict| verdict.patch.clone());
-        let patched = match &answered {
-            Ok(_) => patch
-                .as_deref()
-                .map(|patch| sent.patched(request, invocation, patch)),
-            Err(_) => None,
+        let patched = match (&answered, patch.as_deref()) {
+            (Ok(_), Some(patch)) => sent.patched(request, invocation, patch).await?,
+            _ => None,
         };
-        let patched = patched.transpose()?.flatten();
         let changed = patched.as_ref().is_some_and(|patched| patched != object);
         invocation.annotate(request.cx, again, changed, patch.as_deref());
         answered.map(|_| patched)
@@ -377,7 +374,7 @@ impl Invocation {
         if conditions.is_empty() {
             return Ok(true);
         }
-        let subject = Subject::new(request, &self.seen, object, old);
+        let subject = Subject::new(request, &self.seen, object, old).await?;
         match conditions.hold(rights, &subject, None).await {
             Ok(hold) => Ok(hold),
             Err(_) if self.ignores_failures() => Ok(false),
@@ -432,20 +429,24 @@ struct Sent<'a> {
 }
 
 impl<'a> Sent<'a> {
-    fn new(
+    async fn new(
         request: &Request<'_>,
         invocation: &Invocation,
         object: &'a Value,
         old: &'a Value,
-    ) -> Self {
-        Self {
-            object: invocation.seen.view(request, object),
-            old: invocation.seen.view(request, old),
-        }
+    ) -> Result<Self, Refusal> {
+        let view = async |value| {
+            let seen = invocation.seen.view(request, value).await;
+            seen.map_err(Refusal::Impossible)
+        };
+        Ok(Self {
+            object: view(object).await?,
+            old: view(old).await?,
+        })
     }
 
     /// The object with a patch, in the request's own version; nothing if the patch is empty.
-    fn patched(
+    async fn patched(
         &self,
         request: &Request<'_>,
         invocation: &Invocation,
@@ -469,6 +470,7 @@ impl<'a> Sent<'a> {
         }
         let patched = patch::json_patch(&self.object, patch)
             .map_err(|status| Refusal::Impossible(Status::internal(status.message)))?;
-        Ok(Some(invocation.seen.back(request, patched)))
+        let back = invocation.seen.back(request, patched).await;
+        back.map(Some).map_err(Refusal::Impossible)
     }
 }

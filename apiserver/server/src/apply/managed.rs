@@ -4,6 +4,7 @@ use corral_api::status::{Status, StatusCause, StatusDetails, StatusReason};
 use corral_kinds::schema::Node;
 use serde_json::{Map, Value, json};
 
+use super::across::{self, Kept, Seen, Translations, Views};
 use super::compare::compare;
 use super::merge;
 use super::set::{Set, Step};
@@ -74,10 +75,11 @@ impl Entry {
     }
 
     fn is(&self, manager: &Manager, operation: &str) -> bool {
+        // Who applies has one configuration, in whatever version.
         self.manager == manager.name
             && self.operation == operation
             && self.subresource == manager.subresource
-            && self.api_version == manager.api_version
+            && (operation == "Apply" || self.api_version == manager.api_version)
     }
 }
 
@@ -188,7 +190,7 @@ fn strip(set: Set, unowned: &Set) -> Set {
 ///
 /// Entries that the client sent in `new` are taken instead of those in `old` if they are not empty; an explicit empty
 /// list gives up all ownership.
-pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manager) {
+pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manager, views: &Views) {
     let empty = Value::Object(Map::new());
     let sent = new["metadata"].get("managedFields");
     let reset = sent.and_then(Value::as_array).is_some_and(|list| {
@@ -216,6 +218,15 @@ pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manag
     let changed = strip(comparison.changed(), &hidden);
     for entry in &mut entries {
         let own = entry.is(manager, "Update");
+        let comparison = match views.of(&entry.api_version, &manager.api_version) {
+            Seen::Own => &comparison,
+            Seen::Compared(comparison) => comparison,
+            Seen::Kept => continue,
+            Seen::Gone => {
+                entry.fields = Set::default();
+                continue;
+            }
+        };
         entry.fields = entry.fields.remove_below(&comparison.removed);
         if !own {
             entry.fields = entry.fields.difference(&comparison.modified);
@@ -240,6 +251,7 @@ fn take(entries: &mut Vec<Entry>, manager: &Manager, operation: &str, fields: &S
             if owned != entry.fields || (!exactly && !fields.is_empty()) {
                 manager.time.clone_into(&mut entry.time);
             }
+            manager.api_version.clone_into(&mut entry.api_version);
             entry.fields = owned;
         }
         None if !fields.is_empty() => entries.push(Entry {
@@ -264,6 +276,7 @@ pub fn apply(
     config: Configuration<'_>,
     manager: &Manager,
     force: bool,
+    translations: Option<&Translations>,
 ) -> Result<Value, Status> {
     let mut entries = read(live);
     let hidden = unowned(manager);
@@ -277,7 +290,21 @@ pub fn apply(
         if entry.is(manager, "Apply") {
             continue;
         }
-        let disputed = entry.fields.intersection(&changed).intersection(&wanted);
+        let disputed = match translations.filter(|_| entry.api_version != manager.api_version) {
+            None => entry.fields.intersection(&changed).intersection(&wanted),
+            // Only what the configuration names has changed, whatever it is called there.
+            Some(translations) => {
+                let version = &entry.api_version;
+                let changed = across::changed(translations, version, live, &merged)?;
+                match changed {
+                    Some(changed) => entry.fields.intersection(&changed),
+                    None => {
+                        entry.fields = Set::default();
+                        continue;
+                    }
+                }
+            }
+        };
         if !disputed.is_empty() {
             conflicts.extend(
                 disputed
@@ -292,25 +319,58 @@ pub fn apply(
         return Err(conflicts_status(conflicts));
     }
 
-    let before = entries
-        .iter()
-        .find(|entry| entry.is(manager, "Apply"))
-        .map(|e| e.fields.clone());
+    let before = entries.iter().find(|entry| entry.is(manager, "Apply"));
     if let Some(before) = before {
-        let kept = entries
-            .iter()
-            .filter(|entry| !entry.is(manager, "Apply"))
-            .fold(wanted.clone(), |all, entry| all.union(&entry.fields));
-        let orphaned = without_parents(before.difference(&wanted), &kept);
-        merge::remove(node, &mut merged, &orphaned);
+        merged = without_unnamed(
+            node,
+            merged,
+            before,
+            &entries,
+            &wanted,
+            manager,
+            translations,
+        )?;
     }
     take(&mut entries, manager, "Apply", &wanted, true);
     write(&mut merged, entries);
     Ok(merged)
 }
 
+/// The object without what the manager's last configuration named, and neither this one nor another manager does.
+fn without_unnamed(
+    node: &Node,
+    mut merged: Value,
+    before: &Entry,
+    entries: &[Entry],
+    wanted: &Set,
+    manager: &Manager,
+    translations: Option<&Translations>,
+) -> Result<Value, Status> {
+    let others = entries.iter().filter(|entry| !entry.is(manager, "Apply"));
+    let own = manager.api_version.as_str();
+    let is_own = entries.iter().all(|entry| entry.api_version == own);
+    let Some(translations) = translations.filter(|_| !is_own) else {
+        let kept = others.fold(wanted.clone(), |all, entry| all.union(&entry.fields));
+        let orphaned = without_parents(before.fields.difference(wanted), &kept);
+        merge::remove(node, &mut merged, &orphaned);
+        return Ok(merged);
+    };
+    let mut kept: Vec<(String, Set)> = vec![(own.to_owned(), wanted.clone())];
+    for entry in others {
+        match kept
+            .iter_mut()
+            .find(|(version, _)| *version == entry.api_version)
+        {
+            Some((_, set)) => *set = set.union(&entry.fields),
+            None => kept.push((entry.api_version.clone(), entry.fields.clone())),
+        }
+    }
+    let before = (before.api_version.as_str(), &before.fields);
+    across::prune(translations, merged, own, before, &Kept(kept))
+}
+
 /// Paths that nobody keeps; the parent of a kept path stays.
-fn without_parents(set: Set, kept: &Set) -> Set {
+pub(super) fn without_parents(set: Set, kept: &Set) -> Set {
     let mut out = Set::default();
     for member in set.members {
         let child_kept = kept.children.get(&member).is_some_and(|c| !c.is_empty());
@@ -402,7 +462,8 @@ mod tests {
         force: bool,
     ) -> Result<Value, Status> {
         let (sent, object) = (config, config);
-        apply(node, live, Configuration { sent, object }, manager, force)
+        let config = Configuration { sent, object };
+        apply(node, live, config, manager, force, None)
     }
 
     fn config(replicas: Option<i32>, image: &str) -> Value {
@@ -455,7 +516,13 @@ mod tests {
         let node = deployment();
         let mut created = config(Some(1), "x");
         created["metadata"]["labels"] = json!({"k": "v"});
-        update(&node, None, &mut created, &manager("kubectl-create"));
+        update(
+            &node,
+            None,
+            &mut created,
+            &manager("kubectl-create"),
+            &Views::default(),
+        );
         let fields = &created["metadata"]["managedFields"][0]["fieldsV1"];
         assert_eq!(
             *fields,
@@ -469,6 +536,7 @@ mod tests {
             Some(&created),
             &mut scaled,
             &manager("kubectl-scale"),
+            &Views::default(),
         );
         let entries = scaled["metadata"]["managedFields"]
             .as_array()

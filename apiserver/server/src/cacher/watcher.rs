@@ -11,7 +11,7 @@ use futures::{Stream, StreamExt};
 use tokio::time::Instant;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
-use super::{Cacher, Event, EventKind, storage_status};
+use super::{Cacher, Event, EventKind, Held, storage_status};
 use crate::object::Stored;
 use crate::select::Predicate;
 
@@ -60,6 +60,7 @@ enum Source {
 
 struct Watcher {
     cacher: Arc<Cacher>,
+    _held: Held,
     options: WatchOptions,
     source: Source,
     /// The last revision seen; nothing at or before it is sent again.
@@ -110,6 +111,7 @@ pub async fn watch(
         deadline: now + options.timeout,
         next_bookmark: now + BOOKMARK_PERIOD,
         stopped: Box::pin(options.stop.clone().cancelled_owned()),
+        _held: cacher.hold(),
         cacher,
         options,
         source,
@@ -134,7 +136,7 @@ impl Cacher {
     }
 
     async fn resume(&self, from: Revision) -> Result<Source, Status> {
-        self.ready().await?;
+        self.started().await?;
         if let Some(next) = self.find(from) {
             return Ok(Source::Ring(next));
         }
@@ -227,11 +229,11 @@ impl Watcher {
                 .ready
                 .push_back(WatchItem::Failed(Box::new(storage_status(&error)))),
             Some(Ok(WatchEvent::Progress(revision))) => self.seen = self.seen.max(revision),
-            Some(Ok(event)) => {
-                if let Some(event) = self.cacher.event(&event) {
-                    self.take(Arc::new(event));
-                }
-            }
+            Some(Ok(event)) => match self.cacher.event(&event).await {
+                Ok(Some(event)) => self.take(Arc::new(event)),
+                Ok(None) => {}
+                Err(status) => self.ready.push_back(WatchItem::Failed(Box::new(status))),
+            },
         }
         // Back to the shared ring as soon as it covers what is left.
         if let Some(next) = self.cacher.find(self.seen) {
@@ -300,41 +302,49 @@ impl Watcher {
 /// The state before, at the revision of the change that took it out of a selection.
 fn last_state(event: &Event) -> Option<Arc<Stored>> {
     let previous = event.previous.as_ref()?;
+    let last = at_revision(previous, event.object.revision);
+    Some(Arc::new(last))
+}
+
+/// An object as it was last, at the revision of the change that ended it.
+pub(super) fn at_revision(previous: &Stored, revision: Revision) -> Stored {
     let old = format!("\"resourceVersion\":\"{}\"", previous.revision);
-    let new = format!("\"resourceVersion\":\"{}\"", event.object.revision);
+    let new = format!("\"resourceVersion\":\"{revision}\"");
     let json = String::from_utf8_lossy(&previous.json).replacen(&old, &new, 1);
     let json = json.into_bytes().into();
-    Some(Arc::new(previous.at_revision(event.object.revision, json)))
+    previous.at_revision(revision, json)
 }
 
 impl Cacher {
     /// A store's event as the ring has them; `None` for what cannot be read.
-    fn event(&self, event: &WatchEvent) -> Option<Event> {
-        let stored = |entry| Stored::from_entry(&self.shape, entry).ok().map(Arc::new);
-        match event {
-            WatchEvent::Progress(_) => None,
-            WatchEvent::Put { entry, previous } => {
-                let previous = previous.as_ref().and_then(stored);
-                let kind = if previous.is_some() {
-                    EventKind::Modified
-                } else {
-                    EventKind::Added
-                };
-                Some(Event::new(kind, stored(entry)?, previous))
-            }
+    ///
+    /// # Errors
+    /// When its objects are not converted.
+    async fn event(&self, event: &WatchEvent) -> Result<Option<Event>, Status> {
+        let (revision, now, before) = match event {
+            WatchEvent::Progress(_) => return Ok(None),
+            WatchEvent::Put { entry, previous } => (entry.revision, Some(entry), previous.as_ref()),
             WatchEvent::Delete {
-                key,
-                revision,
-                previous,
-            } => {
-                let last = Stored::from_parts(&self.shape, key.clone(), &previous.value, *revision)
-                    .ok()?;
-                Some(Event::new(
-                    EventKind::Deleted,
-                    Arc::new(last),
-                    stored(previous),
-                ))
+                revision, previous, ..
+            } => (*revision, None, Some(previous)),
+        };
+        let entries: Vec<_> = now.into_iter().chain(before).cloned().collect();
+        let mut read = self.converted(&entries).await?.into_iter().map(Result::ok);
+        let now = now.and_then(|_| read.next().flatten());
+        let before = before.and_then(|_| read.next().flatten()).map(Arc::new);
+        Ok(match (event, now, before) {
+            (WatchEvent::Put { .. }, None, _) | (_, None, None) => None,
+            (_, Some(now), before) => {
+                let kind = match before {
+                    Some(_) => EventKind::Modified,
+                    None => EventKind::Added,
+                };
+                Some(Event::new(kind, Arc::new(now), before))
             }
-        }
+            (_, None, Some(before)) => {
+                let last = Arc::new(at_revision(&before, revision));
+                Some(Event::new(EventKind::Deleted, last, Some(before)))
+            }
+        })
     }
 }

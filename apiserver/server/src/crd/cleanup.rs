@@ -90,6 +90,7 @@ fn set_condition(live: &mut Value, condition: &Condition) {
 /// Deletes every object and waits until none is left: those with finalizers go when their holders let them.
 async fn empty(resource: &Resource) -> Result<(), Status> {
     let mut changes = resource.cacher.changes();
+    let _held = resource.cacher.hold();
     let mut asked = std::collections::HashSet::new();
     resource.cacher.fresh().await?;
     loop {

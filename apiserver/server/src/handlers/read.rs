@@ -92,12 +92,13 @@ pub(super) fn include(call: &Call) -> Include {
 pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let info = &call.info;
     let representation = call.representation(resource)?;
+    let resource = shown_of(resource, representation.transform);
     let key = resource.key(&info.namespace, &info.name);
     let json = match info.query.get("resourceVersion") {
         Some(text) if !text.is_empty() => {
             let snapshot = match parse_revision(text)? {
                 Revision(0) => {
-                    resource.cacher.ready().await?;
+                    resource.cacher.started().await?;
                     resource.cacher.snapshot()
                 }
                 revision => resource.cacher.at_least(revision).await?,
@@ -111,6 +112,14 @@ pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Stat
     };
     let json = json.ok_or_else(|| resource.not_found(&info.name))?;
     transformed(call, resource, representation, 200, json)
+}
+
+/// The resource as a client sees it: whoever wants no more than metadata needs no conversion.
+pub(super) fn shown_of(resource: &Resource, transform: Transform) -> &Resource {
+    match transform {
+        Transform::PartialMetadata | Transform::PartialMetadataList => resource.for_metadata(),
+        Transform::None | Transform::Table => resource,
+    }
 }
 
 /// One object as the client wants to see it.
@@ -206,6 +215,7 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
         let kind = go_type(&*resource.kind, "List");
         return Err(Status::not_transformable(format!("{what} ({kind})")));
     }
+    let resource = shown_of(resource, representation.transform);
     let listing = select(call, resource).await?;
     let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
     if resource.kind.is_custom() && representation.transform == Transform::None {
@@ -432,7 +442,7 @@ async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
     let snapshot = match (version, matching) {
         (None, _) => resource.cacher.fresh().await?,
         (Some(Revision(0)), _) => {
-            resource.cacher.ready().await?;
+            resource.cacher.started().await?;
             resource.cacher.snapshot()
         }
         (Some(revision), Some("Exact")) => {
@@ -567,9 +577,7 @@ async fn from_store(
             .await
             .map_err(|e| storage_status(&e))?;
         let revision = page.revision;
-        for entry in &page.entries {
-            let stored =
-                Stored::from_entry(resource.cacher.shape(), entry).map_err(Status::internal)?;
+        for stored in resource.cacher.read_entries(&page.entries).await? {
             if !predicate.selects(&stored) {
                 continue;
             }

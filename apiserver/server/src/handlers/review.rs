@@ -107,7 +107,13 @@ fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, 
         status_is_apart: kind.has_status(),
         time: corral_api::time::format_seconds(cx.now),
     };
-    apply::update(&schema, None, &mut value, &manager);
+    apply::update(
+        &schema,
+        None,
+        &mut value,
+        &manager,
+        &apply::Views::default(),
+    );
     let review = object
         .get::<T>()
         .cloned()

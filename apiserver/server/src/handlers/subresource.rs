@@ -226,7 +226,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         Some((_, format)) => Some(call.decoded_patch(format)?.value),
     };
     let change = |live: &Value| {
-        let current = resource.scale_of(live)?;
+        let current = resource.scale_to_change(live)?;
         let wanted = match (patch, &document) {
             (None, Some(sent)) => sent.clone(),
             (

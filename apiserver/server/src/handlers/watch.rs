@@ -87,6 +87,10 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
 /// WATCH.
 pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let representation = call.representation(resource)?;
+    let resource = read::shown_of(resource, representation.transform);
+    if resource.cacher.is_on_demand() {
+        resource.cacher.started().await?;
+    }
     let mut options = options(call, resource)?;
     let seat = call
         .begins

@@ -1,7 +1,7 @@
 //! What an update carries over from the object as it was, whatever the writer sent.
 
 use corral_kinds::AnyKind;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::Part;
 
@@ -91,18 +91,36 @@ pub(super) fn restore_managed(value: &mut Value, managed: Option<Value>) {
 
 /// Whether only ownership differs, which alone is no reason to write.
 pub(super) fn same_but_ownership(value: &Value, old: &Value) -> bool {
-    let comparable = |v: &Value| {
-        let mut v = v.clone();
-        if let Some(metadata) = v["metadata"].as_object_mut() {
-            metadata.remove("managedFields");
-            metadata.remove("resourceVersion");
-        }
-        v
-    };
     let entries = |v: &Value| {
         v["metadata"]["managedFields"]
             .as_array()
             .map_or(0, Vec::len)
     };
-    comparable(value) == comparable(old) && entries(value) == entries(old)
+    entries(value) == entries(old) && same_objects(value, old)
+}
+
+/// Whether two objects are the same, whoever owns what of them.
+pub(super) fn same_objects(value: &Value, old: &Value) -> bool {
+    let (Some(value), Some(old)) = (value.as_object(), old.as_object()) else {
+        return value == old;
+    };
+    same_without(value, old, &["metadata"])
+        && match (value.get("metadata"), old.get("metadata")) {
+            (Some(Value::Object(metadata)), Some(Value::Object(old))) => {
+                same_without(metadata, old, &["managedFields", "resourceVersion"])
+            }
+            (metadata, old) => metadata == old,
+        }
+}
+
+/// Whether two maps are the same but for some keys.
+fn same_without(map: &Map<String, Value>, old: &Map<String, Value>, keys: &[&str]) -> bool {
+    let compared = |map: &Map<String, Value>| {
+        let left_out = keys.iter().filter(|key| map.contains_key(**key));
+        map.len() - left_out.count()
+    };
+    compared(map) == compared(old)
+        && map
+            .iter()
+            .all(|(key, value)| keys.contains(&key.as_str()) || old.get(key) == Some(value))
 }

@@ -137,7 +137,7 @@ impl Resource {
                     let bytes = canonical(marked);
                     let update = Operation::Update {
                         key: key.clone(),
-                        value: self.stored(&bytes)?,
+                        value: self.stored(&bytes).await?,
                         expected: live.revision,
                     };
                     (Some(bytes), vec![update])

@@ -4,32 +4,24 @@
 //! `kubectl get secrets -A -o json | kubectl replace -f -` does, and how custom resources come to another storage version.
 
 use corral_api::status::Status;
-use corral_storage::{self as storage, Entry, Key, Operation};
+use corral_storage::{self as storage, Operation};
 
+use super::versions::Live;
 use super::{Resource, WriteContext, Written, unchanged};
 use crate::cacher::storage_status;
 use crate::object::with_revision;
 
 impl Resource {
-    /// The newest state of an object that is about to be changed.
-    pub(super) async fn fetch_to_change(&self, key: &Key) -> Result<Option<Entry>, Status> {
-        match self.storage.get(key).await {
-            Err(storage::Error::Unreadable { why, .. }) => Err(Status::internal(why)),
-            other => self.own_entry(other),
-        }
-    }
-
     /// Whether the store keeps a custom resource in a version, or with fields, that it would not have if it were written now.
-    async fn is_of_old_form(&self, live: &Entry) -> Result<bool, Status> {
+    async fn is_of_old_form(&self, live: &Live) -> Result<bool, Status> {
         if !self.kind.is_custom() {
             return Ok(false);
         }
-        let there = self.storage.get(&live.key).await;
-        let there = there.map_err(|error| storage_status(&error))?;
-        // Another writer's value is looked at when the write goes wrong.
-        let same = there.filter(|there| there.revision == live.revision);
-        let now = self.stored(&live.value)?;
-        Ok(same.is_some_and(|there| there.value != now))
+        let own_version = live.is_of_version(self.kind.storage_version());
+        if self.conversion.is_some() || !own_version {
+            return Ok(!own_version);
+        }
+        Ok(self.stored(&live.entry.value).await? != live.stored)
     }
 
     /// What a write answers that leaves an object as it is. It is stored again when the store would keep it otherwise
@@ -37,19 +29,20 @@ impl Resource {
     pub(super) async fn leave(
         &self,
         cx: &WriteContext,
-        live: &Entry,
+        read: &Live,
     ) -> Result<Option<Written>, Status> {
+        let live = &read.entry;
         let as_it_is = || Some(unchanged(with_revision(&live.value, live.revision)));
         if cx.dry_run {
             return Ok(as_it_is());
         }
         let stale = self.storage.is_stale(&live.key).await;
-        if !stale.map_err(|error| storage_status(&error))? && !self.is_of_old_form(live).await? {
+        if !stale.map_err(|error| storage_status(&error))? && !self.is_of_old_form(read).await? {
             return Ok(as_it_is());
         }
         let again = Operation::Update {
             key: live.key.clone(),
-            value: self.stored(&live.value)?,
+            value: self.stored(&live.value).await?,
             expected: live.revision,
         };
         match self.storage.commit(vec![again]).await {

@@ -14,14 +14,24 @@ impl Resource {
     /// 404 for a kind that does not scale, 500 (as kube-apiserver) for an object that does not say how many.
     pub fn scale_of(&self, object: &Value) -> Result<Value, Status> {
         let paths = self.kind.scale().ok_or_else(Status::no_such_path)?;
-        let metadata = &object["metadata"];
-        let number = |path| object.pointer(path).and_then(Value::as_i64);
-        let wanted = number(paths.spec_replicas);
-        if wanted.is_none() && self.kind.is_custom() {
+        let wanted = object.pointer(paths.spec_replicas);
+        if wanted.and_then(Value::as_i64).is_none() && self.kind.is_custom() {
             let path = paths.spec_replicas.replace('/', ".");
             let why = format!("the spec replicas field {path:?} does not exist");
             return Err(Status::internal(why));
         }
+        self.scale_to_change(object)
+    }
+
+    /// The same of an object that may not say how many, since it is about to.
+    ///
+    /// # Errors
+    /// 404 for a kind that does not scale.
+    pub fn scale_to_change(&self, object: &Value) -> Result<Value, Status> {
+        let paths = self.kind.scale().ok_or_else(Status::no_such_path)?;
+        let metadata = &object["metadata"];
+        let number = |path| object.pointer(path).and_then(Value::as_i64);
+        let wanted = number(paths.spec_replicas);
         let selector = match object.pointer(paths.selector) {
             // A custom resource keeps the selector as a text.
             Some(Value::String(text)) => text.clone(),

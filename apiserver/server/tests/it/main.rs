@@ -6,6 +6,7 @@ mod audit;
 mod authn;
 mod authz;
 mod bounds;
+mod conversion;
 mod custom;
 mod escalation;
 mod fixture;

@@ -10,13 +10,13 @@ use crate::fixture::{Fixture, send};
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The lines of a watch.
-struct Lines {
+pub struct Lines {
     body: Incoming,
     rest: Vec<u8>,
 }
 
 impl Lines {
-    async fn open(fixture: &Fixture, path: &str) -> Self {
+    pub async fn open(fixture: &Fixture, path: &str) -> Self {
         let mut connection = fixture.connect().await;
         let answer = send(&mut connection, "GET", path, &[], Bytes::new()).await;
         assert_eq!(answer.status(), 200, "{path}");
@@ -26,7 +26,7 @@ impl Lines {
         }
     }
 
-    async fn next(&mut self) -> Option<Value> {
+    pub async fn next(&mut self) -> Option<Value> {
         loop {
             if let Some(end) = self.rest.iter().position(|b| *b == b'\n') {
                 let line: Vec<u8> = self.rest.drain(..=end).collect();

@@ -10,6 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
+use corral_api::k8s::api::admissionregistration::v1::WebhookClientConfig;
 use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::client::legacy::Client;
@@ -57,6 +58,21 @@ struct Key {
     bundle: Vec<u8>,
 }
 
+/// Why there is no answer.
+pub(crate) enum Unanswered {
+    /// The configuration leads nowhere.
+    NoTarget(String),
+    /// The webhook could not be reached, or answered with an error.
+    Failed {
+        /// What went wrong.
+        why: String,
+        /// The code that it is told with.
+        code: u16,
+        /// Whether it took too long.
+        late: bool,
+    },
+}
+
 /// All clients.
 #[derive(Default)]
 pub struct Clients {
@@ -64,7 +80,7 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Sends a question and reads the answer.
+    /// Asks a webhook of admission.
     ///
     /// # Errors
     /// When the webhook cannot be reached, takes too long, or answers with an error.
@@ -75,19 +91,40 @@ impl Clients {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, Refusal> {
-        let failed = |code: u16, why: String| Refusal::Failed {
-            why: format!("failed to call webhook: {why}"),
-            code,
-        };
         let config = &hook.webhook.client_config;
-        let target = target::of(config).map_err(|why| Refusal::Failed {
-            why: format!("could not get REST client: {why}"),
-            code: 500,
-        })?;
+        let answer = self.send(api, config, body, timeout, ANSWER_BYTES_MAX);
+        answer.await.map_err(|unanswered| match unanswered {
+            Unanswered::NoTarget(why) => Refusal::Failed { why, code: 500 },
+            Unanswered::Failed { why, code, .. } => Refusal::Failed {
+                why: format!("failed to call webhook: {why}"),
+                code,
+            },
+        })
+    }
+
+    /// Sends a question and reads the answer, of which no more than so many bytes are taken.
+    ///
+    /// # Errors
+    /// When the webhook cannot be reached, takes too long, or answers with an error.
+    pub(crate) async fn send(
+        &self,
+        api: &Api,
+        config: &WebhookClientConfig,
+        body: Bytes,
+        timeout: Duration,
+        answer_bytes_max: usize,
+    ) -> Result<Bytes, Unanswered> {
+        let target = target::of(config)
+            .map_err(|why| Unanswered::NoTarget(format!("could not get REST client: {why}")))?;
         // Go tells whole seconds, rounded up.
         let seconds = timeout.as_secs() + u64::from(timeout.subsec_nanos() > 0);
         let url = format!("{}?timeout={seconds}s", target.url);
-        let post = |why: String| failed(503, format!("Post {url:?}: {why}"));
+        let failed = |why: String, late: bool| Unanswered::Failed {
+            why: format!("Post {url:?}: {why}"),
+            code: 503,
+            late,
+        };
+        let post = |why: String| failed(why, false);
         let bundle = config
             .ca_bundle
             .as_ref()
@@ -102,18 +139,22 @@ impl Clients {
                 .await
                 .map_err(|error| post(cause(&error)))?;
             let status = answer.status();
-            let limited = Limited::new(answer.into_body(), ANSWER_BYTES_MAX)
+            let limited = Limited::new(answer.into_body(), answer_bytes_max)
                 .collect()
                 .await;
             let bytes = limited.map_err(|error| post(error.to_string()))?.to_bytes();
             if status.is_success() {
                 return Ok(bytes);
             }
-            Err(failed(status.as_u16(), refusal(status, &bytes)))
+            Err(Unanswered::Failed {
+                why: refusal(status, &bytes),
+                code: status.as_u16(),
+                late: false,
+            })
         };
         tokio::time::timeout(timeout, asking)
             .await
-            .unwrap_or_else(|_| Err(post("context deadline exceeded".to_owned())))
+            .unwrap_or_else(|_| Err(failed("context deadline exceeded".to_owned(), true)))
     }
 
     fn pool(&self, target: &Target, bundle: &[u8]) -> Result<Arc<Pool>, String> {

@@ -1,0 +1,187 @@
+//! Owners of fields across versions of a kind whose fields are named differently in each: a set of fields is compared with
+//! objects of the version in which its owner named them.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex};
+
+use corral_api::status::Status;
+use corral_kinds::AnyKind;
+use corral_kinds::schema::Node;
+use serde_json::Value;
+
+use super::compare::{Comparison, compare};
+use super::merge;
+use super::set::Set;
+use crate::conversion::Conversion;
+
+/// An object before and after a change, in the versions of its managers other than the writer's.
+#[derive(Default)]
+pub struct Views {
+    /// Whether a version that is not among them is none of the kind; else its fields are named as the writer's are.
+    pub complete: bool,
+    versions: HashMap<String, Option<Comparison>>,
+}
+
+/// What is known of the fields of an entry.
+pub enum Seen<'a> {
+    /// They compare in the writer's own version.
+    Own,
+    /// They compare so.
+    Compared(&'a Comparison),
+    /// Nobody can tell: the entry stays as it is.
+    Kept,
+    /// Their version is gone, and nobody's fields any more.
+    Gone,
+}
+
+impl Views {
+    /// Adds a version.
+    pub fn add(&mut self, version: String, node: Node, old: Option<Value>, new: Value) {
+        let empty = Value::Object(serde_json::Map::new());
+        let comparison = compare(&node, old.as_ref().unwrap_or(&empty), &new);
+        self.versions.insert(version, Some(comparison));
+    }
+
+    /// Adds a version in which nothing can be compared.
+    pub fn keep(&mut self, version: String) {
+        self.versions.insert(version, None);
+    }
+
+    /// What is known of an entry's fields.
+    pub fn of(&self, version: &str, own: &str) -> Seen<'_> {
+        match self.versions.get(version) {
+            _ if version == own || !self.complete => Seen::Own,
+            Some(Some(comparison)) => Seen::Compared(comparison),
+            Some(None) => Seen::Kept,
+            None => Seen::Gone,
+        }
+    }
+}
+
+/// The versions of an object's managers other than the writer's.
+pub fn versions_of(old: Option<&Value>, new: &Value, own: &str) -> BTreeSet<String> {
+    let sent = new["metadata"].get("managedFields");
+    let entries = sent.or_else(|| old.and_then(|old| old["metadata"].get("managedFields")));
+    let entries = entries.and_then(Value::as_array).into_iter().flatten();
+    entries
+        .filter_map(|entry| entry["apiVersion"].as_str())
+        .filter(|version| *version != own)
+        .map(str::to_owned)
+        .collect()
+}
+
+/// Objects in other versions, as far as they have been asked for: an apply is computed without waiting, so that it ends at
+/// the first that is not there, and is computed again once it is.
+pub struct Translations {
+    conversion: Arc<Conversion>,
+    // What is known, and what is missing. Held for copies only.
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    known: HashMap<(String, String), Value>,
+    missing: Option<(String, Value)>,
+}
+
+impl Translations {
+    /// Nothing is known yet.
+    pub fn new(conversion: Arc<Conversion>) -> Self {
+        Self {
+            conversion,
+            state: Mutex::default(),
+        }
+    }
+
+    /// The shape of a version; nothing if the kind has no such version.
+    fn node(&self, version: &str) -> Option<Node> {
+        self.conversion.kind(version).map(|kind| kind.schema())
+    }
+
+    fn to(&self, object: &Value, version: &str) -> Result<Value, Status> {
+        if object["apiVersion"] == version {
+            return Ok(object.clone());
+        }
+        let mut state = self.state.lock().expect("no panic under the lock");
+        let key = (version.to_owned(), object.to_string());
+        if let Some(known) = state.known.get(&key) {
+            return Ok(known.clone());
+        }
+        state.missing = Some((version.to_owned(), object.clone()));
+        Err(Status::internal("an object is not converted yet"))
+    }
+
+    /// Converts what was missing; answers whether anything was.
+    ///
+    /// # Errors
+    /// When it is not converted.
+    pub async fn complete(&self) -> Result<bool, Status> {
+        let missing = {
+            let mut state = self.state.lock().expect("no panic under the lock");
+            state.missing.take()
+        };
+        let Some((version, object)) = missing else {
+            return Ok(false);
+        };
+        let key = (version.clone(), object.to_string());
+        let converted = self.conversion.convert(vec![object], &version).await?;
+        let mut state = self.state.lock().expect("no panic under the lock");
+        state
+            .known
+            .extend(converted.into_iter().map(|value| (key.clone(), value)));
+        Ok(true)
+    }
+}
+
+/// The fields of each version that somebody keeps.
+pub struct Kept(pub Vec<(String, Set)>);
+
+/// Both states of an object in the version in which an entry names its fields.
+pub(super) fn changed(
+    translations: &Translations,
+    version: &str,
+    live: &Value,
+    merged: &Value,
+) -> Result<Option<Set>, Status> {
+    let Some(node) = translations.node(version) else {
+        return Ok(None);
+    };
+    let live = translations.to(live, version)?;
+    let merged = translations.to(merged, version)?;
+    Ok(Some(compare(&node, &live, &merged).changed()))
+}
+
+/// The object without the fields that the last configuration named in its version and nobody keeps in theirs.
+pub(super) fn prune(
+    translations: &Translations,
+    merged: Value,
+    own: &str,
+    before: (&str, &Set),
+    kept: &Kept,
+) -> Result<Value, Status> {
+    let (version, fields) = before;
+    let Some(node) = translations.node(version) else {
+        return Ok(merged);
+    };
+    let nothing = Set::default();
+    let of = |version: &str| {
+        let mut all = kept.0.iter();
+        all.find(|(kept, _)| kept == version)
+            .map_or(&nothing, |(_, set)| set)
+    };
+    let mut pruned = translations.to(&merged, version)?;
+    let orphaned = super::managed::without_parents(fields.difference(of(version)), of(version));
+    merge::remove(&node, &mut pruned, &orphaned);
+    for (other, owned) in kept.0.iter().filter(|(other, _)| other != version) {
+        let Some(node) = translations.node(other) else {
+            continue;
+        };
+        let mut back = translations.to(&merged, other)?;
+        let left = translations.to(&pruned, other)?;
+        let lost = Set::of(&node, &back).difference(&Set::of(&node, &left));
+        let orphaned = super::managed::without_parents(lost.difference(owned), owned);
+        merge::remove(&node, &mut back, &orphaned);
+        pruned = back;
+    }
+    translations.to(&pruned, own)
+}
