@@ -156,7 +156,13 @@ pub struct Cacher {
 /// Why a cacher does not follow its store.
 enum Trouble {
     Store(storage::Error),
-    Conversion(Failure),
+    Conversion(Box<Failure>),
+}
+
+impl From<Failure> for Trouble {
+    fn from(failure: Failure) -> Self {
+        Self::Conversion(Box::new(failure))
+    }
 }
 
 impl From<storage::Error> for Trouble {
@@ -346,7 +352,7 @@ impl Cacher {
                     demand.failed(failure.status, attempts).await;
                     attempts += 1;
                 }
-                (outcome, _) => break outcome.map_err(Trouble::Conversion)?,
+                (outcome, _) => break outcome?,
             }
         };
         let mut converted = converted.into_iter();
@@ -407,7 +413,7 @@ impl Cacher {
         loop {
             let page = self.storage.list(&self.prefix, options.clone()).await?;
             let converted = self.converted(&page.entries).await;
-            for stored in converted.map_err(Trouble::Conversion)? {
+            for stored in converted? {
                 match stored {
                     Ok(stored) => {
                         snapshot.insert(Arc::new(stored));

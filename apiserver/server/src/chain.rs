@@ -22,6 +22,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use jiff::Timestamp;
 
 use crate::Shared;
+use crate::aggregation::{self, proxy::Passed};
 use crate::audit::{self, Record};
 use crate::authn::{Peer, User};
 use crate::authz::{Access, Decision};
@@ -48,7 +49,7 @@ pub enum Origin {
 /// Answers a request. Never fails: failures are answers too.
 pub async fn serve<B>(shared: Arc<Shared>, request: Request<B>, origin: Origin) -> Answer
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let started = Instant::now();
@@ -152,7 +153,7 @@ async fn answer<B>(
     recording: Recording<'_>,
 ) -> Result<Answer, Status>
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let user = match origin {
@@ -213,7 +214,7 @@ async fn permitted<B>(
     record: Option<&Record>,
 ) -> Result<Answer, Status>
 where
-    B: http_body::Body<Data = Bytes> + Send,
+    B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let (info, mut user) = (asked.info, asked.user);
@@ -228,8 +229,27 @@ where
     if let Some(schema) = &schema {
         let _ = asked.schema.set(schema.clone());
     }
+    let schema = schema.as_ref();
     // Before the turn, as the body is: neither a decision of somebody else's nor a slow client takes up a seat.
     authorize(shared, &user, &info, record).await?;
+    if let Some(remote) = shared.aggregation.remote(&shared.api, &info) {
+        let is_long =
+            share == Share::LongRunning || parts.headers.contains_key(http::header::UPGRADE);
+        let passed = Passed {
+            seat: shared
+                .flow
+                .seat(share, schema, &user, &info, || None)
+                .await?,
+            turn: match is_long {
+                true => Some(shared.flow.last(&info)?),
+                false => None,
+            },
+            user,
+            parts,
+            body,
+        };
+        return Box::pin(aggregation::proxy::pass(shared, &remote, passed)).await;
+    }
     let body = if share == Share::LongRunning {
         None
     } else {
@@ -242,7 +262,6 @@ where
             .find(&info.group, &info.version, &info.resource)?;
         Some(resource.cacher.stock())
     };
-    let schema = schema.as_ref();
     let seat = shared.flow.seat(share, schema, &user, &info, stock).await?;
     let turn = match lasts {
         true => Some(shared.flow.last(&info)?),
@@ -269,7 +288,8 @@ where
             .unwrap_or_default(),
         begins: Mutex::new(begins),
     };
-    // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.
+    // Behind a pointer: what a handler needs would otherwise be in every future around it, several times over on the stack
+    // of a build that is not optimised.
     let work = Box::pin(handlers::handle(call));
     if let Some(turn) = turn {
         // The turn lasts as long as the answer.

@@ -1,5 +1,7 @@
 //! Discovery: which groups, versions and resources there are, plain and aggregated.
 
+use std::sync::Arc;
+
 use base64::Engine as _;
 use corral_api::status::Status;
 use corral_kinds::kind::Verbs;
@@ -8,6 +10,7 @@ use http::header::ACCEPT;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::aggregation::Known;
 use crate::handlers::Call;
 use crate::response::{self, Answer};
 
@@ -249,10 +252,23 @@ fn aggregated_resource(kind: &dyn AnyKind) -> Value {
     out
 }
 
-fn aggregated_group(kinds: &[KindRef], group: &str, versions: &[&str]) -> Value {
+fn aggregated_group(
+    call: &Call,
+    known: &Known,
+    kinds: &[KindRef],
+    group: &str,
+    versions: &[String],
+) -> Value {
     let versions: Vec<Value> = versions
         .iter()
         .map(|version| {
+            if known.remote(group, version).is_some() {
+                let facts = call.shared.aggregation.facts(group, version);
+                let freshness = if facts.current { "Current" } else { "Stale" };
+                return json!({
+                    "version": version, "freshness": freshness, "resources": facts.resources,
+                });
+            }
             let resources: Vec<Value> = of_version(kinds, group, version)
                 .into_iter()
                 .map(aggregated_resource)
@@ -303,8 +319,9 @@ fn plain(call: &Call, value: &Value) -> Result<Answer, Status> {
 /// None; the type is that of every handler.
 pub fn core(call: &Call) -> Result<Answer, Status> {
     if wants_aggregated(call) {
-        let kinds = call.shared.api.kinds();
-        return aggregated(vec![aggregated_group(&kinds, "", &["v1"])]);
+        let (kinds, known) = (call.shared.api.kinds(), known(call));
+        let versions = ["v1".to_owned()];
+        return aggregated(vec![aggregated_group(call, &known, &kinds, "", &versions)]);
     }
     let address = call.shared.address.to_string();
     plain(
@@ -316,9 +333,12 @@ pub fn core(call: &Call) -> Result<Answer, Status> {
     )
 }
 
-fn group_value(group: &str, versions: &[&str]) -> Value {
-    let of =
-        |version: &&str| json!({"groupVersion": format!("{group}/{version}"), "version": version});
+fn known(call: &Call) -> Arc<Known> {
+    call.shared.aggregation.known(&call.shared.api)
+}
+
+fn group_value(group: &str, versions: &[String]) -> Value {
+    let of = |version: &String| json!({"groupVersion": format!("{group}/{version}"), "version": version});
     let list: Vec<Value> = versions.iter().map(of).collect();
     json!({"name": group, "versions": list, "preferredVersion": list[0]})
 }
@@ -329,14 +349,13 @@ fn group_value(group: &str, versions: &[&str]) -> Value {
 /// None; the type is that of every handler.
 pub fn groups(call: &Call) -> Result<Answer, Status> {
     let kinds = call.shared.api.kinds();
-    let groups = named_groups(&kinds);
+    let known = known(call);
+    let groups = known.merged(&named_groups(&kinds));
     if wants_aggregated(call) {
-        return aggregated(
-            groups
-                .iter()
-                .map(|(group, versions)| aggregated_group(&kinds, group, versions))
-                .collect(),
-        );
+        let groups = groups.iter();
+        let told =
+            groups.map(|(group, versions)| aggregated_group(call, &known, &kinds, group, versions));
+        return aggregated(told.collect());
     }
     let list: Vec<Value> = groups
         .iter()
@@ -354,7 +373,7 @@ pub fn groups(call: &Call) -> Result<Answer, Status> {
 /// 404 for a group that there is not.
 pub fn group(call: &Call, name: &str) -> Result<Answer, Status> {
     let kinds = call.shared.api.kinds();
-    let groups = named_groups(&kinds);
+    let groups = known(call).merged(&named_groups(&kinds));
     let found = groups.iter().find(|(group, _)| *group == name);
     let (group, versions) = found.ok_or_else(Status::no_such_path)?;
     let mut value = group_value(group, versions);

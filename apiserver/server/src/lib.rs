@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub mod admission;
+pub mod aggregation;
 pub mod api;
 pub mod apply;
 pub mod audit;
@@ -163,6 +164,8 @@ pub struct Shared {
     pub pki: Pki,
     /// TLS towards nodes.
     pub node_client: Arc<rustls::ClientConfig>,
+    /// Parts of the API that others serve.
+    pub aggregation: aggregation::Aggregation,
     /// What requests cost now.
     pub flow: flow::Flow,
     /// What is recorded of requests.
@@ -270,6 +273,11 @@ impl Server {
             &config.names,
             &[address.ip(), advertise, IpAddr::V4(api_address)],
         )?;
+        let others_must_know = config.authn.clone();
+        let aggregation = aggregation::Aggregation::new(
+            &pki.front_proxy_client(aggregation::configuration::CLIENT_NAME)?,
+            aggregation::Metrics::register(&config.registry)?,
+        )?;
         let authenticator = Authenticator::new(api.clone(), Arc::new(tokens), config.authn).await;
         let authenticator = Arc::new(authenticator.map_err(Error::Authentication)?);
         let conversions = conversion::Metrics::register(&config.registry)?;
@@ -278,6 +286,7 @@ impl Server {
             signers: signers.each,
             authorizer,
             node_client: node_tls(&pki)?,
+            aggregation,
             pki,
             flow: flow::Flow::new(config.bounds, &config.registry)?,
             audit,
@@ -325,6 +334,9 @@ impl Server {
         local_services::ensure(&shared.api)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        aggregation::configuration::ensure(&shared.api, &shared.pki, &others_must_know)
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         flow_objects::configure(&shared.api, &shared.flow)
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         let flow = tasks.spawn(flow_objects::run(shared.clone()));
@@ -344,6 +356,8 @@ impl Server {
         hooks.done("crd-informer-synced");
         let definitions = tasks.spawn(definitions.run());
         hooks.runs("start-apiextensions-controllers", &definitions);
+        let keeper = tasks.spawn(aggregation::keeper::run(shared.clone()));
+        hooks.runs("apiservice-status-available-controller", &keeper);
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         shared.audit.start(&tasks, &answered);
         let stop = shared.stop.clone();

@@ -102,6 +102,9 @@ pub fn v3_index(call: &Call) -> Result<Answer, Status> {
         let url = format!("/openapi/v3/{path}?hash={hash}");
         paths.insert(path, json!({"serverRelativeURL": url}));
     }
+    let aggregation = &call.shared.aggregation;
+    let known = aggregation.known(&call.shared.api);
+    crate::aggregation::openapi::index(aggregation, &known, &mut paths);
     Ok(response::object(
         200,
         Representation::default(),
@@ -142,14 +145,23 @@ pub fn v2(call: &Call) -> Result<Answer, Status> {
     negotiate::accept(call.headers(), &call.info.query, offer)?;
     let kinds = call.shared.api.kinds();
     let kinds: Vec<&dyn AnyKind> = kinds.iter().map(|kind| &**kind).collect();
-    Ok(document(call, &tag("v2", &kinds), || {
-        json!({
-            "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
-            "paths": paths(&kinds, Dialect::V2),
-            "definitions": definitions(&kinds, Dialect::V2),
-        })
-    }))
+    let aggregation = &call.shared.aggregation;
+    let known = aggregation.known(&call.shared.api);
+    let others = crate::aggregation::openapi::tag(aggregation, &known);
+    Ok(document(
+        call,
+        &tag(&format!("v2 {others}"), &kinds),
+        || {
+            let mut document = json!({
+                "swagger": "2.0",
+                "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+                "paths": paths(&kinds, Dialect::V2),
+                "definitions": definitions(&kinds, Dialect::V2),
+            });
+            crate::aggregation::openapi::merge(aggregation, &known, &mut document);
+            document
+        },
+    ))
 }
 
 fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {

@@ -99,6 +99,8 @@ pub struct Pki {
     ca_pem: String,
     issuer: Issuer<'static, KeyPair>,
     tokens: KeyPair,
+    front_pem: String,
+    front: Issuer<'static, KeyPair>,
 }
 
 impl Pki {
@@ -114,7 +116,7 @@ impl Pki {
         fs::create_dir_all(directory).map_err(file)?;
         let (certificate, key) = (directory.join("ca.crt"), directory.join("ca.key"));
         if !key.exists() {
-            let (pem, pair) = new_ca()?;
+            let (pem, pair) = new_ca("corral-ca")?;
             write_private(&key, &pair.serialize_pem())?;
             write_public(&certificate, &pem)?;
         }
@@ -125,7 +127,22 @@ impl Pki {
         }
         let ca_pem = read(&certificate)?;
         let ca_key = KeyPair::from_pem(&read(&key)?).map_err(invalid("ca.key"))?;
+        let (front_certificate, front_key) = (
+            directory.join("front-proxy-ca.crt"),
+            directory.join("front-proxy-ca.key"),
+        );
+        if !front_key.exists() {
+            let (pem, pair) = new_ca("corral-front-proxy-ca")?;
+            write_private(&front_key, &pair.serialize_pem())?;
+            write_public(&front_certificate, &pem)?;
+        }
+        let front_pem = read(&front_certificate)?;
+        let front_key =
+            KeyPair::from_pem(&read(&front_key)?).map_err(invalid("front-proxy-ca.key"))?;
         Ok(Self {
+            front: Issuer::from_ca_cert_pem(&front_pem, front_key)
+                .map_err(invalid("front-proxy-ca.crt"))?,
+            front_pem,
             issuer: Issuer::from_ca_cert_pem(&ca_pem, ca_key).map_err(invalid("ca.crt"))?,
             ca_pem,
             tokens: KeyPair::from_pem(&read(&tokens)?).map_err(invalid("sa.key"))?,
@@ -186,15 +203,31 @@ impl Pki {
         self.sign(params)
     }
 
+    /// The certificate, in PEM, of the CA that vouches for this server where it speaks for others.
+    pub fn front_proxy_ca(&self) -> &str {
+        &self.front_pem
+    }
+
+    /// The certificate that this server shows where it speaks for others.
+    ///
+    /// # Errors
+    /// When a name cannot be in a certificate.
+    pub fn front_proxy_client(&self, name: &str) -> Result<Identity, Error> {
+        let mut params = CertificateParams::default();
+        let mut subject = DistinguishedName::new();
+        subject.push(DnType::CommonName, name);
+        params.distinguished_name = subject;
+        let now = SystemTime::now();
+        params.not_before = (now - CLOCK_SKEW).into();
+        params.not_after = (now + LEAF_LIFE).into();
+        params.use_authority_key_identifier_extension = true;
+        params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+        signed(params, &self.front)
+    }
+
     fn sign(&self, params: CertificateParams) -> Result<Identity, Error> {
-        let key = KeyPair::generate().map_err(invalid("key"))?;
-        let certificate = params
-            .signed_by(&key, &self.issuer)
-            .map_err(invalid("certificate"))?;
-        Ok(Identity {
-            certificate: certificate.pem(),
-            key: key.serialize_pem(),
-        })
+        signed(params, &self.issuer)
     }
 
     /// Signs the public key of a node's request, for the name that the server chooses and addresses that it has
@@ -231,11 +264,22 @@ impl Pki {
     }
 }
 
-fn new_ca() -> Result<(String, KeyPair), Error> {
+fn signed(params: CertificateParams, issuer: &Issuer<'static, KeyPair>) -> Result<Identity, Error> {
+    let key = KeyPair::generate().map_err(invalid("key"))?;
+    let certificate = params
+        .signed_by(&key, issuer)
+        .map_err(invalid("certificate"))?;
+    Ok(Identity {
+        certificate: certificate.pem(),
+        key: key.serialize_pem(),
+    })
+}
+
+fn new_ca(common_name: &str) -> Result<(String, KeyPair), Error> {
     let key = KeyPair::generate().map_err(invalid("ca key"))?;
     let mut params = CertificateParams::default();
     let mut name = DistinguishedName::new();
-    name.push(DnType::CommonName, "corral-ca");
+    name.push(DnType::CommonName, common_name);
     params.distinguished_name = name;
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     params.key_usages = vec![

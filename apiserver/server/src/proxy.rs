@@ -27,7 +27,7 @@ use crate::flow::Turn;
 use crate::handlers::Call;
 use crate::response::{self, Answer};
 
-mod anybody;
+pub(crate) mod anybody;
 mod links;
 
 /// How long what is behind may take to accept a connection.

@@ -112,15 +112,6 @@ impl Kind for ApiServiceKind {
         errors
     }
 
-    fn warnings(service: &APIService) -> Vec<String> {
-        let remote = service
-            .spec
-            .as_ref()
-            .is_some_and(|spec| spec.service.is_some());
-        let text = "spec.service: accepted, but not honoured by this server yet";
-        remote.then(|| text.to_owned()).into_iter().collect()
-    }
-
     fn columns() -> Vec<Column> {
         vec![
             Column::NAME,
@@ -174,6 +165,12 @@ fn served_by(errors: &mut Errors, spec: &APIServiceSpec) {
         return;
     };
     let path = path.child("service");
+    // Nodes and controllers live on these: what somebody else does must not stop them.
+    if is_built_in(spec) {
+        let what = format!("{}/{}", text(&spec.group), text(&spec.version));
+        let detail = format!("{} is served by this server", what.trim_start_matches('/'));
+        errors.push(FieldError::forbidden(&path, detail));
+    }
     for (field, value) in [("namespace", &service.namespace), ("name", &service.name)] {
         if text(value).is_empty() {
             errors.push(FieldError::required(&path.child(field), ""));
@@ -189,6 +186,13 @@ fn served_by(errors: &mut Errors, spec: &APIServiceSpec) {
         let detail = "may not be true if caBundle is present";
         errors.push(FieldError::invalid(&insecure_path, insecure, detail));
     }
+}
+
+/// Whether what it names is part of every server. Such a version nobody else can serve.
+pub fn is_built_in(spec: &APIServiceSpec) -> bool {
+    let place = (text(&spec.group), text(&spec.version));
+    let mut built_in = crate::all::RESOURCES.iter().map(|kind| kind.names());
+    built_in.any(|names| (names.group, names.version) == place)
 }
 
 #[cfg(test)]

@@ -132,7 +132,7 @@ impl Seen {
     ) -> Result<Cow<'a, Value>, Status> {
         match (&self.0, request.owner, value) {
             (Some(to), Some(from), Value::Object(_)) => {
-                let converted = from.converted_to(to, value.clone()).await;
+                let converted = Box::pin(from.converted_to(to, value.clone())).await;
                 converted.map(Cow::Owned).map_err(unconverted)
             }
             _ => Ok(Cow::Borrowed(value)),
@@ -146,7 +146,7 @@ impl Seen {
     pub async fn back(&self, request: &Request<'_>, value: Value) -> Result<Value, Status> {
         match (&self.0, request.owner) {
             (Some(from), Some(to)) => {
-                let converted = from.converted_to(to, value).await;
+                let converted = Box::pin(from.converted_to(to, value)).await;
                 converted.map_err(unconverted)
             }
             _ => Ok(value),

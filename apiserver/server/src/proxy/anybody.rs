@@ -9,14 +9,22 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, SignatureScheme};
 
 /// A client that takes every certificate.
 pub(super) fn config() -> Arc<ClientConfig> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let config = ClientConfig::builder_with_provider(provider.clone())
+    let config = ClientConfig::builder_with_provider(provider())
         .with_safe_default_protocol_versions()
         .expect("the provider knows TLS 1.2 and 1.3")
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
+        .with_custom_certificate_verifier(verifier())
         .with_no_client_auth();
     Arc::new(config)
+}
+
+/// Takes every certificate.
+pub(crate) fn verifier() -> Arc<dyn ServerCertVerifier> {
+    Arc::new(Anybody(provider()))
+}
+
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 /// Accepts every certificate, but no handshake that the holder of its key did not sign.

@@ -1,6 +1,7 @@
 //! The server over an embedded store, asked through its own transport and over real connections.
 
 mod addresses;
+mod aggregation;
 mod attacks;
 mod audit;
 mod authn;

@@ -220,7 +220,7 @@ fn request(
 }
 
 /// What went wrong, in the words of Go where there are some.
-fn cause(error: &dyn std::error::Error) -> String {
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
     let mut innermost = error;
     while let Some(source) = innermost.source() {
         innermost = source;
@@ -263,7 +263,8 @@ fn refusal(status: StatusCode, body: &[u8]) -> String {
     }
 }
 
-fn tls(bundle: &[u8], http2: bool) -> Result<ClientConfig, String> {
+/// Whom a bundle vouches for; an empty one stands for whom the machine trusts.
+pub(crate) fn trust(bundle: &[u8]) -> Result<Arc<Trust>, String> {
     let trusted = if bundle.is_empty() {
         let found = SYSTEM_ROOTS
             .iter()
@@ -276,9 +277,13 @@ fn tls(bundle: &[u8], http2: bool) -> Result<ClientConfig, String> {
         let why = "unable to load root certificates: unable to parse bytes as PEM block";
         return Err(why.to_owned());
     }
+    Trust::new(trusted).map(Arc::new)
+}
+
+fn tls(bundle: &[u8], http2: bool) -> Result<ClientConfig, String> {
     let mut config = ClientConfig::builder()
         .dangerous()
-        .with_custom_certificate_verifier(Arc::new(Trust::new(trusted)?))
+        .with_custom_certificate_verifier(trust(bundle)?)
         .with_no_client_auth();
     config.alpn_protocols = match http2 {
         true => vec![b"h2".to_vec(), b"http/1.1".to_vec()],
@@ -295,9 +300,9 @@ fn certificates(mut pem: &[u8]) -> Vec<CertificateDer<'static>> {
 
 /// Makes connections: TLS to the address in the URI, for the name of the webhook.
 #[derive(Clone)]
-struct Connector {
-    tls: Arc<ClientConfig>,
-    server_name: ServerName<'static>,
+pub(crate) struct Connector {
+    pub(crate) tls: Arc<ClientConfig>,
+    pub(crate) server_name: ServerName<'static>,
 }
 
 impl tower::Service<Uri> for Connector {
@@ -322,7 +327,7 @@ impl tower::Service<Uri> for Connector {
 }
 
 impl Connector {
-    async fn connect(self, address: SocketAddr) -> Result<Link, io::Error> {
+    pub(crate) async fn connect(self, address: SocketAddr) -> Result<Link, io::Error> {
         let tcp = tokio::time::timeout(CONNECT_TIME, TcpStream::connect(address));
         let tcp = tcp
             .await
@@ -358,9 +363,10 @@ fn tls_words(error: &io::Error) -> String {
         .get_ref()
         .and_then(|inner| inner.downcast_ref::<Error>());
     let why = match inner {
-        Some(Error::InvalidCertificate(CertificateError::UnknownIssuer)) => {
-            "x509: certificate signed by unknown authority".to_owned()
-        }
+        // Somebody else's certificate may have the same name as the one that was wanted.
+        Some(Error::InvalidCertificate(
+            CertificateError::UnknownIssuer | CertificateError::BadSignature,
+        )) => "x509: certificate signed by unknown authority".to_owned(),
         Some(Error::InvalidCertificate(
             CertificateError::Expired | CertificateError::ExpiredContext { .. },
         )) => "x509: certificate has expired or is not yet valid".to_owned(),
@@ -371,7 +377,7 @@ fn tls_words(error: &io::Error) -> String {
 }
 
 /// A connection.
-struct Link {
+pub(crate) struct Link {
     io: TokioIo<TlsStream<TcpStream>>,
     http2: bool,
 }

@@ -1,0 +1,77 @@
+//! What servers of others must know to believe this one: whose certificates name users, and which headers do.
+
+use corral_api::status::Status;
+use serde_json::{Value, json};
+
+use crate::api::Api;
+use crate::authn::AuthnConfig;
+use crate::bootstrap;
+use crate::pki::Pki;
+use crate::registry::{Ownership, Part};
+
+/// The name in the certificate that this server shows to others.
+pub const CLIENT_NAME: &str = "front-proxy-client";
+const NAMESPACE: &str = "kube-system";
+const NAME: &str = "extension-apiserver-authentication";
+const READER: &str = "extension-apiserver-authentication-reader";
+
+/// Makes the ConfigMap and the role of those who read it, or brings them up to date.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn ensure(api: &Api, pki: &Pki, authn: &AuthnConfig) -> Result<(), Status> {
+    let data = data(pki, authn);
+    let made = json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "data": data});
+    bootstrap::create(api, "", "configmaps", NAMESPACE, made).await?;
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        if let Some(metadata) = next["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        for (key, value) in data.as_object().into_iter().flatten() {
+            next["data"][key] = value.clone();
+        }
+        Ok((next, Ownership::Update))
+    };
+    let cx = bootstrap::context(NAMESPACE);
+    let maps = api.core("configmaps");
+    maps.update(&cx, NAME, Part::Main, "", &change).await?;
+    let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
+    let annotations = json!({"rbac.authorization.kubernetes.io/autoupdate": "true"});
+    let metadata = |name: &str| json!({"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations});
+    let role = json!({"metadata": metadata(READER), "rules": [{
+        "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME], "verbs": ["get", "list", "watch"],
+    }]});
+    let rbac = "rbac.authorization.k8s.io";
+    bootstrap::create(api, rbac, "roles", NAMESPACE, role).await?;
+    let subject = |name: &str| json!({"kind": "User", "name": name, "apiGroup": rbac});
+    let binding = json!({"metadata": metadata(&format!("system::{READER}")),
+        "roleRef": {"apiGroup": rbac, "kind": "Role", "name": READER},
+        "subjects": [subject("system:kube-controller-manager"), subject("system:kube-scheduler")]});
+    bootstrap::create(api, rbac, "rolebindings", NAMESPACE, binding).await
+}
+
+fn data(pki: &Pki, authn: &AuthnConfig) -> Value {
+    let mut authorities = pki.front_proxy_ca().to_owned();
+    let mut names = vec![CLIENT_NAME.to_owned()];
+    // A proxy in front of this server is one in front of the others, too.
+    if let Some((path, header)) = &authn.request_header {
+        match std::fs::read_to_string(path) {
+            Ok(pem) => authorities.push_str(&pem),
+            Err(error) => tracing::warn!(%error, "the CA of proxies is not told to others"),
+        }
+        match header.allowed_names.is_empty() {
+            true => names.clear(),
+            false => names.extend(header.allowed_names.iter().cloned()),
+        }
+    }
+    json!({
+        "client-ca-file": pki.ca(),
+        "requestheader-allowed-names": json!(names).to_string(),
+        "requestheader-client-ca-file": authorities,
+        "requestheader-extra-headers-prefix": json!(["X-Remote-Extra-"]).to_string(),
+        "requestheader-group-headers": json!(["X-Remote-Group"]).to_string(),
+        "requestheader-uid-headers": json!(["X-Remote-Uid"]).to_string(),
+        "requestheader-username-headers": json!(["X-Remote-User"]).to_string(),
+    })
+}
