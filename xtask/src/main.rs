@@ -48,6 +48,11 @@ enum Task {
     Cgroup2,
     /// Compare the API server's answers with those of kube-apiserver.
     Oracle(oracle::OracleArgs),
+    /// Build the Go programs of e2e/go, and run the end-to-end tests that need them. Needs Go and etcd.
+    ClientsGo {
+        /// Run only the tests whose name has this.
+        only: Option<String>,
+    },
     /// What CI runs besides the tests: formatting and lints.
     Lint,
 }
@@ -78,6 +83,7 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::Cgroup2 => cgroup2::check(),
         Task::Oracle(args) => oracle::check(&args),
+        Task::ClientsGo { only } => clients_go(only.as_deref()),
         Task::Lint => {
             run(cargo().args(["fmt", "--all", "--check"]))?;
             run(cargo().args([
@@ -105,6 +111,23 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
         .with_context(|| format!("cannot run {command:?}"))?;
     ensure!(status.success(), "{command:?} failed: {status}");
     Ok(())
+}
+
+fn clients_go(only: Option<&str>) -> anyhow::Result<()> {
+    run(Command::new(root().join("scripts/clients")).arg("--go"))?;
+    run(cargo().args(["build", "--locked", "--package", "corral"]))?;
+    let test = [
+        "test",
+        "--locked",
+        "--package",
+        "corral-e2e",
+        "--test",
+        "it",
+    ];
+    run(cargo()
+        .args(test)
+        .args(["--features", "go-clients", "--"])
+        .arg(only.unwrap_or("go::")))
 }
 
 fn facts(check: bool) -> anyhow::Result<()> {

@@ -8,6 +8,8 @@ mod custom;
 mod encryption;
 mod etcd;
 mod flow;
+#[cfg(feature = "go-clients")]
+mod go;
 mod kills;
 mod kubectl;
 mod kubectl_versions;

@@ -3,6 +3,7 @@
 //! They are made when they are missing; rules that are missing from one are added, so that an upgrade can give new
 //! rights, while what an administrator added stays.
 
+mod components;
 mod controllers;
 mod workloads;
 
@@ -12,6 +13,7 @@ use corral_api::k8s::api::rbac::v1::{
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use corral_api::meta::ObjectMeta;
 
+use components::COMPONENTS;
 use controllers::CONTROLLERS;
 
 /// A rule on resources: groups, resources, verbs.
@@ -478,20 +480,27 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             )],
         ),
         role("system:node", node_rules()),
-        role("system:kube-scheduler", join(&[SCHEDULER])),
+        role(
+            "system:kube-scheduler",
+            join(&[SCHEDULER, components::SCHEDULER]),
+        ),
         role(
             "system:kube-controller-manager",
-            vec![
-                rule(&(ALL, ALL, READ)),
-                rule(&EVENTS),
-                // To elect a leader.
-                rule(&(
-                    &["coordination.k8s.io"],
-                    &["leases"],
-                    &["create", "get", "update"],
-                )),
-                paths(DISCOVERY_PATHS, &["get"]),
-            ],
+            [
+                vec![
+                    rule(&(ALL, ALL, READ)),
+                    rule(&EVENTS),
+                    // To elect a leader.
+                    rule(&(
+                        &["coordination.k8s.io"],
+                        &["leases"],
+                        &["create", "get", "update"],
+                    )),
+                    paths(DISCOVERY_PATHS, &["get"]),
+                ],
+                join(&[components::CONTROLLER_MANAGER]),
+            ]
+            .concat(),
         ),
         role(
             "system:node-bootstrapper",
@@ -512,6 +521,8 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             ]]),
         ),
     ];
+    let components = COMPONENTS.iter();
+    roles.extend(components.map(|(name, rules)| role(name, join(&[rules]))));
     roles.extend(certificate_roles());
     roles.extend(all_controllers().map(|(name, rules)| {
         let mut role = role(&controller_role(name), join(&[rules]));
@@ -603,6 +614,16 @@ fn subject(kind: &str, name: &str) -> Subject {
     }
 }
 
+/// A service account of the system's.
+fn account(name: &str) -> Subject {
+    Subject {
+        api_group: None,
+        kind: "ServiceAccount".to_owned(),
+        name: name.to_owned(),
+        namespace: Some("kube-system".to_owned()),
+    }
+}
+
 fn binding(name: &str, role: &str, subjects: Vec<Subject>) -> ClusterRoleBinding {
     ClusterRoleBinding {
         metadata: meta(name),
@@ -657,6 +678,21 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
             "system:kube-controller-manager",
             vec![subject("User", "system:kube-controller-manager")],
         ),
+        binding(
+            "system:volume-scheduler",
+            "system:volume-scheduler",
+            vec![subject("User", "system:kube-scheduler")],
+        ),
+        binding(
+            "system:node-proxier",
+            "system:node-proxier",
+            vec![subject("User", "system:kube-proxy")],
+        ),
+        binding(
+            "system:kube-dns",
+            "system:kube-dns",
+            vec![account("kube-dns")],
+        ),
         // A node renews its certificate by itself.
         binding(
             "corral:node-autoapprove-certificate-rotation",
@@ -670,17 +706,8 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
         ),
     ];
     bindings.extend(all_controllers().map(|(name, _)| {
-        let account = Subject {
-            api_group: None,
-            kind: "ServiceAccount".to_owned(),
-            name: (*name).to_owned(),
-            namespace: Some("kube-system".to_owned()),
-        };
-        binding(
-            &controller_role(name),
-            &controller_role(name),
-            vec![account],
-        )
+        let role = controller_role(name);
+        binding(&role, &role, vec![account(name)])
     }));
     bindings
 }

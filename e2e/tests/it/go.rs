@@ -1,0 +1,3 @@
+//! Tests with Go programs that take minutes to build: `cargo xtask clients-go` builds them and runs these.
+
+mod aggregation;
