@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::{ArgMatches, CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::{cluster, verbs};
+use crate::{cluster, envtest, verbs};
 
 /// Turns a room of Linux machines into one computer, with the Kubernetes API.
 #[derive(Debug, Parser)]
@@ -26,6 +26,7 @@ pub enum Command {
     Server(Box<cluster::server::ServerArgs>),
     /// Start a node that joins a control plane.
     Agent(Box<cluster::agent::AgentArgs>),
+    Envtest(envtest::EnvtestArgs),
     /// Manage the tokens by which nodes join.
     #[command(subcommand)]
     Token(cluster::token::TokenCommand),
@@ -102,6 +103,7 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Down(args) => cluster::down::run(args).await?,
         Command::Server(args) => cluster::server::run(*args).await?,
         Command::Agent(args) => cluster::agent::run(*args).await?,
+        Command::Envtest(args) => envtest::run(&args)?,
         Command::Token(command) => cluster::token::run(command).await?,
         Command::Store(command) => cluster::store::run(command).await?,
         Command::Get(args) => verbs::get::run(args).await?,

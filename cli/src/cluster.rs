@@ -12,7 +12,7 @@ pub mod join;
 pub mod node;
 pub mod process_lock;
 pub mod ranges;
-mod security;
+pub mod security;
 pub mod server;
 mod serving;
 pub mod signals;

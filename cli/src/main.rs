@@ -8,6 +8,7 @@ use std::process::ExitCode;
 mod args;
 mod client;
 mod cluster;
+mod envtest;
 mod kubeconfig;
 mod logging;
 mod verbs;
@@ -15,12 +16,24 @@ mod verbs;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// What this process is.
+enum Role {
+    /// Somebody else, whose name it was started under.
+    StandIn(envtest::StandIn),
+    /// Itself.
+    Command(args::Command),
+}
+
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os();
     if arguments.nth(1).is_some_and(|argument| argument == "shim") {
         return corral_shim::main(arguments);
     }
-    let command = args::parse();
+    let name = std::env::args_os().next();
+    let role = match envtest::StandIn::parse(name.as_deref()) {
+        Some(stand_in) => Role::StandIn(stand_in),
+        None => Role::Command(args::parse()),
+    };
     let runtime = match tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -31,7 +44,13 @@ fn main() -> ExitCode {
             return ExitCode::FAILURE;
         }
     };
-    match runtime.block_on(args::run(command)) {
+    let running = async move {
+        match role {
+            Role::StandIn(stand_in) => stand_in.run().await.map(|()| ExitCode::SUCCESS),
+            Role::Command(command) => args::run(command).await,
+        }
+    };
+    match runtime.block_on(running) {
         Ok(code) => code,
         Err(error) => {
             eprintln!("corral: {error:#}");

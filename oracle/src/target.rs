@@ -69,6 +69,7 @@ impl Target {
             advertise: None,
             names: Vec::new(),
             pki: directory.path().join("pki"),
+            given: Default::default(),
             service_range: "10.0.0.0/16".parse().map_err(anyhow::Error::msg)?,
             node_ports: 30_000..=32_767,
             storage,

@@ -215,7 +215,7 @@ impl Authenticator {
 
     /// Takes a configuration; answers whether it says who may ask without a name.
     fn configure(&self, text: &str) -> Result<bool, String> {
-        let config = AuthenticationConfiguration::parse(text, tokens::ISSUER)
+        let config = AuthenticationConfiguration::parse(text, self.tokens.issuer())
             .map_err(|e| format!("authentication configuration: {e}"))?;
         let before = self.configured.load();
         let says = config.anonymous.is_some();

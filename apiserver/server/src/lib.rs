@@ -44,6 +44,7 @@ pub mod encryption;
 mod expiry;
 pub mod flow;
 mod flow_objects;
+pub mod given;
 pub mod handlers;
 pub mod health;
 mod join;
@@ -74,6 +75,8 @@ mod websocket;
 pub mod wire;
 mod zpages;
 
+use given::Given;
+
 pub use admission::AddressRange;
 use admission::pod_security::{self, PodSecurity};
 use admission::policies::{self, Policies};
@@ -97,6 +100,8 @@ pub struct ServerConfig {
     pub names: Vec<String>,
     /// The directory of keys and certificates.
     pub pki: PathBuf,
+    /// Keys and certificates that were made elsewhere.
+    pub given: Given,
     /// Addresses of Services.
     pub service_range: AddressRange,
     /// Ports of Services on every node.
@@ -149,6 +154,9 @@ pub enum Error {
     #[error("metrics: {0}")]
     Metrics(#[from] prometheus::Error),
 }
+
+/// The version of Kubernetes whose API this is.
+pub const KUBERNETES: &str = paths::KUBERNETES_VERSION.2;
 
 /// What all requests share.
 pub struct Shared {
@@ -226,7 +234,11 @@ impl Server {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let audit = audit::Audit::open(config.audit, &config.registry).await;
         let audit = Arc::new(audit.map_err(Error::Audit)?);
-        let pki = Pki::open(&config.pki)?;
+        let given = config.given;
+        let mut pki = Pki::open(&config.pki)?;
+        if let Some(key) = given.signing_key().map_err(Error::Authentication)? {
+            pki.sign_tokens_with(key);
+        }
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|e| Error::Listen(config.listen, e))?;
@@ -265,10 +277,12 @@ impl Server {
             tasks.spawn(resource.cacher.clone().run(answered.clone()));
         }
         let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
-        let tokens = Tokens::new(&pki).map_err(|e| Error::Tls(e.to_string()))?;
-        let signers = client_signers(&pki, &config.authn)?;
+        let tokens =
+            Tokens::new(&pki, given.issuer.clone()).map_err(|e| Error::Tls(e.to_string()))?;
+        let signers = client_signers(&pki, &given, &config.authn)?;
         let tls = server_tls(
             &pki,
+            &given,
             &signers.all,
             &config.names,
             &[address.ip(), advertise, IpAddr::V4(api_address)],
@@ -334,7 +348,9 @@ impl Server {
         local_services::ensure(&shared.api)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
-        aggregation::configuration::ensure(&shared.api, &shared.pki, &others_must_know)
+        let client_ca = given.client_ca_text().map_err(Error::Authentication)?;
+        let client_ca = format!("{}{client_ca}", shared.pki.ca());
+        aggregation::configuration::ensure(&shared.api, &shared.pki, &client_ca, &others_must_know)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         flow_objects::configure(&shared.api, &shared.flow)
@@ -487,12 +503,19 @@ struct ClientSigners {
     each: authn::x509::Signers,
 }
 
-fn client_signers(pki: &Pki, config: &authn::AuthnConfig) -> Result<ClientSigners, Error> {
+fn client_signers(
+    pki: &Pki,
+    given: &Given,
+    config: &authn::AuthnConfig,
+) -> Result<ClientSigners, Error> {
     let verifier = |roots: RootCertStore| {
         let builder = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
         builder.build().map_err(|e| Error::Tls(e.to_string()))
     };
-    let own = roots(pki)?;
+    let mut own = roots(pki)?;
+    given
+        .add_client_ca(&mut own)
+        .map_err(Error::Authentication)?;
     let users = verifier(own.clone())?;
     let Some((path, _)) = &config.request_header else {
         return Ok(ClientSigners {
@@ -522,6 +545,7 @@ fn client_signers(pki: &Pki, config: &authn::AuthnConfig) -> Result<ClientSigner
 
 fn server_tls(
     pki: &Pki,
+    given: &Given,
     clients: &Arc<dyn ClientCertVerifier>,
     names: &[String],
     addresses: &[IpAddr],
@@ -547,11 +571,17 @@ fn server_tls(
         user: "kube-apiserver",
         group: "corral",
     };
-    let (mut chain, key) = pki.server(subject, &all, &reached)?.to_rustls()?;
-    // Nodes that join know only the hash of the CA, so it is shown to them.
-    for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
-        chain.push(certificate.map_err(|e| Error::Tls(e.to_string()))?);
-    }
+    let (chain, key) = match given.serving().map_err(Error::Tls)? {
+        Some(given) => given,
+        None => {
+            let (mut chain, key) = pki.server(subject, &all, &reached)?.to_rustls()?;
+            // Nodes that join know only the hash of the CA, so it is shown to them.
+            for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
+                chain.push(certificate.map_err(|e| Error::Tls(e.to_string()))?);
+            }
+            (chain, key)
+        }
+    };
     let mut config = rustls::ServerConfig::builder()
         .with_client_cert_verifier(clients.clone())
         .with_single_cert(chain, key)

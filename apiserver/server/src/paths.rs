@@ -66,9 +66,10 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["flagz"] => zpages::flagz(call),
         ["metrics"] => metrics(call),
         ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
-        _ if path == issuer::CONFIGURATION_PATH => {
-            Ok(document("application/json", &issuer::configuration()))
-        }
+        _ if path == issuer::CONFIGURATION_PATH => Ok(document(
+            "application/json",
+            &issuer::configuration(call.shared.authenticator.tokens().issuer()),
+        )),
         _ if path == issuer::KEYS_PATH => {
             let key = call.shared.authenticator.tokens().public_key();
             Ok(document(issuer::KEYS_TYPE, &key.set()))

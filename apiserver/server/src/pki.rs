@@ -149,6 +149,11 @@ impl Pki {
         })
     }
 
+    /// Signs tokens of ServiceAccounts with another key.
+    pub fn sign_tokens_with(&mut self, key: KeyPair) {
+        self.tokens = key;
+    }
+
     /// The CA's certificate in PEM.
     pub fn ca(&self) -> &str {
         &self.ca_pem

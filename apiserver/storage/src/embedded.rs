@@ -61,6 +61,8 @@ pub struct EmbeddedConfig {
     pub watch_buffer_events: usize,
     /// Disk space that writes leave free; 0 leaves it to the file system to refuse.
     pub free_bytes_min: u64,
+    /// Whether a write is acknowledged only once the disk has it. Without, a loss of power may take the store with it.
+    pub synced: bool,
 }
 
 impl EmbeddedConfig {
@@ -72,6 +74,7 @@ impl EmbeddedConfig {
             history_revisions_min: HISTORY_REVISIONS_MIN,
             watch_buffer_events: WATCH_BUFFER_EVENTS,
             free_bytes_min: FREE_BYTES_MIN,
+            synced: true,
         }
     }
 }
@@ -113,8 +116,9 @@ impl EmbeddedStore {
             history_revisions_min,
             watch_buffer_events,
             free_bytes_min,
+            synced,
         } = config;
-        let directory = Directory::lock(&directory)?;
+        let directory = Directory::lock(&directory, synced)?;
         let database = directory.open()?;
         let counters =
             writer::counters(&database).map_err(|error| Error::Open(format!("{error:?}")))?;

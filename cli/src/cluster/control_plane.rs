@@ -9,6 +9,7 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use corral_nodelet::network::range::Range;
 use corral_server::authn::User;
+use corral_server::given::Given;
 use corral_server::local::Local;
 use corral_server::stored_values::StoredValues;
 use corral_server::{AddressRange, Server, ServerConfig, encryption};
@@ -138,6 +139,7 @@ impl ControlPlane {
             advertise: args.advertise,
             names: args.tls_san.clone(),
             pki: args.data_dir.join("pki"),
+            given: Given::default(),
             service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,
@@ -248,7 +250,7 @@ fn own_name() -> String {
     format!("{} {}", host.to_string_lossy(), std::process::id())
 }
 
-async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<EtcdStore>> {
+pub async fn connect(config: EtcdConfig) -> anyhow::Result<Arc<EtcdStore>> {
     let deadline = tokio::time::Instant::now() + ETCD_WAIT_MAX;
     let mut told = false;
     loop {

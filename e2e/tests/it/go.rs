@@ -1,3 +1,4 @@
 //! Tests with Go programs that take minutes to build: `cargo xtask clients-go` builds them and runs these.
 
 mod aggregation;
+mod envtest;

@@ -6,6 +6,7 @@ mod apply;
 mod certificates;
 mod custom;
 mod encryption;
+mod envtest;
 mod etcd;
 mod flow;
 #[cfg(feature = "go-clients")]

@@ -19,8 +19,13 @@ const READER: &str = "extension-apiserver-authentication-reader";
 ///
 /// # Errors
 /// When the store does not take it.
-pub async fn ensure(api: &Api, pki: &Pki, authn: &AuthnConfig) -> Result<(), Status> {
-    let data = data(pki, authn);
+pub async fn ensure(
+    api: &Api,
+    pki: &Pki,
+    client_ca: &str,
+    authn: &AuthnConfig,
+) -> Result<(), Status> {
+    let data = data(pki, client_ca, authn);
     let made = json!({"metadata": {"name": NAME, "namespace": NAMESPACE}, "data": data});
     bootstrap::create(api, "", "configmaps", NAMESPACE, made).await?;
     let change = |live: &Value| {
@@ -51,7 +56,7 @@ pub async fn ensure(api: &Api, pki: &Pki, authn: &AuthnConfig) -> Result<(), Sta
     bootstrap::create(api, rbac, "rolebindings", NAMESPACE, binding).await
 }
 
-fn data(pki: &Pki, authn: &AuthnConfig) -> Value {
+fn data(pki: &Pki, client_ca: &str, authn: &AuthnConfig) -> Value {
     let mut authorities = pki.front_proxy_ca().to_owned();
     let mut names = vec![CLIENT_NAME.to_owned()];
     // A proxy in front of this server is one in front of the others, too.
@@ -66,7 +71,7 @@ fn data(pki: &Pki, authn: &AuthnConfig) -> Value {
         }
     }
     json!({
-        "client-ca-file": pki.ca(),
+        "client-ca-file": client_ca,
         "requestheader-allowed-names": json!(names).to_string(),
         "requestheader-client-ca-file": authorities,
         "requestheader-extra-headers-prefix": json!(["X-Remote-Extra-"]).to_string(),

@@ -5,8 +5,6 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use super::tokens::ISSUER;
-
 /// Where the issuer tells about itself.
 pub const CONFIGURATION_PATH: &str = "/.well-known/openid-configuration";
 /// Where its keys are.
@@ -59,10 +57,10 @@ impl PublicKey {
 
 /// What the issuer tells about itself (OpenID Connect Discovery 1.0). The keys are named by the issuer's own address,
 /// which every pod reaches.
-pub fn configuration() -> Value {
+pub fn configuration(issuer: &str) -> Value {
     json!({
-        "issuer": ISSUER,
-        "jwks_uri": format!("{ISSUER}{KEYS_PATH}"),
+        "issuer": issuer,
+        "jwks_uri": format!("{}{KEYS_PATH}", issuer.trim_end_matches('/')),
         "response_types_supported": ["id_token"],
         "subject_types_supported": ["public"],
         "id_token_signing_alg_values_supported": ["ES256"],

@@ -12,7 +12,7 @@ use super::issuer::PublicKey;
 use crate::api::Api;
 use crate::pki::Pki;
 
-/// Who issues the tokens, as other systems name this cluster.
+/// Who issues the tokens, as other systems name this cluster, unless an administrator says otherwise.
 pub const ISSUER: &str = "https://kubernetes.default.svc.cluster.local";
 /// Longest life of a token.
 pub const LIFE_SECONDS_MAX: i64 = 1 << 32;
@@ -77,21 +77,28 @@ pub struct Tokens {
     encoding: EncodingKey,
     decoding: DecodingKey,
     public: PublicKey,
+    issuer: String,
 }
 
 impl Tokens {
-    /// With the key of a cluster.
+    /// With the key of a cluster, in the name of an issuer.
     ///
     /// # Errors
     /// When the key makes no sense.
-    pub fn new(pki: &Pki) -> Result<Self, jsonwebtoken::errors::Error> {
+    pub fn new(pki: &Pki, issuer: String) -> Result<Self, jsonwebtoken::errors::Error> {
         let public = pki.token_public_key();
         let no_key = || jsonwebtoken::errors::ErrorKind::InvalidKeyFormat;
         Ok(Self {
             encoding: EncodingKey::from_ec_pem(pki.token_key().as_bytes())?,
             decoding: DecodingKey::from_ec_pem(public.as_bytes())?,
             public: PublicKey::of_pem(&public).ok_or_else(no_key)?,
+            issuer,
         })
+    }
+
+    /// Who issues the tokens: what is meant by them unless somebody says otherwise.
+    pub fn issuer(&self) -> &str {
+        &self.issuer
     }
 
     /// The key by which others check the tokens.
@@ -106,7 +113,7 @@ impl Tokens {
     pub fn issue(&self, grant: Grant<'_>, now: Timestamp) -> Result<(String, Timestamp), Status> {
         let expires = now + jiff::SignedDuration::from_secs(grant.seconds);
         let claims = Claims {
-            iss: ISSUER.to_owned(),
+            iss: self.issuer.clone(),
             sub: format!(
                 "system:serviceaccount:{}:{}",
                 grant.namespace, grant.account.name
@@ -139,7 +146,7 @@ impl Tokens {
         audiences: &[String],
     ) -> Option<(User, Vec<String>)> {
         let mut validation = Validation::new(Algorithm::ES256);
-        validation.set_issuer(&[ISSUER]);
+        validation.set_issuer(&[&self.issuer]);
         validation.leeway = LEEWAY_SECONDS;
         validation.validate_nbf = true;
         // Checked below: the API itself is meant unless somebody asks about others.
@@ -147,7 +154,7 @@ impl Tokens {
         let claims = jsonwebtoken::decode::<Claims>(token, &self.decoding, &validation)
             .ok()?
             .claims;
-        let own = [ISSUER.to_owned()];
+        let own = [self.issuer.clone()];
         let wanted = if audiences.is_empty() {
             &own
         } else {

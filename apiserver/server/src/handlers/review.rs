@@ -19,7 +19,7 @@ use serde_json::Value;
 
 use super::Call;
 use crate::apply::{self, Manager};
-use crate::authn::{User, tokens};
+use crate::authn::User;
 use crate::authz::{Access, Decision, Requirement, node};
 use crate::registry::{WriteContext, body, metadata};
 use crate::response::{self, Answer};
@@ -160,7 +160,7 @@ async fn token(call: &Call) -> Result<Answer, Status> {
         Some((user, good_for)) => TokenReviewStatus {
             authenticated: Some(true),
             audiences: Some(if good_for.is_empty() {
-                vec![tokens::ISSUER.to_owned()]
+                vec![call.shared.authenticator.tokens().issuer().to_owned()]
             } else {
                 good_for
             }),

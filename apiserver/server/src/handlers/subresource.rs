@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, with_warnings, write};
 use crate::admission::request::{Operation, Request};
-use crate::authn::tokens::{Bound, Grant, ISSUER, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
+use crate::authn::tokens::{Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
 use crate::negotiate;
 use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
@@ -458,7 +458,7 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     }
     let mut audiences = std::mem::take(&mut spec.audiences).unwrap_or_default();
     if audiences.is_empty() {
-        audiences.push(ISSUER.to_owned());
+        audiences.push(call.shared.authenticator.tokens().issuer().to_owned());
     }
     let (pod, node) = bound_pod(call, &spec).await?;
     let bound_by_uid = spec

@@ -50,6 +50,7 @@ async fn serve(
         advertise: None,
         names: Vec::new(),
         pki: directory.path().join("pki"),
+        given: Default::default(),
         service_range: "10.96.0.0/16".parse().expect("a network"),
         node_ports: 30_000..=32_767,
         storage: storage.clone(),

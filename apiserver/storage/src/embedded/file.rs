@@ -6,6 +6,7 @@
 //! ```
 
 mod overlay;
+mod unsynced;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, Write};
@@ -17,6 +18,7 @@ use fs2::FileExt;
 use redb::{Database, ReadableDatabase, ReadableTable};
 
 use self::overlay::Overlay;
+use self::unsynced::Unsynced;
 use super::layout::{
     FORMAT, HISTORY, META, META_FORMAT, META_REVISION, REVISION_WHEN_NEW, VERSIONS,
 };
@@ -45,13 +47,15 @@ pub fn is_there(directory: &Path) -> bool {
 #[derive(Debug)]
 pub(super) struct Directory {
     path: PathBuf,
+    /// Whether what is written is waited for until the disk has it.
+    synced: bool,
     /// Holds the flock, which goes with the file's handle; `None` once unlocked.
     lock: Mutex<Option<File>>,
 }
 
 impl Directory {
     /// Creates the directory if need be and locks it.
-    pub(super) fn lock(path: &Path) -> Result<Self, Error> {
+    pub(super) fn lock(path: &Path, synced: bool) -> Result<Self, Error> {
         fs::create_dir_all(path)
             .map_err(|error| open_error(path, &format!("cannot create it: {error}")))?;
         let lock_path = path.join(LOCK_FILE);
@@ -72,6 +76,7 @@ impl Directory {
         write_pid(&mut lock).map_err(|error| open_error(&lock_path, &error.to_string()))?;
         Ok(Self {
             path: path.to_owned(),
+            synced,
             lock: Mutex::new(Some(lock)),
         })
     }
@@ -109,10 +114,20 @@ impl Directory {
     /// Opens a data file that this process has used before.
     pub(super) fn reopen(&self) -> Result<Database, Error> {
         let path = self.data_file();
-        redb::Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .open(&path)
+        self.database(&path, false)
             .map_err(|error| open_error(&path, &error.to_string()))
+    }
+
+    fn database(&self, path: &Path, new: bool) -> Result<Database, redb::Error> {
+        let mut builder = redb::Builder::new();
+        builder.set_cache_size(CACHE_BYTES);
+        if !self.synced {
+            return Ok(builder.create_with_backend(Unsynced::open(path)?)?);
+        }
+        Ok(match new {
+            true => builder.create(path)?,
+            false => builder.open(path)?,
+        })
     }
 
     /// Where a store is made before it is put into its place; nothing is there.
@@ -127,20 +142,25 @@ impl Directory {
         }
     }
 
+    /// An empty store in a file of its own.
+    pub(super) fn initialised(&self, path: &Path) -> Result<Database, Error> {
+        let database = self.database(path, true).and_then(initialise);
+        database.map_err(|error| open_error(path, &error.to_string()))
+    }
+
     fn create(&self, path: &Path) -> Result<(), Error> {
         let new = self.new_file()?;
-        initialise(&new).map_err(|error| open_error(&new, &error.to_string()))?;
+        self.initialised(&new)?;
         fs::rename(&new, path)
-            .and_then(|()| File::open(&self.path)?.sync_all())
+            .and_then(|()| match self.synced {
+                true => File::open(&self.path)?.sync_all(),
+                false => Ok(()),
+            })
             .map_err(|error| open_error(path, &error.to_string()))
     }
 }
 
-/// An empty store in a file of its own.
-pub(super) fn initialise(path: &Path) -> Result<Database, redb::Error> {
-    let database = redb::Builder::new()
-        .set_cache_size(CACHE_BYTES)
-        .create(path)?;
+fn initialise(database: Database) -> Result<Database, redb::Error> {
     let write = database.begin_write()?;
     {
         let mut meta = write.open_table(META)?;

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use redb::{Database, ReadableDatabase, ReadableTable};
 
-use super::file::{Directory, NEW_FILE, initialise, open_error};
+use super::file::{Directory, NEW_FILE, open_error};
 use super::layout::{
     HISTORY, META, META_COMPACTED, META_REVISION, META_TRIMMED, REVISION_WHEN_NEW, Record,
     VERSIONS, version_key, version_value,
@@ -26,7 +26,7 @@ impl Import {
     /// # Errors
     /// [`Error::Open`] when the directory is in use, or has a store in which something was written.
     pub fn begin(path: &Path) -> Result<Self, Error> {
-        let directory = Directory::lock(path)?;
+        let directory = Directory::lock(path, true)?;
         let data = directory.data_file();
         let there = data.try_exists();
         if there.map_err(|error| open_error(&data, &error.to_string()))? {
@@ -42,7 +42,7 @@ impl Import {
             }
         }
         let new = directory.new_file()?;
-        let database = initialise(&new).map_err(|error| open_error(&new, &error.to_string()))?;
+        let database = directory.initialised(&new)?;
         Ok(Self {
             directory,
             database,

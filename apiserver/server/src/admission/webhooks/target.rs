@@ -46,12 +46,7 @@ pub fn of(config: &WebhookClientConfig) -> Result<Target, String> {
         let port = service.port.and_then(|port| u16::try_from(port).ok());
         let port = port.unwrap_or(PORT_DEFAULT);
         let server_name = format!("{}.{}.svc", service.name, service.namespace);
-        let path = service.path.clone().unwrap_or_default();
-        let path = if path.starts_with('/') {
-            path
-        } else {
-            format!("/{path}")
-        };
+        let path = clean(service.path.as_deref().unwrap_or_default());
         return Ok(Target {
             url: format!("https://{server_name}:{port}{path}"),
             place: Place::Service(service.namespace.clone(), service.name.clone(), port),
@@ -80,10 +75,27 @@ pub fn of(config: &WebhookClientConfig) -> Result<Target, String> {
     Ok(Target {
         place: Place::Host(host.clone(), uri.port_u16().unwrap_or(PORT_DEFAULT)),
         server_name: host,
-        url: given.to_owned(),
-        path: uri.path().to_owned(),
+        url: match (uri.path(), uri.authority()) {
+            ("/" | "", _) | (_, None) => given.to_owned(),
+            (path, Some(authority)) => format!("https://{authority}{}", clean(path)),
+        },
+        path: clean(uri.path()),
         http2: local,
     })
+}
+
+/// A path as kube-apiserver asks for it: without empty and dotted parts, and without a slash at the end. Tests of operators
+/// name paths that begin with two.
+fn clean(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => drop(parts.pop()),
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
 }
 
 /// The addresses of a place, in the order in which they are tried.
@@ -190,6 +202,9 @@ mod tests {
         };
         let local = of(&config("https://127.0.0.1:8443/a/b")).expect("a target");
         assert_eq!(local.place, Place::Host("127.0.0.1".into(), 8443));
+        let doubled = of(&config("https://127.0.0.1:8443//a/../b/")).expect("a target");
+        assert_eq!(doubled.url, "https://127.0.0.1:8443/b");
+        assert_eq!(doubled.path, "/b");
         assert_eq!((local.path.as_str(), local.http2), ("/a/b", true));
         let far = of(&config("https://hooks.example.com")).expect("a target");
         assert_eq!(far.place, Place::Host("hooks.example.com".into(), 443));
