@@ -9,6 +9,7 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use corral_server::authn::tokens;
 use corral_server::given::Given;
+use corral_server::stored_values::StoredValues;
 use corral_server::{AddressRange, Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
@@ -111,6 +112,7 @@ pub async fn run(args: ApiServerArgs) -> anyhow::Result<()> {
         audit: args.audit.config()?,
         admission: args.admission.settings()?,
         bounds: corral_server::flow::Bounds::default(),
+        serving: Default::default(),
         registry,
         stop: server_stop.clone(),
     })
@@ -144,17 +146,23 @@ async fn storage(args: &EtcdArgs, registry: &Registry) -> anyhow::Result<Arc<dyn
     let Some(config) = args.config()? else {
         bail!("--etcd-servers must be specified");
     };
-    let [url] = config.endpoints.as_slice() else {
-        return connect(config).await;
+    let ours = match config.endpoints.as_slice() {
+        // Who does not answer is etcd that is about to start: it is waited for.
+        [url] => etcd::ask(url)
+            .await
+            .ok()
+            .flatten()
+            .map(|store| (url, store)),
+        _ => None,
     };
-    // Who does not answer is etcd that is about to start: it is waited for.
-    let Ok(Some(store)) = etcd::ask(url).await else {
-        return connect(config).await;
+    let Some((url, store)) = ours else {
+        return Ok(StoredValues::over(connect(config).await?));
     };
+    let url = url.clone();
     let mut config = EmbeddedConfig::new(&store.directory);
     config.synced = store.synced;
     let metrics = EmbeddedMetrics::register(registry)?;
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(config, metrics)).await?;
     let store = opened.with_context(|| format!("the store of {url}"))?;
-    Ok(store)
+    Ok(StoredValues::over(store))
 }
