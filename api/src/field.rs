@@ -23,20 +23,28 @@ impl FieldPath {
     /// A field below this one; dots in `name` separate several levels.
     pub fn child(&self, name: &str) -> Self {
         if self.0.is_empty() {
-            Self::new(name)
-        } else {
-            Self(format!("{}.{name}", self.0))
+            return Self::new(name);
         }
+        self.extended(&[".", name])
     }
 
     /// An element of a list.
     pub fn index(&self, index: usize) -> Self {
-        Self(format!("{}[{index}]", self.0))
+        self.key(&index.to_string())
     }
 
     /// An entry of a map.
     pub fn key(&self, key: &str) -> Self {
-        Self(format!("{}[{key}]", self.0))
+        self.extended(&["[", key, "]"])
+    }
+
+    /// Paths are made for every field that is checked, so they are put together without a formatter.
+    fn extended(&self, pieces: &[&str]) -> Self {
+        let length = pieces.iter().map(|piece| piece.len()).sum::<usize>();
+        let mut text = String::with_capacity(self.0.len() + length);
+        text.push_str(&self.0);
+        pieces.iter().for_each(|piece| text.push_str(piece));
+        Self(text)
     }
 
     /// The path's text; `<nil>` for the root, as Kubernetes prints it.
