@@ -128,6 +128,9 @@ struct State {
     ring: VecDeque<Arc<Event>>,
     /// Number of the ring's first event since the cacher was made.
     first: u64,
+    /// Number of the first event after the last list. What happened between the ring's last event and that list is only in
+    /// the store.
+    listed: u64,
     /// The ring holds every event after this revision.
     oldest: Revision,
     /// Bytes held by the ring alone: states that are no longer current.
@@ -205,6 +208,7 @@ impl Cacher {
                 snapshot: Snapshot::empty(&shape),
                 ring: VecDeque::new(),
                 first: 0,
+                listed: 0,
                 oldest: Revision(0),
                 bytes: 0,
                 ready: false,
@@ -455,8 +459,9 @@ impl Cacher {
     fn replace(&self, snapshot: Snapshot, ready: bool) {
         let revision = snapshot.revision;
         let mut state = self.write();
-        // No cursor is good any more, not even one at the end of the ring: what happened meanwhile is in no event.
+        // One more than there were: also who had read them all has missed something.
         state.first += state.ring.len() as u64 + 1;
+        state.listed = state.first;
         state.ring.clear();
         state.bytes = 0;
         state.oldest = revision;

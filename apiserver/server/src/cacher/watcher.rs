@@ -58,13 +58,25 @@ enum Source {
     Store(WatchStream),
 }
 
+/// What the ring has for a watcher.
+enum Batch {
+    /// Events, if there are any, and the revision that is reached after all there are.
+    Events(Vec<Arc<Event>>, Revision),
+    /// The objects were listed again since, and what happened before that is not in the ring.
+    Listed,
+    /// The ring has moved past what comes next.
+    Gone,
+}
+
 struct Watcher {
     cacher: Arc<Cacher>,
     _held: Held,
     options: WatchOptions,
     source: Source,
-    /// The last revision seen; nothing at or before it is sent again.
+    /// The last revision seen; nothing before it is sent again.
     seen: Revision,
+    /// Whether more of that revision may come.
+    torn: bool,
     ready: std::collections::VecDeque<WatchItem>,
     deadline: Instant,
     next_bookmark: Instant,
@@ -116,6 +128,7 @@ pub async fn watch(
         options,
         source,
         seen,
+        torn: false,
         ready,
         ended: false,
     };
@@ -162,12 +175,29 @@ impl Cacher {
         Some(state.first + index as u64)
     }
 
-    /// Events from `next` on; `None` when the ring has moved past it.
-    fn batch(&self, next: u64) -> Option<(Vec<Arc<Event>>, Revision)> {
+    /// The number of the first event after one of the revision `seen`, unless the ring has several of that revision, of
+    /// which some may not have been seen.
+    fn find_after(&self, seen: Revision) -> Option<u64> {
+        let next = self.find(seen)?;
         let state = self.read();
-        let start = usize::try_from(next.checked_sub(state.first)?).ok()?;
+        let index = usize::try_from(next.checked_sub(state.first)?).ok()?;
+        let before = state.ring.iter().take(index).rev();
+        let same = before.take_while(|event| event.object.revision == seen);
+        (same.take(2).count() < 2).then_some(next)
+    }
+
+    /// Events from `next` on.
+    fn batch(&self, next: u64) -> Batch {
+        let state = self.read();
+        if next < state.listed {
+            return Batch::Listed;
+        }
+        let Some(start) = next.checked_sub(state.first) else {
+            return Batch::Gone;
+        };
+        let start = usize::try_from(start).unwrap_or(usize::MAX);
         let events = state.ring.iter().skip(start).take(BATCH).cloned().collect();
-        Some((events, state.snapshot.revision))
+        Batch::Events(events, state.snapshot.revision)
     }
 }
 
@@ -196,22 +226,38 @@ impl Watcher {
     /// Fills `ready`, or waits for news; `None` at the end of the watch.
     async fn pull_ring(&mut self, next: u64) -> Option<()> {
         let mut reached = self.cacher.reached.subscribe();
-        let Some((events, revision)) = self.cacher.batch(next) else {
-            let oldest = self.cacher.read().oldest;
-            let message = format!("too old resource version: {} ({oldest})", self.seen);
-            self.ready
-                .push_back(WatchItem::Failed(Box::new(Status::expired(message))));
-            return Some(());
+        let (events, revision) = match self.cacher.batch(next) {
+            Batch::Events(events, revision) => (events, revision),
+            // The store may still know what was missed.
+            Batch::Listed if !self.torn => {
+                match self.cacher.resume(self.seen).await {
+                    Ok(source) => self.source = source,
+                    Err(status) => self.fail(status),
+                }
+                return Some(());
+            }
+            Batch::Listed | Batch::Gone => {
+                let oldest = self.cacher.read().oldest;
+                let message = format!("too old resource version: {} ({oldest})", self.seen);
+                self.fail(Status::expired(message));
+                return Some(());
+            }
         };
         if events.is_empty() {
             self.seen = self.seen.max(revision);
+            self.torn = false;
             return self.wait(&mut reached).await;
         }
         self.source = Source::Ring(next + events.len() as u64);
+        self.torn = events.len() == BATCH;
         for event in events {
             self.take(event);
         }
         Some(())
+    }
+
+    fn fail(&mut self, status: Status) {
+        self.ready.push_back(WatchItem::Failed(Box::new(status)));
     }
 
     async fn pull_store(&mut self) -> Option<()> {
@@ -225,9 +271,7 @@ impl Watcher {
         };
         match event {
             None => return None,
-            Some(Err(error)) => self
-                .ready
-                .push_back(WatchItem::Failed(Box::new(storage_status(&error)))),
+            Some(Err(error)) => self.fail(storage_status(&error)),
             Some(Ok(WatchEvent::Progress(revision))) => self.seen = self.seen.max(revision),
             Some(Ok(event)) => match self.cacher.event(&event).await {
                 Ok(Some(event)) => self.take(Arc::new(event)),
@@ -236,7 +280,7 @@ impl Watcher {
             },
         }
         // Back to the shared ring as soon as it covers what is left.
-        if let Some(next) = self.cacher.find(self.seen) {
+        if let Some(next) = self.cacher.find_after(self.seen) {
             self.source = Source::Ring(next);
         }
         Some(())

@@ -19,6 +19,7 @@ mod pod_security;
 mod pods;
 mod policies;
 mod quotas;
+mod relists;
 mod rights;
 mod service;
 mod storage_versions;
