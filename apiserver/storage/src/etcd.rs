@@ -32,6 +32,7 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 pub use self::presence::PRESENCE_LIFE;
+pub use self::window::COMPACT_KEY;
 
 use self::error::{Meaning, meaning, plain, to_etcd, to_revision};
 use self::presence::Presence;
@@ -85,6 +86,8 @@ pub struct EtcdConfig {
     pub history_window: Duration,
     /// Least number of revisions that are kept, whatever their age.
     pub history_revisions_min: u64,
+    /// Whether what is older is removed, unless another server does that. Otherwise history is left alone.
+    pub compacts: bool,
 }
 
 impl EtcdConfig {
@@ -95,6 +98,7 @@ impl EtcdConfig {
             tls: None,
             history_window: HISTORY_WINDOW,
             history_revisions_min: HISTORY_REVISIONS_MIN,
+            compacts: true,
         }
     }
 }
@@ -105,7 +109,7 @@ pub struct EtcdStore {
     etcd: Etcd,
     /// Each change asks every watch for its progress.
     progress: signal::Sender<u64>,
-    window: JoinHandle<()>,
+    window: Option<JoinHandle<()>>,
     /// What tells others that a server uses this store. Guarded for a change of it only.
     presence: Mutex<Option<Presence>>,
 }
@@ -135,6 +139,7 @@ impl EtcdStore {
             tls,
             history_window,
             history_revisions_min,
+            compacts,
         } = config;
         let options = connect_options(tls);
         let client = Client::connect(&endpoints, Some(options))
@@ -157,9 +162,9 @@ impl EtcdStore {
             client,
             orders_progress: ordered,
         };
-        let window = window::run(etcd.clone(), history_window, history_revisions_min);
+        let window = || window::run(etcd.clone(), history_window, history_revisions_min);
         Ok(Arc::new(Self {
-            window: tokio::spawn(window),
+            window: compacts.then(|| tokio::spawn(window())),
             etcd,
             progress: signal::Sender::new(0),
             presence: Mutex::new(None),
@@ -169,7 +174,9 @@ impl EtcdStore {
 
 impl Drop for EtcdStore {
     fn drop(&mut self) {
-        self.window.abort();
+        if let Some(window) = &self.window {
+            window.abort();
+        }
     }
 }
 

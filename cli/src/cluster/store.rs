@@ -74,7 +74,9 @@ pub async fn run(command: StoreCommand) -> anyhow::Result<()> {
     let StoreCommand::Migrate(args) = command;
     let MigrateArgs { to, data_dir, etcd } = args;
     let config = etcd.config()?;
-    let config = config.context("name etcd by --etcd-endpoints")?;
+    let mut config = config.context("name etcd by --etcd-endpoints")?;
+    // It would count as a write of somebody else.
+    config.compacts = false;
     let prefix = etcd.prefix()?;
     let endpoints = config.endpoints.join(",");
     let etcd = EtcdStore::connect(config).await;

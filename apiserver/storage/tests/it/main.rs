@@ -1,5 +1,6 @@
 //! Tests of both stores: the contract, a model, crashes, and what only the embedded store can go through.
 
+mod compaction;
 mod contract;
 mod crash;
 mod embedded;
