@@ -27,7 +27,7 @@ spec:
 const WIDGET: &str =
     "apiVersion: example.com/v1\nkind: Widget\nmetadata: {name: w}\nspec: {size: 3}\n";
 
-fn migrate(to: &str, etcd: &Etcd, data: &Path) -> Output {
+pub fn migrate(to: &str, etcd: &Etcd, data: &Path) -> Output {
     Command::new(corral())
         .args(["store", "migrate", "--to", to, "--data-dir"])
         .arg(data)
@@ -37,7 +37,7 @@ fn migrate(to: &str, etcd: &Etcd, data: &Path) -> Output {
 }
 
 #[track_caller]
-fn moved(output: &Output) -> String {
+pub fn moved(output: &Output) -> String {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     assert!(output.status.success(), "{}", text(&output.stderr));
     text(&output.stdout)

@@ -19,6 +19,7 @@ use flate2::write::GzEncoder;
 use serde_json::{Value, json};
 
 use crate::etcd::{Etcd, free_ports};
+use crate::migrate::{migrate, moved};
 
 const SERVICES: &str = "10.0.0.0/16";
 const NODE_PORT: u16 = 30_123;
@@ -357,6 +358,35 @@ fn place(path: &str, item: &Value) -> String {
     }
 }
 
+/// What both servers left goes to an embedded store, and is listed there as kube-apiserver listed it.
+fn moved_to_the_embedded_store(
+    etcd: &Etcd,
+    cluster: &Cluster,
+    theirs: &BTreeMap<String, Value>,
+    runtime: &tokio::runtime::Runtime,
+) {
+    let flags = [
+        "--service-range",
+        SERVICES,
+        "--no-controllers",
+        "--no-scheduler",
+    ];
+    let mut embedded = Cluster::server_with(&flags, Some(cluster));
+    embedded.terminate();
+    let store = embedded.data_dir().join("store");
+    std::fs::remove_dir_all(store).expect("the directory is ours");
+    moved(&migrate("embedded", etcd, &embedded.data_dir()));
+    let (_, revision) = runtime.block_on(dump(etcd));
+    embedded.start();
+    let found = differences(&embedded, theirs, revision);
+    assert!(
+        found.is_empty(),
+        "{} differences in the embedded store\n{}",
+        found.len(),
+        found.join("\n")
+    );
+}
+
 #[test]
 fn a_stock_clusters_etcd_is_taken_over_and_given_back() {
     let Some(binaries) = std::env::var_os("CORRAL_PEERS") else {
@@ -435,4 +465,6 @@ fn a_stock_clusters_etcd_is_taken_over_and_given_back() {
         found.len(),
         found.join("\n")
     );
+    drop(peer);
+    moved_to_the_embedded_store(&etcd, &cluster, &theirs, &runtime);
 }
