@@ -84,6 +84,8 @@ pub struct Attributes<'a> {
     pub part: Part,
     /// Who owns which fields: not a part of the object while it is written.
     pub managed: Option<Value>,
+    /// The same of the object as it was.
+    pub old_managed: Option<&'a Value>,
     /// Whether the server chooses the name of the object.
     pub names_itself: bool,
     /// Operations that must succeed together with the write: addresses and ports taken or given back.
@@ -105,6 +107,7 @@ impl<'a> Attributes<'a> {
             subresource: "",
             part: Part::Main,
             managed: None,
+            old_managed: None,
             names_itself: false,
             claims: Vec::new(),
             removes: false,

@@ -4,13 +4,15 @@
 //! happened; [`with_revision`] splices it in when an object leaves the store. Canonical means that `apiVersion`,
 //! `kind` and `metadata` come first, so that the splice and the index read only the beginning.
 
+use std::ops::Range;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
 use corral_api::meta::MetaIndex;
-use corral_kinds::{AnyKind, KindRef};
+use corral_kinds::{AnyKind, KindRef, Object};
 use corral_storage::{Entry, Key, Revision};
+use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -134,7 +136,7 @@ impl Stored {
         let fields = if shape.fields.is_empty() {
             Vec::new()
         } else {
-            let object = kind.decode_slice(value).map_err(corrupt)?;
+            let object = decode_stored(kind, value).map_err(corrupt)?;
             kind.selectable_fields(&object)
         };
         Ok(Self {
@@ -271,6 +273,58 @@ fn write_json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
     serde_json::to_writer(out, value).expect("a tree of JSON serialises into memory");
 }
 
+/// Where the metadata of a stored object are, braces included; they come early, and nothing after them is read.
+pub fn metadata_of(json: &[u8]) -> Option<Range<usize>> {
+    Metadata::of(json).map(|metadata| metadata.range)
+}
+
+/// The metadata of a stored object.
+struct Metadata {
+    range: Range<usize>,
+    /// The owners of its fields: where their text is.
+    managed: Option<Range<usize>>,
+}
+
+impl Metadata {
+    fn of(json: &[u8]) -> Option<Self> {
+        #[derive(serde::Deserialize)]
+        struct Read<'a> {
+            #[serde(borrow, rename = "managedFields")]
+            managed: Option<&'a RawValue>,
+        }
+        let start = find(json, METADATA)? + METADATA.len() - 1;
+        let mut stream = serde_json::Deserializer::from_slice(&json[start..]).into_iter::<Read>();
+        let read = stream.next()?.ok()?;
+        let range = start..start + stream.byte_offset();
+        let managed = read.managed.map(|managed| {
+            let text = managed.get();
+            let at = text.as_ptr() as usize - json.as_ptr() as usize;
+            at..at + text.len()
+        });
+        Some(Self { range, managed })
+    }
+}
+
+/// Decodes a stored object for whoever asks nothing about the owners of its fields: to read them would be half of the work.
+///
+/// # Errors
+/// When the bytes are not JSON of the kind.
+pub fn decode_stored(kind: &dyn AnyKind, json: &[u8]) -> Result<Object, serde_json::Error> {
+    const KEY: &[u8] = b"\"managedFields\":";
+    let managed = Metadata::of(json).and_then(|metadata| metadata.managed);
+    let cut = managed.and_then(|managed| {
+        let start = managed.start.checked_sub(KEY.len())?;
+        // Its name, at least, comes after.
+        let is_followed = json.get(managed.end) == Some(&b',');
+        let is_ours = json[start..].starts_with(KEY) && is_followed && !kind.is_custom();
+        is_ours.then(|| [&json[..start], &json[managed.end + 1..]].concat())
+    });
+    match cut {
+        Some(rest) => kind.decode_slice(&rest),
+        None => kind.decode_slice(json),
+    }
+}
+
 /// The JSON of a stored object with its `resourceVersion`.
 pub fn with_revision(json: &Bytes, revision: Revision) -> Bytes {
     let Some(at) = find(json, METADATA).map(|start| start + METADATA.len()) else {
@@ -294,9 +348,36 @@ fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use corral_kinds::all;
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn owners_are_passed_by_wherever_they_stand() {
+        let kind = all::kind("", "v1", "ConfigMap").expect("a kind");
+        let owner = json!({"manager": "managedFields\":[", "fieldsV1": {"f:data": {}}});
+        for metadata in [
+            json!({"name": "a", "managedFields": [owner], "labels": {"managedFields": "x"}}),
+            json!({"name": "a", "managedFields": []}),
+            json!({"managedFields": [owner]}),
+            json!({"name": "a"}),
+        ] {
+            let value = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata,
+                "data": {"managedFields": "{}"}});
+            let json = with_revision(&canonical(value.clone()), Revision(7));
+            let range = metadata_of(&json).expect("metadata");
+            let found: Value = serde_json::from_slice(&json[range]).expect("an object");
+            let mut expected = metadata.clone();
+            expected["resourceVersion"] = "7".into();
+            assert_eq!(found, expected);
+            let object = decode_stored(kind, &json).expect("an object");
+            let decoded = kind.encode(&object).expect("JSON");
+            assert_eq!(decoded["metadata"]["name"], metadata["name"]);
+            assert_eq!(decoded["metadata"]["labels"], metadata["labels"]);
+            assert_eq!(decoded["data"], value["data"]);
+        }
+    }
 
     #[test]
     fn the_revision_is_spliced_into_canonical_bytes() {

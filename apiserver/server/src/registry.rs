@@ -38,9 +38,10 @@ mod rewrite;
 mod scale;
 mod versions;
 
+pub(crate) use self::carry::restore_managed;
 use self::carry::{
-    bump_generation, keep_unwritten, restore_managed, same_but_ownership, same_objects,
-    without_others,
+    bump_generation, keep_unwritten, same_but_ownership, same_objects, take_managed,
+    without_managed, without_others,
 };
 pub use self::context::{Annotations, Asked, FieldValidation, Part, WriteContext};
 pub use self::delete::{DeleteOptions, Preconditions};
@@ -213,20 +214,24 @@ impl Resource {
         }
         let mut value = self.encode(object)?;
         restore_managed(&mut value, sent);
-        let mut old = old.cloned();
+        let own_part;
+        let mut old = old;
         if self.kind.has_approval() {
             // Nobody owns what a write through this part cannot change.
-            let others = [Some(&mut value), old.as_mut()];
-            let others = others.into_iter().flatten();
-            others.for_each(|value| without_others(value, &manager.subresource));
+            without_others(&mut value, &manager.subresource);
+            own_part = old.cloned().map(|mut old| {
+                without_others(&mut old, &manager.subresource);
+                old
+            });
+            old = own_part.as_ref();
         }
         let views = match &self.conversion {
             None => Views::default(),
             // Boxed: every update would carry it.
-            Some(_) => Box::pin(self.views(old.as_ref(), &value, manager)).await,
+            Some(_) => Box::pin(self.views(old, &value, manager)).await,
         };
-        apply::update(self.schema(), old.as_ref(), &mut value, manager, &views);
-        Ok(value["metadata"].get("managedFields").cloned())
+        apply::update(self.schema(), old, &mut value, manager, &views);
+        Ok(take_managed(&mut value))
     }
 
     fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
@@ -433,10 +438,15 @@ impl Resource {
         body::check_type(&*self.kind, &mut value)?;
         metadata::for_update(self, name, &mut value, &old_value)?;
         keep_unwritten(kind, part, &mut value, &old_value);
-        let managed = value["metadata"].get("managedFields").cloned();
+        let old_managed = old_value["metadata"].get("managedFields");
+        let managed = match value["metadata"].get("managedFields") {
+            // What is as it was needs no look, and typed objects need no owners.
+            managed if managed == old_managed => take_managed(&mut value),
+            managed => managed.cloned(),
+        };
         let is_same = same_objects(&value, &old_value);
 
-        let old = self.decode(old_value.clone())?;
+        let old = self.decode(without_managed(&old_value))?;
         let mut object = self.decode(value)?;
         // An apply that changes nothing leaves the object as it is read, defaults or not.
         if ownership == Ownership::Update || !is_same {
@@ -451,6 +461,7 @@ impl Resource {
             Ownership::Applied => managed.clone(),
         };
         let mut attributes = Attributes::update(self, cx, part, subresource);
+        attributes.old_managed = old_managed;
         attributes.managed.clone_from(&owners);
         self.admission
             .mutate(&mut attributes, &mut object, Some(&old))

@@ -1,8 +1,14 @@
 //! `Table` and `PartialObjectMetadata`: what clients ask for instead of the object.
 
+use bytes::{BufMut, BytesMut};
 use corral_kinds::AnyKind;
 use jiff::Timestamp;
 use serde_json::{Value, json};
+
+use crate::object::{decode_stored, metadata_of};
+
+/// The version of what a Table carries.
+const VERSION: &str = "meta.k8s.io/v1";
 
 /// Which part of each object a Table carries (`includeObject`).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -26,20 +32,46 @@ pub fn columns(kind: &dyn AnyKind) -> Value {
 
 /// A row of an object; an object that cannot be read has only its name.
 pub fn row(kind: &dyn AnyKind, object: &[u8], include: Include, now: Timestamp) -> Value {
-    let cells = match kind.decode_slice(object) {
+    let mut out = BytesMut::new();
+    write_row(kind, object, include, now, &mut out);
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
+/// The same, as text.
+pub fn write_row(
+    kind: &dyn AnyKind,
+    object: &[u8],
+    include: Include,
+    now: Timestamp,
+    out: &mut BytesMut,
+) {
+    let cells = match decode_stored(kind, object) {
         Ok(decoded) => kind.cells(&decoded, now),
         Err(_) => Vec::new(),
     };
-    let carried = match include {
-        Include::None => Value::Null,
-        Include::Metadata => partial(object),
-        Include::Object => serde_json::from_slice(object).unwrap_or(Value::Null),
-    };
-    let mut row = json!({"cells": cells});
-    if !carried.is_null() {
-        row["object"] = carried;
+    out.extend_from_slice(b"{\"cells\":");
+    serde_json::to_writer(out.writer(), &cells).expect("cells are JSON, and memory takes it");
+    match include {
+        Include::None => {}
+        Include::Metadata => {
+            out.extend_from_slice(b",\"object\":");
+            write_partial(VERSION, object, out);
+        }
+        Include::Object => {
+            out.extend_from_slice(b",\"object\":");
+            out.extend_from_slice(object);
+        }
     }
-    row
+    out.extend_from_slice(b"}");
+}
+
+/// A Table of a kind as far as its rows.
+pub fn head(kind: &dyn AnyKind, version: &str, metadata: &Value) -> String {
+    let columns = columns(kind);
+    format!(
+        "{{\"kind\":\"Table\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\
+        \"columnDefinitions\":{columns},\"rows\":["
+    )
 }
 
 /// A Table of rows. Events of a watch after the first leave the heading out.
@@ -55,17 +87,19 @@ pub fn table(kind: Option<&dyn AnyKind>, metadata: Value, rows: Vec<Value>) -> V
 
 /// `PartialObjectMetadata` of an object.
 pub fn partial(object: &[u8]) -> Value {
-    #[derive(serde::Deserialize)]
-    struct Envelope {
-        #[serde(default)]
-        metadata: Value,
+    let mut out = BytesMut::new();
+    write_partial(VERSION, object, &mut out);
+    serde_json::from_slice(&out).unwrap_or_default()
+}
+
+/// The same, as text, in a version of its group.
+pub fn write_partial(version: &str, object: &[u8], out: &mut BytesMut) {
+    out.extend_from_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"");
+    out.extend_from_slice(version.as_bytes());
+    out.extend_from_slice(b"\",\"metadata\":");
+    match metadata_of(object) {
+        Some(range) => out.extend_from_slice(&object[range]),
+        None => out.extend_from_slice(b"null"),
     }
-    let envelope: Envelope = serde_json::from_slice(object).unwrap_or(Envelope {
-        metadata: Value::Null,
-    });
-    json!({
-        "kind": "PartialObjectMetadata",
-        "apiVersion": "meta.k8s.io/v1",
-        "metadata": envelope.metadata,
-    })
+    out.extend_from_slice(b"}");
 }

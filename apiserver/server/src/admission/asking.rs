@@ -11,7 +11,7 @@ use super::rights::Rights;
 use super::webhooks::{self, Invocation};
 use super::{Action, Admission, Attributes, stopping};
 use crate::api::Api;
-use crate::registry::{Part, Resource};
+use crate::registry::{Part, Resource, restore_managed};
 
 const SCALE: &str = "scale";
 
@@ -61,6 +61,7 @@ impl<'a> Attributes<'a> {
         let mut old = old.map(encode).transpose()?;
         if let Some(old) = &mut old {
             self.resource.schema().complete(old);
+            restore_managed(old, self.old_managed.cloned());
         }
         Ok(old)
     }

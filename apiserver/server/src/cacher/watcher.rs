@@ -8,7 +8,7 @@ use std::time::Duration;
 use corral_api::status::Status;
 use corral_storage::{Revision, WatchEvent, WatchStream};
 use futures::{Stream, StreamExt};
-use tokio::time::Instant;
+use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Cacher, Event, EventKind, Held, storage_status};
@@ -79,9 +79,11 @@ struct Watcher {
     torn: bool,
     ready: std::collections::VecDeque<WatchItem>,
     deadline: Instant,
-    next_bookmark: Instant,
-    /// Made once: each one waits in a list that all watchers share.
+    /// At the deadline or the next bookmark, whichever comes first. Made once, as what follows: a watcher waits anew
+    /// after each event, and to enter and leave lists that all watchers share would be most of its work.
+    alarm: Pin<Box<Sleep>>,
     stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    reached: tokio::sync::watch::Receiver<Revision>,
     ended: bool,
 }
 
@@ -119,9 +121,15 @@ pub async fn watch(
     if ready.is_empty() {
         options.begins = None;
     }
+    let deadline = now + options.timeout;
+    let first = match options.bookmarks {
+        true => deadline.min(now + BOOKMARK_PERIOD),
+        false => deadline,
+    };
     let watcher = Watcher {
-        deadline: now + options.timeout,
-        next_bookmark: now + BOOKMARK_PERIOD,
+        deadline,
+        alarm: Box::pin(tokio::time::sleep_until(first)),
+        reached: cacher.reached.subscribe(),
         stopped: Box::pin(options.stop.clone().cancelled_owned()),
         _held: cacher.hold(),
         cacher,
@@ -225,7 +233,7 @@ impl Watcher {
 
     /// Fills `ready`, or waits for news; `None` at the end of the watch.
     async fn pull_ring(&mut self, next: u64) -> Option<()> {
-        let mut reached = self.cacher.reached.subscribe();
+        self.reached.mark_unchanged();
         let (events, revision) = match self.cacher.batch(next) {
             Batch::Events(events, revision) => (events, revision),
             // The store may still know what was missed.
@@ -246,7 +254,7 @@ impl Watcher {
         if events.is_empty() {
             self.seen = self.seen.max(revision);
             self.torn = false;
-            return self.wait(&mut reached).await;
+            return self.wait().await;
         }
         self.source = Source::Ring(next + events.len() as u64);
         self.torn = events.len() == BATCH;
@@ -266,7 +274,8 @@ impl Watcher {
         };
         let event = tokio::select! {
             event = stream.next() => event,
-            () = tokio::time::sleep_until(self.deadline) => return None,
+            // The rest of a transaction may be to come.
+            () = &mut self.alarm => return self.ring_out(false),
             () = &mut self.stopped => return self.tell_the_end(),
         };
         match event {
@@ -286,19 +295,29 @@ impl Watcher {
         Some(())
     }
 
-    async fn wait(&mut self, reached: &mut tokio::sync::watch::Receiver<Revision>) -> Option<()> {
+    async fn wait(&mut self) -> Option<()> {
         tokio::select! {
             // What has happened is told before the end.
             biased;
-            changed = reached.changed() => changed.ok(),
-            () = tokio::time::sleep_until(self.deadline) => None,
+            changed = self.reached.changed() => changed.ok(),
+            () = &mut self.alarm => self.ring_out(true),
             () = &mut self.stopped => self.tell_the_end(),
-            () = tokio::time::sleep_until(self.next_bookmark), if self.options.bookmarks => {
-                self.next_bookmark = Instant::now() + BOOKMARK_PERIOD;
-                self.ready.push_back(WatchItem::Bookmark(self.seen, false));
-                Some(())
-            }
         }
+    }
+
+    /// Tells where the watch stands if it `tells` that now, unless it is over.
+    fn ring_out(&mut self, tells: bool) -> Option<()> {
+        let now = Instant::now();
+        if now >= self.deadline {
+            return None;
+        }
+        let next = self.deadline.min(now + BOOKMARK_PERIOD);
+        self.alarm.as_mut().reset(next);
+        if tells {
+            let bookmark = WatchItem::Bookmark(self.seen, false);
+            self.ready.push_back(bookmark);
+        }
+        Some(())
     }
 
     /// The server stops: the client is told from where it can go on with another one, so that it need not list again.

@@ -231,14 +231,12 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     match representation.transform {
         Transform::Table => {
             let (now, include) = (Timestamp::now(), include(call));
-            let rows = listing
-                .items
-                .iter()
-                .map(|s| table::row(&*resource.kind, &s.json, include, now))
-                .collect();
-            let table = table::table(Some(&*resource.kind), metadata, rows);
-            let table = versioned(table, representation);
-            Ok(response::object(200, representation, &table))
+            let kind = resource.kind.clone();
+            let head = table::head(&*kind, representation.meta_version, &metadata);
+            let row = move |stored: &Stored, out: &mut BytesMut| {
+                table::write_row(&*kind, &stored.json, include, now, out);
+            };
+            Ok(listed(representation, pieces(head, listing.items, row)))
         }
         Transform::PartialMetadata | Transform::PartialMetadataList
             if representation.format == Format::Protobuf =>
@@ -248,14 +246,12 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
             Ok(streamed(representation, futures::stream::iter(pieces)))
         }
         Transform::PartialMetadata | Transform::PartialMetadataList => {
-            let items: Vec<Value> = listing
-                .items
-                .iter()
-                .map(|s| versioned(table::partial(&s.json), representation))
-                .collect();
-            let list = json!({"kind": "PartialObjectMetadataList", "apiVersion": representation.meta_version,
-                "metadata": metadata, "items": items});
-            Ok(response::object(200, representation, &list))
+            let version = representation.meta_version;
+            let head = head("PartialObjectMetadataList", version, &metadata);
+            let item = |stored: &Stored, out: &mut BytesMut| {
+                table::write_partial(version, &stored.json, out);
+            };
+            Ok(listed(representation, pieces(head, listing.items, item)))
         }
         Transform::None => whole_list(resource, representation, metadata, listing.items).await,
     }
@@ -269,33 +265,43 @@ async fn whole_list(
     items: Vec<Arc<Stored>>,
 ) -> Result<Answer, Status> {
     let names = resource.kind.names();
-    let is_recorded = audit::current().is_some_and(|record| record.wants_answer());
-    if is_recorded {
-        // The record holds it whole, so that nothing is won by streaming.
-        let head = list_head(&*resource.kind, &metadata);
-        let whole = pieces(head, type_prefix(&*resource.kind), items);
-        let whole: BytesMut = whole.flatten().collect();
-        return Ok(response::json(200, representation, whole.freeze()));
-    }
-    if let (Format::Protobuf, Some(layout)) =
-        (representation.format, Layout::of_node(resource.schema()))
-    {
+    if let (Format::Protobuf, Some(layout), false) = (
+        representation.format,
+        Layout::of_node(resource.schema()),
+        is_recorded(),
+    ) {
         let shown = wire::Shown::whole(layout, &names);
         let pieces = shown.list(&metadata, items).await?;
         return Ok(streamed(representation, futures::stream::iter(pieces)));
     }
-    let mut pieces = pieces(
-        list_head(&*resource.kind, &metadata),
-        type_prefix(&*resource.kind),
-        items,
-    );
-    if representation.format != Format::Json {
+    let head = head(&resource.kind.list_kind(), &names.api_version(), &metadata);
+    let type_prefix = type_prefix(&*resource.kind);
+    let item = move |stored: &Stored, out: &mut BytesMut| match stored
+        .json
+        .strip_prefix(type_prefix.as_bytes())
+    {
+        Some(rest) => {
+            out.extend_from_slice(b"{");
+            out.extend_from_slice(rest);
+        }
+        None => out.extend_from_slice(&stored.json),
+    };
+    Ok(listed(representation, pieces(head, items, item)))
+}
+
+/// Answers a list in pieces, where its format allows that.
+fn listed(
+    representation: Representation,
+    mut pieces: impl Iterator<Item = Bytes> + Send + 'static,
+) -> Answer {
+    // A record holds the answer whole, so that nothing is won by pieces.
+    if is_recorded() || representation.format != Format::Json {
         let whole: BytesMut = pieces.flatten().collect();
-        return Ok(response::json(200, representation, whole.freeze()));
+        return response::json(200, representation, whole.freeze());
     }
     if !representation.pretty {
         let pieces = pieces.map(Ok);
-        return Ok(streamed(representation, futures::stream::iter(pieces)));
+        return streamed(representation, futures::stream::iter(pieces));
     }
     let mut indenter = Indenter::default();
     let indented = std::iter::from_fn(move || {
@@ -304,14 +310,17 @@ async fn whole_list(
         indenter.add(&piece, &mut out);
         Some(Ok(out.into()))
     });
-    Ok(streamed(representation, futures::stream::iter(indented)))
+    streamed(representation, futures::stream::iter(indented))
 }
 
-fn list_head(kind: &dyn AnyKind, metadata: &Value) -> String {
+fn is_recorded() -> bool {
+    audit::current().is_some_and(|record| record.wants_answer())
+}
+
+/// A list as far as its items.
+fn head(kind: &str, version: &str, metadata: &Value) -> String {
     format!(
-        "{{\"kind\":\"{}\",\"apiVersion\":\"{}\",\"metadata\":{metadata},\"items\":[",
-        kind.list_kind(),
-        kind.names().api_version()
+        "{{\"kind\":\"{kind}\",\"apiVersion\":\"{version}\",\"metadata\":{metadata},\"items\":["
     )
 }
 
@@ -337,10 +346,10 @@ fn type_prefix(kind: &dyn AnyKind) -> String {
 /// The JSON of a list, piece by piece: stored bytes with commas between them, without their type.
 fn pieces(
     head: String,
-    type_prefix: String,
     items: Vec<Arc<Stored>>,
+    mut write: impl FnMut(&Stored, &mut BytesMut),
 ) -> impl Iterator<Item = Bytes> {
-    let mut items = items.into_iter().peekable();
+    let mut items = items.into_iter();
     let mut first = true;
     let mut state = Some(BytesMut::from(head.as_bytes()));
     std::iter::from_fn(move || {
@@ -354,13 +363,7 @@ fn pieces(
                 piece.extend_from_slice(b",");
             }
             first = false;
-            match item.json.strip_prefix(type_prefix.as_bytes()) {
-                Some(rest) => {
-                    piece.extend_from_slice(b"{");
-                    piece.extend_from_slice(rest);
-                }
-                None => piece.extend_from_slice(&item.json),
-            }
+            write(&item, &mut piece);
         }
         state = Some(BytesMut::with_capacity(PIECE_BYTES + 4096));
         Some(piece.freeze())

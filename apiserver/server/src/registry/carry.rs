@@ -53,15 +53,15 @@ pub(super) fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value,
     if !kind.has_generation() || !matches!(part, Part::Main | Part::Of(_)) {
         return;
     }
-    let without = |v: &Value| {
-        let mut map = v.as_object().cloned().unwrap_or_default();
-        map.remove("metadata");
-        if kind.has_status() {
-            map.remove("status");
-        }
-        map
+    let others: &[&str] = match kind.has_status() {
+        true => &["metadata", "status"],
+        false => &["metadata"],
     };
-    if without(value) != without(old) {
+    let same = match (value.as_object(), old.as_object()) {
+        (Some(value), Some(old)) => same_without(value, old, others),
+        _ => value == old,
+    };
+    if !same {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         value["metadata"]["generation"] = (generation + 1).into();
     }
@@ -79,8 +79,30 @@ pub(super) fn without_others(value: &mut Value, subresource: &str) {
     }
 }
 
+/// Takes the owners of its fields out of an object.
+pub(super) fn take_managed(value: &mut Value) -> Option<Value> {
+    let metadata = value.get_mut("metadata")?.as_object_mut()?;
+    metadata.remove("managedFields")
+}
+
+/// A copy of an object without the owners of its fields, which are often the larger half of it.
+pub(super) fn without_managed(value: &Value) -> Value {
+    let Some(map) = value.as_object() else {
+        return value.clone();
+    };
+    let copy = |(key, value): (&String, &Value)| match value {
+        Value::Object(metadata) if key == "metadata" => {
+            let kept = metadata.iter().filter(|(key, _)| *key != "managedFields");
+            let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
+            (key.clone(), Value::Object(kept.collect()))
+        }
+        value => (key.clone(), value.clone()),
+    };
+    Value::Object(map.iter().map(copy).collect())
+}
+
 /// Typed metadata cannot hold `fieldsV1` in its own order of keys; the entries pass by it untouched.
-pub(super) fn restore_managed(value: &mut Value, managed: Option<Value>) {
+pub(crate) fn restore_managed(value: &mut Value, managed: Option<Value>) {
     if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
         match managed {
             Some(managed) => metadata.insert("managedFields".into(), managed),
