@@ -21,6 +21,7 @@ mod default_ingress_class;
 mod derived;
 mod exemption;
 mod expressions;
+pub mod laps;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
@@ -53,6 +54,7 @@ pub use service_addresses::AddressRange;
 pub(crate) use service_addresses::adopt_node_ports;
 pub use settings::Settings;
 
+use laps::Laps;
 use plugins::Plugins;
 use pod_security::PodSecurity;
 use policies::Policies;
@@ -130,6 +132,14 @@ impl<'a> Attributes<'a> {
         }
     }
 
+    /// What is done, as metrics name it.
+    fn operation(&self) -> &'static str {
+        match self.action {
+            Action::Create => "CREATE",
+            Action::Update => "UPDATE",
+        }
+    }
+
     fn is(&self, group: &str, kind: &str, action: Action) -> bool {
         let names = self.kind.names();
         names.group == group
@@ -163,6 +173,8 @@ pub struct AdmissionConfig {
 pub struct Parts {
     /// Which plugins run.
     pub plugins: Plugins,
+    /// What is measured.
+    pub metrics: laps::Metrics,
     /// Pod security.
     pub pod_security: PodSecurity,
     /// Policies.
@@ -178,6 +190,7 @@ pub struct Admission {
     config: AdmissionConfig,
     turns: resource_quota::Turns,
     plugins: Plugins,
+    metrics: laps::Metrics,
     pod_security: PodSecurity,
     policies: Policies,
     webhooks: Webhooks,
@@ -197,6 +210,7 @@ impl Admission {
             config,
             turns: resource_quota::Turns::default(),
             plugins: parts.plugins,
+            metrics: parts.metrics,
             pod_security: parts.pod_security,
             policies: parts.policies,
             webhooks: parts.webhooks,
@@ -218,7 +232,9 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Status> {
         let api = self.api()?;
-        self.built_in(&api, attributes, object, old).await?;
+        let mut laps = self.metrics.begin(attributes.operation(), "admit");
+        self.built_in(&api, &mut laps, attributes, object, old)
+            .await?;
         self.ask_mutating(&api, attributes, object, old).await?;
         // What has no second try comes last: what is claimed, and rights.
         if attributes.is("", "Service", Action::Create)
@@ -227,18 +243,21 @@ impl Admission {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
-        rbac_escalation::check(&authorizer, attributes, object, old).await
+        rbac_escalation::check(&authorizer, attributes, object, old).await?;
+        laps.pass();
+        Ok(())
     }
 
     /// The plugins that change objects. They run once more when policies or webhooks have changed what they saw.
     async fn built_in(
         &self,
         api: &Api,
+        laps: &mut Laps<'_>,
         attributes: &Attributes<'_>,
         object: &mut Object,
         old: Option<&Object>,
     ) -> Result<(), Status> {
-        let run = |plugin| self.plugins.run(plugin);
+        let mut run = |plugin| laps.run(&self.plugins, plugin);
         let creates_pod = attributes.is("", "Pod", Action::Create);
         let updates_pod = attributes.is("", "Pod", Action::Update);
         if run("NamespaceLifecycle") {
@@ -286,6 +305,7 @@ impl Admission {
         if creates_pod && run("PodTopologyLabels") {
             pod_topology::admit(api, object);
         }
+        laps.pause();
         api_service::admit(attributes, object);
         certificates::admit(attributes, object, old);
         storage::admit(api, &self.plugins, attributes, object, old);
@@ -303,7 +323,8 @@ impl Admission {
         old: Option<&Object>,
     ) -> Result<(), Status> {
         let api = self.api()?;
-        let run = |plugin| self.plugins.run(plugin);
+        let mut laps = self.metrics.begin(attributes.operation(), "validate");
+        let mut run = |plugin| laps.run(&self.plugins, plugin);
         if run("NamespaceExists") {
             namespace_lifecycle::check_exists(&api, attributes).await?;
         }
@@ -336,7 +357,10 @@ impl Admission {
             pod_resize::check(&api, attributes, object, old)?;
         }
         policy_params::check(&api, &authorizer, attributes, object, old).await?;
-        self.ask_validating(&api, attributes, object, old).await
+        laps.pause();
+        self.ask_validating(&api, attributes, object, old).await?;
+        laps.pass();
+        Ok(())
     }
 
     /// Charges quotas, after everybody else: what is refused is not charged.

@@ -20,6 +20,7 @@ use futures::FutureExt;
 use http::request::Parts;
 use http::{HeaderMap, HeaderName, HeaderValue, Request};
 use jiff::Timestamp;
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::Shared;
 use crate::aggregation::{self, proxy::Passed};
@@ -30,6 +31,7 @@ use crate::compress;
 use crate::flow::fairness::Schema;
 use crate::flow::{self, Brief, Share};
 use crate::handlers::{self, Call};
+use crate::metrics::requests::Series;
 use crate::negotiate::{self, Representation};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
@@ -58,6 +60,7 @@ where
     let id = audit::id_of(&parts.headers);
     let mut record = None;
     let schema = OnceLock::new();
+    let waited = OnceLock::new();
     let info = RequestInfo::new(&parts.method, &parts.uri);
     let lasts = info.as_ref().is_ok_and(is_long_running);
     let open = (!lasts).then(|| shared.open.token());
@@ -68,9 +71,12 @@ where
     let (info, outcome) = match info {
         Ok(info) => {
             let info = Arc::new(info);
+            let series = series_of(&shared, &info, &parts.headers);
             let found = OnceLock::new();
             let recording = Recording {
                 schema: &schema,
+                waited: &waited,
+                series: &series,
                 id: &id,
                 received,
                 record: &found,
@@ -90,7 +96,7 @@ where
                     Err(status)
                 });
             record = found.into_inner();
-            (Some(info), outcome)
+            (Some((info, series)), outcome)
         }
         Err(status) => (None, Err(status)),
     };
@@ -105,7 +111,7 @@ where
     if let Some(schema) = schema.get() {
         told_schema(&mut answer, schema);
     }
-    if let (Some(record), Some(info)) = (record, &info) {
+    if let (Some(record), Some((info, _))) = (record, &info) {
         answer = record.complete(answer, failure.as_ref(), is_long_running(info));
     }
     if let Ok(value) = HeaderValue::from_str(&id) {
@@ -115,23 +121,38 @@ where
         .headers_mut()
         .entry(http::header::CACHE_CONTROL)
         .or_insert(HeaderValue::from_static("no-cache, private"));
-    if let Some(info) = info {
-        let served = shared
-            .api
-            .kind(&info.group, &info.version, &info.resource)
-            .is_some();
-        let code = answer.status().as_u16();
-        shared
-            .metrics
-            .answered(&info, served, code, started.elapsed());
+    let code = answer.status().as_u16();
+    if let Some((info, series)) = &info {
+        let waited = waited.get().copied().unwrap_or_default();
+        let requests = &shared.metrics.requests;
+        requests.answered(series, code, started.elapsed(), waited);
         tracing::debug!(request = id, method = info.method, path = info.path, code, took = ?started.elapsed(), "answered");
     }
-    match open {
-        // What is not there yet is made while it is sent.
-        Some(open) if http_body::Body::size_hint(answer.body()).exact().is_none() => {
-            answer.map(|body| response::holding(body, open))
+    match info {
+        Some((_, series)) => ended(answer, &series, open),
+        None => answer,
+    }
+}
+
+fn series_of(shared: &Shared, info: &RequestInfo, headers: &HeaderMap) -> Arc<Series> {
+    let kind = shared.api.kind(&info.group, &info.version, &info.resource);
+    let requests = &shared.metrics.requests;
+    requests.series(info, headers, kind.is_some())
+}
+
+/// Measures an answer, and keeps what is held until it has been sent; those that last hold nothing here.
+fn ended(answer: Answer, series: &Series, open: Option<TaskTrackerToken>) -> Answer {
+    let Some(open) = open else { return answer };
+    match http_body::Body::size_hint(answer.body()).exact() {
+        Some(bytes) => {
+            series.sizes().observe(bytes as f64);
+            answer
         }
-        _ => answer,
+        // What is not there yet is made while it is sent.
+        None => {
+            let sizes = series.sizes().clone();
+            answer.map(|body| response::holding(response::counted(body, sizes), open))
+        }
     }
 }
 
@@ -159,10 +180,13 @@ where
     let user = match origin {
         Origin::Local(user) => user,
         Origin::Connection(peer) => {
+            let began = Instant::now();
             let found = shared
                 .authenticator
                 .authenticate(&mut parts.headers, &peer, &info.path)
                 .await;
+            let name = found.as_ref().ok().map(|user| user.name.as_str());
+            shared.metrics.authenticated(name, began.elapsed());
             if let Err(status) = &found {
                 let (id, received) = (recording.id, recording.received);
                 if let Some(record) = shared.audit.begin(id, received, &parts, &info, None) {
@@ -182,6 +206,8 @@ where
         info,
         user,
         schema: recording.schema,
+        waited: recording.waited,
+        series: recording.series,
     };
     let work = permitted(shared, parts, body, asked, record.as_deref());
     audit::scope(record.clone(), work).await
@@ -195,6 +221,9 @@ struct Recording<'a> {
     record: &'a OnceLock<Arc<Record>>,
     /// Set once it is known who asks.
     schema: &'a OnceLock<Arc<Schema>>,
+    /// Set once it is the request's turn.
+    waited: &'a OnceLock<Duration>,
+    series: &'a Series,
 }
 
 /// What is asked, and by whom.
@@ -203,6 +232,9 @@ struct Asked<'a> {
     user: Arc<User>,
     /// Set once it is known whom the user is taken for.
     schema: &'a OnceLock<Arc<Schema>>,
+    /// Set once it is the request's turn.
+    waited: &'a OnceLock<Duration>,
+    series: &'a Series,
 }
 
 /// Answers a request of somebody who is known.
@@ -241,7 +273,7 @@ where
                 .seat(share, schema, &user, &info, || None)
                 .await?,
             turn: match is_long {
-                true => Some(shared.flow.last(&info)?),
+                true => Some(shared.flow.last(&info, asked.series.lasts())?),
                 false => None,
             },
             user,
@@ -262,9 +294,11 @@ where
             .find(&info.group, &info.version, &info.resource)?;
         Some(resource.cacher.stock())
     };
+    let began = Instant::now();
     let seat = shared.flow.seat(share, schema, &user, &info, stock).await?;
+    let _ = asked.waited.set(began.elapsed());
     let turn = match lasts {
-        true => Some(shared.flow.last(&info)?),
+        true => Some(shared.flow.last(&info, asked.series.lasts())?),
         false => None,
     };
     let mut parts = parts;
@@ -347,7 +381,9 @@ async fn authorize(
     record: Option<&Record>,
 ) -> Result<(), Status> {
     let access = Access::of(info);
+    let began = Instant::now();
     let (decision, reason) = shared.authorizer.decide(user, &access).await;
+    shared.metrics.authorized(decision, began.elapsed());
     let allowed = decision == Decision::Allow;
     if let Some(record) = record {
         record.authorized(allowed, Some(&reason));

@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use crate::authn::{MASTERS, User};
 use crate::duration;
+use crate::metrics::requests::Lasting as Counted;
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
@@ -90,11 +91,11 @@ impl Default for Bounds {
 }
 
 /// The turn of a request that lasts, for whoever goes on with its connection after the answer.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Turn(#[allow(dead_code, reason = "held, not read")] Arc<Lasting>);
 
-#[derive(Debug)]
 struct Lasting {
+    _counted: Counted,
     _permit: OwnedSemaphorePermit,
     _open: Option<Open>,
 }
@@ -252,15 +253,31 @@ impl Flow {
     ///
     /// # Errors
     /// 429 when there is none. Nobody waits: the turns may not come back for an hour.
-    pub fn last(&self, info: &Arc<RequestInfo>) -> Result<Turn, Status> {
+    pub fn last(&self, info: &Arc<RequestInfo>, counted: Counted) -> Result<Turn, Status> {
         let permit = self.long_running.clone().try_acquire_owned();
         let fairness = self.fairness.as_ref();
         let watches = fairness.filter(|_| info.verb == Verb::Watch);
         let lasting = Lasting {
+            _counted: counted,
             _permit: permit.map_err(|_| busy(1))?,
             _open: watches.and_then(|fairness| fairness.watches.open(info)),
         };
         Ok(Turn(Arc::new(lasting)))
+    }
+
+    /// Requests that wait, and that are answered, reads before writes.
+    pub fn current(&self) -> [[i64; 2]; 2] {
+        if let Some(fairness) = &self.fairness {
+            return fairness.metrics.current();
+        }
+        let taken = |turns: &Option<Arc<Semaphore>>, max: usize| {
+            let taken = turns
+                .as_ref()
+                .map_or(0, |turns| max - turns.available_permits());
+            i64::try_from(taken).unwrap_or(i64::MAX)
+        };
+        let reads = taken(&self.reads, self.bounds.reads);
+        [[0, 0], [reads, taken(&self.writes, self.bounds.writes)]]
     }
 
     /// The bounds.

@@ -2,6 +2,7 @@
 //! what they shall be unless an administrator took them over. Schemas are told whether their level is there. What all of them
 //! say goes to those who give requests their turns, at once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,10 @@ pub async fn run(shared: Arc<Shared>) {
         // Much tells of itself that is no change.
         let now = versions(&[levels, schemas]);
         let outcome = match outcome {
-            Ok(()) if now != seen => configure(api, flow).and(tell_of_levels(api).await),
+            Ok(()) if now != seen => match configure(api, flow) {
+                Ok(levels) => tell_of_levels(api, &levels).await,
+                Err(status) => Err(status),
+            },
             other => other,
         };
         seen = now;
@@ -89,22 +93,22 @@ fn versions(resources: &[&Arc<Resource>]) -> Vec<(Key, Revision)> {
         .collect()
 }
 
-/// Has requests treated as the objects say.
+/// Has requests treated as the objects say. Answers which levels there are.
 ///
 /// # Errors
 /// When the resources are missing, which is a fault of this program.
-pub fn configure(api: &Api, flow: &Flow) -> Result<(), Status> {
-    let Some(fairness) = &flow.fairness else {
-        return Ok(());
-    };
+pub fn configure(api: &Api, flow: &Flow) -> Result<BTreeSet<String>, Status> {
     let levels = objects::<PriorityLevelConfiguration, _>(resource(api, LEVELS)?, |level| {
         (level.metadata, level.spec)
     });
     let schemas = objects::<FlowSchema, _>(resource(api, SCHEMAS)?, |schema| {
         (schema.metadata, schema.spec)
     });
-    fairness.configure(levels, schemas);
-    Ok(())
+    let names = levels.iter().map(|level| level.name.clone()).collect();
+    if let Some(fairness) = &flow.fairness {
+        fairness.configure(levels, schemas);
+    }
+    Ok(names)
 }
 
 fn objects<K: DeserializeOwned, S>(
@@ -137,7 +141,10 @@ pub async fn ensure(api: &Api) -> Result<(), Status> {
             ensure_one(resource, name, spec).await?;
         }
     }
-    tell_of_levels(api).await
+    for plural in [LEVELS, SCHEMAS] {
+        resource(api, plural)?.cacher.fresh().await?;
+    }
+    Ok(())
 }
 
 fn resource<'a>(api: &'a Api, plural: &str) -> Result<&'a Arc<Resource>, Status> {
@@ -188,17 +195,16 @@ fn gone_is_fine(outcome: Result<(), Status>) -> Result<(), Status> {
     }
 }
 
-/// Tells each schema whether its level is there.
-async fn tell_of_levels(api: &Api) -> Result<(), Status> {
-    let levels = resource(api, LEVELS)?;
+/// Tells each schema whether its level is there, which it is once requests are treated by it.
+async fn tell_of_levels(api: &Api, levels: &BTreeSet<String>) -> Result<(), Status> {
     let schemas = resource(api, SCHEMAS)?;
-    let snapshot = schemas.cacher.fresh().await?;
+    let snapshot = schemas.cacher.snapshot();
     for stored in snapshot.objects.values() {
         let Ok(schema) = stored.value() else { continue };
         let name = schema["metadata"]["name"].as_str().unwrap_or_default();
         let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str();
         let level = level.unwrap_or_default();
-        let is_there = levels.fetch(&levels.key("", level)).await?.is_some();
+        let is_there = levels.contains(level);
         let told = condition(level, is_there);
         if conditions(&schema).iter().any(|have| says(have, &told)) {
             continue;

@@ -78,6 +78,7 @@ mod zpages;
 use given::Given;
 
 pub use admission::AddressRange;
+use admission::laps;
 use admission::pod_security::{self, PodSecurity};
 use admission::policies::{self, Policies};
 use admission::webhooks::{self, Webhooks};
@@ -258,12 +259,14 @@ impl Server {
         let measured = pod_security::Metrics::register(&config.registry)?;
         let parts = Parts {
             plugins,
+            metrics: laps::Metrics::register(&config.registry)?,
             pod_security: PodSecurity::new(pod_security, measured),
             policies: Policies::new(policies::Metrics::register(&config.registry)?),
             webhooks: Webhooks::new(webhooks::Metrics::register(&config.registry)?),
         };
         let for_admission = Late::default();
-        let api = Api::new(config.storage.clone(), |api| {
+        let storage = metrics::measure(config.storage.clone(), &config.registry)?;
+        let api = Api::new(storage, |api| {
             Admission::new(api, for_admission.clone(), admission, parts)
         });
         let authorizer = Authorizer::new(&api, config.authz).await;

@@ -4,6 +4,7 @@ use std::convert::Infallible;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use http::{Request, Response};
 use kube::client::Body as ClientBody;
@@ -12,6 +13,9 @@ use crate::Shared;
 use crate::authn::User;
 use crate::chain::{self, Origin};
 use crate::response::Body;
+
+/// What metrics call the server that components in its own process ask.
+const HOST: &str = "in-process";
 
 /// A tower service that answers as the server does, for one known user.
 #[derive(Clone)]
@@ -57,8 +61,13 @@ impl tower::Service<Request<ClientBody>> for Local {
         use http_body_util::BodyExt;
         let (shared, user) = (self.shared.clone(), self.user.clone());
         Box::pin(async move {
+            let (began, method) = (Instant::now(), request.method().clone());
             let request = request.map(|body| body.map_err(|e| BodyFailed(e.to_string())));
-            Ok(chain::serve(shared, request, Origin::Local(user)).await)
+            let answer = chain::serve(shared.clone(), request, Origin::Local(user)).await;
+            let code = answer.status().as_u16();
+            let metrics = &shared.metrics;
+            metrics.client(HOST, &method, code, began.elapsed());
+            Ok(answer)
         })
     }
 }

@@ -144,7 +144,7 @@ fn fairness_page(call: &Call, name: &str) -> Result<Answer, Status> {
 
 fn metrics(call: &Call) -> Result<Answer, Status> {
     let mut text = Vec::new();
-    call.shared.metrics.observe(&call.shared.api);
+    call.shared.metrics.observe(&call.shared);
     TextEncoder::new()
         .encode(&call.shared.registry.gather(), &mut text)
         .map_err(Status::internal)?;

@@ -8,6 +8,7 @@ use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::Frame;
+use prometheus::Histogram;
 use serde::Serialize;
 use serde_json::Value;
 
@@ -45,6 +46,27 @@ pub fn try_stream(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'st
 pub fn holding(body: Body, kept: impl Send + 'static) -> Body {
     let pieces = body.into_data_stream().map(move |piece| {
         let _kept = &kept;
+        piece.map(Frame::data)
+    });
+    StreamBody::new(pieces).boxed_unsync()
+}
+
+/// A body whose bytes are observed once it has been sent, or is dropped.
+pub fn counted(body: Body, sizes: Histogram) -> Body {
+    struct Sent(Histogram, usize);
+    impl Sent {
+        fn add(&mut self, bytes: usize) {
+            self.1 += bytes;
+        }
+    }
+    impl Drop for Sent {
+        fn drop(&mut self) {
+            self.0.observe(self.1 as f64);
+        }
+    }
+    let mut sent = Sent(sizes, 0);
+    let pieces = body.into_data_stream().map(move |piece| {
+        sent.add(piece.as_ref().map_or(0, Bytes::len));
         piece.map(Frame::data)
     });
     StreamBody::new(pieces).boxed_unsync()

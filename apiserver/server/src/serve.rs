@@ -98,6 +98,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         server: server.ip().to_canonical(),
     };
     let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else {
+        shared.metrics.handshake_errors.inc();
         return;
     };
     let certificates = tls.get_ref().1.peer_certificates();

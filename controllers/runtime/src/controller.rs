@@ -227,7 +227,9 @@ struct Worker<H> {
 
 impl<H: Handler> Worker<H> {
     async fn run(&self) {
-        while let Some(key) = self.queue.next().await {
+        while let Some((key, waited)) = self.queue.next_with_wait().await {
+            self.metrics
+                .taken(self.name, self.queue.take_adds(), waited);
             self.metrics.depth(self.name, self.queue.len());
             self.work(&key).await;
             self.queue.done(&key);

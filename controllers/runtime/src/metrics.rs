@@ -1,4 +1,4 @@
-//! What is counted about each controller.
+//! What is counted about each controller. What Kubernetes counts of the queues of its controllers has the same names here.
 
 use std::time::Duration;
 
@@ -9,10 +9,41 @@ use prometheus::{HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry};
 pub struct Metrics {
     reconciles: IntCounterVec,
     seconds: HistogramVec,
-    depth: IntGaugeVec,
-    retries: IntCounterVec,
+    queues: Queues,
     relists: IntCounterVec,
     events_dropped: IntCounterVec,
+}
+
+/// The queues of keys.
+#[derive(Debug, Clone)]
+struct Queues {
+    adds: IntCounterVec,
+    depth: IntGaugeVec,
+    retries: IntCounterVec,
+    waits: HistogramVec,
+    work: HistogramVec,
+}
+
+impl Queues {
+    fn new() -> Self {
+        /// Seconds, as Kubernetes' controllers have them.
+        const SECONDS: [f64; 10] = [1e-8, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 1.0, 10.0];
+        let options = |name: &str, help: &str| Opts::new(format!("workqueue_{name}"), help);
+        let counters =
+            |name, help| IntCounterVec::new(options(name, help), &["name"]).expect("valid metric");
+        let histograms = |name: &str, help: &str| {
+            let options = prometheus::HistogramOpts::new(format!("workqueue_{name}"), help);
+            HistogramVec::new(options.buckets(SECONDS.to_vec()), &["name"]).expect("valid metric")
+        };
+        let depth = options("depth", "Keys that wait to be worked on.");
+        Self {
+            adds: counters("adds_total", "Keys that came to wait."),
+            depth: IntGaugeVec::new(depth, &["name"]).expect("valid metric"),
+            retries: counters("retries_total", "Keys put back after a failure."),
+            waits: histograms("queue_duration_seconds", "How long keys waited."),
+            work: histograms("work_duration_seconds", "How long the work on a key took."),
+        }
+    }
 }
 
 impl Metrics {
@@ -38,22 +69,7 @@ impl Metrics {
                 labels,
             )
             .expect("valid metric"),
-            depth: IntGaugeVec::new(
-                Opts::new(
-                    "corral_controller_queue_depth",
-                    "Keys that wait to be worked on.",
-                ),
-                labels,
-            )
-            .expect("valid metric"),
-            retries: IntCounterVec::new(
-                Opts::new(
-                    "corral_controller_retries_total",
-                    "Keys put back after a failure.",
-                ),
-                labels,
-            )
-            .expect("valid metric"),
+            queues: Queues::new(),
             relists: IntCounterVec::new(
                 Opts::new(
                     "corral_cache_lists_total",
@@ -71,11 +87,14 @@ impl Metrics {
             )
             .expect("valid metric"),
         };
-        let collectors: [Box<dyn prometheus::core::Collector>; 6] = [
+        let collectors: [Box<dyn prometheus::core::Collector>; 9] = [
             Box::new(metrics.reconciles.clone()),
             Box::new(metrics.seconds.clone()),
-            Box::new(metrics.depth.clone()),
-            Box::new(metrics.retries.clone()),
+            Box::new(metrics.queues.adds.clone()),
+            Box::new(metrics.queues.depth.clone()),
+            Box::new(metrics.queues.retries.clone()),
+            Box::new(metrics.queues.waits.clone()),
+            Box::new(metrics.queues.work.clone()),
             Box::new(metrics.relists.clone()),
             Box::new(metrics.events_dropped.clone()),
         ];
@@ -94,15 +113,25 @@ impl Metrics {
         self.seconds
             .with_label_values(&[controller])
             .observe(took.as_secs_f64());
+        let work = self.queues.work.with_label_values(&[controller]);
+        work.observe(took.as_secs_f64());
+    }
+
+    pub(crate) fn taken(&self, controller: &str, adds: u64, waited: Duration) {
+        let labels = [controller];
+        self.queues.adds.with_label_values(&labels).inc_by(adds);
+        let waits = self.queues.waits.with_label_values(&labels);
+        waits.observe(waited.as_secs_f64());
     }
 
     pub(crate) fn depth(&self, controller: &str, depth: usize) {
         let depth = i64::try_from(depth).unwrap_or(i64::MAX);
-        self.depth.with_label_values(&[controller]).set(depth);
+        let gauge = self.queues.depth.with_label_values(&[controller]);
+        gauge.set(depth);
     }
 
     pub(crate) fn retried(&self, controller: &str) {
-        self.retries.with_label_values(&[controller]).inc();
+        self.queues.retries.with_label_values(&[controller]).inc();
     }
 
     pub(crate) fn listed(&self, resource: &str) {

@@ -16,7 +16,8 @@ use crate::backoff::Backoff;
 pub const CAPACITY: usize = 1_000_000;
 
 struct State<T> {
-    ready: VecDeque<T>,
+    /// Each with the time since which it is ready.
+    ready: VecDeque<(T, Instant)>,
     /// Keys that wait in `ready`, or that came again while being worked on.
     dirty: HashSet<T>,
     working: HashSet<T>,
@@ -27,6 +28,15 @@ struct State<T> {
     failures: HashMap<T, u32>,
     overflowed: bool,
     closed: bool,
+    /// Keys that became ready since this was last asked.
+    adds: u64,
+}
+
+impl<T> State<T> {
+    fn push(&mut self, key: T) {
+        self.adds += 1;
+        self.ready.push_back((key, Instant::now()));
+    }
 }
 
 /// The queue; share it in an `Arc`.
@@ -57,6 +67,7 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
             failures: HashMap::new(),
             overflowed: false,
             closed: false,
+            adds: 0,
         };
         Self {
             state: Mutex::new(state),
@@ -78,7 +89,7 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
         }
         state.dirty.insert(key.clone());
         if !state.working.contains(&key) {
-            state.ready.push_back(key);
+            state.push(key);
             drop(state);
             self.wake.notify_one();
         }
@@ -127,10 +138,15 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
 
     /// The next key to work on; nothing once the queue is closed. Call [`Self::done`] afterwards.
     pub async fn next(&self) -> Option<T> {
+        self.next_with_wait().await.map(|(key, _)| key)
+    }
+
+    /// The same, with how long the key was ready.
+    pub(crate) async fn next_with_wait(&self) -> Option<(T, Duration)> {
         loop {
             let notified = self.wake.notified();
             let until = match self.take() {
-                Taken::Key(key) => return Some(key),
+                Taken::Key(key, waited) => return Some((key, waited)),
                 Taken::Closed => return None,
                 Taken::Wait(until) => until,
             };
@@ -149,7 +165,7 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
         let mut state = self.lock();
         state.working.remove(key);
         if state.dirty.contains(key) {
-            state.ready.push_back(key.clone());
+            state.push(key.clone());
             drop(state);
             self.wake.notify_one();
         }
@@ -164,6 +180,11 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
     /// Whether keys were dropped since the last call; then all keys should be added again.
     pub fn take_overflow(&self) -> bool {
         std::mem::take(&mut self.lock().overflowed)
+    }
+
+    /// How many keys became ready since the last call.
+    pub(crate) fn take_adds(&self) -> u64 {
+        std::mem::take(&mut self.lock().adds)
     }
 
     /// How many keys are ready.
@@ -189,10 +210,10 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
             let key = entry.remove();
             state.due.remove(&key);
             if state.dirty.insert(key.clone()) && !state.working.contains(&key) {
-                state.ready.push_back(key);
+                state.push(key);
             }
         }
-        let Some(key) = state.ready.pop_front() else {
+        let Some((key, since)) = state.ready.pop_front() else {
             return Taken::Wait(state.delayed.first_key_value().map(|((at, _), _)| *at));
         };
         state.dirty.remove(&key);
@@ -201,7 +222,7 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
             // One wake-up may stand for several keys that became due together.
             self.wake.notify_one();
         }
-        Taken::Key(key)
+        Taken::Key(key, now.saturating_duration_since(since))
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State<T>> {
@@ -210,7 +231,8 @@ impl<T: Clone + Eq + Hash + Debug> WorkQueue<T> {
 }
 
 enum Taken<T> {
-    Key(T),
+    /// With how long it was ready.
+    Key(T, Duration),
     Wait(Option<Instant>),
     Closed,
 }

@@ -161,7 +161,11 @@ impl Admission {
         let Some((after_policies, after_webhooks)) = round.run(object).await? else {
             return Ok(());
         };
-        self.built_in(api, attributes, object, old).await?;
+        let operation = attributes.operation();
+        let mut laps = self.metrics.begin(operation, "admit");
+        self.built_in(api, &mut laps, attributes, object, old)
+            .await?;
+        laps.pass();
         let now = attributes.resource.shown(attributes, object)?;
         round.of_policies.begin_second(now != after_policies);
         round.of_webhooks.begin_second(now != after_webhooks);

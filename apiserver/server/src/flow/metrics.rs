@@ -331,15 +331,10 @@ impl Family {
 /// A gauge of each level, its help, and how it is read.
 type OfLevel = (&'static str, &'static str, fn(&Configured) -> f64);
 
-const OF_LEVELS: [OfLevel; 11] = [
+const OF_LEVELS: [OfLevel; 10] = [
     (
         "nominal_limit_seats",
         "Seats of a level by its shares.",
-        |l| l.limits.nominal as f64,
-    ),
-    (
-        "request_concurrency_limit",
-        "Seats of a level by its shares; the older name of nominal_limit_seats.",
         |l| l.limits.nominal as f64,
     ),
     (

@@ -19,6 +19,7 @@ use crate::cacher::watch_frame;
 use crate::cacher::watcher::{self, WatchItem, WatchOptions};
 use crate::decode::Format;
 use crate::flow::Brief;
+use crate::metrics::Events;
 use crate::negotiate::{Representation, Transform};
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
@@ -143,6 +144,7 @@ struct Teller {
     shown: Option<Shown>,
     /// Whether the next table is the first, which has a heading.
     heading: bool,
+    counts: Events,
 }
 
 impl Teller {
@@ -162,10 +164,20 @@ impl Teller {
             include: read::include(call),
             shown,
             heading: true,
+            counts: call
+                .shared
+                .metrics
+                .events(names.group, names.plural, names.version),
         }
     }
 
     fn frame(&mut self, item: WatchItem) -> Bytes {
+        let frame = self.tell(item);
+        self.counts.told(frame.len());
+        frame
+    }
+
+    fn tell(&mut self, item: WatchItem) -> Bytes {
         let transform = self.representation.transform;
         let (event, json) = match &item {
             WatchItem::Event(event) if transform == Transform::None => {

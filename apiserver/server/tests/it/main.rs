@@ -14,6 +14,7 @@ mod fixture;
 mod flow;
 mod leaving;
 mod lists;
+mod measures;
 mod nodes;
 mod pod_security;
 mod pods;
