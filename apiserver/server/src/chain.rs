@@ -39,6 +39,9 @@ use crate::serve::patience;
 
 /// Longest time until the head of an answer, for everything that is not long-running.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
+/// Profiles take as long as the client wants.
+const PROFILES: &str = "/debug/pprof/";
+
 /// How a request came.
 #[derive(Clone, Debug)]
 pub enum Origin {
@@ -362,6 +365,7 @@ fn is_long_running(info: &RequestInfo) -> bool {
             info.subresource.as_str(),
             "log" | "exec" | "attach" | "portforward" | "proxy"
         )
+        || (!info.is_resource && info.path.starts_with(PROFILES))
 }
 
 fn share_of(info: &RequestInfo) -> Share {

@@ -60,6 +60,7 @@ pub mod patch;
 mod paths;
 pub mod pki;
 mod pretty;
+mod profiling;
 mod proxy;
 pub mod registry;
 mod reload;

@@ -16,6 +16,7 @@ use crate::health;
 use crate::join;
 use crate::negotiate::{self, Offer};
 use crate::openapi;
+use crate::profiling;
 use crate::response::{self, Answer};
 use crate::zpages;
 
@@ -65,6 +66,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["statusz"] => zpages::statusz(call),
         ["flagz"] => zpages::flagz(call),
         ["metrics"] => metrics(call),
+        ["debug", "pprof", rest @ ..] => profiling::handle(call, rest).await,
         ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
         _ if path == issuer::CONFIGURATION_PATH => Ok(document(
             "application/json",

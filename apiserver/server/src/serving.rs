@@ -11,4 +11,6 @@ pub struct Serving {
     /// How long it goes on serving after it has told that it is not ready any more, so that those who distribute requests
     /// learn of it in time.
     pub shutdown_delay: Duration,
+    /// Whether `/debug/pprof` is served.
+    pub profiling: bool,
 }

@@ -26,6 +26,10 @@ pub struct ServingArgs {
     /// How long the API goes on being served after `/readyz` has begun to fail, when the process is told to stop.
     #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration::parse)]
     shutdown_delay_duration: Duration,
+    /// Whether profiles of this process can be had at `/debug/pprof/`, by those who may get that path.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_name = "BOOL")]
+    profiling: bool,
     /// All flags of the command, for `/flagz`.
     #[arg(skip)]
     pub flags: BTreeMap<String, String>,
@@ -61,6 +65,7 @@ impl ServingArgs {
         Serving {
             flags: self.flags.clone(),
             shutdown_delay: self.shutdown_delay_duration,
+            profiling: self.profiling,
         }
     }
 }

@@ -176,3 +176,60 @@ async fn a_server_that_leaves_is_unready_first_answers_what_is_open_and_ends_wat
     );
     stopping.await.expect("it stops");
 }
+
+/// What a profile shall show.
+#[inline(never)]
+fn the_work_of_this_test(stop: &std::sync::atomic::AtomicBool) -> u64 {
+    let mut n = 0_u64;
+    while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+        for step in 0..10_000_u64 {
+            n = std::hint::black_box(n.wrapping_mul(31).wrapping_add(step));
+        }
+    }
+    n
+}
+
+#[tokio::test]
+async fn a_profile_tells_where_time_goes_to_those_who_may_ask() {
+    use std::io::Read;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let off = Fixture::start().await;
+    assert_eq!(code(&off, "/debug/pprof/profile?seconds=1").await, 404);
+    let fixture = Fixture::start_with(Setup {
+        serving: Serving {
+            profiling: true,
+            ..Serving::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let nobody = User::new("nobody", &["system:authenticated"]);
+    let path = "/debug/pprof/profile?seconds=1";
+    let refused = fixture.ask_as(nobody, "GET", path, "application/json", Value::Null);
+    assert_eq!(refused.await.code, 403);
+    assert_eq!(
+        fixture.text(admin(), "/debug/pprof/heap").await,
+        "Unknown profile\n"
+    );
+    let stop = Arc::new(AtomicBool::new(false));
+    let until = stop.clone();
+    let worker = std::thread::spawn(move || the_work_of_this_test(&until));
+    let mut connection = fixture.connect().await;
+    let answer = send(&mut connection, "GET", path, &[], Bytes::new()).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
+    let bytes = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    stop.store(true, Ordering::Relaxed);
+    worker.join().expect("it ends");
+    let mut profile = Vec::new();
+    flate2::read::GzDecoder::new(&bytes[..])
+        .read_to_end(&mut profile)
+        .expect("gzip");
+    let text = String::from_utf8_lossy(&profile);
+    assert!(text.contains("the_work_of_this_test") && text.contains("nanoseconds"));
+}
