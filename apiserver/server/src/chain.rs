@@ -212,8 +212,21 @@ where
         waited: recording.waited,
         series: recording.series,
     };
+    let tracer = shared.tracer.as_ref();
+    let span = tracer.and_then(|tracer| {
+        let (headers, id) = (&parts.headers, recording.id);
+        tracer.begin(headers, &asked.user, &asked.info, id)
+    });
     let work = permitted(shared, parts, body, asked, record.as_deref());
-    audit::scope(record.clone(), work).await
+    let work = audit::scope(record.clone(), work);
+    let Some(span) = span else { return work.await };
+    // Boxed, so that requests without a span do not carry the room for one.
+    let outcome = span.around(Box::pin(work)).await;
+    span.end(match &outcome {
+        Ok(answer) => answer.status().as_u16(),
+        Err(status) => u16::try_from(status.code).unwrap_or(500),
+    });
+    outcome
 }
 
 /// What is known of a request before it is known who asks.

@@ -72,6 +72,7 @@ mod service_ranges;
 pub mod serving;
 pub mod stored_values;
 mod table;
+pub mod traces;
 mod websocket;
 pub mod wire;
 mod zpages;
@@ -190,6 +191,8 @@ pub struct Shared {
     pub address: SocketAddr,
     /// How the server serves.
     pub serving: serving::Serving,
+    /// Takes spans of requests, where they are wanted.
+    pub tracer: Option<Arc<traces::Tracer>>,
     /// What was done when it started.
     pub hooks: health::Hooks,
     /// When it started.
@@ -299,6 +302,15 @@ impl Server {
         let authenticator = Authenticator::new(api.clone(), Arc::new(tokens), config.authn).await;
         let authenticator = Arc::new(authenticator.map_err(Error::Authentication)?);
         let conversions = conversion::Metrics::register(&config.registry)?;
+        let tracer = match &config.serving.tracing {
+            None => None,
+            Some(tracing) => {
+                let made = traces::Tracer::new(tracing, &config.registry, answered.clone());
+                let (tracer, sends) = made?;
+                tasks.spawn(sends);
+                Some(tracer)
+            }
+        };
         let shared = Arc::new(Shared {
             authenticator: authenticator.clone(),
             signers: signers.each,
@@ -312,6 +324,7 @@ impl Server {
             metrics: Metrics::register(&config.registry)?,
             registry: config.registry,
             address,
+            tracer,
             serving: config.serving,
             hooks: health::Hooks::default(),
             started: Timestamp::now(),

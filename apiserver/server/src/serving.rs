@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use crate::traces::TracingConfig;
+
 /// How a server serves.
 #[derive(Debug, Clone, Default)]
 pub struct Serving {
@@ -13,4 +15,6 @@ pub struct Serving {
     pub shutdown_delay: Duration,
     /// Whether `/debug/pprof` is served.
     pub profiling: bool,
+    /// Where traces are sent; `None` for nowhere.
+    pub tracing: Option<TracingConfig>,
 }

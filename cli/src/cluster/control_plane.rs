@@ -148,7 +148,7 @@ impl ControlPlane {
             audit: args.audit.config()?,
             admission: args.admission.settings()?,
             bounds: args.serving.bounds()?,
-            serving: args.serving.serving(),
+            serving: args.serving.serving()?,
             registry: registry.clone(),
             stop: server_stop.clone(),
         })

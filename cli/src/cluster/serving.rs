@@ -1,13 +1,15 @@
 //! How the API is served: flags named as kube-apiserver names them.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{anyhow, ensure};
 use clap::Args;
 use corral_server::duration;
 use corral_server::flow::Bounds;
 use corral_server::serving::Serving;
+use corral_server::traces::TracingConfig;
 
 /// How much is served at a time, and how it ends.
 #[derive(Debug, Clone, Args)]
@@ -30,6 +32,9 @@ pub struct ServingArgs {
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
     profiling: bool,
+    /// Send traces where this TracingConfiguration says, to a collector that speaks OpenTelemetry's protocol over gRPC.
+    #[arg(long, value_name = "FILE")]
+    tracing_config_file: Option<PathBuf>,
     /// All flags of the command, for `/flagz`.
     #[arg(skip)]
     pub flags: BTreeMap<String, String>,
@@ -61,11 +66,17 @@ impl ServingArgs {
     }
 
     /// How the API is served.
-    pub fn serving(&self) -> Serving {
-        Serving {
+    pub fn serving(&self) -> anyhow::Result<Serving> {
+        let tracing = self.tracing_config_file.as_deref().map(|path| {
+            let told = |error: String| anyhow!("tracing configuration {}: {error}", path.display());
+            let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
+            TracingConfig::parse(&text).map_err(told)
+        });
+        Ok(Serving {
             flags: self.flags.clone(),
             shutdown_delay: self.shutdown_delay_duration,
             profiling: self.profiling,
-        }
+            tracing: tracing.transpose()?,
+        })
     }
 }

@@ -15,6 +15,7 @@ use prometheus::{
 };
 
 use super::requests::SECONDS;
+use crate::traces;
 
 /// Where objects begin.
 const ROOT: &str = "/registry/";
@@ -83,7 +84,7 @@ impl Measured {
         work: impl Future<Output = Result<T, Error>>,
     ) -> Result<T, Error> {
         let began = Instant::now();
-        let done = work.await;
+        let done = traces::of_store(operation, resource(key).1, work).await;
         let series = self.series(operation, key);
         series.total.inc();
         series.seconds.observe(began.elapsed().as_secs_f64());

@@ -25,6 +25,7 @@ mod rights;
 mod service;
 mod storage_versions;
 mod takeover;
+mod traces;
 mod watches;
 mod webhook_server;
 mod webhooks;
