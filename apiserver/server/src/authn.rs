@@ -159,7 +159,9 @@ impl Anonymous {
 pub struct Authenticator {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
-    token_file: TokenFile,
+    token_file: ArcSwap<TokenFile>,
+    /// Where the tokens are read from, and how often that is looked at.
+    token_path: Option<(PathBuf, Reload)>,
     webhook: Option<Webhook>,
     request_header: Option<RequestHeader>,
     anonymous: bool,
@@ -189,7 +191,8 @@ impl Authenticator {
         let authenticator = Self {
             api,
             tokens,
-            token_file: token_file.transpose()?.unwrap_or_default(),
+            token_file: ArcSwap::from_pointee(token_file.transpose()?.unwrap_or_default()),
+            token_path: config.token_file.map(|path| (path, config.reload)),
             webhook,
             request_header: config.request_header.map(|(_, header)| header),
             anonymous: config.anonymous != Some(false),
@@ -234,8 +237,26 @@ impl Authenticator {
         Ok(says)
     }
 
-    /// Reads the configuration again whenever its file has changed; what makes no sense changes nothing.
+    /// Reads configuration and tokens again whenever their files have changed; what makes no sense changes nothing.
     pub async fn reload(&self, stop: CancellationToken) {
+        tokio::join!(
+            self.reload_tokens(stop.clone()),
+            self.reload_configuration(stop)
+        );
+    }
+
+    async fn reload_tokens(&self, stop: CancellationToken) {
+        let Some((path, period)) = &self.token_path else {
+            return;
+        };
+        let mut changes = Changes::of(path.clone(), period.0, stop).await;
+        while changes.next().await.is_some() {
+            let read = TokenFile::read(path);
+            changes.tell(read.map(|tokens| self.token_file.store(Arc::new(tokens))));
+        }
+    }
+
+    async fn reload_configuration(&self, stop: CancellationToken) {
         let Some((path, period)) = &self.configuration else {
             return;
         };
@@ -288,7 +309,7 @@ impl Authenticator {
         if token.is_empty() || token.len() > TOKEN_LENGTH_MAX {
             return None;
         }
-        if let Some(user) = self.token_file.user(token) {
+        if let Some(user) = self.token_file.load().user(token) {
             return Some((user.clone(), Vec::new()));
         }
         if let Some(user) = bootstrap::authenticate(&self.api, token) {

@@ -1,21 +1,15 @@
-//! Keys and certificates that somebody else has made for this server, as an administrator of Kubernetes, or a test of an
-//! operator, hands them to kube-apiserver.
+//! Keys of tokens that somebody else has made for this server, as an administrator of Kubernetes, or a test of an operator,
+//! hands them to kube-apiserver.
 
 use std::path::{Path, PathBuf};
 
 use rcgen::PublicKeyData;
-use rustls::RootCertStore;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::authn::tokens;
 
 /// What was made elsewhere; what is not given the server makes itself.
 #[derive(Debug, Clone)]
 pub struct Given {
-    /// The certificate that clients are shown, and its key, in PEM.
-    pub serving: Option<(PathBuf, PathBuf)>,
-    /// Authorities that vouch for users, besides the cluster's own.
-    pub client_ca: Option<PathBuf>,
     /// The key that signs tokens of ServiceAccounts.
     pub signing_key: Option<PathBuf>,
     /// Public keys, or certificates with them, that such tokens are checked with: they must be of the signing key.
@@ -27,8 +21,6 @@ pub struct Given {
 impl Default for Given {
     fn default() -> Self {
         Self {
-            serving: None,
-            client_ca: None,
             signing_key: None,
             checking_keys: Vec::new(),
             issuer: tokens::ISSUER.to_owned(),
@@ -45,52 +37,7 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
     std::fs::read(path).map_err(|error| told(path, error))
 }
 
-/// The certificates in a file.
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let pem = read(path)?;
-    let found: Result<Vec<_>, _> = rustls_pemfile::certs(&mut pem.as_slice()).collect();
-    let found = found.map_err(|error| told(path, error))?;
-    if found.is_empty() {
-        return Err(told(path, "there is no certificate in it"));
-    }
-    Ok(found)
-}
-
 impl Given {
-    /// The certificate that clients are shown, and its key.
-    pub(crate) fn serving(
-        &self,
-    ) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>, String> {
-        let Some((certificate, key)) = &self.serving else {
-            return Ok(None);
-        };
-        let chain = certificates(certificate)?;
-        let pem = read(key)?;
-        let found = rustls_pemfile::private_key(&mut pem.as_slice());
-        let found = found.map_err(|error| told(key, error))?;
-        let found = found.ok_or_else(|| told(key, "there is no private key in it"))?;
-        Ok(Some((chain, found)))
-    }
-
-    /// Adds the authorities of users.
-    pub(crate) fn add_client_ca(&self, roots: &mut RootCertStore) -> Result<(), String> {
-        let Some(path) = &self.client_ca else {
-            return Ok(());
-        };
-        for certificate in certificates(path)? {
-            roots.add(certificate).map_err(|error| told(path, error))?;
-        }
-        Ok(())
-    }
-
-    /// The text of the authorities of users.
-    pub(crate) fn client_ca_text(&self) -> Result<String, String> {
-        match &self.client_ca {
-            Some(path) => std::fs::read_to_string(path).map_err(|error| told(path, error)),
-            None => Ok(String::new()),
-        }
-    }
-
     /// The key that signs tokens. Keys that check them must be its own: this server believes no tokens but those that it
     /// has issued.
     pub(crate) fn signing_key(&self) -> Result<Option<rcgen::KeyPair>, String> {

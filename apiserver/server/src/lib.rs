@@ -17,9 +17,6 @@ use std::sync::Arc;
 use corral_storage::Storage;
 use jiff::Timestamp;
 use prometheus::Registry;
-use rustls::RootCertStore;
-use rustls::server::WebPkiClientVerifier;
-use rustls::server::danger::ClientCertVerifier;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -72,6 +69,7 @@ mod service_ranges;
 pub mod serving;
 pub mod stored_values;
 mod table;
+pub mod tls;
 pub mod traces;
 mod websocket;
 pub mod wire;
@@ -167,8 +165,8 @@ pub struct Shared {
     pub api: Arc<Api>,
     /// Who asks.
     pub authenticator: Arc<Authenticator>,
-    /// Who signs the certificates of clients.
-    pub signers: authn::x509::Signers,
+    /// What connections are made with.
+    pub tls: tls::Tls,
     /// Who may.
     pub authorizer: Arc<Authorizer>,
     /// Keys and certificates.
@@ -215,7 +213,6 @@ impl Shared {
 /// A server that runs.
 pub struct Server {
     shared: Arc<Shared>,
-    tls: Arc<rustls::ServerConfig>,
     /// What listens, until the last request is answered.
     serving: TaskTracker,
     tasks: TaskTracker,
@@ -286,14 +283,19 @@ impl Server {
         let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
         let tokens =
             Tokens::new(&pki, given.issuer.clone()).map_err(|e| Error::Tls(e.to_string()))?;
-        let signers = client_signers(&pki, &given, &config.authn)?;
-        let tls = server_tls(
-            &pki,
-            &given,
-            &signers.all,
-            &config.names,
-            &[address.ip(), advertise, IpAddr::V4(api_address)],
-        )?;
+        let material = tls::Material {
+            names: config.names,
+            addresses: vec![address.ip(), advertise, IpAddr::V4(api_address)],
+            shown: config.serving.certificate.clone(),
+            client_ca: config.serving.client_ca.clone(),
+            proxy_ca: config
+                .authn
+                .request_header
+                .as_ref()
+                .map(|(ca, _)| ca.clone()),
+            reload: config.authn.reload,
+        };
+        let tls = tls::Tls::new(&pki, &material)?;
         let others_must_know = config.authn.clone();
         let aggregation = aggregation::Aggregation::new(
             &pki.front_proxy_client(aggregation::configuration::CLIENT_NAME)?,
@@ -313,9 +315,9 @@ impl Server {
         };
         let shared = Arc::new(Shared {
             authenticator: authenticator.clone(),
-            signers: signers.each,
+            tls,
             authorizer,
-            node_client: node_tls(&pki)?,
+            node_client: tls::node_tls(&pki)?,
             aggregation,
             pki,
             flow: flow::Flow::new(config.bounds, &config.registry)?,
@@ -365,8 +367,7 @@ impl Server {
         local_services::ensure(&shared.api)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
-        let client_ca = given.client_ca_text().map_err(Error::Authentication)?;
-        let client_ca = format!("{}{client_ca}", shared.pki.ca());
+        let client_ca = format!("{}{}", shared.pki.ca(), material.client_ca_text()?);
         aggregation::configuration::ensure(&shared.api, &shared.pki, &client_ca, &others_must_know)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
@@ -398,13 +399,14 @@ impl Server {
         let (authorizer, stop) = (shared.authorizer.clone(), shared.stop.clone());
         tasks.spawn(async move { authorizer.reload(stop).await });
         let serving = TaskTracker::new();
-        serving.spawn(serve::serve(listener, tls.clone(), shared.clone()));
+        let stop = shared.stop.clone();
+        tasks.spawn(tls::reload(shared.clone(), material, stop));
+        serving.spawn(serve::serve(listener, shared.clone()));
         tasks.spawn(end(shared.stop.clone(), serving.clone(), answered));
         tasks.close();
         let _ = failed.disarm();
         Ok(Self {
             shared,
-            tls,
             serving,
             tasks,
         })
@@ -422,11 +424,8 @@ impl Server {
         let address = listener
             .local_addr()
             .map_err(|e| Error::Listen(address, e))?;
-        self.serving.spawn(serve::serve(
-            listener,
-            self.tls.clone(),
-            self.shared.clone(),
-        ));
+        self.serving
+            .spawn(serve::serve(listener, self.shared.clone()));
         bootstrap::publish(&self.shared.api, address)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
@@ -501,121 +500,4 @@ fn reachable(listening: IpAddr) -> IpAddr {
     });
     let own = probe.map_or(IpAddr::V4(Ipv4Addr::LOCALHOST), |address| address.ip());
     if own.is_unspecified() { listening } else { own }
-}
-
-fn roots(pki: &Pki) -> Result<RootCertStore, Error> {
-    let mut roots = RootCertStore::empty();
-    for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
-        let certificate = certificate.map_err(|e| Error::Tls(e.to_string()))?;
-        roots
-            .add(certificate)
-            .map_err(|e| Error::Tls(e.to_string()))?;
-    }
-    Ok(roots)
-}
-
-/// Who signs the certificates of clients: all of them for the handshake, and each to tell users from proxies.
-struct ClientSigners {
-    all: Arc<dyn ClientCertVerifier>,
-    each: authn::x509::Signers,
-}
-
-fn client_signers(
-    pki: &Pki,
-    given: &Given,
-    config: &authn::AuthnConfig,
-) -> Result<ClientSigners, Error> {
-    let verifier = |roots: RootCertStore| {
-        let builder = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
-        builder.build().map_err(|e| Error::Tls(e.to_string()))
-    };
-    let mut own = roots(pki)?;
-    given
-        .add_client_ca(&mut own)
-        .map_err(Error::Authentication)?;
-    let users = verifier(own.clone())?;
-    let Some((path, _)) = &config.request_header else {
-        return Ok(ClientSigners {
-            all: users.clone(),
-            each: authn::x509::Signers::new(users, None),
-        });
-    };
-    let told = |error: &dyn std::fmt::Display| {
-        Error::Authentication(format!("CA of proxies {}: {error}", path.display()))
-    };
-    let pem = std::fs::read(path).map_err(|e| told(&e))?;
-    let mut proxies = RootCertStore::empty();
-    let mut all = own;
-    for certificate in rustls_pemfile::certs(&mut pem.as_slice()) {
-        let certificate = certificate.map_err(|e| told(&e))?;
-        proxies.add(certificate.clone()).map_err(|e| told(&e))?;
-        all.add(certificate).map_err(|e| told(&e))?;
-    }
-    if proxies.is_empty() {
-        return Err(told(&"there is no certificate in it"));
-    }
-    Ok(ClientSigners {
-        all: verifier(all)?,
-        each: authn::x509::Signers::new(users, Some(verifier(proxies)?)),
-    })
-}
-
-fn server_tls(
-    pki: &Pki,
-    given: &Given,
-    clients: &Arc<dyn ClientCertVerifier>,
-    names: &[String],
-    addresses: &[IpAddr],
-) -> Result<Arc<rustls::ServerConfig>, Error> {
-    let mut all: Vec<String> = [
-        "localhost",
-        "kubernetes",
-        "kubernetes.default",
-        "kubernetes.default.svc",
-        "kubernetes.default.svc.cluster.local",
-    ]
-    .map(str::to_owned)
-    .to_vec();
-    let mut reached = vec![IpAddr::V4(Ipv4Addr::LOCALHOST)];
-    for name in names {
-        match name.parse() {
-            Ok(address) => reached.push(address),
-            Err(_) => all.push(name.clone()),
-        }
-    }
-    reached.extend(addresses.iter().copied().filter(|a| !a.is_unspecified()));
-    let subject = Subject {
-        user: "kube-apiserver",
-        group: "corral",
-    };
-    let (chain, key) = match given.serving().map_err(Error::Tls)? {
-        Some(given) => given,
-        None => {
-            let (mut chain, key) = pki.server(subject, &all, &reached)?.to_rustls()?;
-            // Nodes that join know only the hash of the CA, so it is shown to them.
-            for certificate in rustls_pemfile::certs(&mut pki.ca().as_bytes()) {
-                chain.push(certificate.map_err(|e| Error::Tls(e.to_string()))?);
-            }
-            (chain, key)
-        }
-    };
-    let mut config = rustls::ServerConfig::builder()
-        .with_client_cert_verifier(clients.clone())
-        .with_single_cert(chain, key)
-        .map_err(|e| Error::Tls(e.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn node_tls(pki: &Pki) -> Result<Arc<rustls::ClientConfig>, Error> {
-    let subject = Subject {
-        user: "kube-apiserver-kubelet-client",
-        group: authn::MASTERS,
-    };
-    let (chain, key) = pki.client(subject)?.to_rustls()?;
-    let config = rustls::ClientConfig::builder()
-        .with_root_certificates(roots(pki)?)
-        .with_client_auth_cert(chain, key)
-        .map_err(|e| Error::Tls(e.to_string()))?;
-    Ok(Arc::new(config))
 }

@@ -48,9 +48,8 @@ pub struct Ends {
 }
 
 /// Accepts connections until told to stop, then lets open requests end.
-pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, shared: Arc<Shared>) {
+pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let stop = shared.stop.clone();
-    let acceptor = TlsAcceptor::from(tls);
     let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
     let tasks = TaskTracker::new();
     loop {
@@ -71,7 +70,8 @@ pub async fn serve(listener: TcpListener, tls: Arc<rustls::ServerConfig>, shared
             tracing::warn!(max = CONNECTIONS_MAX, "too many connections, refusing one");
             continue;
         };
-        let (acceptor, shared) = (acceptor.clone(), shared.clone());
+        let acceptor = TlsAcceptor::from(shared.tls.config.load_full());
+        let shared = shared.clone();
         tasks.spawn(async move {
             let _permit = permit;
             shared.metrics.connections.inc();
@@ -102,7 +102,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         return;
     };
     let certificates = tls.get_ref().1.peer_certificates();
-    let peer = Arc::new(shared.signers.peer(certificates));
+    let peer = Arc::new(shared.tls.signers.load().peer(certificates));
     let stop: CancellationToken = shared.stop.clone();
     let (head_time, patience) = {
         let bounds = shared.flow.bounds();

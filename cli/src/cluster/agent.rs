@@ -35,7 +35,12 @@ pub struct AgentArgs {
     #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
     log: String,
     /// The shape of log lines.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(
+        long,
+        visible_alias = "logging-format",
+        value_enum,
+        default_value = "text"
+    )]
     log_format: LogFormat,
 }
 

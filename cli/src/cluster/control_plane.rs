@@ -90,7 +90,12 @@ pub struct ControlPlaneArgs {
     #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
     pub log: String,
     /// The shape of log lines.
-    #[arg(long, value_enum, default_value = "text")]
+    #[arg(
+        long,
+        visible_alias = "logging-format",
+        value_enum,
+        default_value = "text"
+    )]
     pub log_format: LogFormat,
 }
 

@@ -9,6 +9,7 @@ use clap::Args;
 use corral_server::duration;
 use corral_server::flow::Bounds;
 use corral_server::serving::Serving;
+use corral_server::tls::KeyFiles;
 use corral_server::traces::TracingConfig;
 
 /// How much is served at a time, and how it ends.
@@ -28,6 +29,16 @@ pub struct ServingArgs {
     /// How long the API goes on being served after `/readyz` has begun to fail, when the process is told to stop.
     #[arg(long, default_value = "0s", value_name = "DURATION", value_parser = duration::parse)]
     shutdown_delay_duration: Duration,
+    /// A certificate, with those that signed it, for clients that ask for a name in it (and by addresses, if it has any); the
+    /// cluster's own is shown to all others. It is read again when it changes.
+    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
+    tls_cert_file: Option<PathBuf>,
+    /// The key of that certificate.
+    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
+    tls_private_key_file: Option<PathBuf>,
+    /// Authorities that sign certificates of clients, besides the cluster's own. They are read again when they change.
+    #[arg(long, value_name = "FILE")]
+    client_ca_file: Option<PathBuf>,
     /// Whether profiles of this process can be had at `/debug/pprof/`, by those who may get that path.
     #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
         default_missing_value = "true", value_name = "BOOL")]
@@ -72,11 +83,17 @@ impl ServingArgs {
             let text = std::fs::read_to_string(path).map_err(|error| told(error.to_string()))?;
             TracingConfig::parse(&text).map_err(told)
         });
+        let certificate = self
+            .tls_cert_file
+            .clone()
+            .zip(self.tls_private_key_file.clone());
         Ok(Serving {
             flags: self.flags.clone(),
             shutdown_delay: self.shutdown_delay_duration,
             profiling: self.profiling,
             tracing: tracing.transpose()?,
+            certificate: certificate.map(|(certificate, key)| KeyFiles { certificate, key }),
+            client_ca: self.client_ca_file.clone(),
         })
     }
 }

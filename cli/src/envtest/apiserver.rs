@@ -9,7 +9,9 @@ use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use corral_server::authn::tokens;
 use corral_server::given::Given;
+use corral_server::serving::Serving;
 use corral_server::stored_values::StoredValues;
+use corral_server::tls::KeyFiles;
 use corral_server::{AddressRange, Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
@@ -112,7 +114,7 @@ pub async fn run(args: ApiServerArgs) -> anyhow::Result<()> {
         audit: args.audit.config()?,
         admission: args.admission.settings()?,
         bounds: corral_server::flow::Bounds::default(),
-        serving: Default::default(),
+        serving: serving(&args),
         registry,
         stop: server_stop.clone(),
     })
@@ -123,7 +125,7 @@ pub async fn run(args: ApiServerArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn given(args: &ApiServerArgs) -> Given {
+fn serving(args: &ApiServerArgs) -> Serving {
     // kube-apiserver takes a pair of this name if it is there.
     let found = ["crt", "key"].map(|end| args.cert_dir.join(format!("apiserver.{end}")));
     let [certificate, key] = found;
@@ -132,9 +134,16 @@ fn given(args: &ApiServerArgs) -> Given {
         .tls_cert_file
         .clone()
         .zip(args.tls_private_key_file.clone());
-    Given {
-        serving: named.or(found),
+    let certificate = named.or(found);
+    Serving {
+        certificate: certificate.map(|(certificate, key)| KeyFiles { certificate, key }),
         client_ca: args.client_ca_file.clone(),
+        ..Serving::default()
+    }
+}
+
+fn given(args: &ApiServerArgs) -> Given {
+    Given {
         signing_key: args.service_account_signing_key_file.clone(),
         checking_keys: args.service_account_key_file.clone(),
         issuer: args.service_account_issuer.clone(),

@@ -22,6 +22,7 @@ mod policies;
 mod quotas;
 mod relists;
 mod rights;
+mod rotation;
 mod service;
 mod storage_versions;
 mod takeover;
