@@ -17,6 +17,7 @@ mod kubectl_versions;
 mod lifecycle;
 mod links;
 mod migrate;
+mod operations;
 mod python;
 mod quotas;
 mod security;
