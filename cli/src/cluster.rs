@@ -14,7 +14,7 @@ pub mod process_lock;
 pub mod ranges;
 pub mod security;
 pub mod server;
-mod serving;
+pub mod serving;
 pub mod signals;
 pub mod store;
 pub mod token;

@@ -281,20 +281,23 @@ where
     // Before the turn, as the body is: neither a decision of somebody else's nor a slow client takes up a seat.
     authorize(shared, &user, &info, record).await?;
     if let Some(remote) = shared.aggregation.remote(&shared.api, &info) {
-        let is_long =
+        // A seat stands for work of this server: while others work, it is somebody else's.
+        let seat = shared
+            .flow
+            .seat(share, schema, &user, &info, || None)
+            .await?;
+        drop(seat);
+        let lasts =
             share == Share::LongRunning || parts.headers.contains_key(http::header::UPGRADE);
+        let turn = match lasts {
+            true => Some(shared.flow.last(&info, asked.series.lasts())?),
+            false => None,
+        };
         let passed = Passed {
-            seat: shared
-                .flow
-                .seat(share, schema, &user, &info, || None)
-                .await?,
-            turn: match is_long {
-                true => Some(shared.flow.last(&info, asked.series.lasts())?),
-                false => None,
-            },
             user,
             parts,
             body,
+            turn,
         };
         return Box::pin(aggregation::proxy::pass(shared, &remote, passed)).await;
     }
@@ -338,8 +341,7 @@ where
             .unwrap_or_default(),
         begins: Mutex::new(begins),
     };
-    // Behind a pointer: what a handler needs would otherwise be in every future around it, several times over on the stack
-    // of a build that is not optimised.
+    // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.
     let work = Box::pin(handlers::handle(call));
     if let Some(turn) = turn {
         // The turn lasts as long as the answer.

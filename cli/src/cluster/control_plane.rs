@@ -217,10 +217,25 @@ async fn open_store(
     let inner = open_inner_store(args, registry).await?;
     let source = args.encryption.source(&args.data_dir);
     let prefix = args.etcd.prefix()?;
-    let store = encryption::over(inner, source, &prefix, registry, stop.clone()).await;
-    let mut store = store.map_err(anyhow::Error::msg)?;
+    layered(inner, &prefix, Some(source), registry, stop).await
+}
+
+/// A store with what lies between it and the server: encryption if it is wanted, keys with another prefix, values that other
+/// servers wrote.
+pub async fn layered(
+    inner: Arc<dyn Storage>,
+    prefix: &str,
+    encrypted: Option<encryption::Source>,
+    registry: &Registry,
+    stop: &CancellationToken,
+) -> anyhow::Result<Arc<dyn Storage>> {
+    let mut store = inner;
+    if let Some(source) = encrypted {
+        let over = encryption::over(store, source, prefix, registry, stop.clone()).await;
+        store = over.map_err(anyhow::Error::msg)?;
+    }
     if prefix != encryption::KEYS {
-        store = PrefixedStore::new(store, encryption::KEYS, &prefix);
+        store = PrefixedStore::new(store, encryption::KEYS, prefix);
     }
     Ok(StoredValues::over(store))
 }

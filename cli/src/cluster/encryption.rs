@@ -33,16 +33,20 @@ pub struct EncryptionArgs {
 impl EncryptionArgs {
     /// Where the configuration comes from.
     pub fn source(&self, data_dir: &Path) -> Source {
+        self.given()
+            .unwrap_or_else(|| Source::Generated(data_dir.join(GENERATED)))
+    }
+
+    /// The configuration that is given, if one is.
+    pub fn given(&self) -> Option<Source> {
         let Self {
             encryption_provider_config,
             encryption_provider_config_automatic_reload: reload,
         } = self;
-        match encryption_provider_config {
-            Some(path) => Source::Given {
-                path: path.clone(),
-                reload: *reload,
-            },
-            None => Source::Generated(data_dir.join(GENERATED)),
-        }
+        let path = encryption_provider_config.clone()?;
+        Some(Source::Given {
+            path,
+            reload: *reload,
+        })
     }
 }

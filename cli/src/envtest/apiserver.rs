@@ -10,7 +10,6 @@ use clap::Parser;
 use corral_server::authn::tokens;
 use corral_server::given::Given;
 use corral_server::serving::Serving;
-use corral_server::stored_values::StoredValues;
 use corral_server::tls::KeyFiles;
 use corral_server::{AddressRange, Server, ServerConfig};
 use corral_storage::Storage;
@@ -20,9 +19,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::etcd;
 use crate::cluster::admission::AdmissionArgs;
-use crate::cluster::control_plane::connect;
+use crate::cluster::control_plane::{connect, layered};
+use crate::cluster::encryption::EncryptionArgs;
 use crate::cluster::etcd::EtcdArgs;
 use crate::cluster::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
+use crate::cluster::serving::ServingArgs;
 use crate::cluster::signals;
 use crate::logging::{self, LogFormat};
 
@@ -45,15 +46,6 @@ pub struct ApiServerArgs {
     /// Where certificates are, and those that the server makes.
     #[arg(long, value_name = "DIR", default_value = "/var/run/kubernetes")]
     cert_dir: PathBuf,
-    /// The certificate that clients are shown (default: apiserver.crt in --cert-dir, or one that is made).
-    #[arg(long, value_name = "FILE", requires = "tls_private_key_file")]
-    tls_cert_file: Option<PathBuf>,
-    /// Its key.
-    #[arg(long, value_name = "FILE", requires = "tls_cert_file")]
-    tls_private_key_file: Option<PathBuf>,
-    /// Authorities that vouch for users.
-    #[arg(long, value_name = "FILE")]
-    client_ca_file: Option<PathBuf>,
     /// Who issues tokens of ServiceAccounts.
     #[arg(long, value_name = "URL", default_value = tokens::ISSUER)]
     service_account_issuer: String,
@@ -75,6 +67,10 @@ pub struct ApiServerArgs {
     verbosity: u8,
     #[command(flatten)]
     etcd: EtcdArgs,
+    #[command(flatten)]
+    encryption: EncryptionArgs,
+    #[command(flatten)]
+    serving: ServingArgs,
     #[command(flatten)]
     admission: AdmissionArgs,
     #[command(flatten)]
@@ -98,8 +94,11 @@ pub async fn run(args: ApiServerArgs) -> anyhow::Result<()> {
     logging::start(filter, LogFormat::Text)?;
     let stop = signals::stop_token()?;
     let registry = Registry::new();
-    let storage = storage(&args.etcd, &registry).await?;
     let server_stop = CancellationToken::new();
+    let inner = storage(&args.etcd, &registry).await?;
+    let prefix = args.etcd.prefix()?;
+    let encrypted = args.encryption.given();
+    let storage = layered(inner, &prefix, encrypted, &registry, &server_stop).await?;
     let server = Server::start(ServerConfig {
         listen: SocketAddr::new(args.bind_address, args.secure_port),
         advertise: args.advertise_address,
@@ -113,33 +112,28 @@ pub async fn run(args: ApiServerArgs) -> anyhow::Result<()> {
         authn: args.authentication.config(),
         audit: args.audit.config()?,
         admission: args.admission.settings()?,
-        bounds: corral_server::flow::Bounds::default(),
-        serving: serving(&args),
+        bounds: args.serving.bounds()?,
+        serving: serving(&args)?,
         registry,
         stop: server_stop.clone(),
     })
     .await?;
     stop.cancelled().await;
+    server.leave().await;
     server_stop.cancel();
     server.stopped().await;
     Ok(())
 }
 
-fn serving(args: &ApiServerArgs) -> Serving {
+fn serving(args: &ApiServerArgs) -> anyhow::Result<Serving> {
+    let mut serving = args.serving.serving()?;
     // kube-apiserver takes a pair of this name if it is there.
     let found = ["crt", "key"].map(|end| args.cert_dir.join(format!("apiserver.{end}")));
     let [certificate, key] = found;
-    let found = (certificate.exists() && key.exists()).then_some((certificate, key));
-    let named = args
-        .tls_cert_file
-        .clone()
-        .zip(args.tls_private_key_file.clone());
-    let certificate = named.or(found);
-    Serving {
-        certificate: certificate.map(|(certificate, key)| KeyFiles { certificate, key }),
-        client_ca: args.client_ca_file.clone(),
-        ..Serving::default()
+    if serving.certificate.is_none() && certificate.exists() && key.exists() {
+        serving.certificate = Some(KeyFiles { certificate, key });
     }
+    Ok(serving)
 }
 
 fn given(args: &ApiServerArgs) -> Given {
@@ -165,7 +159,7 @@ async fn storage(args: &EtcdArgs, registry: &Registry) -> anyhow::Result<Arc<dyn
         _ => None,
     };
     let Some((url, store)) = ours else {
-        return Ok(StoredValues::over(connect(config).await?));
+        return Ok(connect(config).await?);
     };
     let url = url.clone();
     let mut config = EmbeddedConfig::new(&store.directory);
@@ -173,5 +167,5 @@ async fn storage(args: &EtcdArgs, registry: &Registry) -> anyhow::Result<Arc<dyn
     let metrics = EmbeddedMetrics::register(registry)?;
     let opened = tokio::task::spawn_blocking(move || EmbeddedStore::open(config, metrics)).await?;
     let store = opened.with_context(|| format!("the store of {url}"))?;
-    Ok(StoredValues::over(store))
+    Ok(store)
 }

@@ -18,7 +18,7 @@ use crate::admission::webhooks::target::{self, Place};
 use crate::api::Api;
 use crate::authn::User;
 use crate::chain::REQUEST_TIMEOUT;
-use crate::flow::{Brief, Seat, Turn};
+use crate::flow::Turn;
 use crate::response::{self, Answer, Body};
 use crate::serve::patience;
 
@@ -47,8 +47,6 @@ pub struct Passed<B> {
     pub parts: Parts,
     /// The body, as it comes.
     pub body: B,
-    /// Its seat here, until it is answered.
-    pub seat: Seat,
     /// Its turn here, if it lasts as long as the client wants.
     pub turn: Option<Turn>,
 }
@@ -74,7 +72,6 @@ where
         user,
         mut parts,
         body,
-        seat,
         turn,
     } = passed;
     let is_long = turn.is_some();
@@ -119,14 +116,14 @@ where
     let body = body
         .map_err(|e| Box::new(e) as response::BodyError)
         .boxed_unsync();
-    let body = match turn {
-        Some(turn) => response::holding(body, turn),
-        None => {
-            let body = response::holding(body, (Brief::new(seat), place));
-            patience::watched(body, shared.flow.bounds().patience)
-        }
+    let body = match is_long {
+        true => body,
+        false => patience::watched(body, shared.flow.bounds().patience),
     };
-    Ok(Response::from_parts(parts, body))
+    Ok(Response::from_parts(
+        parts,
+        response::holding(body, (turn, place)),
+    ))
 }
 
 fn unreachable(why: &str) -> Answer {
