@@ -143,6 +143,8 @@ impl Setup {
             initial_bookmark: false,
             bookmarks: false,
             timeout: WAIT_MAX,
+            begins: None,
+            stop: CancellationToken::new(),
         };
         watch(self.cacher.clone(), options).await.expect("a watch")
     }
