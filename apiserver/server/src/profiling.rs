@@ -178,6 +178,10 @@ impl<T: std::hash::Hash + Eq> Numbers<T> {
     }
 }
 
+fn is_profilers(name: &str) -> bool {
+    name.starts_with("backtrace::") || name.contains("pprof::")
+}
+
 /// A profile as <https://github.com/google/pprof/blob/main/proto/profile.proto> has it.
 fn encode(report: &Report, began: Timestamp, time: Duration) -> Vec<u8> {
     let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
@@ -209,7 +213,9 @@ fn encode(report: &Report, began: Timestamp, time: Duration) -> Vec<u8> {
     let period_type = value_type("cpu", "nanoseconds");
     for (frames, count) in &report.data {
         let mut stack = Message::default();
-        for symbol in frames.frames.iter().flatten() {
+        let symbols = frames.frames.iter().flatten();
+        // Each stack was looked at from within the profiler.
+        for symbol in symbols.skip_while(|symbol| is_profilers(&symbol.name())) {
             let (name, file) = (
                 string(symbol.name()),
                 string(symbol.filename().into_owned()),

@@ -51,7 +51,7 @@ pub struct Fairness {
     seats: usize,
     began: Instant,
     /// In the order in which they are asked.
-    schemas: ArcSwap<Vec<Arc<Schema>>>,
+    pub(super) schemas: ArcSwap<Vec<Arc<Schema>>>,
     // Guards which levels there are and what they are told to have. No request looks at it.
     levels: Mutex<BTreeMap<String, Configured>>,
     /// The watches that are open.

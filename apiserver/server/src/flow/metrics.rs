@@ -406,7 +406,7 @@ impl Collector for Scraped {
         }
         let levels: Vec<_> = levels.values().map(|level| level.level.clone()).collect();
         virtual_times(&levels, &mut all);
-        of_schemas(&levels, &mut all);
+        of_schemas(&levels, &fairness, &mut all);
         utilization(&levels, &fairness, &mut all);
         reads_and_writes(&fairness, &mut all);
         all
@@ -445,7 +445,8 @@ fn virtual_times(levels: &Levels, all: &mut Vec<MetricFamily>) {
     }
 }
 
-fn of_schemas(levels: &Levels, all: &mut Vec<MetricFamily>) {
+fn of_schemas(levels: &Levels, fairness: &Fairness, all: &mut Vec<MetricFamily>) {
+    let schemas = fairness.schemas.load();
     let family = |name, help| Family::new(name, help, MetricType::GAUGE);
     let mut families = [
         family("current_inqueue_requests", "Requests that wait."),
@@ -455,20 +456,21 @@ fn of_schemas(levels: &Levels, all: &mut Vec<MetricFamily>) {
             "Requests that have their turn.",
         ),
         family("current_executing_seats", "Seats in use."),
-        family(
-            "request_concurrency_in_use",
-            "Seats in use; the older name of current_executing_seats.",
-        ),
     ];
     for level in levels {
-        let mut counts = std::collections::BTreeMap::<String, [usize; 5]>::new();
+        let mut counts = std::collections::BTreeMap::<String, [usize; 4]>::new();
+        // Those without requests are told of, too: a gauge that goes away is no 0.
+        let of_level = schemas
+            .iter()
+            .filter(|schema| Arc::ptr_eq(&schema.level, level));
+        counts.extend(of_level.map(|schema| (schema.name.clone(), [0; 4])));
         for (_, request) in level.lock().requests() {
             let name = &request.kept.schema.name;
             let seats = request.work.width();
             let adds = match request.phase {
-                Phase::Waiting => [1, seats, 0, 0, 0],
-                Phase::Served(_) => [0, 0, 1, seats, seats],
-                Phase::Lingering => [0, 0, 0, seats, seats],
+                Phase::Waiting => [1, seats, 0, 0],
+                Phase::Served(_) => [0, 0, 1, seats],
+                Phase::Lingering => [0, 0, 0, seats],
             };
             let counts = match counts.get_mut(name) {
                 Some(counts) => counts,
