@@ -224,7 +224,7 @@ where
     let outcome = span.around(Box::pin(work)).await;
     span.end(match &outcome {
         Ok(answer) => answer.status().as_u16(),
-        Err(status) => u16::try_from(status.code).unwrap_or(500),
+        Err(status) => status.code,
     });
     outcome
 }

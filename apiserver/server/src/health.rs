@@ -128,11 +128,7 @@ pub async fn handle(call: &Call, endpoint: &str, one: &str) -> Result<Answer, St
 
 fn all(call: &Call, endpoint: &str, checks: &[Check]) -> Answer {
     let query = &call.info.query;
-    let mut excluded: BTreeSet<&str> = query
-        .all("exclude")
-        .into_iter()
-        .map(String::as_str)
-        .collect();
+    let mut excluded: BTreeSet<&str> = query.all("exclude").iter().map(String::as_str).collect();
     let mut text = String::new();
     let mut failed = Vec::new();
     for Check { name, outcome } in checks {

@@ -2,7 +2,7 @@
 //! alike, and kept.
 
 use std::collections::HashMap;
-use std::hash::{BuildHasher, Hash, Hasher, RandomState};
+use std::hash::{BuildHasher, RandomState};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -244,9 +244,7 @@ impl Requests {
     /// The series of a request.
     pub fn series(&self, info: &RequestInfo, headers: &HeaderMap, served: bool) -> Arc<Series> {
         let labels = Labels::of(info, headers, served);
-        let mut hasher = self.hasher.build_hasher();
-        labels.hash(&mut hasher);
-        let hash = hasher.finish();
+        let hash = self.hasher.hash_one(labels);
         let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
         if let Some(series) = known.get(&hash) {
             return series.clone();
