@@ -1,6 +1,7 @@
 //! What every cluster has from the beginning: namespaces, roles, priority classes, and the `kubernetes` Service.
 
-use std::net::{IpAddr, SocketAddr};
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
 use std::sync::Mutex;
 
 use corral_api::status::{Status, StatusReason};
@@ -11,10 +12,15 @@ use crate::api::Api;
 use crate::authn::{MASTERS, User};
 use crate::authz::roles;
 use crate::decode::Decoded;
-use crate::registry::{FieldValidation, Ownership, Part, WriteContext, metadata};
+use crate::registry::{DeleteOptions, FieldValidation, Ownership, Part, WriteContext, metadata};
 
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+
+/// How the names of slices of the `kubernetes` Service begin when its servers have several ports.
+const FURTHER_SLICES: &str = "kubernetes-";
+/// Tells to which Service a slice belongs.
+const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The name that the server itself writes by.
 pub(crate) const SERVER: &str = "system:apiserver";
@@ -38,7 +44,7 @@ pub(crate) fn context(namespace: &str) -> WriteContext {
 ///
 /// # Errors
 /// When the store does not take it.
-pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> Result<(), Status> {
+pub async fn run(api: &Api, service_address: IpAddr, port: u16) -> Result<(), Status> {
     for name in NAMESPACES {
         create(
             api,
@@ -81,7 +87,7 @@ pub async fn run(api: &Api, service_address: IpAddr, advertise: SocketAddr) -> R
             json!({"metadata": {"name": name}, "value": priority, "description": description});
         create(api, "scheduling.k8s.io", "priorityclasses", "", class).await?;
     }
-    api_service(api, service_address, advertise).await
+    api_service(api, service_address, port).await
 }
 
 /// Makes an object that is missing.
@@ -192,44 +198,72 @@ fn completed(live: &Value, wanted: &Value) -> Value {
     next
 }
 
-/// The Service by which pods reach the API, and its endpoints.
-async fn api_service(
-    api: &Api,
-    service_address: IpAddr,
-    advertise: SocketAddr,
-) -> Result<(), Status> {
+/// The Service by which pods reach the API.
+async fn api_service(api: &Api, service_address: IpAddr, port: u16) -> Result<(), Status> {
     let labels = json!({"component": "apiserver", "provider": "kubernetes"});
     let service = json!({
         "metadata": {"name": "kubernetes", "labels": labels},
         "spec": {"clusterIP": service_address.to_string(),
-            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": advertise.port()}]},
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}]},
     });
-    create(api, "", "services", "default", service).await?;
-    // Pods cannot reach a loopback address of the machine; they are told another one once there is a network.
-    if advertise.ip().is_loopback() {
-        return Ok(());
-    }
-    publish(api, advertise).await
+    create(api, "", "services", "default", service).await
 }
 
-/// Tells pods where the API is.
+/// Tells pods where the API is: the addresses of its servers by their ports.
 ///
 /// # Errors
 /// When the store does not take it.
-pub async fn publish(api: &Api, advertise: SocketAddr) -> Result<(), Status> {
-    let slice = json!({
-        "metadata": {"name": "kubernetes", "labels": {"kubernetes.io/service-name": "kubernetes"}},
-        "addressType": "IPv4",
-        "endpoints": [{"addresses": [advertise.ip().to_string()], "conditions": {"ready": true}}],
-        "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}],
-    });
-    replace(api, "discovery.k8s.io", "endpointslices", slice).await?;
+pub async fn publish(api: &Api, servers: &BTreeMap<u16, Vec<String>>) -> Result<(), Status> {
+    let mut slices = HashSet::new();
+    let mut subsets = Vec::new();
+    for (port, ips) in servers {
+        let name = match slices.is_empty() {
+            true => "kubernetes".to_owned(),
+            false => format!("{FURTHER_SLICES}{port}"),
+        };
+        let ports = json!([{"name": "https", "port": port, "protocol": "TCP"}]);
+        let endpoint = |ip| json!({"addresses": [ip], "conditions": {"ready": true}});
+        let endpoints: Vec<Value> = ips.iter().map(endpoint).collect();
+        let slice = json!({
+            "metadata": {"name": name, "labels": {SERVICE_NAME: "kubernetes"}},
+            "addressType": "IPv4", "endpoints": endpoints, "ports": ports,
+        });
+        replace(api, "discovery.k8s.io", "endpointslices", slice).await?;
+        slices.insert(name);
+        let addresses: Vec<Value> = ips.iter().map(|ip| json!({"ip": ip})).collect();
+        subsets.push(json!({"addresses": addresses, "ports": ports}));
+    }
+    remove_slices_but(api, &slices).await?;
     let endpoints = json!({
         "metadata": {"name": "kubernetes", "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"}},
-        "subsets": [{"addresses": [{"ip": advertise.ip().to_string()}],
-            "ports": [{"name": "https", "port": advertise.port(), "protocol": "TCP"}]}],
+        "subsets": subsets,
     });
     replace(api, "", "endpoints", endpoints).await
+}
+
+/// Removes slices of ports that no server has any more.
+async fn remove_slices_but(api: &Api, wanted: &HashSet<String>) -> Result<(), Status> {
+    let resource = api
+        .resource("discovery.k8s.io", "endpointslices")
+        .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
+    let below = resource.key("default", FURTHER_SLICES);
+    let snapshot = resource.cacher.snapshot();
+    for stored in snapshot.objects.values() {
+        let ours = stored.key.as_str().strip_prefix(below.as_str());
+        let Some(port) = ours.filter(|_| stored.label(SERVICE_NAME) == Some("kubernetes")) else {
+            continue;
+        };
+        let name = format!("{FURTHER_SLICES}{port}");
+        if wanted.contains(&name) {
+            continue;
+        }
+        let options = DeleteOptions::default();
+        match resource.delete(&context("default"), &name, &options).await {
+            Err(status) if !status.is(StatusReason::NotFound) => return Err(status),
+            _ => {}
+        }
+    }
+    Ok(())
 }
 
 async fn replace(api: &Api, group: &str, plural: &str, value: Value) -> Result<(), Status> {

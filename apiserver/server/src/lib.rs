@@ -38,6 +38,7 @@ pub mod decode;
 pub mod discovery;
 pub mod duration;
 pub mod encryption;
+mod endpoints;
 mod expiry;
 pub mod flow;
 mod flow_objects;
@@ -213,6 +214,7 @@ impl Shared {
 /// A server that runs.
 pub struct Server {
     shared: Arc<Shared>,
+    endpoints: Arc<endpoints::Endpoints>,
     /// What listens, until the last request is answered.
     serving: TaskTracker,
     tasks: TaskTracker,
@@ -339,13 +341,17 @@ impl Server {
             // One whose objects cannot be read is served, so that they can be removed.
             let _ = resource.cacher.ready().await;
         }
-        bootstrap::run(
-            &shared.api,
-            IpAddr::V4(api_address),
-            SocketAddr::new(advertise, address.port()),
-        )
-        .await
-        .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        bootstrap::run(&shared.api, IpAddr::V4(api_address), address.port())
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        let endpoints = endpoints::Endpoints::new(shared.api.clone());
+        // Pods cannot reach a loopback address of the machine; they are told another one once there is a network.
+        if !advertise.is_loopback() {
+            let told = endpoints.tell(SocketAddr::new(advertise, address.port()));
+            told.await
+                .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        }
+        tasks.spawn(endpoints.clone().run(shared.stop.clone()));
         let hooks = &shared.hooks;
         hooks.done("storage-readiness");
         hooks.done("rbac/bootstrap-roles");
@@ -407,6 +413,7 @@ impl Server {
         let _ = failed.disarm();
         Ok(Self {
             shared,
+            endpoints,
             serving,
             tasks,
         })
@@ -426,7 +433,8 @@ impl Server {
             .map_err(|e| Error::Listen(address, e))?;
         self.serving
             .spawn(serve::serve(listener, self.shared.clone()));
-        bootstrap::publish(&self.shared.api, address)
+        self.endpoints
+            .tell(address)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         Ok(address)

@@ -246,6 +246,10 @@ impl Storage for StoredValues {
         self.0.health().await
     }
 
+    fn is_shared(&self) -> bool {
+        self.0.is_shared()
+    }
+
     async fn is_stale(&self, key: &Key) -> Result<bool, Error> {
         self.0.is_stale(key).await
     }

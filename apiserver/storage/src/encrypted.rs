@@ -350,6 +350,10 @@ impl Storage for EncryptedStore {
         self.inner.health().await
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn is_stale(&self, key: &Key) -> Result<bool, Error> {
         let resource = (self.reader.resource_of)(key.as_str());
         if !self.reader.transformers.load().covers(resource.as_deref()) {

@@ -467,6 +467,10 @@ impl Storage for EtcdStore {
         self.etcd.current_revision().await
     }
 
+    fn is_shared(&self) -> bool {
+        true
+    }
+
     async fn health(&self) -> Result<(), Error> {
         self.etcd.current_revision().await?;
         let alarms = self

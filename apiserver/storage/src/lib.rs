@@ -358,6 +358,11 @@ pub trait Storage: Send + Sync + 'static {
         Ok(false)
     }
 
+    /// Whether other servers may use the store at the same time.
+    fn is_shared(&self) -> bool {
+        false
+    }
+
     /// Checks of what the store needs besides itself, by the names under which health endpoints show them.
     async fn checks(&self) -> Vec<(String, Result<(), String>)> {
         Vec::new()

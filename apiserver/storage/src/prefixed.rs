@@ -192,6 +192,10 @@ impl Storage for PrefixedStore {
         self.inner.health().await
     }
 
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
     async fn is_stale(&self, key: &Key) -> Result<bool, Error> {
         let stale = self.inner.is_stale(&self.names.inward(key)?).await;
         stale.map_err(|error| self.names.error(error))

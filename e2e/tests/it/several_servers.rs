@@ -19,6 +19,10 @@ const WATCHERS: usize = 4;
 const WRITES: usize = 150;
 /// The object that watchers wait for.
 const LAST: &str = "the-last";
+/// What pods are told of where the servers are.
+const ADDRESSES: [&str; 2] = ["192.0.2.1", "192.0.2.2"];
+/// How long a server that was killed is among them.
+const ADDRESS_LIFE: Duration = Duration::from_secs(15);
 const LEASES: [&str; 2] = ["kube-controller-manager", "kube-scheduler"];
 const MAPS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -180,6 +184,25 @@ fn holders(cluster: &Cluster) -> Option<Vec<String>> {
         .collect()
 }
 
+/// The addresses of the API that pods are told, and the number of slices that tell them.
+fn told(cluster: &Cluster) -> (Vec<String>, usize) {
+    let path = "{.subsets[*].addresses[*].ip}";
+    let all = cluster.jsonpath(&["endpoints", "kubernetes"], path);
+    let mut all: Vec<String> = all.split(' ').map(str::to_owned).collect();
+    all.sort();
+    let label = "kubernetes.io/service-name=kubernetes";
+    let slices = cluster.kubectl(&["get", "endpointslices", "-l", label, "-o", "name"]);
+    (all, slices.lines().count())
+}
+
+/// Waits until pods are told of these servers, each of which has another port.
+fn await_addresses(cluster: &Cluster, addresses: &[&str]) {
+    cluster.wait("pods to be told of the servers that live", || {
+        let (all, slices) = told(cluster);
+        all == addresses && slices == addresses.len()
+    });
+}
+
 fn await_count(what: &str, count: &AtomicUsize, least: usize) {
     let deadline = Instant::now() + WAIT_MAX;
     while count.load(Ordering::Relaxed) < least {
@@ -297,12 +320,16 @@ fn the_death_of_one_of_two_servers_costs_a_reconnection() {
     let etcd = Etcd::start();
     let flags = etcd.flags();
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
-    let mut first = Cluster::server_with(&flags, None);
+    let at = |address| [&flags[..], &["--advertise", address]].concat();
+    let mut first = Cluster::server_with(&at(ADDRESSES[0]), None);
     first.wait("controllers and scheduler to have their leases", || {
         holders(&first).is_some()
     });
     let leaders = holders(&first).expect("leases are held");
-    let second = Cluster::server_with(&flags, Some(&first));
+    let second = Cluster::server_with(&at(ADDRESSES[1]), Some(&first));
+    for cluster in [&first, &second] {
+        await_addresses(cluster, &ADDRESSES);
+    }
 
     let (written, seen) = load(&mut first, &second);
     check_seen(&written, &seen);
@@ -320,6 +347,14 @@ fn the_death_of_one_of_two_servers_costs_a_reconnection() {
         let now = holders(&second).expect("leases are there");
         now.iter().zip(&leaders).all(|(now, before)| now != before)
     });
+    await_addresses(&second, &ADDRESSES[1..]);
+    // One that ends in order takes its address back, and nobody has to wait until it is old.
+    let mut third = Cluster::server_with(&at(ADDRESSES[0]), Some(&second));
+    await_addresses(&second, &ADDRESSES);
+    third.terminate();
+    let ended = Instant::now();
+    await_addresses(&second, &ADDRESSES[1..]);
+    assert!(ended.elapsed() < ADDRESS_LIFE);
     second.apply(NODE);
     let status = r#"{"status": {"allocatable": {"cpu": "4", "memory": "4Gi", "pods": "10"}}}"#;
     second.kubectl(&[
