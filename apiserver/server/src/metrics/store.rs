@@ -130,6 +130,18 @@ fn resource(key: &str) -> (&str, &str) {
 
 #[async_trait]
 impl Storage for Measured {
+    fn is_shared(&self) -> bool {
+        self.inner.is_shared()
+    }
+
+    async fn is_stale(&self, key: &Key) -> Result<bool, Error> {
+        self.inner.is_stale(key).await
+    }
+
+    async fn checks(&self) -> Vec<(String, Result<(), String>)> {
+        self.inner.checks().await
+    }
+
     async fn get(&self, key: &Key) -> Result<Option<Entry>, Error> {
         self.measured("get", key.as_str(), self.inner.get(key))
             .await
