@@ -93,6 +93,13 @@ impl Cluster {
         cluster
     }
 
+    /// Starts a cluster with flags of its own, and waits until its API answers, but for nothing that controllers do.
+    pub fn up_bare(flags: &[&str]) -> Self {
+        let mut cluster = Self::new(&[&["up", "--node-name", "node-1"], flags].concat());
+        cluster.start();
+        cluster
+    }
+
     /// Starts a control plane without a node, and waits until it answers. It has the keys of another if one is given.
     pub fn server_with(flags: &[&str], keys_of: Option<&Self>) -> Self {
         let mut cluster = Self::new(&[&["server"], flags].concat());

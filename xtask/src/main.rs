@@ -52,6 +52,9 @@ enum Task {
     ClientsGo {
         /// Run only the tests whose name has this.
         only: Option<String>,
+        /// A folder with kube-controller-manager and kube-scheduler: they are put in place of Corral's, too.
+        #[arg(long, value_name = "DIR")]
+        peer_binaries: Option<PathBuf>,
     },
     /// What CI runs besides the tests: formatting and lints.
     Lint,
@@ -83,7 +86,10 @@ fn main() -> anyhow::Result<()> {
         Task::Bench(args) => bench::run(&args),
         Task::Cgroup2 => cgroup2::check(),
         Task::Oracle(args) => oracle::check(&args),
-        Task::ClientsGo { only } => clients_go(only.as_deref()),
+        Task::ClientsGo {
+            only,
+            peer_binaries,
+        } => clients_go(only.as_deref(), peer_binaries.as_deref()),
         Task::Lint => {
             run(cargo().args(["fmt", "--all", "--check"]))?;
             run(cargo().args([
@@ -113,7 +119,7 @@ pub fn run(command: &mut Command) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn clients_go(only: Option<&str>) -> anyhow::Result<()> {
+fn clients_go(only: Option<&str>, peers: Option<&Path>) -> anyhow::Result<()> {
     run(Command::new(root().join("scripts/clients")).arg("--go"))?;
     run(cargo().args(["build", "--locked", "--package", "corral"]))?;
     let test = [
@@ -124,10 +130,13 @@ fn clients_go(only: Option<&str>) -> anyhow::Result<()> {
         "--test",
         "it",
     ];
-    run(cargo()
-        .args(test)
-        .args(["--features", "go-clients", "--"])
-        .arg(only.unwrap_or("go::")))
+    let mut tests = cargo();
+    tests.args(test).args(["--features", "go-clients"]);
+    if let Some(folder) = peers {
+        tests.args(["--features", "peers"]);
+        tests.env("CORRAL_PEER_BINARIES", std::path::absolute(folder)?);
+    }
+    run(tests.arg("--").arg(only.unwrap_or("go::")))
 }
 
 fn facts(check: bool) -> anyhow::Result<()> {

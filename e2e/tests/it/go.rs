@@ -2,3 +2,7 @@
 
 mod aggregation;
 mod envtest;
+mod helm;
+mod informers;
+#[cfg(feature = "peers")]
+mod swap;
