@@ -5,6 +5,7 @@
 
 mod components;
 mod controllers;
+mod stock;
 mod workloads;
 
 use corral_api::k8s::api::rbac::v1::{
@@ -418,7 +419,8 @@ fn join(lists: &[&[Rule]]) -> Vec<PolicyRule> {
 
 /// All controllers with what they do.
 fn all_controllers() -> impl Iterator<Item = &'static (&'static str, &'static [Rule])> {
-    CONTROLLERS.iter().chain(workloads::CONTROLLERS)
+    let own = CONTROLLERS.iter().chain(workloads::CONTROLLERS);
+    own.chain(stock::CONTROLLERS)
 }
 
 /// The name of a controller's role and binding.
@@ -526,6 +528,11 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
     roles.extend(certificate_roles());
     roles.extend(all_controllers().map(|(name, rules)| {
         let mut role = role(&controller_role(name), join(&[rules]));
+        if *name == stock::TOKEN_CLEANER {
+            let mut tracking = rule(&(CORE, &["configmaps"], &["get"]));
+            tracking.resource_names = Some(vec![stock::TOKEN_TRACKING.to_owned()]);
+            role.rules.get_or_insert_default().push(tracking);
+        }
         if *name == "certificate-controller" {
             role.rules.get_or_insert_default().extend(signer_rules());
         }
