@@ -70,20 +70,19 @@ impl Given {
 /// The public key in a file, or that of the certificate in it.
 fn public_key(path: &Path) -> Result<Vec<u8>, String> {
     let pem = read(path)?;
-    for item in rustls_pemfile::read_all(&mut pem.as_slice()) {
-        match item.map_err(|error| told(path, error))? {
-            rustls_pemfile::Item::SubjectPublicKeyInfo(key) => return Ok(key.to_vec()),
-            rustls_pemfile::Item::X509Certificate(certificate) => {
-                let (_, read) = x509_parser::parse_x509_certificate(&certificate)
-                    .map_err(|error| told(path, error))?;
-                return Ok(read.public_key().raw.to_vec());
-            }
-            _ => {
-                let text = String::from_utf8_lossy(&pem);
-                let key = rcgen::KeyPair::from_pem(&text).map_err(|error| told(path, error))?;
-                return Ok(key.subject_public_key_info());
-            }
+    let item = rustls_pemfile::read_one(&mut pem.as_slice()).map_err(|error| told(path, error))?;
+    match item {
+        None => Err(told(path, "there is no key in it")),
+        Some(rustls_pemfile::Item::SubjectPublicKeyInfo(key)) => Ok(key.to_vec()),
+        Some(rustls_pemfile::Item::X509Certificate(certificate)) => {
+            let (_, read) = x509_parser::parse_x509_certificate(&certificate)
+                .map_err(|error| told(path, error))?;
+            Ok(read.public_key().raw.to_vec())
+        }
+        Some(_) => {
+            let text = String::from_utf8_lossy(&pem);
+            let key = rcgen::KeyPair::from_pem(&text).map_err(|error| told(path, error))?;
+            Ok(key.subject_public_key_info())
         }
     }
-    Err(told(path, "there is no key in it"))
 }

@@ -234,6 +234,11 @@ impl Server {
     /// # Errors
     /// When it cannot start; nothing is left running then.
     pub async fn start(config: ServerConfig) -> Result<Self, Error> {
+        // Boxed: whatever is done once at the start would be in every future around this one.
+        Box::pin(Self::start_all(config)).await
+    }
+
+    async fn start_all(config: ServerConfig) -> Result<Self, Error> {
         // Whoever started first in this process has set the same provider.
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let audit = audit::Audit::open(config.audit, &config.registry).await;
