@@ -121,7 +121,10 @@ pub(super) async fn admit(
     let name = service.metadata.name.clone().unwrap_or_default();
     let owner = Bytes::from(format!("{}/{name}", attributes.cx.namespace));
     // What it has already is not looked at again: kube-apiserver may have given it out of a range that we do not know.
-    if !keeps_addresses(service, old.and_then(|o| o.get::<Service>())) {
+    let old = old.and_then(|o| o.get::<Service>());
+    if keeps_addresses(service, old) {
+        keep_families(service, old);
+    } else {
         give_address(api, config, service, &name).await?;
     }
     give_node_ports(api, config, service, &name, &before.1).await?;
@@ -198,6 +201,16 @@ fn keeps_addresses(service: &Service, old: Option<&Service>) -> bool {
     };
     let now = addresses(service);
     now.is_some() && now == old.and_then(addresses)
+}
+
+/// The families go with the addresses.
+fn keep_families(service: &mut Service, old: Option<&Service>) {
+    let Some((spec, old)) = service.spec.as_mut().zip(old.and_then(|o| o.spec.as_ref())) else {
+        return;
+    };
+    let (families, policy) = (&mut spec.ip_families, &mut spec.ip_family_policy);
+    *families = families.take().or_else(|| old.ip_families.clone());
+    *policy = policy.take().or_else(|| old.ip_family_policy.clone());
 }
 
 fn wants_node_ports(kind: Option<&str>) -> bool {
