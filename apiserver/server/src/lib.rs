@@ -379,9 +379,14 @@ impl Server {
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         let client_ca = format!("{}{}", shared.pki.ca(), material.client_ca_text()?);
-        aggregation::configuration::ensure(&shared.api, &shared.pki, &client_ca, &others_must_know)
-            .await
-            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        let (api, authn) = (&shared.api, others_must_know);
+        let told = aggregation::configuration::ensure(api, &shared.pki, &client_ca, &authn).await;
+        if told.is_err() {
+            let (shared, stop) = (shared.clone(), shared.stop.clone());
+            tasks.spawn(aggregation::configuration::retry(
+                shared, client_ca, authn, stop,
+            ));
+        }
         flow_objects::configure(&shared.api, &shared.flow)
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         let flow = tasks.spawn(flow_objects::run(shared.clone()));

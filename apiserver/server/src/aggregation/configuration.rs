@@ -1,8 +1,13 @@
 //! What servers of others must know to believe this one: whose certificates name users, and which headers do.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use corral_api::status::Status;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
+use crate::Shared;
 use crate::api::Api;
 use crate::authn::AuthnConfig;
 use crate::bootstrap;
@@ -54,6 +59,36 @@ pub async fn ensure(
         "roleRef": {"apiGroup": rbac, "kind": "Role", "name": READER},
         "subjects": [subject("system:kube-controller-manager"), subject("system:kube-scheduler")]});
     bootstrap::create(api, rbac, "rolebindings", NAMESPACE, binding).await
+}
+
+/// Pause before the next attempt after one that failed.
+const RETRY_PAUSE: Duration = Duration::from_secs(10);
+
+/// Tries until the store takes it: what it keeps there may be unreadable, which is no reason not to serve.
+pub async fn retry(
+    shared: Arc<Shared>,
+    client_ca: String,
+    authn: AuthnConfig,
+    stop: CancellationToken,
+) {
+    let mut told = String::new();
+    loop {
+        match ensure(&shared.api, &shared.pki, &client_ca, &authn).await {
+            Ok(()) => return,
+            Err(status) if status.message == told => {}
+            Err(status) => {
+                told = status.message;
+                tracing::error!(
+                    why = told,
+                    "extensions of the API are not told whom to believe: {NAMESPACE}/{NAME} cannot be written"
+                );
+            }
+        }
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep(RETRY_PAUSE) => {}
+        }
+    }
 }
 
 fn data(pki: &Pki, client_ca: &str, authn: &AuthnConfig) -> Value {
