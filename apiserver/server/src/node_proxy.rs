@@ -2,7 +2,9 @@
 //! ways untouched, so that the handshake is between the client and the node.
 
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corral_api::k8s::api::core::v1::{Node, Pod};
 use corral_api::status::{Status, StatusReason};
@@ -13,6 +15,7 @@ use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
@@ -244,13 +247,47 @@ pub(crate) fn join(
         let (Ok(client), Ok(behind)) = tokio::join!(client, behind) else {
             return;
         };
-        let (mut client, mut behind) = (TokioIo::new(client), TokioIo::new(behind));
-        // Either side may end the connection; the other is closed with it.
         tokio::select! {
-            _ = tokio::io::copy_bidirectional(&mut client, &mut behind) => {}
+            () = pass(TokioIo::new(client), TokioIo::new(behind)) => {}
             () = stop.cancelled() => {}
         }
     });
+}
+
+/// How long a client may go on talking after the other side has said its last.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// Passes bytes both ways. One that takes nothing more may still have something to say: a container's last output and its
+/// exit code come when its input is already closed.
+async fn pass<C, B>(client: C, behind: B)
+where
+    C: AsyncRead + AsyncWrite,
+    B: AsyncRead + AsyncWrite,
+{
+    let (mut from_client, mut to_client) = tokio::io::split(client);
+    let (mut from_behind, mut to_behind) = tokio::io::split(behind);
+    let forth = async {
+        let _ = tokio::io::copy(&mut from_client, &mut to_behind).await;
+        let _ = to_behind.shutdown().await;
+    };
+    let back = async {
+        let told = tokio::io::copy(&mut from_behind, &mut to_client).await;
+        let _ = to_client.shutdown().await;
+        told.is_ok()
+    };
+    let (mut forth, mut back) = (pin!(forth), pin!(back));
+    let mut is_silent = false;
+    loop {
+        tokio::select! {
+            () = &mut forth, if !is_silent => is_silent = true,
+            told = &mut back => {
+                if told && !is_silent {
+                    let _ = tokio::time::timeout(LINGER, &mut forth).await;
+                }
+                return;
+            }
+        }
+    }
 }
 
 /// The query as nodes read it: which streams are wanted has other names there.

@@ -27,9 +27,21 @@ impl Running {
     }
 }
 
-/// Ports that are free now, as envtest itself chooses them.
+/// Ports that are free now. They are below those that the kernel gives to whoever asks for any, as the servers and clients
+/// of all other tests do meanwhile.
 fn ports<const N: usize>() -> [u16; N] {
-    let held = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a port"));
+    const CHOSEN: std::ops::Range<u16> = 12_000..32_000;
+    let free = || {
+        let seed = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        let seed = seed.expect("a clock").subsec_nanos() ^ std::process::id();
+        let width = u32::from(CHOSEN.end - CHOSEN.start);
+        let start = u16::try_from(seed % width).expect("it is smaller");
+        let mut ports = (CHOSEN.start + start..CHOSEN.end).chain(CHOSEN);
+        ports
+            .find_map(|port| TcpListener::bind(("127.0.0.1", port)).ok())
+            .expect("a free port")
+    };
+    let held = [(); N].map(|()| free());
     held.map(|listener| listener.local_addr().expect("an address").port())
 }
 

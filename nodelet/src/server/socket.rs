@@ -1,7 +1,11 @@
 //! WebSocket upgrades: the handshake, the choice of a subprotocol, and a socket once the connection is ours.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
 use futures::stream::{SplitSink, SplitStream};
-use futures::{SinkExt, StreamExt};
+use futures::{SinkExt, Stream, StreamExt};
 use http::header::{
     CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_PROTOCOL, UPGRADE,
 };
@@ -10,7 +14,7 @@ use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
 use tokio_tungstenite::tungstenite::protocol::{
@@ -34,8 +38,36 @@ pub(super) struct Handshake {
     answer: Answer,
 }
 
-/// The reading half.
-pub(super) type Incomings = SplitStream<WebSocketStream<TokioIo<Upgraded>>>;
+/// How long a client may take to answer a good-bye.
+const FAREWELL_MAX: Duration = Duration::from_secs(5);
+
+type Half = SplitStream<WebSocketStream<TokioIo<Upgraded>>>;
+
+/// The reading half. Whoever has read enough drops it, and the rest is read until the client has said good-bye as well: a
+/// connection that is closed with something unread is torn down, and what the client has not read yet is lost with it.
+pub(super) struct Incomings {
+    half: Option<Half>,
+    rest: Option<oneshot::Sender<Half>>,
+}
+
+impl Stream for Incomings {
+    type Item = <Half as Stream>::Item;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        match &mut self.half {
+            Some(half) => half.poll_next_unpin(cx),
+            None => Poll::Ready(None),
+        }
+    }
+}
+
+impl Drop for Incomings {
+    fn drop(&mut self) {
+        if let (Some(half), Some(rest)) = (self.half.take(), self.rest.take()) {
+            let _ = rest.send(half);
+        }
+    }
+}
 
 /// The writing half, behind a bounded queue.
 #[derive(Clone)]
@@ -117,12 +149,21 @@ impl Handshake {
                 Some(config),
             )
             .await;
-            let (sink, incoming) = socket.split();
+            let (sink, half) = socket.split();
+            let (rest, left) = oneshot::channel();
+            let incoming = Incomings {
+                half: Some(half),
+                rest: Some(rest),
+            };
             let (queue, receiver) = mpsc::channel(MESSAGES_MAX);
             let writer = tokio::spawn(write(sink, receiver));
             work(incoming, Outgoing { queue }).await;
             // Every sender is gone now, so the writer ends after what is still queued.
-            let _ = writer.await;
+            let said = writer.await.unwrap_or(false);
+            if let (true, Ok(mut left)) = (said, left.await) {
+                let farewell = async { while let Some(Ok(_)) = left.next().await {} };
+                let _ = tokio::time::timeout(FAREWELL_MAX, farewell).await;
+            }
         });
         self.answer
     }
@@ -160,15 +201,19 @@ impl Outgoing {
     }
 }
 
+/// Whether everything was said, good-bye included.
 async fn write(
     mut sink: SplitSink<WebSocketStream<TokioIo<Upgraded>>, Message>,
     mut receiver: mpsc::Receiver<Message>,
-) {
+) -> bool {
     while let Some(message) = receiver.recv().await {
         let last = matches!(message, Message::Close(_));
-        if sink.send(message).await.is_err() || last {
-            return;
+        if sink.send(message).await.is_err() {
+            return false;
+        }
+        if last {
+            return true;
         }
     }
-    let _ = sink.close().await;
+    sink.close().await.is_ok()
 }
