@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -15,6 +16,7 @@ use corral_server::{AddressRange, Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use prometheus::Registry;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::etcd;
@@ -144,18 +146,29 @@ fn given(args: &ApiServerArgs) -> Given {
     }
 }
 
+/// How long our own stand-in for etcd, which may be starting beside this server, is waited for.
+const ASKING_MAX: Duration = Duration::from_secs(10);
+const ASKING_PAUSE: Duration = Duration::from_millis(20);
+
+/// Asks who is at a URL until somebody answers; `None` when that is etcd, or nobody yet.
+async fn asked(url: &str) -> Option<etcd::Store> {
+    let deadline = Instant::now() + ASKING_MAX;
+    loop {
+        match etcd::ask(url).await {
+            Ok(found) => return found,
+            Err(_) if Instant::now() < deadline => tokio::time::sleep(ASKING_PAUSE).await,
+            Err(_) => return None,
+        }
+    }
+}
+
 /// The store that stands behind a URL: that of our own stand-in, or etcd.
 async fn storage(args: &EtcdArgs, registry: &Registry) -> anyhow::Result<Arc<dyn Storage>> {
     let Some(config) = args.config()? else {
         bail!("--etcd-servers must be specified");
     };
     let ours = match config.endpoints.as_slice() {
-        // Who does not answer is etcd that is about to start: it is waited for.
-        [url] => etcd::ask(url)
-            .await
-            .ok()
-            .flatten()
-            .map(|store| (url, store)),
+        [url] => asked(url).await.map(|store| (url, store)),
         _ => None,
     };
     let Some((url, store)) = ours else {
