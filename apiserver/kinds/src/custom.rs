@@ -15,5 +15,5 @@ pub mod structural;
 mod topology;
 pub mod validate;
 
-pub use kind::{CustomKind, CustomObject};
+pub use kind::{CustomKind, CustomObject, go_type};
 pub use structural::Structural;

@@ -42,6 +42,7 @@ mod rbac_escalation;
 pub mod request;
 mod resource_quota;
 mod rights;
+mod rounds;
 mod runtime_class;
 mod service_account;
 mod service_addresses;

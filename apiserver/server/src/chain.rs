@@ -28,6 +28,7 @@ use crate::audit::{self, Record};
 use crate::authn::{Peer, User};
 use crate::authz::{Access, Decision};
 use crate::compress;
+use crate::discovery;
 use crate::flow::fairness::Schema;
 use crate::flow::{self, Brief, Share};
 use crate::handlers::{self, Call};
@@ -140,7 +141,13 @@ where
 fn series_of(shared: &Shared, info: &RequestInfo, headers: &HeaderMap) -> Arc<Series> {
     let kind = shared.api.kind(&info.group, &info.version, &info.resource);
     let requests = &shared.metrics.requests;
-    requests.series(info, headers, kind.is_some())
+    let subresource = &info.subresource;
+    let has_subresource = || {
+        let kind = kind.as_deref();
+        subresource.is_empty()
+            || kind.is_some_and(|kind| discovery::has_subresource(kind, subresource))
+    };
+    requests.series(info, headers, kind.is_some(), has_subresource)
 }
 
 /// Measures an answer, and keeps what is held until it has been sent; those that last hold nothing here.

@@ -55,6 +55,13 @@ const READ: &[&str] = &["get", "list"];
 
 const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
 
+/// Whether a kind has such a subresource.
+pub fn has_subresource(kind: &dyn AnyKind, name: &str) -> bool {
+    subresources(kind)
+        .iter()
+        .any(|entry| entry.subresource == name)
+}
+
 fn subresources(kind: &dyn AnyKind) -> Vec<Entry<'_>> {
     let names = kind.names();
     let own = |subresource, verbs| Entry {

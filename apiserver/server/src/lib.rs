@@ -407,7 +407,9 @@ impl Server {
         let definitions = tasks.spawn(definitions.run());
         hooks.runs("start-apiextensions-controllers", &definitions);
         let keeper = tasks.spawn(aggregation::keeper::run(shared.clone()));
-        hooks.runs("apiservice-status-available-controller", &keeper);
+        // One task looks after those that are served here and those that others serve.
+        hooks.runs("apiservice-status-local-available-controller", &keeper);
+        hooks.runs("apiservice-status-remote-available-controller", &keeper);
         tasks.spawn(expiry::run(shared.api.clone(), shared.stop.clone()));
         shared.audit.start(&tasks, &answered);
         let stop = shared.stop.clone();

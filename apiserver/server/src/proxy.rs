@@ -37,9 +37,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const PAGE_BYTES_MAX: usize = 1024 * 1024;
 
 /// Headers that belong to one connection, or tell this server who asks.
-const OWN_HEADERS: [HeaderName; 10] = [
-    // A page that came compressed could not be read here.
-    header::ACCEPT_ENCODING,
+pub(crate) const OWN_HEADERS: [HeaderName; 9] = [
     header::AUTHORIZATION,
     header::CONNECTION,
     header::HOST,
@@ -279,7 +277,10 @@ fn request(call: &Call, path: &str, upgrade: bool) -> Result<Request<Full<Bytes>
         .map_err(Status::internal)?;
     let headers = request.headers_mut();
     for (name, value) in &call.parts.headers {
-        let own = OWN_HEADERS.contains(name) || name.as_str().starts_with("impersonate-");
+        // A page that came compressed could not be read here.
+        let own = OWN_HEADERS.contains(name)
+            || name == header::ACCEPT_ENCODING
+            || name.as_str().starts_with("impersonate-");
         let of_upgrade = upgrade && (name == header::UPGRADE || name == header::CONNECTION);
         if (!own && name != header::CONTENT_LENGTH) || of_upgrade {
             headers.append(name.clone(), value.clone());

@@ -322,7 +322,8 @@ fn accessor(path: &FieldPath, value: &Value, wanted: &str) -> String {
     format!("{path} accessor error: {shown} is of the type {found}, expected {wanted}")
 }
 
-fn go_type(value: &Value) -> &'static str {
+/// What Go calls a value of JSON; messages name it.
+pub fn go_type(value: &Value) -> &'static str {
     match value {
         Value::Null => "<nil>",
         Value::Bool(_) => "bool",

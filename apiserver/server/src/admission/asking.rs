@@ -5,10 +5,11 @@ use corral_api::status::Status;
 use corral_kinds::Object;
 use serde_json::Value;
 
-use super::policies::{self, Relevant};
+use super::policies::Relevant;
 use super::request::{Operation, Phase, Request};
 use super::rights::Rights;
-use super::webhooks::{self, Invocation};
+use super::rounds::Rounds;
+use super::webhooks::Invocation;
 use super::{Action, Admission, Attributes, stopping};
 use crate::api::Api;
 use crate::registry::{Part, Resource, restore_managed};
@@ -155,8 +156,8 @@ impl Admission {
                 .transpose()?
                 .unwrap_or_default(),
             old_value,
-            of_policies: policies::Rounds::default(),
-            of_webhooks: webhooks::Rounds::default(),
+            of_policies: Rounds::default(),
+            of_webhooks: Rounds::default(),
         };
         let Some((after_policies, after_webhooks)) = round.run(object).await? else {
             return Ok(());
@@ -237,7 +238,7 @@ impl Admission {
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
         let rights = Rights::of(&request.cx.user, &authorizer);
         let hooks = self.asked(api, Phase::Mutating, request).await?;
-        let (mut object, mut rounds) = (Value::Null, webhooks::Rounds::default());
+        let (mut object, mut rounds) = (Value::Null, Rounds::default());
         self.webhooks
             .mutate(
                 api,
@@ -268,12 +269,12 @@ impl Admission {
         let rights = Rights::of(&request.cx.user, &authorizer);
         let hooks = self.asked(&api, Phase::Mutating, request).await?;
         let (old, phase) = (Value::Null, Phase::Mutating);
-        let (mut of_policies, mut of_webhooks) = Default::default();
+        let (mut of_policies, mut of_webhooks) = (Rounds::default(), Rounds::default());
         let mut after = (Value::Null, Value::Null);
         for second in [false, true] {
             if second {
-                policies::Rounds::begin_second(&mut of_policies, object != after.0);
-                webhooks::Rounds::begin_second(&mut of_webhooks, object != after.1);
+                of_policies.begin_second(object != after.0);
+                of_webhooks.begin_second(object != after.1);
             }
             let relevant = self.evaluated(&api, phase, request, &object, &old).await?;
             let mut changed = false;
@@ -318,8 +319,8 @@ struct Round<'a> {
     hooks: &'a [Invocation],
     old_value: Option<Value>,
     old_view: Value,
-    of_policies: policies::Rounds,
-    of_webhooks: webhooks::Rounds,
+    of_policies: Rounds,
+    of_webhooks: Rounds,
 }
 
 impl Round<'_> {

@@ -19,6 +19,7 @@ use super::expressions::Subject;
 use super::matching::{self, Seen};
 use super::request::{Phase, Request};
 use super::rights::Rights;
+use super::rounds::Rounds;
 use crate::api::Api;
 
 mod compiled;
@@ -74,24 +75,6 @@ impl Relevant {
     /// Whether nothing is to be done.
     pub fn is_empty(&self) -> bool {
         self.invocations.is_empty() && self.faults.is_empty()
-    }
-}
-
-/// Which mutating policies are evaluated once more, because the object changed after them.
-#[derive(Default)]
-pub struct Rounds {
-    second: bool,
-    asked: Vec<String>,
-    again: Vec<String>,
-}
-
-impl Rounds {
-    /// Begins the second and last round; if the object has changed since the first, whoever wants to is asked again.
-    pub fn begin_second(&mut self, changed_since: bool) {
-        self.second = true;
-        if changed_since {
-            self.again.append(&mut self.asked);
-        }
     }
 }
 
@@ -358,7 +341,7 @@ impl Policies {
                 continue;
             };
             let key = invocation.key();
-            if rounds.second && !rounds.again.contains(&key) {
+            if rounds.leaves_out(&key) {
                 continue;
             }
             let params = invocation.params.as_ref();
@@ -412,10 +395,10 @@ impl Policies {
             }
             if *object != before {
                 changed = true;
-                rounds.again.append(&mut rounds.asked);
+                rounds.changed();
             }
             if *again {
-                rounds.asked.push(key);
+                rounds.asks_again(key);
             }
         }
         refuse_faulty(request, object, relevant.faults.iter().chain(&faults))?;

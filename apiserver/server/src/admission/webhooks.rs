@@ -19,6 +19,7 @@ use super::expressions::Subject;
 use super::matching::Seen;
 use super::request::{Operation, Phase, Request};
 use super::rights::Rights;
+use super::rounds::Rounds;
 use crate::api::Api;
 use crate::patch;
 use crate::registry::WriteContext;
@@ -61,28 +62,6 @@ pub struct Invocation {
     /// The version in which it sees the request.
     seen: Seen,
     fails_open: bool,
-}
-
-/// Which of the mutating webhooks are asked once more, because the object changed after they had seen it.
-#[derive(Default)]
-pub struct Rounds {
-    second: bool,
-    asked: Vec<String>,
-    again: Vec<String>,
-}
-
-impl Rounds {
-    /// Begins the second and last round; if the built-in plugins changed the object, whoever was asked is asked again.
-    pub fn begin_second(&mut self, changed_since: bool) {
-        self.second = true;
-        if changed_since {
-            self.changed();
-        }
-    }
-
-    fn changed(&mut self) {
-        self.again.append(&mut self.asked);
-    }
 }
 
 /// Why a webhook did not let a write pass.
@@ -167,17 +146,23 @@ impl Webhooks {
         let mut changed = false;
         for invocation in invocations {
             let hook = &invocation.hook;
-            if rounds.second && !rounds.again.contains(&hook.uid) {
+            if rounds.leaves_out(&hook.uid) {
                 continue;
             }
             if !invocation.wants(request, rights, object, old).await? {
                 continue;
             }
             let patched = self
-                .observed(Phase::Mutating, request, invocation, rounds.second, async {
-                    self.mutate_one(api, request, invocation, rounds.second, object, old)
-                        .await
-                })
+                .observed(
+                    Phase::Mutating,
+                    request,
+                    invocation,
+                    rounds.is_second(),
+                    async {
+                        self.mutate_one(api, request, invocation, rounds.is_second(), object, old)
+                            .await
+                    },
+                )
                 .await?;
             if let Some(patched) = patched.filter(|patched| patched != object) {
                 *object = patched;
@@ -185,7 +170,7 @@ impl Webhooks {
                 rounds.changed();
             }
             if hook.webhook.reinvocation_policy.as_deref() == Some("IfNeeded") {
-                rounds.asked.push(hook.uid.clone());
+                rounds.asks_again(hook.uid.clone());
             }
         }
         Ok(changed)

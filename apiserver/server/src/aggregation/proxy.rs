@@ -19,21 +19,10 @@ use crate::api::Api;
 use crate::authn::User;
 use crate::chain::REQUEST_TIMEOUT;
 use crate::flow::Turn;
+use crate::proxy::OWN_HEADERS;
 use crate::response::{self, Answer, Body};
 use crate::serve::patience;
 
-/// Headers that belong to one connection, or tell this server who asks.
-const OWN_HEADERS: [HeaderName; 9] = [
-    header::AUTHORIZATION,
-    header::CONNECTION,
-    header::HOST,
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 /// Beginnings of headers that name a user: nobody but this server says who asks.
 const USER_PREFIXES: [&str; 2] = ["x-remote-", "impersonate-"];
 /// What a client is told when nobody is there, as in Kubernetes.

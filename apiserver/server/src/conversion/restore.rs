@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::names;
+use corral_kinds::custom::go_type;
 use serde_json::{Map, Value};
 
 use crate::registry::metadata;
@@ -138,19 +139,6 @@ fn faults(field: &str, texts: &BTreeMap<String, String>) -> Vec<FieldError> {
         errors.push(FieldError::too_long(&path, metadata::ANNOTATIONS_BYTES_MAX));
     }
     errors
-}
-
-/// What Go calls a value of JSON.
-fn go_type(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "<nil>",
-        Value::Bool(_) => "bool",
-        Value::Number(n) if n.is_f64() => "float64",
-        Value::Number(_) => "int64",
-        Value::String(_) => "string",
-        Value::Array(_) => "[]interface {}",
-        Value::Object(_) => "map[string]interface {}",
-    }
 }
 
 #[cfg(test)]

@@ -56,7 +56,7 @@ const LABELS_WITHOUT_DRY_RUN: [&str; 7] = [
 ];
 
 /// What makes requests alike.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
 struct Labels<'a> {
     component: &'static str,
     dry_run: &'static str,
@@ -68,18 +68,23 @@ struct Labels<'a> {
     version: &'a str,
 }
 
+impl Labels<'static> {
+    /// Those of all requests for which there is no room.
+    fn of_the_rest() -> Self {
+        Self {
+            resource: "other",
+            verb: "other",
+            ..Self::default()
+        }
+    }
+}
+
 impl<'a> Labels<'a> {
     /// What is not served shares its labels, so that nobody can make more of them.
     fn of(info: &'a RequestInfo, headers: &HeaderMap, served: bool) -> Self {
         let mut labels = Self {
-            component: "",
-            dry_run: "",
-            group: "",
-            resource: "",
-            scope: "",
-            subresource: "",
             verb: method(&info.method),
-            version: "",
+            ..Self::default()
         };
         if !info.is_resource {
             labels.subresource = page(&info.path);
@@ -241,22 +246,40 @@ impl Requests {
         })
     }
 
-    /// The series of a request.
-    pub fn series(&self, info: &RequestInfo, headers: &HeaderMap, served: bool) -> Arc<Series> {
-        let labels = Labels::of(info, headers, served);
-        let hash = self.hasher.hash_one(labels);
-        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
-        if let Some(series) = known.get(&hash) {
-            return series.clone();
+    /// The series of a request. Whether the resource has such a subresource is asked only where there is no series yet.
+    pub fn series(
+        &self,
+        info: &RequestInfo,
+        headers: &HeaderMap,
+        served: bool,
+        has_subresource: impl FnOnce() -> bool,
+    ) -> Arc<Series> {
+        let mut labels = Labels::of(info, headers, served);
+        if let Some(series) = self.find(labels) {
+            return series;
         }
-        let is_full = known.len() >= SERIES_MAX;
-        drop(known);
-        let series = Arc::new(self.make(labels));
-        if !is_full {
+        if served && !has_subresource() {
+            labels.subresource = "unknown";
+        }
+        if self.is_full() {
+            labels = Labels::of_the_rest();
+        }
+        self.find(labels).unwrap_or_else(|| {
+            let series = Arc::new(self.make(labels));
             let mut known = self.series.write().unwrap_or_else(PoisonError::into_inner);
-            known.insert(hash, series.clone());
-        }
-        series
+            known.insert(self.hasher.hash_one(labels), series.clone());
+            series
+        })
+    }
+
+    fn find(&self, labels: Labels<'_>) -> Option<Arc<Series>> {
+        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        known.get(&self.hasher.hash_one(labels)).cloned()
+    }
+
+    fn is_full(&self) -> bool {
+        let known = self.series.read().unwrap_or_else(PoisonError::into_inner);
+        known.len() >= SERIES_MAX
     }
 
     fn make(&self, labels: Labels<'_>) -> Series {
@@ -388,7 +411,7 @@ mod tests {
     fn requests_that_are_alike_share_their_series() {
         let requests = Requests::register(&Registry::new()).expect("new names");
         let headers = HeaderMap::new();
-        let of = |uri| requests.series(&info(Method::GET, uri), &headers, true);
+        let of = |uri| requests.series(&info(Method::GET, uri), &headers, true, || true);
         let one = of("/api/v1/namespaces/a/pods/x");
         assert!(Arc::ptr_eq(&one, &of("/api/v1/namespaces/b/pods/y")));
         assert!(!Arc::ptr_eq(&one, &of("/api/v1/namespaces/b/configmaps/y")));

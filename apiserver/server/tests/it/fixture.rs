@@ -22,7 +22,7 @@ use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use serde_json::{Value, json};
-use tokio::net::TcpStream;
+use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 /// A running server; its store goes with it.
@@ -225,6 +225,27 @@ impl Fixture {
         let user = User::new("admin", &[corral_server::authn::MASTERS]);
         self.ask_as(user, "PATCH", path, &format!("application/{kind}"), body)
             .await
+    }
+
+    /// A webhook of creations of a core resource that takes connections and says nothing: whoever asks it waits until what
+    /// this answers is gone.
+    pub async fn silent_webhook(&self, resource: &str) -> TcpListener {
+        let hook = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let url = format!("https://{}/", hook.local_addr().expect("an address"));
+        let rule = json!({
+            "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": [resource],
+        });
+        let webhook = json!({
+            "name": "silent.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "failurePolicy": "Ignore", "timeoutSeconds": 30, "clientConfig": {"url": url}, "rules": [rule],
+        });
+        let configuration = json!({
+            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
+            "metadata": {"name": "silent"}, "webhooks": [webhook],
+        });
+        let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
+        assert_eq!(self.create(path, configuration).await.code, 201);
+        hook
     }
 
     /// A ConfigMap of a name.

@@ -65,21 +65,7 @@ struct Stage {
 impl Stage {
     async fn with(bounds: Bounds) -> Self {
         let fixture = Arc::new(Fixture::start_within(bounds).await);
-        let hook = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let url = format!("https://{}/", hook.local_addr().expect("an address"));
-        let rule = json!({
-            "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["configmaps"],
-        });
-        let webhook = json!({
-            "name": "silent.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
-            "failurePolicy": "Ignore", "timeoutSeconds": 30, "clientConfig": {"url": url}, "rules": [rule],
-        });
-        let configuration = json!({
-            "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": "silent"}, "webhooks": [webhook],
-        });
-        let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-        assert_eq!(fixture.create(path, configuration).await.code, 201);
+        let hook = fixture.silent_webhook("configmaps").await;
         let binding = json!({
             "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"},
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},

@@ -9,7 +9,6 @@ use corral_server::serving::Serving;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use serde_json::{Value, json};
-use tokio::net::TcpListener;
 
 use crate::fixture::{Fixture, Setup, config_map, send};
 
@@ -105,21 +104,7 @@ async fn a_server_that_leaves_is_unready_first_answers_what_is_open_and_ends_wat
  {
     let fixture = Arc::new(Fixture::start().await);
     // A webhook that takes connections and says nothing holds a write up.
-    let hook = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-    let url = format!("https://{}/", hook.local_addr().expect("an address"));
-    let rule = json!({
-        "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": ["secrets"],
-    });
-    let webhook = json!({
-        "name": "silent.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
-        "failurePolicy": "Ignore", "timeoutSeconds": 30, "clientConfig": {"url": url}, "rules": [rule],
-    });
-    let configuration = json!({
-        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-        "metadata": {"name": "silent"}, "webhooks": [webhook],
-    });
-    let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
-    assert_eq!(fixture.create(path, configuration).await.code, 201);
+    let hook = fixture.silent_webhook("secrets").await;
     let mut watching = fixture.connect().await;
     let path = format!("{CMS}?watch=1&allowWatchBookmarks=true&resourceVersion=0");
     let watch = send(&mut watching, "GET", &path, &[], Bytes::new()).await;

@@ -114,6 +114,7 @@ async fn strange_requests_make_no_series() {
     let ask = async |n: usize| {
         for path in [
             format!("/apis/none-{n}.example.com/v1/things"),
+            format!("/api/v1/namespaces/default/pods/p/none-{n}"),
             format!("/livez/none-{n}"),
             format!("/none-{n}"),
         ] {
