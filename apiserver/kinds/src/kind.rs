@@ -15,7 +15,7 @@ use corral_api::meta::ObjectMeta;
 use corral_api::names;
 use jiff::Timestamp;
 use serde::Serialize;
-use serde::de::DeserializeOwned;
+use serde::de::{Deserialize as _, DeserializeOwned};
 use serde_json::Value;
 
 use crate::schema::{self, Node, Report, TypeError};
@@ -224,7 +224,7 @@ pub trait Kind: Send + Sync + 'static {
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_subdomain;
 
     /// Marks in the JSON what the type could not tell otherwise.
-    fn before_decode(_value: &mut Value) {}
+    fn before_decode(_value: &mut Cow<'_, Value>) {}
 
     /// Fills in what the client left out. Must be idempotent.
     fn default(_object: &mut Self::Object) {}
@@ -388,6 +388,8 @@ pub trait AnyKind: Send + Sync {
     fn name_errors(&self, name: &str) -> Vec<String>;
     /// Decodes from JSON that has passed the kind's schema.
     fn decode(&self, value: Value) -> Result<Object, serde_json::Error>;
+    /// Decodes from such JSON that is needed afterwards.
+    fn decode_kept(&self, value: &Value) -> Result<Object, serde_json::Error>;
     /// Decodes from bytes of the store.
     fn decode_slice(&self, json: &[u8]) -> Result<Object, serde_json::Error>;
     /// Encodes to JSON.
@@ -566,9 +568,15 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn name_errors(&self, name: &str) -> Vec<String> {
         K::NAME_RULE(name)
     }
-    fn decode(&self, mut value: Value) -> Result<Object, serde_json::Error> {
+    fn decode(&self, value: Value) -> Result<Object, serde_json::Error> {
+        let mut value = Cow::Owned(value);
         K::before_decode(&mut value);
-        serde_json::from_value::<K::Object>(value).map(Object::new)
+        serde_json::from_value::<K::Object>(value.into_owned()).map(Object::new)
+    }
+    fn decode_kept(&self, value: &Value) -> Result<Object, serde_json::Error> {
+        let mut value = Cow::Borrowed(value);
+        K::before_decode(&mut value);
+        K::Object::deserialize(&*value).map(Object::new)
     }
     fn decode_slice(&self, json: &[u8]) -> Result<Object, serde_json::Error> {
         serde_json::from_slice::<K::Object>(json).map(Object::new)

@@ -86,7 +86,7 @@ pub struct Attributes<'a> {
     /// The part that is written.
     pub part: Part,
     /// Who owns which fields: not a part of the object while it is written.
-    pub managed: Option<Value>,
+    pub managed: Option<&'a Value>,
     /// The same of the object as it was.
     pub old_managed: Option<&'a Value>,
     /// Whether the server chooses the name of the object.

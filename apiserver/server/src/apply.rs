@@ -5,15 +5,17 @@
 //! and removes what it named before and names no more.
 //!
 //! Reading order: [`set`] (sets of field paths), [`compare`] (what differs between two objects), [`merge`] (an
-//! applied configuration laid over an object), [`typed`] (what a configuration must be), [`managed`] (the entries of
-//! `managedFields`), [`across`] (the same where versions name fields differently).
+//! applied configuration laid over an object), [`typed`] (what a configuration must be), [`entries`] (who owns what, as it
+//! is stored), [`managed`] (what a write does to that), [`across`] (the same where versions name fields differently).
 
 pub mod across;
 pub mod compare;
+mod entries;
 pub mod managed;
 pub mod merge;
 pub mod set;
 pub mod typed;
 
 pub use across::{Translations, Views, versions_of};
-pub use managed::{Configuration, Manager, apply, update};
+pub(crate) use entries::{restore_managed, take_managed};
+pub use managed::{Configuration, Manager, Owners, apply, update};

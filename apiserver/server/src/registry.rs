@@ -22,7 +22,9 @@ use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Attributes};
-use crate::apply::{self, Configuration, Manager, Translations, Views};
+use crate::apply::{
+    self, Configuration, Manager, Owners, Translations, Views, restore_managed, take_managed,
+};
 use crate::cacher::{Cacher, storage_status};
 use crate::conversion::Conversion;
 use crate::decode::Decoded;
@@ -38,11 +40,7 @@ mod rewrite;
 mod scale;
 mod versions;
 
-pub(crate) use self::carry::restore_managed;
-use self::carry::{
-    bump_generation, keep_unwritten, same_but_ownership, same_objects, take_managed,
-    without_managed, without_others,
-};
+use self::carry::{bump_generation, keep_unwritten, same_objects, without_others};
 pub use self::context::{Annotations, Asked, FieldValidation, Part, WriteContext};
 pub use self::delete::{DeleteOptions, Preconditions};
 use self::versions::Live;
@@ -183,13 +181,15 @@ impl Resource {
     }
 
     fn decode(&self, value: Value) -> Result<Object, Status> {
+        self.kind.decode(value).map_err(|e| self.undecodable(e))
+    }
+
+    fn undecodable(&self, error: serde_json::Error) -> Status {
         let names = self.kind.names();
-        self.kind.decode(value).map_err(|error| {
-            Status::bad_request(format!(
-                "{} in version {:?} cannot be handled as a {}: {error}",
-                names.kind, names.version, names.kind
-            ))
-        })
+        Status::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {error}",
+            names.kind, names.version, names.kind
+        ))
     }
 
     fn encode(&self, object: &Object) -> Result<Value, Status> {
@@ -199,21 +199,20 @@ impl Resource {
     }
 
     /// The owners of the fields of an object as a client meant it: what admission and the server itself add later belongs
-    /// to nobody.
+    /// to nobody. The old object comes without its owners.
     async fn owners(
         &self,
         object: &Object,
         old: Option<&Value>,
-        sent: Option<Value>,
+        owners: Owners<'_>,
         manager: &Manager,
     ) -> Result<Option<Value>, Status> {
-        let untracked = |old: &Value| old["metadata"].get("managedFields").is_none();
-        if sent.is_none() && old.is_some_and(untracked) {
+        if old.is_some() && owners.stored.is_none() && owners.sent.is_none() {
             // Tracking begins with an object, or with an apply.
             return Ok(None);
         }
         let mut value = self.encode(object)?;
-        restore_managed(&mut value, sent);
+        take_managed(&mut value);
         let own_part;
         let mut old = old;
         if self.kind.has_approval() {
@@ -228,10 +227,10 @@ impl Resource {
         let views = match &self.conversion {
             None => Views::default(),
             // Boxed: every update would carry it.
-            Some(_) => Box::pin(self.views(old, &value, manager)).await,
+            Some(_) => Box::pin(self.views(old, &value, owners, manager)).await,
         };
-        apply::update(self.schema(), old, &mut value, manager, &views);
-        Ok(take_managed(&mut value))
+        let schema = self.schema();
+        Ok(apply::update(schema, old, &value, owners, manager, &views))
     }
 
     fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
@@ -274,10 +273,22 @@ impl Resource {
         value: Value,
         ownership: Ownership,
     ) -> Result<Written, Status> {
+        let kind = &*self.kind;
+        let mut value = value;
+        let names_itself = metadata::generates_name(&value);
+        metadata::for_create(kind, cx, &mut value)?;
+        if kind.has_status()
+            && !kind.keeps_status_at_creation()
+            && let Value::Object(map) = &mut value
+        {
+            map.remove("status");
+        }
         let n_warnings = cx.n_warnings();
         for _ in 0..CONFLICT_RETRIES_MAX {
-            let attempt = self.create_attempt(cx, value.clone(), ownership).await?;
-            match attempt {
+            match self
+                .create_attempt(cx, &value, names_itself, ownership)
+                .await?
+            {
                 Some(written) => return Ok(written),
                 // The next attempt warns again.
                 None => cx.keep_warnings(n_warnings),
@@ -293,31 +304,26 @@ impl Resource {
     async fn create_attempt(
         &self,
         cx: &WriteContext,
-        mut value: Value,
+        value: &Value,
+        names_itself: bool,
         ownership: Ownership,
     ) -> Result<Option<Written>, Status> {
         let kind = &*self.kind;
-        let names_itself = metadata::generates_name(&value);
-        metadata::for_create(kind, cx, &mut value)?;
-        if kind.has_status()
-            && !kind.keeps_status_at_creation()
-            && let Value::Object(map) = &mut value
-        {
-            map.remove("status");
-        }
-        let managed = value["metadata"].get("managedFields").cloned();
-        let mut object = self.decode(value)?;
+        let managed = value["metadata"].get("managedFields");
+        let mut object = kind.decode_kept(value).map_err(|e| self.undecodable(e))?;
         kind.default(&mut object);
         let managed = match ownership {
             Ownership::Update => {
-                self.owners(&object, None, managed, &self.manager(cx, ""))
+                let (stored, sent) = (None, managed);
+                let owners = Owners { stored, sent };
+                self.owners(&object, None, owners, &self.manager(cx, ""))
                     .await?
             }
-            Ownership::Applied => managed,
+            Ownership::Applied => managed.cloned(),
         };
         let mut attributes = Attributes::create(self, cx);
         attributes.names_itself = names_itself;
-        attributes.managed.clone_from(&managed);
+        attributes.managed = managed.as_ref();
         self.admission
             .mutate(&mut attributes, &mut object, None)
             .await?;
@@ -331,13 +337,13 @@ impl Resource {
         kind.warnings(&object)
             .into_iter()
             .for_each(|text| cx.warn(text));
-        let mut value = self.encode(&object)?;
-        restore_managed(&mut value, managed);
         self.admission.validate(&attributes, &object, None).await?;
         self.admission
             .charge(&mut attributes, &object, None)
             .await?;
         let claims = std::mem::take(&mut attributes.claims);
+        let mut value = self.encode(&object)?;
+        restore_managed(&mut value, managed);
         self.store_new(cx, &name, value, claims).await
     }
 
@@ -426,7 +432,7 @@ impl Resource {
         let kind = &*self.kind;
         let live = &read.entry;
         let live_json = with_revision(&live.value, live.revision);
-        let old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
+        let mut old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
         let (mut value, ownership) = change(&old_value)?;
         let wanted = metadata::wanted_version(&value);
         if wanted
@@ -437,32 +443,40 @@ impl Resource {
         }
         body::check_type(&*self.kind, &mut value)?;
         metadata::for_update(self, name, &mut value, &old_value)?;
+        // From here on both objects are without their owners, which are often the larger half of them.
+        let old_managed = take_managed(&mut old_value);
+        let managed = take_managed(&mut value);
+        let sent = managed
+            .as_ref()
+            .filter(|sent| Some(*sent) != old_managed.as_ref());
         keep_unwritten(kind, part, &mut value, &old_value);
-        let old_managed = old_value["metadata"].get("managedFields");
-        let managed = match value["metadata"].get("managedFields") {
-            // What is as it was needs no look, and typed objects need no owners.
-            managed if managed == old_managed => take_managed(&mut value),
-            managed => managed.cloned(),
-        };
         let is_same = same_objects(&value, &old_value);
+        if ownership == Ownership::Update && sent.is_some() {
+            // What a client sends must be of the right types.
+            restore_managed(&mut value, sent.cloned());
+        }
 
-        let old = self.decode(without_managed(&old_value))?;
+        let old = kind
+            .decode_kept(&old_value)
+            .map_err(|e| self.undecodable(e))?;
         let mut object = self.decode(value)?;
         // An apply that changes nothing leaves the object as it is read, defaults or not.
         if ownership == Ownership::Update || !is_same {
             kind.default(&mut object);
         }
+        let stored = old_managed.as_ref();
         let owners = match ownership {
             Ownership::Update => {
                 let manager = self.manager(cx, subresource);
-                self.owners(&object, Some(&old_value), managed.clone(), &manager)
+                let owners = Owners { stored, sent };
+                self.owners(&object, Some(&old_value), owners, &manager)
                     .await?
             }
             Ownership::Applied => managed.clone(),
         };
         let mut attributes = Attributes::update(self, cx, part, subresource);
-        attributes.old_managed = old_managed;
-        attributes.managed.clone_from(&owners);
+        attributes.old_managed = stored;
+        attributes.managed = owners.as_ref();
         self.admission
             .mutate(&mut attributes, &mut object, Some(&old))
             .await?;
@@ -496,19 +510,24 @@ impl Resource {
         }
         let mut value = self.encode(&object)?;
         bump_generation(kind, part, &mut value, &old_value);
-        restore_managed(&mut value, managed);
         self.admission
             .validate(&attributes, &object, Some(&old))
             .await?;
-        if same_but_ownership(&value, &old_value) && ownership == Ownership::Update {
+        // Other owners alone are no reason to write, but more or fewer of them are.
+        let n_owners =
+            |entries: Option<&Value>| entries.and_then(Value::as_array).map_or(0, Vec::len);
+        if ownership == Ownership::Update
+            && n_owners(managed.as_ref()) == n_owners(stored)
+            && same_objects(&value, &old_value)
+        {
             return self.leave(cx, read).await;
         }
-        restore_managed(&mut value, owners);
         attributes.removes = metadata::is_finished(kind, &value);
         self.admission
             .charge(&mut attributes, &object, Some(&old))
             .await?;
         let claims = std::mem::take(&mut attributes.claims);
+        restore_managed(&mut value, owners);
         self.store_changed(cx, name, read, value, claims, wanted.is_some())
             .await
     }

@@ -1,5 +1,7 @@
 //! `DaemonSet`.
 
+use std::borrow::Cow;
+
 use corral_api::field::FieldError;
 use corral_api::int_or_string::IntOrString;
 use corral_api::k8s::api::apps::v1::{DaemonSet, DaemonSetSpec, DaemonSetStatus};
@@ -46,8 +48,8 @@ impl Kind for DaemonSetKind {
     const STATUS: bool = true;
     const GENERATION: bool = true;
 
-    fn before_decode(value: &mut Value) {
-        selector::mark_given(value);
+    fn before_decode(value: &mut Cow<'_, Value>) {
+        selector::mark_given(value.to_mut());
     }
 
     fn default(set: &mut DaemonSet) {

@@ -1,5 +1,7 @@
 //! `Deployment`.
 
+use std::borrow::Cow;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::int_or_string::IntOrString;
 use corral_api::k8s::api::apps::v1::{
@@ -39,8 +41,8 @@ impl Kind for DeploymentKind {
         selector: "/spec/selector",
     });
 
-    fn before_decode(value: &mut Value) {
-        selector::mark_given(value);
+    fn before_decode(value: &mut Cow<'_, Value>) {
+        selector::mark_given(value.to_mut());
     }
 
     fn default(deployment: &mut Deployment) {

@@ -1,5 +1,7 @@
 //! `ReplicaSet`.
 
+use std::borrow::Cow;
+
 use corral_api::field::FieldError;
 use corral_api::k8s::api::apps::v1::{ReplicaSet, ReplicaSetStatus};
 use jiff::Timestamp;
@@ -36,8 +38,8 @@ impl Kind for ReplicaSetKind {
         selector: "/spec/selector",
     });
 
-    fn before_decode(value: &mut Value) {
-        selector::mark_given(value);
+    fn before_decode(value: &mut Cow<'_, Value>) {
+        selector::mark_given(value.to_mut());
     }
 
     fn default(set: &mut ReplicaSet) {

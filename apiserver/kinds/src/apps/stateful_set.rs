@@ -1,5 +1,7 @@
 //! `StatefulSet`.
 
+use std::borrow::Cow;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::apps::v1::{
     StatefulSet, StatefulSetSpec, StatefulSetStatus, StatefulSetUpdateStrategy,
@@ -53,10 +55,10 @@ impl Kind for StatefulSetKind {
         selector: "/spec/selector",
     });
 
-    fn before_decode(value: &mut Value) {
-        selector::mark_given(value);
+    fn before_decode(value: &mut Cow<'_, Value>) {
+        selector::mark_given(value.to_mut());
         // Whatever a claim calls itself, it is one.
-        let claims = value.pointer_mut("/spec/volumeClaimTemplates");
+        let claims = value.to_mut().pointer_mut("/spec/volumeClaimTemplates");
         for claim in claims.and_then(Value::as_array_mut).into_iter().flatten() {
             if let Value::Object(claim) = claim {
                 claim.insert("apiVersion".to_owned(), "v1".into());
@@ -389,8 +391,9 @@ mod tests {
                 "spec": {"containers": [{"name": "c", "image": "i"}]}},
         }});
         change(&mut value);
+        let mut value = Cow::Owned(value);
         StatefulSetKind::before_decode(&mut value);
-        let mut set = serde_json::from_value(value).expect("a set");
+        let mut set = serde_json::from_value(value.into_owned()).expect("a set");
         StatefulSetKind::default(&mut set);
         StatefulSetKind::prepare_create(&mut set);
         set

@@ -390,6 +390,9 @@ impl AnyKind for CustomKind {
         };
         Ok(Object::new(CustomObject { meta, value }))
     }
+    fn decode_kept(&self, value: &Value) -> Result<Object, serde_json::Error> {
+        self.decode(value.clone())
+    }
     fn decode_slice(&self, json: &[u8]) -> Result<Object, serde_json::Error> {
         self.decode(serde_json::from_slice(json)?)
     }

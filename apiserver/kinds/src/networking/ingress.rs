@@ -2,6 +2,7 @@
 
 mod rules;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use corral_api::field::FieldError;
@@ -65,14 +66,14 @@ impl Kind for IngressKind {
         ]
     }
 
-    fn before_decode(value: &mut Value) {
+    fn before_decode(value: &mut Cow<'_, Value>) {
         fn list(value: Option<&mut Value>) -> std::slice::IterMut<'_, Value> {
             match value {
                 Some(Value::Array(items)) => items.iter_mut(),
                 _ => Default::default(),
             }
         }
-        let rules = list(value.pointer_mut("/spec/rules"));
+        let rules = list(value.to_mut().pointer_mut("/spec/rules"));
         let paths = rules.flat_map(|rule| list(rule.pointer_mut("/http/paths")));
         for path in paths.filter_map(Value::as_object_mut) {
             path.entry("pathType")

@@ -1,5 +1,7 @@
 //! `IPAddress`: an address of a Service that is taken.
 
+use std::borrow::Cow;
+
 use corral_api::field::FieldError;
 use corral_api::k8s::api::networking::v1::IPAddress;
 use corral_api::names;
@@ -59,9 +61,9 @@ impl Kind for IpAddressKind {
         ]
     }
 
-    fn before_decode(value: &mut Value) {
+    fn before_decode(value: &mut Cow<'_, Value>) {
         if value.pointer("/spec/parentRef").is_none_or(Value::is_null)
-            && let Value::Object(map) = value
+            && let Value::Object(map) = value.to_mut()
         {
             let nobody = serde_json::json!({"resource": NO_PARENT});
             map.insert("spec".to_owned(), serde_json::json!({"parentRef": nobody}));

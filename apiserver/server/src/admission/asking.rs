@@ -12,7 +12,8 @@ use super::rounds::Rounds;
 use super::webhooks::Invocation;
 use super::{Action, Admission, Attributes, stopping};
 use crate::api::Api;
-use crate::registry::{Part, Resource, restore_managed};
+use crate::apply::restore_managed;
+use crate::registry::{Part, Resource};
 
 const SCALE: &str = "scale";
 

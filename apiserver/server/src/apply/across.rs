@@ -10,6 +10,7 @@ use corral_kinds::schema::Node;
 use serde_json::Value;
 
 use super::compare::{Comparison, compare};
+use super::managed::Owners;
 use super::merge;
 use super::set::Set;
 use crate::conversion::Conversion;
@@ -59,9 +60,8 @@ impl Views {
 }
 
 /// The versions of an object's managers other than the writer's.
-pub fn versions_of(old: Option<&Value>, new: &Value, own: &str) -> BTreeSet<String> {
-    let sent = new["metadata"].get("managedFields");
-    let entries = sent.or_else(|| old.and_then(|old| old["metadata"].get("managedFields")));
+pub fn versions_of(owners: Owners<'_>, own: &str) -> BTreeSet<String> {
+    let entries = owners.sent.or(owners.stored);
     let entries = entries.and_then(Value::as_array).into_iter().flatten();
     entries
         .filter_map(|entry| entry["apiVersion"].as_str())
@@ -170,17 +170,16 @@ pub(super) fn prune(
             .map_or(&nothing, |(_, set)| set)
     };
     let mut pruned = translations.to(&merged, version)?;
-    let orphaned = super::managed::without_parents(fields.difference(of(version)), of(version));
-    merge::remove(&node, &mut pruned, &orphaned);
+    merge::remove(&node, &mut pruned, &fields.orphans(of(version)));
     for (other, owned) in kept.0.iter().filter(|(other, _)| other != version) {
         let Some(node) = translations.node(other) else {
             continue;
         };
         let mut back = translations.to(&merged, other)?;
         let left = translations.to(&pruned, other)?;
-        let lost = Set::of(&node, &back).difference(&Set::of(&node, &left));
-        let orphaned = super::managed::without_parents(lost.difference(owned), owned);
-        merge::remove(&node, &mut back, &orphaned);
+        let mut lost = Set::of(&node, &back);
+        lost.subtract(&Set::of(&node, &left));
+        merge::remove(&node, &mut back, &lost.orphans(owned));
         pruned = back;
     }
     translations.to(&pruned, own)

@@ -1,7 +1,9 @@
 //! What differs between two objects of a kind, as sets of paths.
 
+use std::collections::HashMap;
+
 use corral_kinds::schema::{Field, ListKind, Node};
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::set::{Set, Step, is_leaf};
 
@@ -21,113 +23,166 @@ pub struct Comparison {
 impl Comparison {
     /// Paths that are new or have another value.
     pub fn changed(&self) -> Set {
-        self.added.union(&self.modified)
+        let mut changed = self.added.clone();
+        changed.join(&self.modified);
+        changed
     }
 }
 
 /// Compares two objects.
 pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
-    let mut comparison = Comparison::default();
-    walk(
-        &mut comparison,
-        node,
-        &mut Vec::new(),
-        Some(old),
-        Some(new),
-        Parent::There,
-        None,
-    );
-    comparison
+    walk(node, Some(old), Some(new), Place::Root).below
 }
 
-/// Whether the struct around a value was there before: in Kubernetes' empty object all structs are that are no
-/// pointers, and their fields have zero values.
+/// What has become of a value itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Parent {
-    There,
-    New,
+enum Change {
+    Added,
+    Modified,
+    Removed,
 }
 
-/// `field`: the field of a struct that this is.
-fn walk(
-    out: &mut Comparison,
-    node: &Node,
-    path: &mut Vec<Step>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    parent: Parent,
-    field: Option<&Field>,
-) {
-    // What the empty object has already is no addition.
-    let implied = path.is_empty() || parent == Parent::There && field.is_some_and(is_implied);
-    match (old, new) {
-        (None, None) => {}
-        (Some(old), Some(new)) if old == new => {}
-        (Some(old), Some(new)) if is_leaf(node, old) && is_leaf(node, new) => {
-            out.modified.insert(path);
-        }
-        (None, Some(new))
-            if parent == Parent::There
-                && field
-                    .and_then(Field::unset)
-                    .is_some_and(|unset| unset == *new) => {}
-        _ => {
-            let leaf = |v: Option<&Value>| v.is_none_or(|v| is_leaf(node, v));
-            if leaf(old) && leaf(new) {
-                let target = if new.is_some() {
-                    &mut out.added
-                } else {
-                    &mut out.removed
-                };
-                target.insert(path);
-                return;
-            }
-            match (old, new) {
-                (None, Some(_)) if !implied => out.added.insert(path),
-                (Some(_), None) => out.removed.insert(path),
-                (Some(before), Some(after))
-                    if !implied && is_leaf(node, before) != is_leaf(node, after) =>
-                {
-                    out.modified.insert(path);
-                }
-                _ => {}
-            }
-            let there = old.is_some() || implied;
-            let parent = if there { Parent::There } else { Parent::New };
-            descend(out, node, path, old, new, parent);
+/// How a value differs: itself, and what is below it.
+#[derive(Default)]
+struct Difference {
+    itself: Option<Change>,
+    below: Comparison,
+}
+
+impl From<Change> for Difference {
+    fn from(change: Change) -> Self {
+        Self {
+            itself: Some(change),
+            below: Comparison::default(),
         }
     }
 }
 
-fn descend(
-    out: &mut Comparison,
-    node: &Node,
-    path: &mut Vec<Step>,
-    old: Option<&Value>,
-    new: Option<&Value>,
-    parent: Parent,
-) {
+/// Where a value stands. In Kubernetes' empty object all structs are there that are no pointers, and their fields have
+/// zero values: what the empty object has already is no addition.
+#[derive(Clone, Copy)]
+enum Place<'n> {
+    /// Nowhere else: it is the whole.
+    Root,
+    /// A field of what was there before; what is known of the field, if it is one of a struct.
+    OfThere(Option<&'n Field>),
+    /// A part of what is new, or an item of a list.
+    Elsewhere,
+}
+
+impl Place<'_> {
+    fn is_implied(self) -> bool {
+        match self {
+            Self::Root => true,
+            Self::OfThere(field) => field.is_some_and(is_implied),
+            Self::Elsewhere => false,
+        }
+    }
+
+    /// Whether to set it to this is as good as to leave it out.
+    fn is_unset(self, value: &Value) -> bool {
+        match self {
+            Self::OfThere(Some(field)) => field.unset().is_some_and(|unset| unset == *value),
+            _ => false,
+        }
+    }
+}
+
+fn walk(node: &Node, old: Option<&Value>, new: Option<&Value>, place: Place<'_>) -> Difference {
+    match (old, new) {
+        (None, None) => return Difference::default(),
+        (Some(old), Some(new)) if old == new => return Difference::default(),
+        (Some(old), Some(new)) if is_leaf(node, old) && is_leaf(node, new) => {
+            return Change::Modified.into();
+        }
+        (None, Some(new)) if place.is_unset(new) => return Difference::default(),
+        _ => {}
+    }
+    let is_leaf = |value: &Value| is_leaf(node, value);
+    if old.is_none_or(is_leaf) && new.is_none_or(is_leaf) {
+        return match new {
+            Some(_) => Change::Added.into(),
+            None => Change::Removed.into(),
+        };
+    }
+    let is_implied = place.is_implied();
+    let itself = match (old, new) {
+        (None, Some(_)) if !is_implied => Some(Change::Added),
+        (Some(_), None) => Some(Change::Removed),
+        (Some(old), Some(new)) if !is_implied && is_leaf(old) != is_leaf(new) => {
+            Some(Change::Modified)
+        }
+        _ => None,
+    };
+    let was_there = old.is_some() || is_implied;
+    Difference {
+        itself,
+        below: descend(node, old, new, was_there),
+    }
+}
+
+/// What differs below a value, as it is found.
+#[derive(Default)]
+struct Found {
+    added: Vec<(Step, bool, Set)>,
+    modified: Vec<(Step, bool, Set)>,
+    removed: Vec<(Step, bool, Set)>,
+    keyless: bool,
+}
+
+impl Found {
+    fn add(&mut self, step: impl FnOnce() -> Step, difference: Difference) {
+        let Difference { itself, below } = difference;
+        self.keyless |= below.keyless;
+        let kept = [&below.added, &below.modified, &below.removed];
+        if itself.is_none() && kept.iter().all(|set| set.is_empty()) {
+            return;
+        }
+        let step = step();
+        for (change, into, below) in [
+            (Change::Added, &mut self.added, below.added),
+            (Change::Modified, &mut self.modified, below.modified),
+            (Change::Removed, &mut self.removed, below.removed),
+        ] {
+            let is_member = itself == Some(change);
+            if is_member || !below.is_empty() {
+                into.push((step.clone(), is_member, below));
+            }
+        }
+    }
+
+    fn comparison(self) -> Comparison {
+        Comparison {
+            added: self.added.into_iter().collect(),
+            modified: self.modified.into_iter().collect(),
+            removed: self.removed.into_iter().collect(),
+            keyless: self.keyless,
+        }
+    }
+}
+
+fn descend(node: &Node, old: Option<&Value>, new: Option<&Value>, was_there: bool) -> Comparison {
+    let mut found = Found::default();
     match node {
         Node::Struct { .. } | Node::Map { .. } | Node::Deduced => {
-            let before = old.and_then(Value::as_object);
-            let after = new.and_then(Value::as_object);
-            let names = before
-                .into_iter()
-                .flatten()
-                .chain(after.into_iter().flatten());
-            let mut names: Vec<&String> = names.map(|(name, _)| name).collect();
-            names.sort();
-            names.dedup();
-            for name in names {
+            let nothing = Map::new();
+            let before = old.and_then(Value::as_object).unwrap_or(&nothing);
+            let after = new.and_then(Value::as_object).unwrap_or(&nothing);
+            let mut compare = |name: &str, old: Option<&Value>, new: Option<&Value>| {
                 let child = node.child(name).unwrap_or(&Node::Any);
-                let field = node.field(name);
-                path.push(Step::Field(name.clone()));
-                let (a, b) = (
-                    before.and_then(|m| m.get(name)),
-                    after.and_then(|m| m.get(name)),
-                );
-                walk(out, child, path, a, b, parent, field);
-                path.pop();
+                let place = match was_there {
+                    true => Place::OfThere(node.field(name)),
+                    false => Place::Elsewhere,
+                };
+                found.add(|| Step::field(name), walk(child, old, new, place));
+            };
+            for (name, value) in before {
+                compare(name, Some(value), after.get(name));
+            }
+            for (name, value) in after {
+                if !before.contains_key(name) {
+                    compare(name, None, Some(value));
+                }
             }
         }
         Node::List { item, kind } => {
@@ -135,28 +190,28 @@ fn descend(
             let after = items(item, kind, new);
             if let (ListKind::Map(keys), Some(Value::Array(items))) = (kind, new) {
                 let has = |item: &Value, key: &str| item.get(key).is_some();
-                let complete = |inner: &Value| {
+                let is_complete = |inner: &Value| {
                     keys.iter()
                         .all(|key| has(inner, key) || item.default_of(key).is_some())
                 };
-                out.keyless |= !items.iter().all(complete);
+                found.keyless |= !items.iter().all(is_complete);
             }
-            for (step, a) in &before {
-                let b = after.iter().find(|(s, _)| s == step).map(|(_, v)| *v);
-                path.push(step.clone());
-                walk(out, item, path, Some(a), b, Parent::New, None);
-                path.pop();
+            let (were, are) = (places(&before), places(&after));
+            for (step, old) in &before {
+                let new = are.get(step).map(|at| after[*at].1);
+                let difference = walk(item, Some(old), new, Place::Elsewhere);
+                found.add(|| step.clone(), difference);
             }
-            for (step, b) in &after {
-                if before.iter().all(|(s, _)| s != step) {
-                    path.push(step.clone());
-                    walk(out, item, path, None, Some(b), Parent::New, None);
-                    path.pop();
+            for (step, new) in &after {
+                if !were.contains_key(step) {
+                    let difference = walk(item, None, Some(new), Place::Elsewhere);
+                    found.add(|| step.clone(), difference);
                 }
             }
         }
         _ => {}
     }
+    found.comparison()
 }
 
 fn is_implied(field: &Field) -> bool {
@@ -173,4 +228,10 @@ fn items<'a>(node: &Node, kind: &ListKind, value: Option<&'a Value>) -> Vec<(Ste
         .flatten()
         .filter_map(|item| Step::of_item(node, kind, item).map(|step| (step, item)))
         .collect()
+}
+
+/// Where each step is found; of those that are there twice, the first counts.
+fn places<'s>(items: &'s [(Step, &Value)]) -> HashMap<&'s Step, usize> {
+    let places = items.iter().enumerate().rev();
+    places.map(|(at, (step, _))| (step, at)).collect()
 }

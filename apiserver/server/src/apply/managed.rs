@@ -1,17 +1,17 @@
-//! The entries of `metadata.managedFields`, and what an update or an apply does to them.
+//! What an update or an apply does to who owns which fields.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
 
 use corral_api::status::{Status, StatusCause, StatusDetails, StatusReason};
 use corral_kinds::schema::Node;
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Value};
 
 use super::across::{self, Kept, Seen, Translations, Views};
 use super::compare::compare;
+use super::entries::{self, Entry, restore_managed, without_managed};
 use super::merge;
-use super::set::{Set, Step};
-
-/// Entries of updates that are kept; the oldest beyond it are joined under [`ANCIENT`], as Kubernetes does.
-const UPDATE_ENTRIES_MAX: usize = 10;
-const ANCIENT: &str = "ancient-changes";
+use super::set::Set;
 
 /// Who writes.
 #[derive(Debug, Clone)]
@@ -37,185 +37,74 @@ pub struct Configuration<'a> {
     pub object: &'a Value,
 }
 
-#[derive(Debug, Clone)]
-struct Entry {
-    manager: String,
-    operation: String,
-    api_version: String,
-    subresource: String,
-    time: String,
-    fields: Set,
-}
+/// Identity, and what the server sets.
+const SYSTEM_FIELDS: [&[&str]; 13] = [
+    &["apiVersion"],
+    &["kind"],
+    &["metadata", "name"],
+    &["metadata", "namespace"],
+    &["metadata", "creationTimestamp"],
+    &["metadata", "selfLink"],
+    &["metadata", "uid"],
+    &["metadata", "clusterName"],
+    &["metadata", "generation"],
+    &["metadata", "managedFields"],
+    &["metadata", "resourceVersion"],
+    &["metadata", "deletionTimestamp"],
+    &["metadata", "deletionGracePeriodSeconds"],
+];
 
-impl Entry {
-    fn read(value: &Value) -> Option<Self> {
-        let text = |key: &str| value[key].as_str().unwrap_or("").to_owned();
-        Some(Self {
-            manager: text("manager"),
-            operation: text("operation"),
-            api_version: text("apiVersion"),
-            subresource: text("subresource"),
-            time: text("time"),
-            fields: Set::from_fields(value.get("fieldsV1")?),
-        })
-    }
-
-    fn write(&self) -> Value {
-        let mut out = json!({
-            "manager": self.manager, "operation": self.operation, "apiVersion": self.api_version,
-            "fieldsType": "FieldsV1", "fieldsV1": self.fields.to_fields(),
-        });
-        if !self.time.is_empty() {
-            out["time"] = self.time.clone().into();
-        }
-        if !self.subresource.is_empty() {
-            out["subresource"] = self.subresource.clone().into();
-        }
-        out
-    }
-
-    fn is(&self, manager: &Manager, operation: &str) -> bool {
-        // Who applies has one configuration, in whatever version.
-        self.manager == manager.name
-            && self.operation == operation
-            && self.subresource == manager.subresource
-            && (operation == "Apply" || self.api_version == manager.api_version)
-    }
-}
-
-fn read(object: &Value) -> Vec<Entry> {
-    let entries = object["metadata"]["managedFields"].as_array();
-    entries
-        .into_iter()
-        .flatten()
-        .filter_map(Entry::read)
-        .collect()
-}
-
-fn write(object: &mut Value, mut entries: Vec<Entry>) {
-    entries.retain(|entry| !entry.fields.is_empty());
-    join_ancient(&mut entries);
-    entries.sort_by(|a, b| {
-        (
-            &a.operation,
-            &a.time,
-            &a.manager,
-            &a.api_version,
-            &a.subresource,
-        )
-            .cmp(&(
-                &b.operation,
-                &b.time,
-                &b.manager,
-                &b.api_version,
-                &b.subresource,
-            ))
-    });
-    let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) else {
-        return;
-    };
-    if entries.is_empty() {
-        metadata.remove("managedFields");
-    } else {
-        metadata.insert(
-            "managedFields".into(),
-            entries.iter().map(Entry::write).collect(),
-        );
-    }
-}
-
-fn join_ancient(entries: &mut Vec<Entry>) {
-    loop {
-        let mut updates: Vec<usize> = (0..entries.len())
-            .filter(|&i| entries[i].operation == "Update")
-            .collect();
-        if updates.len() <= UPDATE_ENTRIES_MAX {
-            return;
-        }
-        updates.sort_by(|&a, &b| entries[a].time.cmp(&entries[b].time));
-        let (first, second) = (updates[0].min(updates[1]), updates[0].max(updates[1]));
-        let old = entries.remove(second);
-        let target = &mut entries[first];
-        target.fields = target.fields.union(&old.fields);
-        ANCIENT.clone_into(&mut target.manager);
-        target.time = old.time.max(std::mem::take(&mut target.time));
-    }
-}
-
-fn field(name: &str) -> Step {
-    Step::Field(name.to_owned())
-}
-
-/// Fields that nobody owns: identity, what the server sets, and what this way of writing cannot change.
-fn unowned(manager: &Manager) -> Set {
-    let mut set = Set::default();
-    for name in ["apiVersion", "kind"] {
-        set.insert(&[field(name)]);
-    }
-    for name in [
-        "name",
-        "namespace",
-        "creationTimestamp",
-        "selfLink",
-        "uid",
-        "clusterName",
-        "generation",
-        "managedFields",
-        "resourceVersion",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-    ] {
-        set.insert(&[field("metadata"), field(name)]);
-    }
-    set.members.insert(field("metadata"));
+/// Takes out the fields that nobody owns: those of the system, and what this way of writing cannot change.
+fn strip(set: &mut Set, manager: &Manager) {
+    static UNOWNED: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&SYSTEM_FIELDS));
+    static STATUS: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&[&["status"]]));
+    static SPEC: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&[&["spec"]]));
+    set.subtract_below(&UNOWNED);
     match manager.subresource.as_str() {
-        "" if manager.status_is_apart => set.insert(&[field("status")]),
-        "status" => {
-            set.insert(&[field("spec")]);
-        }
+        "" if manager.status_is_apart => set.subtract_below(&STATUS),
+        "status" => set.subtract_below(&SPEC),
         _ => {}
     }
-    set
+    set.remove_field("metadata");
 }
 
-fn strip(set: Set, unowned: &Set) -> Set {
-    let mut metadata_only = unowned.clone();
-    metadata_only.members.remove(&field("metadata"));
-    let mut out = set.remove_below(&metadata_only);
-    out.members.remove(&field("metadata"));
-    out
+/// Who owns what before a write.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Owners<'a> {
+    /// The entries that are stored.
+    pub stored: Option<&'a Value>,
+    /// The entries that the client sent, if it sent any and they are not the same.
+    pub sent: Option<&'a Value>,
 }
 
-/// Records an update: `new` gets the entries of `old`, with `manager` owning what differs.
+/// The entries after an update of `old` to `new`, with `manager` owning what differs; none if nobody owns anything.
 ///
-/// Entries that the client sent in `new` are taken instead of those in `old` if they are not empty; an explicit empty
-/// list gives up all ownership.
-pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manager, views: &Views) {
+/// Entries that the client sent are taken instead of those that are stored if they are not empty; an explicit empty
+/// list gives up all ownership. The objects come without their entries.
+pub fn update(
+    node: &Node,
+    old: Option<&Value>,
+    new: &Value,
+    owners: Owners<'_>,
+    manager: &Manager,
+    views: &Views,
+) -> Option<Value> {
     let empty = Value::Object(Map::new());
-    let sent = new["metadata"].get("managedFields");
-    let reset = sent.and_then(Value::as_array).is_some_and(|list| {
-        list.is_empty()
-            || list
-                .iter()
-                .all(|e| e.as_object().is_some_and(Map::is_empty))
-    });
-    let mut entries = match (sent, old) {
-        _ if reset => Vec::new(),
-        (Some(_), _) => read(new),
-        (None, Some(old)) => read(old),
-        (None, None) => Vec::new(),
-    };
+    let is_bare = |entry: &Value| entry.as_object().is_some_and(Map::is_empty);
+    let sent = owners.sent.and_then(Value::as_array);
+    let reset = sent.is_some_and(|entries| entries.iter().all(is_bare));
     if reset && old.is_some() {
-        write(new, entries);
-        return;
+        return None;
     }
+    let mut entries = match owners.sent {
+        _ if reset => Vec::new(),
+        Some(sent) => entries::sent(sent),
+        None => entries::stored(owners.stored),
+    };
     let comparison = compare(node, old.unwrap_or(&empty), new);
     if comparison.keyless {
-        write(new, Vec::new());
-        return;
+        return None;
     }
-    let hidden = unowned(manager);
-    let changed = strip(comparison.changed(), &hidden);
     for entry in &mut entries {
         let own = entry.is(manager, "Update");
         let comparison = match views.of(&entry.api_version, &manager.api_version) {
@@ -223,47 +112,27 @@ pub fn update(node: &Node, old: Option<&Value>, new: &mut Value, manager: &Manag
             Seen::Compared(comparison) => comparison,
             Seen::Kept => continue,
             Seen::Gone => {
-                entry.fields = Set::default();
+                entry.set(Set::default());
                 continue;
             }
         };
-        entry.fields = entry.fields.remove_below(&comparison.removed);
+        entry.subtract_below(&comparison.removed);
         if !own {
-            entry.fields = entry.fields.difference(&comparison.modified);
+            entry.subtract(&comparison.modified);
         }
     }
-    take(&mut entries, manager, "Update", &changed, false);
-    write(new, entries);
-}
-
-/// Gives `fields` to the manager: added to what it has, or (`exactly`) instead of it.
-fn take(entries: &mut Vec<Entry>, manager: &Manager, operation: &str, fields: &Set, exactly: bool) {
-    match entries
-        .iter_mut()
-        .find(|entry| entry.is(manager, operation))
-    {
+    let mut changed = comparison.changed();
+    strip(&mut changed, manager);
+    let own = entries.iter_mut().find(|entry| entry.is(manager, "Update"));
+    match own {
+        _ if changed.is_empty() => {}
         Some(entry) => {
-            let owned = if exactly {
-                fields.clone()
-            } else {
-                entry.fields.union(fields)
-            };
-            if owned != entry.fields || (!exactly && !fields.is_empty()) {
-                manager.time.clone_into(&mut entry.time);
-            }
-            manager.api_version.clone_into(&mut entry.api_version);
-            entry.fields = owned;
+            entry.join(&changed);
+            entry.time = Cow::Borrowed(&manager.time);
         }
-        None if !fields.is_empty() => entries.push(Entry {
-            manager: manager.name.clone(),
-            operation: operation.to_owned(),
-            api_version: manager.api_version.clone(),
-            subresource: manager.subresource.clone(),
-            time: manager.time.clone(),
-            fields: fields.clone(),
-        }),
-        None => {}
+        None => entries.push(Entry::new(manager, "Update", changed)),
     }
+    entries::written(entries)
 }
 
 /// Applies a configuration to an object and answers the result, entries included.
@@ -278,41 +147,39 @@ pub fn apply(
     force: bool,
     translations: Option<&Translations>,
 ) -> Result<Value, Status> {
-    let mut entries = read(live);
-    let hidden = unowned(manager);
+    let mut entries = entries::stored(live["metadata"].get("managedFields"));
     // Who names a field owns it, be it empty; such fields are no part of the object.
-    let wanted = strip(Set::of(node, config.sent), &hidden);
-    let mut merged = merge::merge(node, live, config.object);
+    let mut wanted = Set::of(node, config.sent);
+    strip(&mut wanted, manager);
+    let mut merged = without_managed(live);
+    merge::merge(node, &mut merged, config.object);
 
     let changed = compare(node, live, &merged).changed();
+    let contested = changed.intersection(&wanted);
     let mut conflicts = Vec::new();
     for entry in &mut entries {
         if entry.is(manager, "Apply") {
             continue;
         }
         let disputed = match translations.filter(|_| entry.api_version != manager.api_version) {
-            None => entry.fields.intersection(&changed).intersection(&wanted),
+            None => entry.owned_of(&contested),
             // Only what the configuration names has changed, whatever it is called there.
             Some(translations) => {
                 let version = &entry.api_version;
                 let changed = across::changed(translations, version, live, &merged)?;
                 match changed {
-                    Some(changed) => entry.fields.intersection(&changed),
+                    Some(changed) => entry.owned_of(&changed),
                     None => {
-                        entry.fields = Set::default();
+                        entry.set(Set::default());
                         continue;
                     }
                 }
             }
         };
         if !disputed.is_empty() {
-            conflicts.extend(
-                disputed
-                    .paths()
-                    .into_iter()
-                    .map(|path| conflict(entry, &path)),
-            );
-            entry.fields = entry.fields.difference(&disputed);
+            let paths = disputed.paths().into_iter();
+            conflicts.extend(paths.map(|path| conflict(entry, path)));
+            entry.subtract(&disputed);
         }
     }
     if !conflicts.is_empty() && !force {
@@ -320,7 +187,10 @@ pub fn apply(
     }
 
     let before = entries.iter().find(|entry| entry.is(manager, "Apply"));
-    if let Some(before) = before {
+    let is_other = |before: &&Entry<'_>| {
+        before.api_version != manager.api_version || !before.owns_exactly(&wanted)
+    };
+    if let Some(before) = before.filter(is_other) {
         merged = without_unnamed(
             node,
             merged,
@@ -331,8 +201,19 @@ pub fn apply(
             translations,
         )?;
     }
-    take(&mut entries, manager, "Apply", &wanted, true);
-    write(&mut merged, entries);
+    let own = entries.iter_mut().find(|entry| entry.is(manager, "Apply"));
+    match own {
+        Some(entry) => {
+            if !entry.owns_exactly(&wanted) {
+                entry.time = Cow::Borrowed(&manager.time);
+                entry.set(wanted);
+            }
+            entry.api_version = Cow::Borrowed(&manager.api_version);
+        }
+        None if !wanted.is_empty() => entries.push(Entry::new(manager, "Apply", wanted)),
+        None => {}
+    }
+    restore_managed(&mut merged, entries::written(entries));
     Ok(merged)
 }
 
@@ -340,8 +221,8 @@ pub fn apply(
 fn without_unnamed(
     node: &Node,
     mut merged: Value,
-    before: &Entry,
-    entries: &[Entry],
+    before: &Entry<'_>,
+    entries: &[Entry<'_>],
     wanted: &Set,
     manager: &Manager,
     translations: Option<&Translations>,
@@ -349,10 +230,11 @@ fn without_unnamed(
     let others = entries.iter().filter(|entry| !entry.is(manager, "Apply"));
     let own = manager.api_version.as_str();
     let is_own = entries.iter().all(|entry| entry.api_version == own);
+    let fields = before.fields();
     let Some(translations) = translations.filter(|_| !is_own) else {
-        let kept = others.fold(wanted.clone(), |all, entry| all.union(&entry.fields));
-        let orphaned = without_parents(before.fields.difference(wanted), &kept);
-        merge::remove(node, &mut merged, &orphaned);
+        let mut kept = wanted.clone();
+        others.for_each(|entry| kept.join(&entry.fields()));
+        merge::remove(node, &mut merged, &fields.orphans(&kept));
         return Ok(merged);
     };
     let mut kept: Vec<(String, Set)> = vec![(own.to_owned(), wanted.clone())];
@@ -361,46 +243,29 @@ fn without_unnamed(
             .iter_mut()
             .find(|(version, _)| *version == entry.api_version)
         {
-            Some((_, set)) => *set = set.union(&entry.fields),
-            None => kept.push((entry.api_version.clone(), entry.fields.clone())),
+            Some((_, set)) => set.join(&entry.fields()),
+            None => kept.push((
+                entry.api_version.clone().into_owned(),
+                entry.fields().into_owned(),
+            )),
         }
     }
-    let before = (before.api_version.as_str(), &before.fields);
+    let before = (&*before.api_version, &*fields);
     across::prune(translations, merged, own, before, &Kept(kept))
 }
 
-/// Paths that nobody keeps; the parent of a kept path stays.
-pub(super) fn without_parents(set: Set, kept: &Set) -> Set {
-    let mut out = Set::default();
-    for member in set.members {
-        let child_kept = kept.children.get(&member).is_some_and(|c| !c.is_empty());
-        if !kept.members.contains(&member) && !child_kept {
-            out.members.insert(member);
-        }
-    }
-    let nothing = Set::default();
-    for (step, child) in set.children {
-        let left = without_parents(child, kept.children.get(&step).unwrap_or(&nothing));
-        if !left.is_empty() {
-            out.children.insert(step, left);
-        }
-    }
-    out
-}
-
-fn conflict(entry: &Entry, path: &[Step]) -> StatusCause {
-    let field: String = path.iter().map(Step::to_string).collect();
-    let through = match entry.subresource.as_str() {
+fn conflict(entry: &Entry<'_>, field: String) -> StatusCause {
+    let through = match &*entry.subresource {
         "" => String::new(),
         subresource => format!(" with subresource {subresource:?}"),
     };
-    let using = match entry.operation.as_str() {
+    let using = match &*entry.operation {
         "Update" => format!(" using {}", entry.api_version),
         _ => String::new(),
     };
     StatusCause {
         reason: "FieldManagerConflict".into(),
-        message: format!("conflict with {:?}{through}{using}", entry.manager),
+        message: format!("conflict with {:?}{through}{using}", &*entry.manager),
         field,
     }
 }
@@ -437,6 +302,7 @@ fn conflicts_status(causes: Vec<StatusCause>) -> Status {
 #[cfg(test)]
 mod tests {
     use corral_kinds::{all, schema};
+    use serde_json::json;
 
     use super::*;
 
@@ -516,14 +382,10 @@ mod tests {
         let node = deployment();
         let mut created = config(Some(1), "x");
         created["metadata"]["labels"] = json!({"k": "v"});
-        update(
-            &node,
-            None,
-            &mut created,
-            &manager("kubectl-create"),
-            &Views::default(),
-        );
-        let fields = &created["metadata"]["managedFields"][0]["fieldsV1"];
+        let none = Owners::default();
+        let (creator, views) = (manager("kubectl-create"), Views::default());
+        let owners = update(&node, None, &created, none, &creator, &views).expect("entries");
+        let fields = &owners[0]["fieldsV1"];
         assert_eq!(
             *fields,
             json!({"f:metadata": {"f:labels": {".": {}, "f:k": {}}}, "f:spec": {"f:replicas": {}, "f:template": {"f:spec": {
@@ -531,16 +393,14 @@ mod tests {
         );
         let mut scaled = created.clone();
         scaled["spec"]["replicas"] = 3.into();
-        update(
-            &node,
-            Some(&created),
-            &mut scaled,
-            &manager("kubectl-scale"),
-            &Views::default(),
-        );
-        let entries = scaled["metadata"]["managedFields"]
-            .as_array()
-            .expect("entries");
+        let stored = Owners {
+            stored: Some(&owners),
+            sent: None,
+        };
+        let scaler = manager("kubectl-scale");
+        let owners = update(&node, Some(&created), &scaled, stored, &scaler, &views);
+        let owners = owners.expect("entries");
+        let entries = owners.as_array().expect("a list");
         assert_eq!(entries.len(), 2);
         let scale = entries
             .iter()

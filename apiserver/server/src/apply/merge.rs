@@ -1,79 +1,79 @@
 //! Lays an applied configuration over an object, and takes paths out of an object.
 
+use std::collections::HashMap;
+
 use corral_kinds::schema::{ListKind, Node};
 use serde_json::{Map, Value};
 
-use super::set::{Set, Step, is_leaf};
+use super::set::{Set, Step};
 
-/// The object with everything that the configuration names.
-pub fn merge(node: &Node, live: &Value, config: &Value) -> Value {
-    if is_leaf(node, config) && !config.is_object() {
-        return config.clone();
-    }
+/// Lays everything that a configuration names over an object.
+pub fn merge(node: &Node, live: &mut Value, config: &Value) {
     match (node, live, config) {
         (
             Node::Struct { atomic: false, .. } | Node::Map { atomic: false, .. } | Node::Deduced,
             Value::Object(live),
             Value::Object(config),
         ) => {
-            let mut out = live.clone();
             for (name, value) in config {
-                let child = node.child(name).unwrap_or(&Node::Any);
-                let merged = match live.get(name) {
-                    Some(current) => merge(child, current, value),
-                    None => value.clone(),
-                };
-                out.insert(name.clone(), merged);
+                match live.get_mut(name) {
+                    Some(current) => {
+                        merge(node.child(name).unwrap_or(&Node::Any), current, value);
+                    }
+                    None => drop(live.insert(name.clone(), value.clone())),
+                }
             }
-            Value::Object(out)
         }
         (Node::List { item, kind }, Value::Array(live), Value::Array(config))
-            if *kind != ListKind::Atomic =>
+            if *kind != ListKind::Atomic && !config.is_empty() =>
         {
-            Value::Array(merge_items(item, kind, live, config))
+            *live = merge_items(item, kind, std::mem::take(live), config);
         }
-        _ => config.clone(),
+        (_, live, config) => *live = config.clone(),
     }
 }
 
 /// Items of the configuration come in its order; those that only the object has keep their place before what
 /// followed them.
-fn merge_items(node: &Node, kind: &ListKind, live: &[Value], config: &[Value]) -> Vec<Value> {
-    let step = |value: &Value| Step::of_item(node, kind, value);
-    let wanted: Vec<Option<Step>> = config.iter().map(step).collect();
+fn merge_items(node: &Node, kind: &ListKind, live: Vec<Value>, config: &[Value]) -> Vec<Value> {
+    let steps = |items: &[Value]| -> Vec<Option<Step>> {
+        let step = |item| Step::of_item(node, kind, item);
+        items.iter().map(step).collect()
+    };
+    let (are, wanted) = (steps(&live), steps(config));
+    let (live_at, wanted_at) = (first_places(&are), first_places(&wanted));
     let mut out = Vec::with_capacity(live.len() + config.len());
+    let mut live: Vec<Option<Value>> = live.into_iter().map(Some).collect();
+    let merged = |live: &mut [Option<Value>], index: usize| {
+        let current = live_at.get(&wanted[index]).and_then(|at| live[*at].take());
+        match current {
+            Some(mut current) => {
+                merge(node, &mut current, &config[index]);
+                current
+            }
+            None => config[index].clone(),
+        }
+    };
     let mut next = 0;
-    for current in live {
-        let here = step(current);
-        match wanted.iter().position(|w| *w == here) {
-            None => out.push(current.clone()),
-            Some(index) if index >= next => {
-                out.extend(
-                    config[next..index]
-                        .iter()
-                        .map(|item| merged_item(node, kind, live, item)),
-                );
-                out.push(merge(node, current, &config[index]));
+    for (at, step) in are.iter().enumerate() {
+        match wanted_at.get(step) {
+            None => out.extend(live[at].take()),
+            Some(&index) if index >= next => {
+                out.extend((next..=index).map(|index| merged(&mut live, index)));
                 next = index + 1;
             }
             // Already placed, ahead of its old position.
             Some(_) => {}
         }
     }
-    out.extend(
-        config[next..]
-            .iter()
-            .map(|item| merged_item(node, kind, live, item)),
-    );
+    out.extend((next..config.len()).map(|index| merged(&mut live, index)));
     out
 }
 
-fn merged_item(node: &Node, kind: &ListKind, live: &[Value], item: &Value) -> Value {
-    let step = Step::of_item(node, kind, item);
-    match live.iter().find(|l| Step::of_item(node, kind, l) == step) {
-        Some(current) => merge(node, current, item),
-        None => item.clone(),
-    }
+/// Where each step is found; of those that are there twice, the first counts.
+fn first_places(steps: &[Option<Step>]) -> HashMap<&Option<Step>, usize> {
+    let places = steps.iter().enumerate().rev();
+    places.map(|(at, step)| (step, at)).collect()
 }
 
 /// The object without the given paths.
@@ -82,34 +82,31 @@ pub fn remove(node: &Node, value: &mut Value, paths: &Set) {
         (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
             remove_fields(node, map, paths)
         }
-        (Node::List { item, kind }, Value::Array(items)) => {
-            items.retain(|inner| {
-                Step::of_item(item, kind, inner).is_none_or(|step| !paths.members.contains(&step))
-            });
-            for inner in items {
-                let child =
-                    Step::of_item(item, kind, inner).and_then(|step| paths.children.get(&step));
-                if let Some(child) = child {
-                    remove(item, inner, child);
-                }
+        (Node::List { item, kind }, Value::Array(items)) => items.retain_mut(|inner| {
+            let found = Step::of_item(item, kind, inner);
+            let Some((is_member, below)) = found.and_then(|step| paths.at(&step)) else {
+                return true;
+            };
+            if !is_member {
+                remove(item, inner, below);
             }
-        }
+            !is_member
+        }),
         _ => {}
     }
 }
 
 fn remove_fields(node: &Node, map: &mut Map<String, Value>, paths: &Set) {
-    for member in &paths.members {
-        if let Step::Field(name) = member {
+    for (step, is_member, below) in paths.branches() {
+        let Some(name) = step.name() else { continue };
+        if is_member {
             map.remove(name);
+            continue;
         }
-    }
-    for (step, child) in &paths.children {
-        let Step::Field(name) = step else { continue };
         let Some(inner) = map.get_mut(name) else {
             continue;
         };
-        remove(node.child(name).unwrap_or(&Node::Any), inner, child);
+        remove(node.child(name).unwrap_or(&Node::Any), inner, below);
         let emptied = match inner {
             Value::Array(items) => items.is_empty(),
             Value::Object(fields) => fields.is_empty(),

@@ -1,50 +1,55 @@
 //! Sets of field paths, and their `fieldsV1` form.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
 
 use corral_kinds::schema::{ListKind, Node};
 use serde_json::{Map, Value};
 
-/// One step of a path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Step {
-    /// A field of a struct or a key of a map.
-    Field(String),
-    /// An item of a list map: its key fields as canonical JSON.
-    Key(String),
-    /// An item of a set: its value as canonical JSON.
-    Value(String),
-}
+/// One step of a path, as `fieldsV1` writes it: `f:` and the field of a struct or key of a map, `k:` and the key fields of
+/// an item of a list as canonical JSON, or `v:` and an item of a set as canonical JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Step(Box<str>);
 
 impl Step {
-    fn encode(&self) -> String {
-        match self {
-            Self::Field(name) => format!("f:{name}"),
-            Self::Key(key) => format!("k:{key}"),
-            Self::Value(value) => format!("v:{value}"),
-        }
+    /// A field of a struct, or a key of a map.
+    pub fn field(name: &str) -> Self {
+        let mut text = String::with_capacity(2 + name.len());
+        text.push_str("f:");
+        text.push_str(name);
+        Self(text.into())
+    }
+
+    fn key(key: &Map<String, Value>) -> Self {
+        let mut text = b"k:".to_vec();
+        serde_json::to_writer(&mut text, key).expect("a tree of JSON serialises into memory");
+        Self(String::from_utf8(text).expect("JSON is text").into())
+    }
+
+    fn value(value: &Value) -> Self {
+        Self(format!("v:{value}").into())
     }
 
     fn decode(text: &str) -> Option<Self> {
         let (kind, rest) = text.split_once(':')?;
-        let canonical = || {
-            serde_json::from_str::<Value>(rest)
-                .ok()
-                .map(|v| v.to_string())
-        };
+        let parsed = || serde_json::from_str::<Value>(rest).ok();
         match kind {
-            "f" => Some(Self::Field(rest.to_owned())),
-            "k" => canonical().map(Self::Key),
-            "v" => canonical().map(Self::Value),
+            "f" => Some(Self(text.into())),
+            "k" => parsed()?.as_object().map(Self::key),
+            "v" => Some(Self::value(&parsed()?)),
             _ => None,
         }
+    }
+
+    /// The name, if it is that of a field.
+    pub fn name(&self) -> Option<&str> {
+        self.0.strip_prefix("f:")
     }
 
     /// The step of a list's item.
     pub fn of_item(node: &Node, kind: &ListKind, item: &Value) -> Option<Self> {
         match kind {
             ListKind::Atomic => None,
-            ListKind::Set => Some(Self::Value(item.to_string())),
+            ListKind::Set => Some(Self::value(item)),
             ListKind::Map(keys) => {
                 let mut map = Map::new();
                 for key in keys {
@@ -53,7 +58,7 @@ impl Step {
                         map.insert(key.to_string(), value.clone());
                     }
                 }
-                Some(Self::Key(Value::Object(map).to_string()))
+                Some(Self::key(&map))
             }
         }
     }
@@ -61,219 +66,306 @@ impl Step {
 
 impl std::fmt::Display for Step {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Field(name) => write!(f, ".{name}"),
-            Self::Key(key) => {
+        let (kind, rest) = self.0.split_at(2);
+        match kind {
+            "f:" => write!(f, ".{rest}"),
+            "k:" => {
                 // {"name":"a"} reads as [name="a"].
-                let map: Map<String, Value> = serde_json::from_str(key).unwrap_or_default();
+                let map: Map<String, Value> = serde_json::from_str(rest).unwrap_or_default();
                 let parts: Vec<String> = map.iter().map(|(k, v)| format!("{k}={v}")).collect();
                 write!(f, "[{}]", parts.join(","))
             }
-            Self::Value(value) => write!(f, "[={value}]"),
+            _ => write!(f, "[={rest}]"),
         }
     }
 }
 
-/// A set of paths, as a tree.
+/// A set of paths, as a tree: its branches in order of their steps, none of them bare.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Set {
-    /// Paths that end here.
-    pub members: BTreeSet<Step>,
-    /// Paths that go on.
-    pub children: BTreeMap<Step, Set>,
+pub struct Set(Vec<Branch>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Branch {
+    step: Step,
+    /// Whether a path ends here.
+    is_member: bool,
+    /// How paths go on.
+    below: Set,
+}
+
+impl Branch {
+    fn is_bare(&self) -> bool {
+        !self.is_member && self.below.is_empty()
+    }
 }
 
 impl Set {
     /// Whether there is no path.
     pub fn is_empty(&self) -> bool {
-        self.members.is_empty() && self.children.values().all(Self::is_empty)
+        self.0.is_empty()
     }
 
-    /// Adds a path.
-    pub fn insert(&mut self, path: &[Step]) {
-        match path {
-            [] => {}
-            [last] => {
-                self.members.insert(last.clone());
+    /// A set of paths of fields.
+    pub fn of_fields(paths: &[&[&str]]) -> Self {
+        let branch = |path: &&[&str]| {
+            let (first, rest) = path.split_first()?;
+            Some((
+                Step::field(first),
+                rest.is_empty(),
+                Self::of_fields(&[rest]),
+            ))
+        };
+        paths.iter().filter_map(branch).collect()
+    }
+
+    fn get(&self, step: &Step) -> Option<&Branch> {
+        let found = self.0.binary_search_by(|branch| branch.step.cmp(step));
+        found.ok().map(|at| &self.0[at])
+    }
+
+    /// Adds the paths of another.
+    pub fn join(&mut self, other: &Self) {
+        if other.is_empty() {
+            return;
+        }
+        // Side by side, so that two long sets take no longer than their lengths together.
+        let mut ours = std::mem::take(&mut self.0).into_iter().peekable();
+        let mut theirs = other.0.iter().peekable();
+        loop {
+            let order = match (ours.peek(), theirs.peek()) {
+                (Some(a), Some(b)) => a.step.cmp(&b.step),
+                (Some(_), None) => Ordering::Less,
+                (None, Some(_)) => Ordering::Greater,
+                (None, None) => return,
+            };
+            let taken = (order != Ordering::Less).then(|| theirs.next()).flatten();
+            match (ours.next_if(|_| order != Ordering::Greater), taken) {
+                (Some(mut branch), Some(theirs)) => {
+                    branch.is_member |= theirs.is_member;
+                    branch.below.join(&theirs.below);
+                    self.0.push(branch);
+                }
+                (Some(branch), None) => self.0.push(branch),
+                (None, taken) => self.0.extend(taken.cloned()),
             }
-            [first, rest @ ..] => self.children.entry(first.clone()).or_default().insert(rest),
         }
-    }
-
-    /// Whether a path is in the set.
-    pub fn contains(&self, path: &[Step]) -> bool {
-        match path {
-            [] => false,
-            [last] => self.members.contains(last),
-            [first, rest @ ..] => self.children.get(first).is_some_and(|c| c.contains(rest)),
-        }
-    }
-
-    /// Paths in either.
-    pub fn union(&self, other: &Self) -> Self {
-        let mut out = self.clone();
-        out.members.extend(other.members.iter().cloned());
-        for (step, child) in &other.children {
-            let entry = out.children.entry(step.clone()).or_default();
-            *entry = entry.union(child);
-        }
-        out
     }
 
     /// Paths in both.
     pub fn intersection(&self, other: &Self) -> Self {
-        let mut out = Self {
-            members: self.members.intersection(&other.members).cloned().collect(),
-            children: BTreeMap::new(),
-        };
-        for (step, child) in &self.children {
-            if let Some(theirs) = other.children.get(step) {
-                let both = child.intersection(theirs);
-                if !both.is_empty() {
-                    out.children.insert(step.clone(), both);
-                }
-            }
-        }
-        out
-    }
-
-    /// Paths in this set and not in the other.
-    pub fn difference(&self, other: &Self) -> Self {
-        let mut out = Self {
-            members: self.members.difference(&other.members).cloned().collect(),
-            children: BTreeMap::new(),
-        };
-        for (step, child) in &self.children {
-            let left = match other.children.get(step) {
-                Some(theirs) => child.difference(theirs),
-                None => child.clone(),
+        let both = |branch: &Branch| {
+            let theirs = other.get(&branch.step)?;
+            let branch = Branch {
+                step: branch.step.clone(),
+                is_member: branch.is_member && theirs.is_member,
+                below: branch.below.intersection(&theirs.below),
             };
-            if !left.is_empty() {
-                out.children.insert(step.clone(), left);
-            }
-        }
-        out
+            (!branch.is_bare()).then_some(branch)
+        };
+        Self(self.0.iter().filter_map(both).collect())
     }
 
-    /// Takes out paths and everything below them.
-    pub fn remove_below(&self, other: &Self) -> Self {
-        let mut out = self.difference(other);
-        out.children.retain(|step, _| !other.members.contains(step));
-        for (step, theirs) in &other.children {
-            if let Some(child) = out.children.get(step) {
-                let left = child.remove_below(theirs);
-                if left.is_empty() {
-                    out.children.remove(step);
-                } else {
-                    out.children.insert(step.clone(), left);
-                }
+    /// Takes out the paths of another.
+    pub fn subtract(&mut self, other: &Self) {
+        self.0.retain_mut(|branch| {
+            if let Some(theirs) = other.get(&branch.step) {
+                branch.is_member &= !theirs.is_member;
+                branch.below.subtract(&theirs.below);
             }
-        }
-        out
+            !branch.is_bare()
+        });
     }
 
-    /// Every path.
-    pub fn paths(&self) -> Vec<Vec<Step>> {
+    /// Takes out the paths of another and everything below them.
+    pub fn subtract_below(&mut self, other: &Self) {
+        self.0.retain_mut(|branch| match other.get(&branch.step) {
+            None => true,
+            Some(theirs) if theirs.is_member => false,
+            Some(theirs) => {
+                branch.below.subtract_below(&theirs.below);
+                !branch.is_bare()
+            }
+        });
+    }
+
+    /// Takes out a path of one field, but not what is below it.
+    pub fn remove_field(&mut self, name: &str) {
+        self.subtract(&Self::of_fields(&[&[name]]));
+    }
+
+    /// The paths that another does not keep; the parent of a kept path stays.
+    pub fn orphans(&self, kept: &Self) -> Self {
+        let nothing = Self::default();
+        let orphan = |branch: &Branch| {
+            let theirs = kept.get(&branch.step);
+            let below = theirs.map_or(&nothing, |theirs| &theirs.below);
+            let branch = Branch {
+                step: branch.step.clone(),
+                is_member: branch.is_member && theirs.is_none(),
+                below: branch.below.orphans(below),
+            };
+            (!branch.is_bare()).then_some(branch)
+        };
+        Self(self.0.iter().filter_map(orphan).collect())
+    }
+
+    /// The first steps of the paths, with whether a path ends there, and how they go on.
+    pub fn branches(&self) -> impl Iterator<Item = (&Step, bool, &Self)> {
+        self.0.iter().map(|b| (&b.step, b.is_member, &b.below))
+    }
+
+    /// What is known of a first step: whether a path ends there, and how they go on.
+    pub fn at(&self, step: &Step) -> Option<(bool, &Self)> {
+        self.get(step).map(|b| (b.is_member, &b.below))
+    }
+
+    /// Every path as it is told.
+    pub fn paths(&self) -> Vec<String> {
         let mut out = Vec::new();
-        self.collect(&mut Vec::new(), &mut out);
+        self.tell(&mut String::new(), &mut out);
         out
     }
 
-    fn collect(&self, path: &mut Vec<Step>, out: &mut Vec<Vec<Step>>) {
-        for member in &self.members {
-            path.push(member.clone());
-            out.push(path.clone());
-            path.pop();
+    fn tell(&self, path: &mut String, out: &mut Vec<String>) {
+        use std::fmt::Write;
+        let length = path.len();
+        // Where a path ends is told before how others go on.
+        for branch in self.0.iter().filter(|branch| branch.is_member) {
+            out.push(format!("{path}{}", branch.step));
         }
-        for (step, child) in &self.children {
-            path.push(step.clone());
-            child.collect(path, out);
-            path.pop();
+        for branch in &self.0 {
+            write!(path, "{}", branch.step).expect("text grows");
+            branch.below.tell(path, out);
+            path.truncate(length);
         }
     }
 
     /// As `fieldsV1`.
     pub fn to_fields(&self) -> Value {
-        let mut map = Map::new();
-        for member in &self.members {
-            map.insert(member.encode(), Value::Object(Map::new()));
-        }
-        for (step, child) in &self.children {
-            let mut inner = match child.to_fields() {
-                Value::Object(map) => map,
-                _ => Map::new(),
-            };
-            if inner.is_empty() {
-                continue;
-            }
-            if self.members.contains(step) {
+        Value::Object(self.to_map())
+    }
+
+    fn to_map(&self) -> Map<String, Value> {
+        let field = |branch: &Branch| {
+            let mut inner = branch.below.to_map();
+            if branch.is_member && !inner.is_empty() {
                 inner.insert(".".into(), Value::Object(Map::new()));
             }
-            map.insert(step.encode(), Value::Object(inner));
-        }
-        Value::Object(map)
+            (branch.step.0.to_string(), Value::Object(inner))
+        };
+        self.0.iter().map(field).collect()
     }
 
     /// From `fieldsV1`; what cannot be read is left out.
     pub fn from_fields(fields: &Value) -> Self {
-        let mut out = Self::default();
-        for (text, inner) in fields.as_object().into_iter().flatten() {
-            let Some(step) = Step::decode(text) else {
-                continue;
-            };
-            let below = inner.as_object();
-            if below.is_none_or(|m| m.is_empty() || m.contains_key(".")) {
-                out.members.insert(step.clone());
-            }
-            let child = Self::from_fields(inner);
-            if !child.is_empty() {
-                out.children.insert(step, child);
-            }
-        }
-        out
+        let fields = fields.as_object().into_iter().flatten();
+        let branch = |(text, inner): (&String, &Value)| {
+            Some((Step::decode(text)?, ends(inner), Self::from_fields(inner)))
+        };
+        fields.filter_map(branch).collect()
+    }
+
+    /// Whether any path is among those of a `fieldsV1`.
+    pub fn meets(&self, fields: &Value) -> bool {
+        self.0.iter().any(|branch| {
+            let inner = fields.get(&*branch.step.0);
+            inner.is_some_and(|inner| branch.is_member && ends(inner) || branch.below.meets(inner))
+        })
+    }
+
+    /// Whether any path of a `fieldsV1` is one of these, or goes on where one of these ends.
+    pub fn meets_below(&self, fields: &Value) -> bool {
+        self.0.iter().any(|branch| {
+            let inner = fields.get(&*branch.step.0);
+            inner.is_some_and(|inner| branch.is_member || branch.below.meets_below(inner))
+        })
+    }
+
+    /// Whether every path is among those of a `fieldsV1`.
+    pub fn is_within(&self, fields: &Value) -> bool {
+        self.0.iter().all(|branch| {
+            let inner = fields.get(&*branch.step.0);
+            inner.is_some_and(|inner| {
+                (!branch.is_member || ends(inner)) && branch.below.is_within(inner)
+            })
+        })
+    }
+
+    /// Whether a `fieldsV1` has these paths and no other.
+    pub fn is_all_of(&self, fields: &Value) -> bool {
+        let n_fields = fields
+            .as_object()
+            .map_or(0, |map| map.len() - usize::from(map.contains_key(".")));
+        n_fields == self.0.len()
+            && self.0.iter().all(|branch| {
+                let inner = fields.get(&*branch.step.0);
+                inner.is_some_and(|inner| {
+                    branch.is_member == ends(inner) && branch.below.is_all_of(inner)
+                })
+            })
     }
 
     /// Every field that a configuration names.
     pub fn of(node: &Node, value: &Value) -> Self {
-        let mut out = Self::default();
-        out.add_fields(node, value);
-        out
-    }
-
-    fn add_fields(&mut self, node: &Node, value: &Value) {
         match (node, value) {
             (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
-                for (name, item) in map {
-                    let step = Step::Field(name.clone());
+                let field = |(name, item): (&String, &Value)| {
                     let child = node.child(name).unwrap_or(&Node::Any);
                     // A key that no schema names is owned itself, as an item of a list is.
-                    self.add_item(step, child, item, node.field(name).is_none());
-                }
+                    let is_item = node.field(name).is_none();
+                    Self::of_item(Step::field(name), child, item, is_item)
+                };
+                map.iter().map(field).collect()
             }
             (Node::List { item, kind }, Value::Array(items)) => {
-                for inner in items {
-                    if let Some(step) = Step::of_item(item, kind, inner) {
-                        self.add_item(step, item, inner, true);
-                    }
-                }
+                let inner = |inner: &Value| {
+                    let step = Step::of_item(item, kind, inner)?;
+                    Some(Self::of_item(step, item, inner, true))
+                };
+                items.iter().filter_map(inner).collect()
             }
-            _ => {}
+            _ => Self::default(),
         }
     }
 
-    fn add_item(&mut self, step: Step, node: &Node, value: &Value, is_item: bool) {
-        let below = if is_leaf(node, value) {
-            Self::default()
-        } else {
-            Self::of(node, value)
+    fn of_item(step: Step, node: &Node, value: &Value, is_item: bool) -> (Step, bool, Self) {
+        let below = match is_leaf(node, value) {
+            true => Self::default(),
+            false => Self::of(node, value),
         };
-        if is_item || below.is_empty() {
-            self.members.insert(step.clone());
-        }
-        if !below.is_empty() {
-            self.children.insert(step, below);
-        }
+        (step, is_item || below.is_empty(), below)
     }
+}
+
+/// Collects what begins with a step: whether a path ends there, and how others go on.
+impl FromIterator<(Step, bool, Set)> for Set {
+    fn from_iter<I: IntoIterator<Item = (Step, bool, Set)>>(branches: I) -> Self {
+        let branches = branches.into_iter().map(|(step, is_member, below)| Branch {
+            step,
+            is_member,
+            below,
+        });
+        let mut branches: Vec<Branch> = branches.filter(|branch| !branch.is_bare()).collect();
+        if !branches.is_sorted_by(|a, b| a.step < b.step) {
+            branches.sort_by(|a, b| a.step.cmp(&b.step));
+            branches.dedup_by(|again, first| {
+                let is_same = again.step == first.step;
+                if is_same {
+                    first.is_member |= again.is_member;
+                    first.below.join(&again.below);
+                }
+                is_same
+            });
+        }
+        Self(branches)
+    }
+}
+
+/// Whether a path of a `fieldsV1` ends at a field.
+fn ends(inner: &Value) -> bool {
+    inner
+        .as_object()
+        .is_none_or(|below| below.is_empty() || below.contains_key("."))
 }
 
 /// Whether a value has one owner as a whole.
@@ -292,6 +384,9 @@ pub fn is_leaf(node: &Node, value: &Value) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
     use serde_json::json;
 
     use super::*;
@@ -301,5 +396,62 @@ mod tests {
         let fields = json!({"f:spec": {"f:replicas": {}, "f:containers": {
             "k:{\"name\":\"a\"}": {".": {}, "f:image": {}}}}, "f:finalizers": {"v:\"x\"": {}}});
         assert_eq!(Set::from_fields(&fields).to_fields(), fields);
+    }
+
+    #[test]
+    fn what_clients_write_otherwise_is_read_as_it_is_meant() {
+        let fields =
+            json!({"k:{\"b\": 1, \"a\":2}": {}, "x": {}, "i:3": {}, "k:no": {}, "f:a": null});
+        let meant = json!({"k:{\"a\":2,\"b\":1}": {}, "f:a": {}});
+        assert_eq!(Set::from_fields(&fields).to_fields(), meant);
+    }
+
+    type Paths = BTreeSet<Vec<&'static str>>;
+
+    fn paths() -> impl Strategy<Value = Paths> {
+        let name = prop::sample::select(vec!["a", "b", "c"]);
+        prop::collection::btree_set(prop::collection::vec(name, 1..4), 0..8)
+    }
+
+    fn set(paths: &Paths) -> Set {
+        let paths: Vec<&[&str]> = paths.iter().map(Vec::as_slice).collect();
+        Set::of_fields(&paths)
+    }
+
+    fn begins(path: &[&str], with: &[&str]) -> bool {
+        path.starts_with(with)
+    }
+
+    proptest! {
+        #[test]
+        fn sets_are_sets_of_paths(a in paths(), b in paths()) {
+            let mut joined = set(&a);
+            joined.join(&set(&b));
+            prop_assert_eq!(joined, set(&a.union(&b).cloned().collect()));
+            let both: Paths = a.intersection(&b).cloned().collect();
+            prop_assert_eq!(set(&a).intersection(&set(&b)), set(&both));
+            let mut left = set(&a);
+            left.subtract(&set(&b));
+            prop_assert_eq!(left, set(&a.difference(&b).cloned().collect()));
+            let mut above = set(&a);
+            above.subtract_below(&set(&b));
+            let is_above = |path: &&Vec<&str>| !b.iter().any(|gone| begins(path, gone));
+            prop_assert_eq!(above, set(&a.iter().filter(is_above).cloned().collect()));
+            let is_orphan = |path: &&Vec<&str>| !b.iter().any(|kept| begins(kept, path));
+            let orphans: Paths = a.iter().filter(is_orphan).cloned().collect();
+            prop_assert_eq!(set(&a).orphans(&set(&b)), set(&orphans));
+        }
+
+        #[test]
+        fn fields_are_looked_at_as_sets_are(a in paths(), b in paths()) {
+            let fields = set(&b).to_fields();
+            prop_assert_eq!(Set::from_fields(&fields), set(&b));
+            let ours = set(&a);
+            prop_assert_eq!(ours.meets(&fields), !a.is_disjoint(&b));
+            prop_assert_eq!(ours.is_within(&fields), a.is_subset(&b));
+            prop_assert_eq!(ours.is_all_of(&fields), a == b);
+            let below = b.iter().any(|path| a.iter().any(|gone| begins(path, gone)));
+            prop_assert_eq!(ours.meets_below(&fields), below);
+        }
     }
 }

@@ -1,6 +1,8 @@
 //! What an applied configuration must be before anybody can own its fields: of fields that the kind has, without the same
 //! item twice.
 
+use std::collections::HashSet;
+
 use corral_api::status::Status;
 use corral_kinds::schema::Node;
 use serde_json::Value;
@@ -48,15 +50,33 @@ pub fn faults(node: &Node, config: &Value) -> Option<String> {
     }
 }
 
-fn walk(node: &Node, value: &Value, path: &mut Vec<Step>, faults: &mut Vec<String>) {
+/// One step of the way to a value.
+enum Place<'a> {
+    Field(&'a str),
+    Item(Step),
+    /// An item of a list that has one owner as a whole.
+    Number(usize),
+}
+
+impl std::fmt::Display for Place<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Field(name) => write!(f, ".{name}"),
+            Self::Item(step) => write!(f, "{step}"),
+            Self::Number(index) => write!(f, ".[{index}]"),
+        }
+    }
+}
+
+fn walk<'a>(node: &Node, value: &'a Value, path: &mut Vec<Place<'a>>, faults: &mut Vec<String>) {
     if faults.len() >= FAULTS_MAX {
         return;
     }
-    let place = |path: &[Step]| path.iter().map(Step::to_string).collect::<String>();
+    let place = |path: &[Place<'_>]| path.iter().map(Place::to_string).collect::<String>();
     match (node, value) {
         (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
             for (name, item) in map {
-                path.push(Step::Field(name.clone()));
+                path.push(Place::Field(name));
                 match node.child(name) {
                     Some(child) => walk(child, item, path, faults),
                     None => faults.push(format!("{}: field not declared in schema", place(path))),
@@ -65,19 +85,17 @@ fn walk(node: &Node, value: &Value, path: &mut Vec<Step>, faults: &mut Vec<Strin
             }
         }
         (Node::List { item, kind }, Value::Array(items)) => {
-            let mut seen = Vec::new();
+            let mut seen = HashSet::new();
             for (index, inner) in items.iter().enumerate() {
-                let step = Step::of_item(item, kind, inner);
-                if let Some(step) = &step {
-                    if seen.contains(step) {
-                        let key = step.to_string();
+                path.push(match Step::of_item(item, kind, inner) {
+                    None => Place::Number(index),
+                    Some(step) if seen.insert(step.clone()) => Place::Item(step),
+                    Some(step) => {
                         let place = place(path);
-                        faults.push(format!("{place}: duplicate entries for key {key}"));
+                        faults.push(format!("{place}: duplicate entries for key {step}"));
                         continue;
                     }
-                    seen.push(step.clone());
-                }
-                path.push(step.unwrap_or(Step::Field(format!("[{index}]"))));
+                });
                 walk(item, inner, path, faults);
                 path.pop();
             }

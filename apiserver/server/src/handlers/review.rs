@@ -18,7 +18,7 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Call;
-use crate::apply::{self, Manager};
+use crate::apply::{self, Manager, Owners, Views, take_managed};
 use crate::authn::User;
 use crate::authz::{Access, Decision, Requirement, node};
 use crate::registry::{WriteContext, body, metadata};
@@ -107,20 +107,20 @@ fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, 
         status_is_apart: kind.has_status(),
         time: corral_api::time::format_seconds(cx.now),
     };
-    apply::update(
-        &schema,
-        None,
-        &mut value,
-        &manager,
-        &apply::Views::default(),
-    );
+    let sent = take_managed(&mut value);
+    let owners = Owners {
+        stored: None,
+        sent: sent.as_ref(),
+    };
+    let views = Views::default();
+    let managed = apply::update(&schema, None, &value, owners, &manager, &views);
     let review = object
         .get::<T>()
         .cloned()
         .ok_or_else(Status::no_such_path)?;
     Ok(Asked {
         review,
-        managed: value["metadata"]["managedFields"].take(),
+        managed: managed.unwrap_or_default(),
         schema,
         cx,
     })

@@ -4,8 +4,9 @@ use corral_api::status::Status;
 use corral_kinds::Object;
 use serde_json::Value;
 
-use super::{Resource, body, keep_unwritten, metadata, restore_managed};
+use super::{Resource, body, keep_unwritten, metadata};
 use crate::admission::{Action, Attributes};
+use crate::apply::restore_managed;
 
 /// What the server sets on a new object once webhooks have seen it.
 const SET_LATER: [&str; 3] = ["uid", "creationTimestamp", "generation"];
@@ -36,7 +37,7 @@ impl Resource {
         object: &Object,
     ) -> Result<Value, Status> {
         let mut value = self.encode(object)?;
-        restore_managed(&mut value, attributes.managed.clone());
+        restore_managed(&mut value, attributes.managed.cloned());
         Ok(value)
     }
 

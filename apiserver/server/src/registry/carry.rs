@@ -79,48 +79,6 @@ pub(super) fn without_others(value: &mut Value, subresource: &str) {
     }
 }
 
-/// Takes the owners of its fields out of an object.
-pub(super) fn take_managed(value: &mut Value) -> Option<Value> {
-    let metadata = value.get_mut("metadata")?.as_object_mut()?;
-    metadata.remove("managedFields")
-}
-
-/// A copy of an object without the owners of its fields, which are often the larger half of it.
-pub(super) fn without_managed(value: &Value) -> Value {
-    let Some(map) = value.as_object() else {
-        return value.clone();
-    };
-    let copy = |(key, value): (&String, &Value)| match value {
-        Value::Object(metadata) if key == "metadata" => {
-            let kept = metadata.iter().filter(|(key, _)| *key != "managedFields");
-            let kept = kept.map(|(key, value)| (key.clone(), value.clone()));
-            (key.clone(), Value::Object(kept.collect()))
-        }
-        value => (key.clone(), value.clone()),
-    };
-    Value::Object(map.iter().map(copy).collect())
-}
-
-/// Typed metadata cannot hold `fieldsV1` in its own order of keys; the entries pass by it untouched.
-pub(crate) fn restore_managed(value: &mut Value, managed: Option<Value>) {
-    if let Some(Value::Object(metadata)) = value.get_mut("metadata") {
-        match managed {
-            Some(managed) => metadata.insert("managedFields".into(), managed),
-            None => metadata.remove("managedFields"),
-        };
-    }
-}
-
-/// Whether only ownership differs, which alone is no reason to write.
-pub(super) fn same_but_ownership(value: &Value, old: &Value) -> bool {
-    let entries = |v: &Value| {
-        v["metadata"]["managedFields"]
-            .as_array()
-            .map_or(0, Vec::len)
-    };
-    entries(value) == entries(old) && same_objects(value, old)
-}
-
 /// Whether two objects are the same, whoever owns what of them.
 pub(super) fn same_objects(value: &Value, old: &Value) -> bool {
     let (Some(value), Some(old)) = (value.as_object(), old.as_object()) else {

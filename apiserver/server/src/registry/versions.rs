@@ -9,7 +9,7 @@ use corral_storage::{self as storage, Entry, Key};
 use serde_json::Value;
 
 use super::Resource;
-use crate::apply::{Manager, Views, versions_of};
+use crate::apply::{Manager, Owners, Views, versions_of};
 use crate::cacher::{Cacher, storage_status};
 use crate::conversion::Conversion;
 use crate::object::{canonical, own_form, stored_form};
@@ -143,13 +143,19 @@ impl Resource {
     }
 
     /// An object before and after a change, in the versions in which its managers named their fields.
-    pub(super) async fn views(&self, old: Option<&Value>, new: &Value, manager: &Manager) -> Views {
+    pub(super) async fn views(
+        &self,
+        old: Option<&Value>,
+        new: &Value,
+        owners: Owners<'_>,
+        manager: &Manager,
+    ) -> Views {
         let mut views = Views::default();
         let Some(conversion) = &self.conversion else {
             return views;
         };
         views.complete = true;
-        for version in versions_of(old, new, &manager.api_version) {
+        for version in versions_of(owners, &manager.api_version) {
             let Some(kind) = conversion.kind(&version) else {
                 continue;
             };

@@ -7,7 +7,6 @@ use serde_json::Value;
 
 use super::compiled::{Change, Policy};
 use crate::admission::expressions::evaluate;
-use crate::apply::set::Step;
 use crate::apply::{merge, typed};
 use crate::patch::json_patch_if_tested;
 
@@ -65,7 +64,9 @@ fn applied(object: &Value, mut configuration: Value, schema: &Node) -> Result<Va
             atomics.join(", ")
         )));
     }
-    Ok(merge::merge(schema, object, &configuration))
+    let mut merged = object.clone();
+    merge::merge(schema, &mut merged, &configuration);
+    Ok(merged)
 }
 
 /// Where a configuration holds something that has one owner as a whole: what it leaves out would be lost unseen.
@@ -77,7 +78,7 @@ fn find_atomics(node: &Node, value: &Value, path: &mut Vec<String>, found: &mut 
             }
             for (name, value) in map {
                 if let Some(child) = node.child(name) {
-                    path.push(Step::Field(name.clone()).to_string());
+                    path.push(format!(".{name}"));
                     find_atomics(child, value, path, found);
                     path.pop();
                 }
