@@ -9,6 +9,7 @@ mod args;
 mod client;
 mod cluster;
 mod envtest;
+mod footprint;
 mod kubeconfig;
 mod logging;
 mod verbs;

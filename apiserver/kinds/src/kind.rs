@@ -19,6 +19,7 @@ use serde::de::{Deserialize as _, DeserializeOwned};
 use serde_json::Value;
 
 use crate::schema::{self, Node, Report, TypeError};
+use crate::selectable::{Index, SelectableField};
 
 /// The names of a kind and where it lives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -290,11 +291,8 @@ pub trait Kind: Send + Sync + 'static {
     /// Marks an object whose deletion begins: what must happen before it goes.
     fn begin_deletion(_value: &mut Value, _now: Timestamp) {}
 
-    /// Fields that a field selector may name, besides `metadata.name` and `metadata.namespace`, with their values.
-    /// The list of names must not depend on the object.
-    fn selectable_fields(_object: &Self::Object) -> Vec<(&'static str, String)> {
-        Vec::new()
-    }
+    /// Fields that a field selector may name, besides `metadata.name` and `metadata.namespace`.
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[];
 
     /// The selectable field by whose value the objects are also found without looking at all of them.
     const INDEXED_FIELD: Option<&'static str> = None;
@@ -444,10 +442,13 @@ pub trait AnyKind: Send + Sync {
     fn begin_deletion(&self, value: &mut Value, now: Timestamp);
     /// See [`Kind::INDEXED_FIELD`].
     fn indexed_field(&self) -> Option<&str>;
-    /// See [`Kind::selectable_fields`].
-    fn selectable_fields(&self, object: &Object) -> Vec<(&str, String)>;
-    /// Names of the selectable fields.
+    /// Names of the selectable fields: see [`Kind::SELECTABLE_FIELDS`].
     fn selectable_field_names(&self) -> Vec<&str>;
+    /// Reads what selects an object off its JSON.
+    ///
+    /// # Errors
+    /// When the bytes are not a JSON object with object metadata.
+    fn index(&self, json: &[u8]) -> Result<Index, serde_json::Error>;
     /// See [`Kind::CONVERTS`].
     fn converts(&self) -> bool;
     /// See [`Kind::CHECKED_IN_GROUP`].
@@ -653,18 +654,14 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn indexed_field(&self) -> Option<&str> {
         K::INDEXED_FIELD
     }
-    fn selectable_fields(&self, object: &Object) -> Vec<(&str, String)> {
-        K::selectable_fields(typed::<K>(object))
-    }
     fn selectable_field_names(&self) -> Vec<&str> {
-        let empty: K::Object = match serde_json::from_value(Value::Object(Default::default())) {
-            Ok(object) => object,
-            Err(_) => return Vec::new(),
-        };
-        K::selectable_fields(&empty)
-            .into_iter()
-            .map(|(name, _)| name)
+        K::SELECTABLE_FIELDS
+            .iter()
+            .map(|field| field.name)
             .collect()
+    }
+    fn index(&self, json: &[u8]) -> Result<Index, serde_json::Error> {
+        Index::read(K::SELECTABLE_FIELDS, json)
     }
     fn converts(&self) -> bool {
         K::CONVERTS

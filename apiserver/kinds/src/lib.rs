@@ -36,6 +36,7 @@ pub mod resource;
 mod rules;
 pub mod scheduling;
 pub mod schema;
+pub mod selectable;
 pub mod storage;
 mod table;
 mod webhook_client;

@@ -9,7 +9,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
-use corral_api::meta::MetaIndex;
 use corral_kinds::{AnyKind, KindRef, Object};
 use corral_storage::{Entry, Key, Revision};
 use serde_json::value::RawValue;
@@ -131,23 +130,17 @@ impl Stored {
             key: key.clone(),
             why: error.to_string(),
         };
-        let kind = &*shape.kind;
-        let meta = MetaIndex::read(value).map_err(corrupt)?;
-        let fields = if shape.fields.is_empty() {
-            Vec::new()
-        } else {
-            let object = decode_stored(kind, value).map_err(corrupt)?;
-            kind.selectable_fields(&object)
-        };
+        let index = shape.kind.index(value).map_err(corrupt)?;
         Ok(Self {
             revision,
             json: with_revision(value, revision),
             labels: Texts::pack(
-                meta.labels
+                index
+                    .labels
                     .iter()
                     .flat_map(|(k, v)| [k.as_str(), v.as_str()]),
             ),
-            fields: Texts::pack(fields.iter().map(|(_, value)| value.as_str())),
+            fields: Texts::pack(index.fields.iter().map(String::as_str)),
             names: shape.fields.clone(),
             message_size: AtomicU32::new(0),
             key,

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::control_plane::{ControlPlane, ControlPlaneArgs};
 use super::signals;
-use crate::logging;
+use crate::{footprint, logging};
 
 /// Start the control plane alone.
 #[derive(Debug, Args)]
@@ -16,12 +16,14 @@ pub struct ServerArgs {
 /// Runs until told to stop.
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let ServerArgs { control_plane } = args;
+    footprint::begin();
     logging::start(&control_plane.log, control_plane.log_format)?;
     let stop = signals::stop_token()?;
     let lock = super::process_lock::ProcessLock::create(&control_plane.data_dir)?;
     let plane = ControlPlane::start(&control_plane).await?;
     println!("API         https://{}", plane.server.address());
     println!("kubeconfig  {}", plane.kubeconfig.display());
+    tokio::spawn(footprint::settle());
     stop.cancelled().await;
     plane.leave().await;
     plane.stop().await;

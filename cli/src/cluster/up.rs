@@ -17,7 +17,7 @@ use super::node::{self, NodeArgs, NodeConfig};
 use super::process_lock::ProcessLock;
 use super::ranges::{self, Ranges};
 use super::signals;
-use crate::logging;
+use crate::{footprint, logging};
 
 /// Start a whole cluster on this machine.
 #[derive(Debug, Args)]
@@ -34,6 +34,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         mut control_plane,
         node,
     } = args;
+    footprint::begin();
     logging::start(&control_plane.log, control_plane.log_format)?;
     let stop = signals::stop_token()?;
     let node_name = node.name()?;
@@ -72,6 +73,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         println!("API         https://{}", plane.server.address());
         println!("kubeconfig  {}", plane.kubeconfig.display());
         println!("node        {node_name}");
+        tokio::spawn(footprint::settle());
         stop.cancelled().await;
         plane.leave().await;
     }

@@ -12,6 +12,7 @@ use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, Words, age};
 use crate::rules::{self, Errors, at};
+use crate::selectable::SelectableField;
 use crate::table;
 
 /// `apps/v1 ReplicaSet`.
@@ -37,6 +38,8 @@ impl Kind for ReplicaSetKind {
         status_replicas: "/status/replicas",
         selector: "/spec/selector",
     });
+    const SELECTABLE_FIELDS: &'static [SelectableField] =
+        &[SelectableField::number("status.replicas")];
 
     fn before_decode(value: &mut Cow<'_, Value>) {
         selector::mark_given(value.to_mut());
@@ -60,11 +63,6 @@ impl Kind for ReplicaSetKind {
         if let Some(template) = new.spec.as_mut().and_then(|s| s.template.as_mut()) {
             prepare::drop_unoffered_of_template(template, old);
         }
-    }
-
-    fn selectable_fields(set: &ReplicaSet) -> Vec<(&'static str, String)> {
-        let replicas = set.status.as_ref().map_or(0, |s| s.replicas);
-        vec![("status.replicas", replicas.to_string())]
     }
 
     fn columns() -> Vec<Column> {

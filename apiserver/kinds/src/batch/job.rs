@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::core::pod_spec::{defaults, prepare, warnings};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Words, age};
+use crate::selectable::SelectableField;
 use crate::table;
 
 /// `batch/v1 Job`.
@@ -33,6 +34,8 @@ impl Kind for JobKind {
     const STATUS: bool = true;
     const GENERATION: bool = true;
     const ORPHANS_BY_DEFAULT: bool = true;
+    const SELECTABLE_FIELDS: &'static [SelectableField] =
+        &[SelectableField::number("status.successful").at("status.succeeded")];
 
     fn default(job: &mut Job) {
         labels_of_pods(job);
@@ -54,11 +57,6 @@ impl Kind for JobKind {
         let old = old.spec.as_ref().map(|spec| &spec.template);
         let spec = new.spec.get_or_insert_default();
         prepare::drop_unoffered_of_template(&mut spec.template, old);
-    }
-
-    fn selectable_fields(job: &Job) -> Vec<(&'static str, String)> {
-        let succeeded = job.status.as_ref().and_then(|s| s.succeeded);
-        vec![("status.successful", succeeded.unwrap_or(0).to_string())]
     }
 
     fn columns() -> Vec<Column> {

@@ -13,6 +13,7 @@ use serde_json::Value;
 use super::request;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, Seen, at, json, text};
+use crate::selectable::SelectableField;
 use crate::table;
 
 /// The signer of a time when requests did not name one.
@@ -69,6 +70,8 @@ impl Kind for CertificateSigningRequestKind {
     const STATUS: bool = true;
     const APPROVAL: bool = true;
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+    const SELECTABLE_FIELDS: &'static [SelectableField] =
+        &[SelectableField::text("spec.signerName")];
 
     fn columns() -> Vec<Column> {
         vec![
@@ -92,10 +95,6 @@ impl Kind for CertificateSigningRequestKind {
             table::or_none(duration.unwrap_or_default()).into(),
             state(csr).into(),
         ]
-    }
-
-    fn selectable_fields(csr: &CertificateSigningRequest) -> Vec<(&'static str, String)> {
-        vec![("spec.signerName", csr.spec.signer_name.clone())]
     }
 
     fn prepare_update(new: &mut CertificateSigningRequest, old: &CertificateSigningRequest) {

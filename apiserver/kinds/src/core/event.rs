@@ -10,7 +10,8 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kind::{Column, Kind, Names, Words};
-use crate::rules::{Errors, text};
+use crate::rules::Errors;
+use crate::selectable::SelectableField;
 
 /// `v1 Event`.
 pub struct EventKind;
@@ -30,37 +31,27 @@ impl Kind for EventKind {
     };
     /// Old clients name Events as they like.
     const NAME_RULE: fn(&str) -> Vec<String> = names::path_segment;
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[
+        SelectableField::text("involvedObject.kind"),
+        SelectableField::text("involvedObject.namespace"),
+        SelectableField::text("involvedObject.name"),
+        SelectableField::text("involvedObject.uid"),
+        SelectableField::text("involvedObject.apiVersion"),
+        SelectableField::text("involvedObject.resourceVersion"),
+        SelectableField::text("involvedObject.fieldPath"),
+        SelectableField::text("reason"),
+        SelectableField::text("reportingComponent"),
+        // Either of the two names finds the one who reports.
+        SelectableField::text("source")
+            .at("source.component")
+            .or("reportingComponent"),
+        SelectableField::text("type"),
+    ];
 
     fn validate(event: &Event) -> Vec<FieldError> {
         let mut errors = Errors::new();
         rules::lenient(&mut errors, event, "reportingComponent");
         errors
-    }
-
-    fn selectable_fields(event: &Event) -> Vec<(&'static str, String)> {
-        let object = &event.involved_object;
-        let source = event.source.as_ref().map_or("", |s| text(&s.component));
-        let component = text(&event.reporting_component);
-        // Either of the two names finds the one who reports.
-        let source = if source.is_empty() { component } else { source };
-        [
-            ("involvedObject.kind", text(&object.kind)),
-            ("involvedObject.namespace", text(&object.namespace)),
-            ("involvedObject.name", text(&object.name)),
-            ("involvedObject.uid", text(&object.uid)),
-            ("involvedObject.apiVersion", text(&object.api_version)),
-            (
-                "involvedObject.resourceVersion",
-                text(&object.resource_version),
-            ),
-            ("involvedObject.fieldPath", text(&object.field_path)),
-            ("reason", text(&event.reason)),
-            ("reportingComponent", component),
-            ("source", source),
-            ("type", text(&event.type_)),
-        ]
-        .map(|(field, value)| (field, value.to_owned()))
-        .into()
     }
 
     fn columns() -> Vec<Column> {

@@ -9,6 +9,7 @@ use serde_json::Value;
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Verbs, Words, age};
 use crate::rules::{self, Errors, at, text};
+use crate::selectable::SelectableField;
 
 /// The label with the namespace's own name, so that selectors can name it.
 pub const NAME_LABEL: &str = "kubernetes.io/metadata.name";
@@ -37,6 +38,7 @@ impl Kind for NamespaceKind {
     const VERBS: Verbs = Verbs::NoDeleteCollection;
     const STATUS: bool = true;
     const NAME_RULE: fn(&str) -> Vec<String> = names::dns1123_label;
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[SelectableField::text("status.phase")];
 
     fn default(namespace: &mut Namespace) {
         let name = namespace.metadata.name.clone().unwrap_or_default();
@@ -70,11 +72,6 @@ impl Kind for NamespaceKind {
     fn prepare_update(new: &mut Namespace, old: &Namespace) {
         let finalizers = old.spec.as_ref().and_then(|s| s.finalizers.clone());
         new.spec.get_or_insert_default().finalizers = finalizers;
-    }
-
-    fn selectable_fields(namespace: &Namespace) -> Vec<(&'static str, String)> {
-        let phase = namespace.status.as_ref().and_then(|s| s.phase.clone());
-        vec![("status.phase", phase.unwrap_or_default())]
     }
 
     fn columns() -> Vec<Column> {

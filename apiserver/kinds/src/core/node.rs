@@ -13,6 +13,7 @@ use serde_json::Value;
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::text;
+use crate::selectable::SelectableField;
 use crate::table;
 
 /// `v1 Node`.
@@ -33,6 +34,8 @@ impl Kind for NodeKind {
     };
     const STATUS: bool = true;
     const STATUS_AT_CREATION: bool = true;
+    const SELECTABLE_FIELDS: &'static [SelectableField] =
+        &[SelectableField::boolean("spec.unschedulable")];
 
     fn default(node: &mut Node) {
         if let Some(status) = &mut node.status
@@ -43,14 +46,6 @@ impl Kind for NodeKind {
         if let Some(spec) = &mut node.spec {
             one_range_or_several(spec);
         }
-    }
-
-    fn selectable_fields(node: &Node) -> Vec<(&'static str, String)> {
-        let unschedulable = node.spec.as_ref().and_then(|s| s.unschedulable);
-        vec![(
-            "spec.unschedulable",
-            unschedulable.unwrap_or(false).to_string(),
-        )]
     }
 
     fn columns() -> Vec<Column> {

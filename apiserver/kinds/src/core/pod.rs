@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use super::pod_spec::{defaults, prepare, qos, warnings};
 use crate::kind::{Column, Kind, Names, Words};
+use crate::selectable::SelectableField;
 
 const EPHEMERAL_CONTAINERS: &str = "ephemeralcontainers";
 const RESIZE: &str = "resize";
@@ -34,6 +35,16 @@ impl Kind for PodKind {
     };
     const STATUS: bool = true;
     const GENERATION: bool = true;
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[
+        SelectableField::text("spec.nodeName"),
+        SelectableField::text("spec.restartPolicy"),
+        SelectableField::text("spec.schedulerName"),
+        SelectableField::text("spec.serviceAccountName"),
+        SelectableField::boolean("spec.hostNetwork"),
+        SelectableField::text("status.phase"),
+        SelectableField::text("status.podIP"),
+        SelectableField::text("status.nominatedNodeName"),
+    ];
 
     fn default(pod: &mut Pod) {
         let spec = pod.spec.get_or_insert_default();
@@ -105,34 +116,6 @@ impl Kind for PodKind {
 
     // Every node asks for its own pods.
     const INDEXED_FIELD: Option<&'static str> = Some("spec.nodeName");
-
-    fn selectable_fields(pod: &Pod) -> Vec<(&'static str, String)> {
-        let spec = pod.spec.as_ref();
-        let status = pod.status.as_ref();
-        let of_spec = |get: fn(&PodSpec) -> &Option<String>| {
-            spec.and_then(|s| get(s).clone()).unwrap_or_default()
-        };
-        let of_status = |get: fn(&PodStatus) -> &Option<String>| {
-            status.and_then(|s| get(s).clone()).unwrap_or_default()
-        };
-        let host_network = spec.and_then(|s| s.host_network).unwrap_or(false);
-        vec![
-            ("spec.nodeName", of_spec(|s| &s.node_name)),
-            ("spec.restartPolicy", of_spec(|s| &s.restart_policy)),
-            ("spec.schedulerName", of_spec(|s| &s.scheduler_name)),
-            (
-                "spec.serviceAccountName",
-                of_spec(|s| &s.service_account_name),
-            ),
-            ("spec.hostNetwork", host_network.to_string()),
-            ("status.phase", of_status(|s| &s.phase)),
-            ("status.podIP", of_status(|s| &s.pod_ip)),
-            (
-                "status.nominatedNodeName",
-                of_status(|s| &s.nominated_node_name),
-            ),
-        ]
-    }
 
     fn columns() -> Vec<Column> {
         row::columns()

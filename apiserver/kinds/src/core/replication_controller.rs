@@ -14,6 +14,7 @@ use crate::apps::template;
 use crate::fill;
 use crate::kind::{Column, Kind, Names, ScalePaths, Words, age};
 use crate::rules::{self, Errors, at, json};
+use crate::selectable::SelectableField;
 use crate::table;
 
 /// `v1 ReplicationController`.
@@ -41,6 +42,8 @@ impl Kind for ReplicationControllerKind {
         status_replicas: "/status/replicas",
         selector: "/spec/selector",
     });
+    const SELECTABLE_FIELDS: &'static [SelectableField] =
+        &[SelectableField::number("status.replicas")];
 
     fn default(controller: &mut ReplicationController) {
         let spec = controller.spec.get_or_insert_default();
@@ -72,11 +75,6 @@ impl Kind for ReplicationControllerKind {
         if let Some(pods) = new.spec.as_mut().and_then(|spec| spec.template.as_mut()) {
             prepare::drop_unoffered_of_template(pods, old);
         }
-    }
-
-    fn selectable_fields(controller: &ReplicationController) -> Vec<(&'static str, String)> {
-        let replicas = controller.status.as_ref().map_or(0, |s| s.replicas);
-        vec![("status.replicas", replicas.to_string())]
     }
 
     fn columns() -> Vec<Column> {

@@ -11,6 +11,7 @@ use super::config_map::{DATA_SIZE_MAX, IMMUTABLE};
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at};
+use crate::selectable::SelectableField;
 
 /// `v1 Secret`.
 pub struct SecretKind;
@@ -28,6 +29,7 @@ impl Kind for SecretKind {
         categories: Words::Of(&[]),
         namespaced: true,
     };
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[SelectableField::text("type")];
 
     fn default(secret: &mut Secret) {
         fill::text(&mut secret.type_, "Opaque");
@@ -40,10 +42,6 @@ impl Kind for SecretKind {
 
     fn prepare_update(new: &mut Secret, _old: &Secret) {
         merge_string_data(new);
-    }
-
-    fn selectable_fields(secret: &Secret) -> Vec<(&'static str, String)> {
-        vec![("type", secret.type_.clone().unwrap_or_default())]
     }
 
     fn columns() -> Vec<Column> {

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Words, age};
+use crate::selectable::SelectableField;
 use crate::table;
 
 /// How long a client stays with its pod, unless the Service says otherwise: three hours.
@@ -36,6 +37,10 @@ impl Kind for ServiceKind {
     };
     const STATUS: bool = true;
     const NAME_RULE: fn(&str) -> Vec<String> = corral_api::names::dns1123_label;
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[
+        SelectableField::text("spec.clusterIP"),
+        SelectableField::text("spec.type"),
+    ];
 
     fn default(service: &mut Service) {
         let spec = service.spec.get_or_insert_default();
@@ -75,16 +80,6 @@ impl Kind for ServiceKind {
 
     fn prepare_update(new: &mut Service, old: &Service) {
         drop_what_the_type_lost(new, old);
-    }
-
-    fn selectable_fields(service: &Service) -> Vec<(&'static str, String)> {
-        let spec = service.spec.as_ref();
-        let cluster_ip = spec.and_then(|s| s.cluster_ip.clone());
-        let service_type = spec.and_then(|s| s.type_.clone());
-        vec![
-            ("spec.clusterIP", cluster_ip.unwrap_or_default()),
-            ("spec.type", service_type.unwrap_or_default()),
-        ]
     }
 
     fn columns() -> Vec<Column> {

@@ -20,6 +20,7 @@ use crate::apiextensions::custom_resource_definition::{
 };
 use crate::kind::{AnyKind, Column, Names, Object, ScalePaths, Verbs, Words, age};
 use crate::schema::{self, Node, Report, TypeError};
+use crate::selectable::Index;
 
 /// An object of a kind that a client has described.
 #[derive(Debug, Clone)]
@@ -488,22 +489,24 @@ impl AnyKind for CustomKind {
     fn indexed_field(&self) -> Option<&str> {
         None
     }
-    fn selectable_fields(&self, object: &Object) -> Vec<(&str, String)> {
-        let value = &typed(object).value;
+    fn index(&self, json: &[u8]) -> Result<Index, serde_json::Error> {
+        let mut index = Index::read(&[], json)?;
+        if self.selectable.is_empty() {
+            return Ok(index);
+        }
+        let value: Value = serde_json::from_slice(json)?;
         let field = |(_, path): &(String, Option<Path>)| {
             let found = path
                 .as_ref()
-                .and_then(|path| path.find(value).into_iter().next());
+                .and_then(|path| path.find(&value).into_iter().next());
             match found {
                 None | Some(Value::Null) => String::new(),
                 Some(Value::String(text)) => text.clone(),
                 Some(other) => other.to_string(),
             }
         };
-        let fields = self.selectable.iter();
-        fields
-            .map(|entry| (entry.0.as_str(), field(entry)))
-            .collect()
+        index.fields = self.selectable.iter().map(field).collect();
+        Ok(index)
     }
     fn selectable_field_names(&self) -> Vec<&str> {
         self.selectable

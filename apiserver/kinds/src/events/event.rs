@@ -1,7 +1,6 @@
 //! `Event`.
 
 use corral_api::field::FieldError;
-use corral_api::k8s::api::core::v1::ObjectReference;
 use corral_api::k8s::api::events::v1::Event;
 use jiff::Timestamp;
 use serde_json::Value;
@@ -9,7 +8,8 @@ use serde_json::Value;
 use super::convert::{from_core_json, to_core, to_core_json};
 use crate::core::event::{row, rules};
 use crate::kind::{Column, Kind, Names, Words};
-use crate::rules::{Errors, text};
+use crate::rules::Errors;
+use crate::selectable::SelectableField;
 
 /// `events.k8s.io/v1 Event`.
 pub struct EventKind;
@@ -30,6 +30,18 @@ impl Kind for EventKind {
     const CONVERTS: bool = true;
     const STORAGE_VERSION: (&'static str, &'static str) = ("", "v1");
     const CHECKED_IN_GROUP: &'static str = "";
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[
+        SelectableField::text("regarding.kind"),
+        SelectableField::text("regarding.namespace"),
+        SelectableField::text("regarding.name"),
+        SelectableField::text("regarding.uid"),
+        SelectableField::text("regarding.apiVersion"),
+        SelectableField::text("regarding.resourceVersion"),
+        SelectableField::text("regarding.fieldPath"),
+        SelectableField::text("reason"),
+        SelectableField::text("reportingController"),
+        SelectableField::text("type"),
+    ];
 
     fn to_stored(value: Value) -> Value {
         to_core_json(value)
@@ -49,25 +61,6 @@ impl Kind for EventKind {
         let mut errors = Errors::new();
         rules::strict_update(&mut errors, &to_core(new.clone()), &to_core(old.clone()));
         errors
-    }
-
-    fn selectable_fields(event: &Event) -> Vec<(&'static str, String)> {
-        let nothing = ObjectReference::default();
-        let object = event.regarding.as_ref().unwrap_or(&nothing);
-        [
-            ("regarding.kind", text(&object.kind)),
-            ("regarding.namespace", text(&object.namespace)),
-            ("regarding.name", text(&object.name)),
-            ("regarding.uid", text(&object.uid)),
-            ("regarding.apiVersion", text(&object.api_version)),
-            ("regarding.resourceVersion", text(&object.resource_version)),
-            ("regarding.fieldPath", text(&object.field_path)),
-            ("reason", text(&event.reason)),
-            ("reportingController", text(&event.reporting_controller)),
-            ("type", text(&event.type_)),
-        ]
-        .map(|(field, value)| (field, value.to_owned()))
-        .into()
     }
 
     fn columns() -> Vec<Column> {

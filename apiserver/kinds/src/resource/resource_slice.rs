@@ -13,6 +13,7 @@ use crate::core::pod_spec::validation::driver_name;
 use crate::core::pod_spec::validation::scheduling::node_selector;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, Seen, at, json, text};
+use crate::selectable::SelectableField;
 
 const DEVICES_MAX: usize = 128;
 /// Devices with taints or counters take more room.
@@ -39,6 +40,10 @@ impl Kind for ResourceSliceKind {
         namespaced: false,
     };
     const GENERATION: bool = true;
+    const SELECTABLE_FIELDS: &'static [SelectableField] = &[
+        SelectableField::text("spec.driver"),
+        SelectableField::text("spec.nodeName"),
+    ];
 
     fn columns() -> Vec<Column> {
         vec![
@@ -58,14 +63,6 @@ impl Kind for ResourceSliceKind {
             spec.driver.clone().into(),
             spec.pool.name.clone().into(),
             age(&slice.metadata, now),
-        ]
-    }
-
-    fn selectable_fields(slice: &ResourceSlice) -> Vec<(&'static str, String)> {
-        let node = text(&slice.spec.node_name).to_owned();
-        vec![
-            ("spec.driver", slice.spec.driver.clone()),
-            ("spec.nodeName", node),
         ]
     }
 

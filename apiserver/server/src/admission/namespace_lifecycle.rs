@@ -1,8 +1,10 @@
 //! Objects are created only in namespaces that exist and are not being deleted; some namespaces are never deleted.
 
-use corral_api::k8s::api::core::v1::Namespace;
+use std::collections::BTreeMap;
+
 use corral_api::status::{Status, StatusCause};
 use corral_kinds::{AnyKind, Object};
+use serde::Deserialize;
 
 use super::{Action, Attributes};
 use crate::api::Api;
@@ -46,8 +48,21 @@ pub(super) async fn check(
     Err(status)
 }
 
+/// What admission asks of a namespace. Every write reads it, so that the rest is passed by.
+#[derive(Deserialize)]
+pub(super) struct Found {
+    pub(super) metadata: FoundMetadata,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct FoundMetadata {
+    pub(super) annotations: Option<BTreeMap<String, String>>,
+    deletion_timestamp: Option<String>,
+}
+
 /// A namespace: from the cache first; only one that it does not know is asked of the store.
-pub(super) async fn find(api: &Api, name: &str) -> Result<Option<Namespace>, Status> {
+pub(super) async fn find(api: &Api, name: &str) -> Result<Option<Found>, Status> {
     let namespaces = api.core("namespaces");
     let key = namespaces.key("", name);
     let known = namespaces

@@ -1,26 +1,48 @@
 //! The priority of a pod follows from its PriorityClass; only one class may be the default.
 
+use std::sync::Arc;
+
 use corral_api::k8s::api::core::v1::Pod;
 use corral_api::k8s::api::scheduling::v1::PriorityClass;
 use corral_api::status::Status;
 use corral_kinds::Object;
+use serde::Deserialize;
 
 use super::{Action, Attributes};
 use crate::api::Api;
+use crate::object::Stored;
+use crate::registry::Resource;
 
-fn classes(api: &Api) -> Vec<PriorityClass> {
-    let Some(resource) = api.resource("scheduling.k8s.io", "priorityclasses") else {
-        return Vec::new();
-    };
-    let snapshot = resource.cacher.snapshot();
-    let objects = snapshot.objects.values();
-    objects
-        .filter_map(|stored| serde_json::from_slice(&stored.json).ok())
-        .collect()
+/// What admission asks of a class. Every new pod reads them, so that the rest is passed by.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Class {
+    metadata: Named,
+    #[serde(default)]
+    value: i32,
+    #[serde(default)]
+    global_default: bool,
+    preemption_policy: Option<String>,
 }
 
-fn name_of(class: &PriorityClass) -> &str {
-    class.metadata.name.as_deref().unwrap_or("")
+#[derive(Deserialize)]
+struct Named {
+    name: String,
+}
+
+fn classes(api: &Api) -> Option<&Arc<Resource>> {
+    api.resource("scheduling.k8s.io", "priorityclasses")
+}
+
+fn read(stored: &Stored) -> Option<Class> {
+    serde_json::from_slice(&stored.json).ok()
+}
+
+/// The classes that are for every pod that names none.
+fn defaults(resource: &Resource) -> Vec<Class> {
+    let snapshot = resource.cacher.snapshot();
+    let classes = snapshot.objects.values().filter_map(|stored| read(stored));
+    classes.filter(|class| class.global_default).collect()
 }
 
 pub(super) fn admit(
@@ -38,10 +60,13 @@ pub(super) fn admit(
     let classes = classes(api);
     let wanted = spec.priority_class_name.clone().unwrap_or_default();
     let class = if wanted.is_empty() {
-        let defaults = classes.iter().filter(|c| c.global_default == Some(true));
-        defaults.min_by_key(|c| c.value)
+        let defaults = classes.map(|classes| defaults(classes)).unwrap_or_default();
+        defaults.into_iter().min_by_key(|class| class.value)
     } else {
-        let found = classes.iter().find(|c| name_of(c) == wanted);
+        let found = classes.and_then(|classes| {
+            let key = classes.key("", &wanted);
+            classes.cacher.peek(&key).and_then(|stored| read(&stored))
+        });
         if found.is_none() {
             let why = format!("no PriorityClass with name {wanted} was found");
             return Err(attributes.forbidden(&pod_name, &why));
@@ -50,8 +75,8 @@ pub(super) fn admit(
     };
     let (priority, policy) = match class {
         Some(class) => {
-            spec.priority_class_name = Some(name_of(class).to_owned());
-            (class.value.unwrap_or(0), class.preemption_policy.clone())
+            spec.priority_class_name = Some(class.metadata.name);
+            (class.value, class.preemption_policy)
         }
         None => (0, None),
     };
@@ -96,17 +121,19 @@ pub(super) fn check_classes(
     {
         return Ok(());
     }
-    let classes = classes(api);
-    let other = classes
-        .iter()
-        .find(|c| c.global_default == Some(true) && c.metadata.name != class.metadata.name);
+    let defaults = classes(api).map(|classes| defaults(classes));
+    let name = class.metadata.name.as_deref().unwrap_or_default();
+    let other = defaults
+        .into_iter()
+        .flatten()
+        .find(|other| other.metadata.name != name);
     match other {
         Some(other) => {
             let why = format!(
                 "PriorityClass {} is already marked as default. Only one default can exist",
-                name_of(other)
+                other.metadata.name
             );
-            Err(attributes.forbidden(name_of(class), &why))
+            Err(attributes.forbidden(name, &why))
         }
         None => Ok(()),
     }
