@@ -15,7 +15,8 @@ mod logging;
 mod verbs;
 
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: corral_heap::Sampled<mimalloc::MiMalloc> =
+    corral_heap::Sampled(mimalloc::MiMalloc);
 
 /// What this process is.
 enum Role {

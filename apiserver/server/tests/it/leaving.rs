@@ -174,9 +174,58 @@ fn the_work_of_this_test(stop: &std::sync::atomic::AtomicBool) -> u64 {
     n
 }
 
+/// A profile, with the names in it.
+async fn profile(fixture: &Fixture, path: &str) -> String {
+    use std::io::Read;
+    let mut connection = fixture.connect().await;
+    let answer = send(&mut connection, "GET", path, &[], Bytes::new()).await;
+    assert_eq!(answer.status(), 200);
+    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
+    let bytes = answer
+        .into_body()
+        .collect()
+        .await
+        .expect("a body")
+        .to_bytes();
+    let mut profile = Vec::new();
+    flate2::read::GzDecoder::new(&bytes[..])
+        .read_to_end(&mut profile)
+        .expect("gzip");
+    String::from_utf8_lossy(&profile).into_owned()
+}
+
+/// What a profile of the heap shall show: each piece is large enough to be sampled for sure, or nearly.
+#[inline(never)]
+fn the_memory_of_this_test() -> Vec<Vec<u8>> {
+    (0..8_u8).map(|n| vec![n; 8 << 20]).collect()
+}
+
+#[tokio::test]
+async fn a_profile_tells_who_holds_memory() {
+    let fixture = Fixture::start_with(Setup {
+        serving: Serving {
+            profiling: true,
+            ..Serving::default()
+        },
+        ..Setup::default()
+    })
+    .await;
+    let held = the_memory_of_this_test();
+    let text = profile(&fixture, "/debug/pprof/heap").await;
+    assert!(text.contains("the_memory_of_this_test") && text.contains("inuse_space"));
+    assert!(!text.contains("corral_heap::"));
+    let text = profile(&fixture, "/debug/pprof/allocs").await;
+    assert!(text.contains("the_memory_of_this_test"));
+    // Nothing of it has changed within a second.
+    let text = profile(&fixture, "/debug/pprof/heap?seconds=1").await;
+    assert!(!text.contains("the_memory_of_this_test"));
+    drop(held);
+    let answer = fixture.text(admin(), "/debug/pprof/heap?debug=1").await;
+    assert!(answer.starts_with("only the compressed form"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_profile_tells_where_time_goes_to_those_who_may_ask() {
-    use std::io::Read;
     use std::sync::atomic::{AtomicBool, Ordering};
     let off = Fixture::start().await;
     assert_eq!(code(&off, "/debug/pprof/profile?seconds=1").await, 404);
@@ -193,28 +242,14 @@ async fn a_profile_tells_where_time_goes_to_those_who_may_ask() {
     let refused = fixture.ask_as(nobody, "GET", path, "application/json", Value::Null);
     assert_eq!(refused.await.code, 403);
     assert_eq!(
-        fixture.text(admin(), "/debug/pprof/heap").await,
+        fixture.text(admin(), "/debug/pprof/goroutine").await,
         "Unknown profile\n"
     );
     let stop = Arc::new(AtomicBool::new(false));
     let until = stop.clone();
     let worker = std::thread::spawn(move || the_work_of_this_test(&until));
-    let mut connection = fixture.connect().await;
-    let answer = send(&mut connection, "GET", path, &[], Bytes::new()).await;
-    assert_eq!(answer.status(), 200);
-    assert_eq!(answer.headers()["content-type"], "application/octet-stream");
-    let bytes = answer
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let text = profile(&fixture, path).await;
     stop.store(true, Ordering::Relaxed);
     worker.join().expect("it ends");
-    let mut profile = Vec::new();
-    flate2::read::GzDecoder::new(&bytes[..])
-        .read_to_end(&mut profile)
-        .expect("gzip");
-    let text = String::from_utf8_lossy(&profile);
     assert!(text.contains("the_work_of_this_test") && text.contains("nanoseconds"));
 }

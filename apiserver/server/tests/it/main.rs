@@ -32,3 +32,8 @@ mod webhook_server;
 mod webhooks;
 mod wire;
 mod writes;
+
+/// The server tells who holds memory only where it is sampled.
+#[global_allocator]
+static ALLOCATOR: corral_heap::Sampled<std::alloc::System> =
+    corral_heap::Sampled(std::alloc::System);
