@@ -26,6 +26,10 @@ pub enum Command {
     Server(Box<cluster::server::ServerArgs>),
     /// Start a node that joins a control plane.
     Agent(Box<cluster::agent::AgentArgs>),
+    /// Start the controllers alone, for any Kubernetes API server.
+    Controllers(Box<cluster::controllers::ControllersArgs>),
+    /// Start the scheduler alone, for any Kubernetes API server.
+    Scheduler(Box<cluster::scheduler::SchedulerArgs>),
     Envtest(envtest::EnvtestArgs),
     /// Manage the tokens by which nodes join.
     #[command(subcommand)]
@@ -103,6 +107,8 @@ pub async fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Down(args) => cluster::down::run(args).await?,
         Command::Server(args) => cluster::server::run(*args).await?,
         Command::Agent(args) => cluster::agent::run(*args).await?,
+        Command::Controllers(args) => cluster::controllers::run(*args).await?,
+        Command::Scheduler(args) => cluster::scheduler::run(*args).await?,
         Command::Envtest(args) => envtest::run(&args)?,
         Command::Token(command) => cluster::token::run(command).await?,
         Command::Store(command) => cluster::store::run(command).await?,

@@ -1,13 +1,17 @@
 //! `corral agent`: a node that joins a control plane elsewhere.
 
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use anyhow::Context;
 use clap::Args;
 use corral_nodelet::network::node_network::{NodeNetwork, NodeNetworkConfig};
 use corral_nodelet::network::range::Range;
+use corral_nodelet::server::tls::ServerCertificate;
 use tokio_util::task::TaskTracker;
 
+use super::given_node::{GivenArgs, GivenNode};
 use super::identity::Member;
 use super::node::{self, NodeArgs, NodeConfig};
 use super::process_lock::ProcessLock;
@@ -18,11 +22,18 @@ use crate::logging::{self, LogFormat};
 #[derive(Debug, Args)]
 pub struct AgentArgs {
     /// The API to join, https://HOST:PORT.
-    #[arg(long, value_name = "URL")]
-    server: http::Uri,
+    #[arg(
+        long,
+        value_name = "URL",
+        required_unless_present = "kubeconfig",
+        conflicts_with_all = ["kubeconfig", "tls_cert_file", "client_ca_file"]
+    )]
+    server: Option<http::Uri>,
     /// The file with the token that `corral token create` made; needed until the node has joined.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", requires = "server")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    given: GivenArgs,
     /// Where pods, images and logs live.
     #[arg(long, default_value = "/var/lib/corral-agent", value_name = "DIR")]
     data_dir: PathBuf,
@@ -44,11 +55,48 @@ pub struct AgentArgs {
     log_format: LogFormat,
 }
 
+/// What a node needs of its cluster, however it came by it.
+struct Access {
+    client: kube::Client,
+    url: String,
+    address: IpAddr,
+    certificate: Arc<ServerCertificate>,
+    /// The CA of those who may ask the node.
+    ca: String,
+    /// A node that has joined keeps its certificate new by itself.
+    member: Option<Member>,
+}
+
+impl Access {
+    fn joined(member: Member, server: &http::Uri) -> Self {
+        Self {
+            client: member.client(),
+            url: server.to_string(),
+            address: member.address(),
+            certificate: member.certificate(),
+            ca: member.ca().to_owned(),
+            member: Some(member),
+        }
+    }
+
+    fn given(node: GivenNode) -> Self {
+        Self {
+            client: node.client,
+            url: node.url,
+            address: node.address,
+            certificate: node.certificate,
+            ca: node.ca,
+            member: None,
+        }
+    }
+}
+
 /// Runs until told to stop. Containers go on running; the next start takes them up.
 pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let AgentArgs {
         server,
         token_file,
+        given,
         data_dir,
         service_range,
         node,
@@ -59,11 +107,22 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
     let stop = signals::stop_token()?;
     let name = node.name()?;
     let lock = ProcessLock::create(&data_dir)?;
-    let member = tokio::select! {
-        () = stop.cancelled() => return Ok(()),
-        member = Member::enter(&server, token_file.as_deref(), &name, &data_dir) => member?,
+    let entering = async {
+        match (&given.kubeconfig, &server) {
+            (Some(file), _) => Ok(Access::given(GivenNode::enter(&given, file, &name).await?)),
+            (None, Some(server)) => {
+                let token = token_file.as_deref();
+                let member = Member::enter(server, token, &name, &data_dir).await?;
+                Ok(Access::joined(member, server))
+            }
+            (None, None) => anyhow::bail!("the agent needs --server or --kubeconfig"),
+        }
     };
-    let (client, address) = (member.client(), member.address());
+    let access = tokio::select! {
+        () = stop.cancelled() => return Ok(()),
+        access = entering => access?,
+    };
+    let (client, address) = (access.client, access.address);
     let tasks = TaskTracker::new();
     let cluster_id = node::cluster_id(&data_dir)?;
     let pod_range = tokio::select! {
@@ -91,17 +150,19 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
             data_dir: data_dir.join("node"),
             client,
             addresses: vec![address],
-            certificate: member.certificate(),
-            ca: member.ca().to_owned(),
+            certificate: access.certificate,
+            ca: access.ca,
             network,
             stop: stop.clone(),
         },
         &tasks,
     )
     .await?;
-    tasks.spawn(member.keep(stop));
+    if let Some(member) = access.member {
+        tasks.spawn(member.keep(stop));
+    }
     tasks.close();
-    println!("server      {server}");
+    println!("server      {}", access.url);
     println!("node        {name} ({address})");
     tasks.wait().await;
     drop(lock);

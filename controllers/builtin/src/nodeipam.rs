@@ -172,7 +172,8 @@ struct NodeIpam {
 
 /// Starts the controller for a cluster whose pods have the addresses of `cluster`.
 pub fn start(context: &Context, cluster: &str) {
-    let name = "node-ipam-controller";
+    // Kubernetes has no user of its own for it.
+    let name = "node-controller";
     let cluster: Block = match cluster.parse() {
         Ok(cluster) => cluster,
         Err(error) => {

@@ -81,8 +81,36 @@ impl Name {
 }
 
 impl fmt::Display for Name {
+    /// As kube-controller-manager calls it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&format!("{self:?}").to_lowercase())
+        f.write_str(match self {
+            Self::Deployment => "deployment-controller",
+            Self::ReplicaSet => "replicaset-controller",
+            Self::ReplicationController => "replicationcontroller-controller",
+            Self::DaemonSet => "daemonset-controller",
+            Self::StatefulSet => "statefulset-controller",
+            Self::Job => "job-controller",
+            Self::CronJob => "cronjob-controller",
+            Self::Endpoints => "endpoints-controller",
+            Self::EndpointSlice => "endpointslice-controller",
+            Self::EndpointSliceMirroring => "endpointslice-mirroring-controller",
+            Self::Namespace => "namespace-controller",
+            Self::ServiceAccount => "serviceaccount-controller",
+            Self::RootCa => "root-ca-certificate-publisher-controller",
+            Self::NodeIpam => "node-ipam-controller",
+            Self::NodeLifecycle => "node-lifecycle-controller",
+            Self::PodGc => "pod-garbage-collector-controller",
+            Self::ResourceQuota => "resourcequota-controller",
+            Self::ClusterRoleAggregation => "clusterrole-aggregation-controller",
+            Self::Disruption => "disruption-controller",
+            Self::PvcProtection => "persistentvolumeclaim-protection-controller",
+            Self::PvProtection => "persistentvolume-protection-controller",
+            Self::VolumeAttributesClassProtection => "volumeattributesclass-protection-controller",
+            Self::CsrApproving => "certificatesigningrequest-approving-controller",
+            Self::CsrSigning => "certificatesigningrequest-signing-controller",
+            Self::CsrCleaner => "certificatesigningrequest-cleaner-controller",
+            Self::GarbageCollector => "garbage-collector-controller",
+        })
     }
 }
 

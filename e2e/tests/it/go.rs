@@ -5,4 +5,6 @@ mod envtest;
 mod helm;
 mod informers;
 #[cfg(feature = "peers")]
+mod stock_api;
+#[cfg(feature = "peers")]
 mod swap;

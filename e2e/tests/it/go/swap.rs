@@ -8,7 +8,7 @@ use corral_e2e::Cluster;
 use corral_e2e::machines::succeed;
 
 /// Where the binaries are.
-fn binary(name: &str) -> PathBuf {
+pub fn binary(name: &str) -> PathBuf {
     let folder = std::env::var_os("CORRAL_PEER_BINARIES")
         .expect("the folder of kube-scheduler and its like");
     Path::new(&folder).join(name)
@@ -103,7 +103,8 @@ fn identify(cluster: &Cluster, folder: &Path, name: &str) -> PathBuf {
     path
 }
 
-const SHOP: &str = "
+/// A small shop: a website, a till, a report.
+pub const SHOP: &str = "
 apiVersion: v1
 kind: Namespace
 metadata: {name: shop}

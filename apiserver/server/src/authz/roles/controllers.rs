@@ -269,17 +269,6 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
         ],
     ),
     (
-        "node-ipam-controller",
-        &[
-            (
-                CORE,
-                &["nodes"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            EVENTS,
-        ],
-    ),
-    (
         "clusterrole-aggregation-controller",
         &[(
             &["rbac.authorization.k8s.io"],
