@@ -36,6 +36,10 @@ const IMAGES_MAX: usize = 50;
 /// The version of Kubernetes that this node speaks, with ours behind.
 const VERSION: &str = concat!("v1.36.0+corral-", env!("CARGO_PKG_VERSION"));
 
+/// Tells kube-apiserver that this node takes WebSockets of `exec`, `attach` and `portforward` as they are; it would make
+/// SPDY of them otherwise, which the node does not speak.
+const WEBSOCKETS: &str = "ExtendWebSocketsToKubelet";
+
 /// What a node is registered with.
 pub struct Settings {
     /// The port of the node's own API.
@@ -234,6 +238,7 @@ fn status(
         }),
         node_info: Some(info()),
         images: Some(images(node)),
+        declared_features: Some(vec![WEBSOCKETS.to_owned()]),
         ..NodeStatus::default()
     }
 }
