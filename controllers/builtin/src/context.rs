@@ -31,10 +31,15 @@ impl Context {
 
     /// Events signed by `controller`.
     pub fn recorder(&self, controller: &str) -> Recorder {
+        self.recorder_signed(controller, controller)
+    }
+
+    /// Events written in the name of `controller` that are signed otherwise, as Kubernetes signs them.
+    pub fn recorder_signed(&self, controller: &str, signature: &str) -> Recorder {
         let client = (self.clients)(controller);
         Recorder::new(
             client,
-            controller,
+            signature,
             Arc::clone(&self.clock),
             &self.metrics,
             &self.tasks,

@@ -214,7 +214,7 @@ pub fn start(context: &Context) {
         budgets,
         pods: pods.cache().clone(),
         scales,
-        events: context.recorder("controllermanager"),
+        events: context.recorder_signed(name, "controllermanager"),
     };
     controller.run_planned(
         reconciler,

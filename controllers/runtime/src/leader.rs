@@ -70,6 +70,8 @@ pub struct Election {
     uid: Option<String>,
     /// When the last attempt that held the lease began.
     held_at: Instant,
+    /// Why attempts fail, as it was told last.
+    told: String,
 }
 
 impl Election {
@@ -84,6 +86,7 @@ impl Election {
             observed: None,
             uid: None,
             held_at: Instant::now(),
+            told: String::new(),
         }
     }
 
@@ -100,13 +103,25 @@ impl Election {
             // An attempt that takes longer says nothing about who holds the lease now.
             let bound = self.config.renew_deadline;
             match tokio::time::timeout(bound, self.try_hold()).await {
-                Ok(Ok(true)) => return,
-                Ok(Ok(false)) | Err(_) => {}
-                Ok(Err(error)) => {
-                    tracing::debug!(lease = self.config.name, %error, "lease not acquired")
+                Ok(Ok(true)) => {
+                    self.told.clear();
+                    return;
                 }
+                Ok(Ok(false)) | Err(_) => {}
+                Ok(Err(error)) => self.not_acquired(&error),
             }
             tokio::time::sleep(self.config.retry_period).await;
+        }
+    }
+
+    /// Tells why, once: a candidate that lacks rights would wait in silence otherwise. That another was faster is no news.
+    fn not_acquired(&mut self, error: &Error) {
+        let text = error.to_string();
+        if error.is_conflict() || self.told == text {
+            tracing::debug!(lease = self.config.name, %error, "lease not acquired");
+        } else {
+            tracing::warn!(lease = self.config.name, %error, "lease not acquired; trying again");
+            self.told = text;
         }
     }
 

@@ -48,6 +48,10 @@ impl Reflector {
                     tracing::debug!(path = %self.path, "revision is no longer kept; listing again");
                     revision = None;
                 }
+                // Nothing that needs this kind works before an administrator has done something about it.
+                Err(error) if failures == 0 && is_refusal(&error) => {
+                    tracing::warn!(path = %self.path, %error, "not allowed to watch; trying again");
+                }
                 Err(error) => {
                     tracing::debug!(path = %self.path, %error, "watch interrupted");
                 }
@@ -136,4 +140,9 @@ impl Reflector {
             }
         }
     }
+}
+
+/// Whether the server knows what is asked for and does not want to answer.
+fn is_refusal(error: &Error) -> bool {
+    error.status().is_some_and(|s| matches!(s.code, 401 | 403))
 }
