@@ -38,7 +38,7 @@ pub struct ControllersArgs {
         default_missing_value = "true", value_name = "BOOL")]
     use_service_account_credentials: bool,
     /// The certificates that pods know the API server by, in PEM: every namespace gets them in the ConfigMap
-    /// kube-root-ca.crt. Without it that controller does not run.
+    /// kube-root-ca.crt (default: those of the kubeconfig).
     #[arg(long, value_name = "FILE")]
     root_ca_file: Option<PathBuf>,
     /// The authority that signs approved requests for certificates, in PEM. Without it that controller does not run.
@@ -103,7 +103,7 @@ pub async fn run(args: ControllersArgs) -> anyhow::Result<()> {
     };
     let controllers = Controllers {
         clients,
-        root_ca,
+        root_ca: root_ca.or_else(|| component.api.ca()),
         signing_ca,
         cluster_cidr: cluster_cidr
             .filter(|_| allocate_node_cidrs)

@@ -4,6 +4,7 @@ mod api;
 mod api_client;
 mod apply;
 mod certificates;
+mod components;
 mod custom;
 mod encryption;
 mod envtest;

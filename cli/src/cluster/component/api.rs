@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
+use base64::Engine;
 use corral_runtime::backoff::Backoff;
 use http::Request;
 use kube::config::{AuthInfo, KubeConfigOptions, Kubeconfig};
@@ -45,6 +46,12 @@ impl RemoteApi {
     pub fn url(&self) -> String {
         let url = self.config.cluster_url.to_string();
         url.trim_end_matches('/').to_owned()
+    }
+
+    /// The authorities that the kubeconfig trusts, in PEM; nothing when those of the machine are meant.
+    pub fn ca(&self) -> Option<String> {
+        let trusted = self.config.root_cert.as_ref()?;
+        Some(trusted.iter().map(|der| pem(der)).collect())
     }
 
     /// A client that is the kubeconfig's user.
@@ -110,6 +117,18 @@ impl RemoteApi {
     }
 }
 
+/// A certificate in PEM.
+fn pem(der: &[u8]) -> String {
+    const LINE_LEN: usize = 64;
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let mut lines = String::new();
+    for line in text.as_bytes().chunks(LINE_LEN) {
+        lines.push_str(&String::from_utf8_lossy(line));
+        lines.push('\n');
+    }
+    format!("-----BEGIN CERTIFICATE-----\n{lines}-----END CERTIFICATE-----\n")
+}
+
 /// Whether TLS was what failed: one side does not trust the other.
 fn is_mistrust(error: &(dyn StdError + 'static)) -> bool {
     let mut next = Some(error);
@@ -141,6 +160,24 @@ mod tests {
         assert!(is_mistrust(&kube::Error::Service(Box::new(wrapped))));
         let refused = std::io::Error::from(std::io::ErrorKind::ConnectionRefused);
         assert!(!is_mistrust(&refused));
+    }
+
+    #[tokio::test]
+    async fn the_authority_of_a_kubeconfig_is_told_as_it_was_given() {
+        let key = rcgen::KeyPair::generate().expect("a key");
+        let params = rcgen::CertificateParams::default();
+        let ca = params.self_signed(&key).expect("a certificate").pem();
+        let identity = corral_server::pki::Identity {
+            certificate: ca.clone(),
+            key: key.serialize_pem(),
+        };
+        let directory = tempfile::tempdir().expect("a directory");
+        let file = directory.path().join("kubeconfig");
+        let text = crate::kubeconfig::render("https://127.0.0.1:1", &ca, "u", &identity);
+        std::fs::write(&file, text).expect("a file");
+        let api = RemoteApi::open(&file).await.expect("it makes sense");
+        let lines = |text: &str| text.lines().map(str::to_owned).collect::<Vec<_>>();
+        assert_eq!(api.ca().map(|text| lines(&text)), Some(lines(&ca)));
     }
 
     #[tokio::test]
