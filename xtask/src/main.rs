@@ -52,7 +52,7 @@ enum Task {
     ClientsGo {
         /// Run only the tests whose name has this.
         only: Option<String>,
-        /// A folder with kube-controller-manager and kube-scheduler: they are put in place of Corral's, too.
+        /// A folder with kube-apiserver, kube-controller-manager and kube-scheduler: they are put in place of Corral's, too.
         #[arg(long, value_name = "DIR")]
         peer_binaries: Option<PathBuf>,
     },

@@ -66,7 +66,9 @@ fn a_chart_is_installed_upgraded_rolled_back_tested_and_uninstalled() {
     // What the server refuses, Helm tells.
     cluster.kubectl(&["create", "quota", "none", "--hard=count/deployments.apps=0"]);
     cluster.wait("the quota to be known", || {
-        cluster.jsonpath(&["quota", "none"], "{.status.hard}") != ""
+        !cluster
+            .jsonpath(&["quota", "none"], "{.status.hard}")
+            .is_empty()
     });
     let refused = helm.output(&["install", "other", &chart, "--no-hooks"]);
     let told = String::from_utf8_lossy(&refused.stderr).into_owned();
