@@ -210,9 +210,17 @@ fn converted(name: &str, mut source: Value, dialect: Dialect) -> Value {
             }
         }
     }
-    match name.rsplit('.').next() {
-        Some("IntOrString") => json!({"type": "string", "format": "int-or-string"}),
-        Some("Quantity") => json!({"type": "string"}),
+    match (name.rsplit('.').next(), dialect) {
+        (Some("IntOrString"), Dialect::V2) => json!({"type": "string", "format": "int-or-string"}),
+        (Some("IntOrString"), Dialect::V3) => {
+            json!({"format": "int-or-string", "oneOf": [{"type": "integer"}, {"type": "string"}]})
+        }
+        (Some("Quantity"), Dialect::V2) => json!({"type": "string"}),
+        (Some("Quantity"), Dialect::V3) => {
+            json!({"oneOf": [{"type": "string"}, {"type": "number"}]})
+        }
+        // Any value at all.
+        (Some("JSON"), _) => json!({"description": source["description"].take()}),
         _ => source,
     }
 }

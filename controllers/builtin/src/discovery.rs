@@ -76,7 +76,8 @@ fn kind(group_version: &str, resource: APIResource) -> Kind {
     }
 }
 
-async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Error> {
+/// What the server says at a path.
+pub async fn get<T: DeserializeOwned>(client: &Client, path: &str) -> Result<T, Error> {
     let request = Request::get(path)
         .body(Vec::new())
         .map_err(kube::Error::HttpError)?;

@@ -4,6 +4,7 @@
 //! They reach the API only through clients, each under its own identity (`deployment-controller`, …), and share one
 //! watch per kind. [`start`] starts a set of them in the present process.
 
+mod admissionpolicystatus;
 mod certificates;
 mod clusterroleaggregation;
 mod context;

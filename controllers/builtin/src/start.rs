@@ -12,9 +12,10 @@ use tokio_util::sync::CancellationToken;
 use crate::certificates::{self, SigningCa};
 use crate::context::{ClientFactory, Context};
 use crate::{
-    clusterroleaggregation, cronjob, daemonset, deployment, disruption, endpoints, endpointslice,
-    endpointslicemirroring, garbagecollector, job, namespace, nodeipam, nodelifecycle, podgc,
-    protection, replicaset, resourcequota, rootca, serviceaccount, statefulset,
+    admissionpolicystatus, clusterroleaggregation, cronjob, daemonset, deployment, disruption,
+    endpoints, endpointslice, endpointslicemirroring, garbagecollector, job, namespace, nodeipam,
+    nodelifecycle, podgc, protection, replicaset, resourcequota, rootca, serviceaccount,
+    statefulset,
 };
 
 /// A controller.
@@ -45,6 +46,7 @@ pub enum Name {
     CsrApproving,
     CsrSigning,
     CsrCleaner,
+    ValidatingAdmissionPolicyStatus,
     GarbageCollector,
 }
 
@@ -76,6 +78,7 @@ impl Name {
         Self::CsrApproving,
         Self::CsrSigning,
         Self::CsrCleaner,
+        Self::ValidatingAdmissionPolicyStatus,
         Self::GarbageCollector,
     ];
 }
@@ -201,6 +204,7 @@ pub async fn start(config: ControllersConfig) {
                 None => tracing::info!("no CA to sign requests for certificates with"),
             },
             Name::CsrCleaner => certificates::start_cleaner(&context),
+            Name::ValidatingAdmissionPolicyStatus => admissionpolicystatus::start(&context),
             // Last in the set: it then finds the typed caches of the others and watches only the remaining kinds.
             Name::GarbageCollector => garbagecollector::start(&context),
         }

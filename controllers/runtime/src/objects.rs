@@ -175,6 +175,26 @@ where
             .await
     }
 
+    /// Applies fields of the status (server-side apply) in the name of `manager`, as [`Self::apply`] does of the rest.
+    ///
+    /// # Errors
+    /// When the server refuses; a conflict when another object has the name now.
+    pub async fn apply_status(
+        &self,
+        manager: &str,
+        observed: &K,
+        fields: &Value,
+    ) -> Result<Arc<K>, Error> {
+        let meta = observed.meta();
+        let (scope, name) = path_of(meta);
+        let mut fields = fields.clone();
+        fields["metadata"]["uid"] = json!(meta.uid);
+        let params = PatchParams::apply(manager).force();
+        let patch = Patch::Apply(fields);
+        self.write(request::<K>(scope).patch_subresource("status", name, &params, &patch)?)
+            .await
+    }
+
     /// Deletes the very object that was observed; one that is gone already is no error.
     ///
     /// # Errors

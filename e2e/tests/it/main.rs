@@ -1,5 +1,6 @@
 //! End-to-end tests: the real binary, unmodified kubectl, real containers. They need root and `scripts/clients`.
 
+mod admission_types;
 mod api;
 mod api_client;
 mod apply;

@@ -311,4 +311,20 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
             EVENTS,
         ],
     ),
+    (
+        "validatingadmissionpolicy-status-controller",
+        &[
+            (
+                &["admissionregistration.k8s.io"],
+                &["validatingadmissionpolicies"],
+                READ,
+            ),
+            (
+                &["admissionregistration.k8s.io"],
+                &["validatingadmissionpolicies/status"],
+                &["get", "patch", "update"],
+            ),
+            EVENTS,
+        ],
+    ),
 ];

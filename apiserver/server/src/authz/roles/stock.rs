@@ -181,22 +181,6 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             EVENTS,
         ],
     ),
-    (
-        "validatingadmissionpolicy-status-controller",
-        &[
-            (
-                &["admissionregistration.k8s.io"],
-                &["validatingadmissionpolicies"],
-                READ,
-            ),
-            (
-                &["admissionregistration.k8s.io"],
-                &["validatingadmissionpolicies/status"],
-                &["get", "patch", "update"],
-            ),
-            EVENTS,
-        ],
-    ),
 ];
 
 /// Removes tokens in Secrets that nobody uses.
