@@ -112,6 +112,7 @@ impl fmt::Display for Name {
             Self::CsrApproving => "certificatesigningrequest-approving-controller",
             Self::CsrSigning => "certificatesigningrequest-signing-controller",
             Self::CsrCleaner => "certificatesigningrequest-cleaner-controller",
+            Self::ValidatingAdmissionPolicyStatus => "validatingadmissionpolicy-status-controller",
             Self::GarbageCollector => "garbage-collector-controller",
         })
     }
