@@ -45,6 +45,8 @@ pub struct BenchArgs {
 struct Running {
     process: Child,
     directory: PathBuf,
+    /// Whether what it has stored is somebody else's.
+    is_over: bool,
 }
 
 impl Running {
@@ -68,6 +70,7 @@ impl Running {
         let running = Self {
             process,
             directory: directory.to_owned(),
+            is_over: false,
         };
         // The kubeconfig is written once the API answers.
         wait(|| directory.join("admin.kubeconfig").exists())?;
@@ -97,8 +100,21 @@ impl Running {
     }
 }
 
+impl Running {
+    /// Ends the process as a crash would, and leaves what it has stored.
+    fn end(mut self) -> anyhow::Result<()> {
+        self.process.kill()?;
+        self.process.wait()?;
+        self.is_over = true;
+        Ok(())
+    }
+}
+
 impl Drop for Running {
     fn drop(&mut self) {
+        if self.is_over {
+            return;
+        }
         let _ = self.process.kill();
         let _ = self.process.wait();
         let _ = Command::new(binary())
@@ -185,6 +201,16 @@ fn measure(args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Res
         "100 ms",
     );
 
+    let (server, _) = Running::start_server(&scratch.join("idle"), &[])?;
+    std::thread::sleep(Duration::from_secs(10));
+    row(
+        report,
+        "`corral server` idle, RSS",
+        &format!("{:.0} MiB", server.stat()?.rss_mib),
+        "40 MiB",
+    );
+    drop(server);
+
     let (up, _) = Running::start("up", &scratch.join("up"), &[])?;
     wait(|| {
         up.corral(&["get", "nodes"])
@@ -218,6 +244,7 @@ fn measure(args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Res
         };
         load::compare(&tools, args.rounds, scratch, report)?;
         load::many(&tools, args.objects, scratch, report)?;
+        load::nodes(&tools, scratch, report)?;
     }
     Ok(())
 }

@@ -22,7 +22,8 @@ pub struct Tools {
 /// One thing measured.
 struct Measure {
     what: &'static str,
-    /// Arguments of the load tool; `{offset}` is the number of the first object of this round.
+    /// Arguments of the load tool; `{offset}` is the number of the first object of this round, `{definition}` that of the
+    /// first definition.
     args: &'static [&'static str],
     /// How the figure follows from the tool's answer.
     figure: Figure,
@@ -42,6 +43,10 @@ enum Figure {
 
 /// Objects created in a round.
 const CREATED: usize = 10_000;
+/// Numbers of definitions that a round may take.
+const DEFINED: usize = 1_000;
+/// Nodes that one server is to hold.
+const NODES: &str = "50000";
 
 const MEASURES: &[Measure] = &[
     Measure {
@@ -216,6 +221,34 @@ const MEASURES: &[Measure] = &[
         unit: "s",
         target: "6 s",
     },
+    Measure {
+        what: "1,000 nodes that renew a lease every 10 s, server CPU per 1,000 renewals",
+        args: &["lease", "--nodes", "1000", "--duration", "15s"],
+        figure: Figure::Cpu("cpu_s_per_1000_renewals"),
+        unit: "s",
+        target: "0.15 s",
+    },
+    Measure {
+        what: "definitions with a 22 kB schema, create to served, p50 of 8 at a time",
+        args: DEFINITIONS,
+        figure: Figure::Field("create_to_served.p50_ms"),
+        unit: "ms",
+        target: "50 ms",
+    },
+    Measure {
+        what: "the same, create to first object",
+        args: DEFINITIONS,
+        figure: Figure::Field("create_to_first_object.p50_ms"),
+        unit: "ms",
+        target: "100 ms",
+    },
+    Measure {
+        what: "the same, RSS each",
+        args: DEFINITIONS,
+        figure: Figure::Cpu("rss_mib_per_crd"),
+        unit: "MiB",
+        target: "0.3 MiB",
+    },
 ];
 
 const CREATE: &[&str] = &[
@@ -228,6 +261,16 @@ const CREATE: &[&str] = &[
     "32",
     "--offset",
     "{offset}",
+];
+const DEFINITIONS: &[&str] = &[
+    "crds",
+    "--n",
+    "40",
+    "--first-object",
+    "--settle",
+    "5s",
+    "--offset",
+    "{definition}",
 ];
 const LIST: &[&str] = &["list", "--n-times", "3"];
 const WATCH: &[&str] = &[
@@ -339,7 +382,11 @@ pub fn compare(
                     Some((args, value)) if *args == measure.args => value.clone(),
                     _ => {
                         let offset = (round * CREATED).to_string();
-                        let filled = |arg: &&str| arg.replace("{offset}", &offset);
+                        let definition = (round * DEFINED + 1).to_string();
+                        let filled = |arg: &&str| {
+                            arg.replace("{offset}", &offset)
+                                .replace("{definition}", &definition)
+                        };
                         let args: Vec<String> = measure.args.iter().map(filled).collect();
                         target.run(&tools.kload, &args)?
                     }
@@ -363,7 +410,10 @@ pub fn compare(
             Some(figures) => format!("{} {}", rounded(median(figures.clone())), measure.unit),
             None => "–".to_owned(),
         };
-        let command = measure.args.join(" ").replace(" --offset {offset}", "");
+        let command = measure.args.join(" ");
+        let command = command
+            .replace(" --offset {offset}", "")
+            .replace(" --offset {definition}", "");
         let _ = writeln!(
             report,
             "| {} | {} | {} | {} | `kload {command}` |",
@@ -393,10 +443,8 @@ pub fn many(
     scratch: &Path,
     report: &mut String,
 ) -> anyhow::Result<()> {
-    let (server, _) = Running::start_server(
-        &scratch.join("many"),
-        &["--no-controllers", "--no-scheduler"],
-    )?;
+    let (directory, flags) = (scratch.join("many"), ["--no-controllers", "--no-scheduler"]);
+    let (server, _) = Running::start_server(&directory, &flags)?;
     let target = Target::ours(&server);
     let call = |args: &[&str]| {
         let args: Vec<String> = args.iter().map(|arg| (*arg).to_owned()).collect();
@@ -404,8 +452,12 @@ pub fn many(
     };
     let n = objects.to_string();
     let created = call(&["create", "--kind", "pods", "--n", &n, "--workers", "32"])?;
-    let list = call(&["list", "--n-times", "3"])?;
+    let list = call(LIST)?;
+    let selected = call(&SELECTED)?;
+    call(&["patch", "--kind", "pods", "--n", "5000"])?;
     let memory = call(&["memory", "--resources", "/api/v1/pods"])?;
+    server.end()?;
+    let (_server, restarted) = Running::start_server(&directory, &flags)?;
     let text = |value: &Value, figure: Figure| {
         self::figure(value, figure).map_or_else(|| "–".to_owned(), rounded)
     };
@@ -429,13 +481,19 @@ pub fn many(
             String::new(),
         ),
         (
-            "LIST of all, MB per second",
-            text(&list, Figure::Field("mb_per_s")),
-            "300".to_owned(),
-            "list --n-times 3".to_owned(),
+            "LIST of all, MB per second of server CPU",
+            text(&list, Figure::ListPerCpu),
+            "700".to_owned(),
+            LIST.join(" "),
         ),
         (
-            "RSS afterwards",
+            "LIST by a selector that matches one of a hundred, p50",
+            format!("{} ms", text(&selected, Figure::Field("p50_ms"))),
+            "20 ms".to_owned(),
+            SELECTED.join(" "),
+        ),
+        (
+            "RSS afterwards, and after 5,000 patches",
             format!(
                 "{} MiB for {stored:.0} MiB of JSON",
                 text(&memory, Figure::Cpu("rss_mib"))
@@ -443,12 +501,47 @@ pub fn many(
             format!("1.5 × stored + 40 MB = {target_mib:.0} MiB"),
             "memory --resources /api/v1/pods".to_owned(),
         ),
+        (
+            "restart, to ready",
+            format!("{:.2} s", restarted.as_secs_f64()),
+            "1 s".to_owned(),
+            "-".to_owned(),
+        ),
     ] {
         let command = match command.as_str() {
             "" => "the same".to_owned(),
+            "-" => String::new(),
             command => format!("`kload {command}`"),
         };
         let _ = writeln!(report, "| {what} | {measured} | {target} | {command} |");
     }
+    Ok(())
+}
+
+const SELECTED: [&str; 5] = ["list", "--n-times", "20", "--selector", "kload/slot=7"];
+
+/// A cluster's nodes that renew their leases and write their status now and then.
+pub fn nodes(tools: &Tools, scratch: &Path, report: &mut String) -> anyhow::Result<()> {
+    let (server, _) = Running::start_server(
+        &scratch.join("nodes"),
+        &["--no-controllers", "--no-scheduler"],
+    )?;
+    let args = ["lease", "--nodes", NODES, "--duration", "60s"];
+    let args = args.map(str::to_owned);
+    let leases = Target::ours(&server).run(&tools.kload, &args)?;
+    let figure = |figure| self::figure(&leases, figure).map_or_else(|| "–".to_owned(), rounded);
+    let _ = writeln!(
+        report,
+        "\n## {NODES} nodes\n\nEach renews its lease every 10 s (get and update) and writes its status every 5 minutes: `kload {}`.\n\n\
+         | figure | measured | target |\n|---|---|---|\n\
+         | renewals per second | {} of {} | all |\n\
+         | p99 of a renewal | {} ms | 1,000 ms |\n\
+         | server CPU per 1,000 renewals | {} s | 0.15 s |",
+        args.join(" "),
+        figure(Figure::Field("renewals_per_s")),
+        figure(Figure::Field("renewals_wanted_per_s")),
+        figure(Figure::Field("lease.p99_ms")),
+        figure(Figure::Cpu("cpu_s_per_1000_renewals")),
+    );
     Ok(())
 }
