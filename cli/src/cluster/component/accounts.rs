@@ -3,8 +3,9 @@
 //! A task per account owns its token: it makes the account if it is missing, asks for a token, and for the next one in
 //! time, or when the server does not take it any more. Requests wait for the first.
 
+use std::collections::HashMap;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::task::{Context as TaskContext, Poll};
 use std::time::Duration;
 
@@ -34,16 +35,31 @@ pub struct Accounts {
     own: Client,
     nobody: Client,
     tasks: Tasks,
+    /// Guards the clients that were made, by account: there is one token for each, whatever the number of users and terms.
+    made: Mutex<HashMap<String, Client>>,
 }
 
 impl Accounts {
     /// Accounts whose tokens `own` asks for; requests go by `nobody`, which has no credentials of its own.
     pub fn new(own: Client, nobody: Client, tasks: Tasks) -> Self {
-        Self { own, nobody, tasks }
+        Self {
+            own,
+            nobody,
+            tasks,
+            made: Mutex::default(),
+        }
     }
 
     /// A client in the name of an account.
     pub fn client(&self, name: &str) -> Client {
+        let mut made = self.made.lock().expect("no panic while it is held");
+        let client = made
+            .entry(name.to_owned())
+            .or_insert_with(|| self.make(name));
+        client.clone()
+    }
+
+    fn make(&self, name: &str) -> Client {
         let (sender, token) = watch::channel(None);
         let stale = Arc::new(Notify::new());
         let keeper = Keeper {
@@ -253,6 +269,9 @@ mod tests {
         let objects = Api::<ServiceAccount>::namespaced(accounts.client("a"), "other");
         objects.get("n").await.expect("the first token is good");
         assert_eq!(fake.made.load(Ordering::SeqCst), 1);
+        let again = Api::<ServiceAccount>::namespaced(accounts.client("a"), "other");
+        again.get("n").await.expect("the token is shared");
+        assert_eq!(fake.tokens.load(Ordering::SeqCst), 1);
         fake.revoked.store(1, Ordering::SeqCst);
         objects.get("n").await.expect_err("it is revoked");
         while fake.tokens.load(Ordering::SeqCst) < 2 {
