@@ -10,8 +10,8 @@
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use corral_e2e::corral;
 use corral_e2e::machines::{Links, Machines, SERVER, succeed};
+use corral_e2e::{Stream, corral};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -394,6 +394,15 @@ fn our_controllers_scheduler_and_nodes_run_a_shop_on_the_stock_api_server() {
         let said = stock.machines.try_kubectl(&exec);
         said.out.contains("The Corral Feed Shop")
     });
+    let forward = ["-n", "shop", "port-forward", "deploy/web", "18080:8080"];
+    let mut forward = Stream::of(&mut stock.machines.kubectl_command(&forward));
+    forward.line_where(|line| line.starts_with("Forwarding from 127.0.0.1"));
+    let page = stock
+        .machines
+        .shell(SERVER, "curl -s http://127.0.0.1:18080/");
+    assert!(page.contains("The Corral Feed Shop"), "{page}");
+    forward.end();
+
     // Its claim is held by a finalizer that only a controller takes off: see the end of the namespace.
     let shelf = ["pvc/shelf", "-o", "jsonpath={.metadata.finalizers}"];
     let held = stock.shop(&[&["get"], &shelf[..]].concat());
