@@ -1,12 +1,16 @@
 //! Rules of the conditions that many kinds have in their status.
 
+use std::borrow::Cow;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::Condition;
 use corral_api::names;
 use corral_api::time::Time;
 use jiff::Timestamp;
+use serde_json::Value;
 
 use crate::rules::{self, Errors, Seen};
+use crate::schema::ZERO_TIME as ZERO_TIME_TEXT;
 
 /// Most bytes of a reason and of a message, as in Kubernetes.
 const REASON_LEN_MAX: usize = 1024;
@@ -17,6 +21,27 @@ const REASON_RULE: &str = "a condition reason must start with alphabetic charact
                            alphanumeric characters or '_,:', and must end with an alphanumeric character or '_' (e.g. \
                            'my_name',  or 'MY_NAME',  or 'MyName',  or 'ReasonA,ReasonB',  or 'ReasonA:ReasonB', regex \
                            used for validation is '[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?')";
+
+/// Tells the type, which takes a time that is `null` for one of 1970, that a condition of the status has none: kinds whose
+/// conditions are nowhere validated are stored so.
+pub(crate) fn keep_unset_times(value: &mut Cow<'_, Value>) {
+    let is_unset = |condition: &Value| {
+        condition.is_object()
+            && condition
+                .get("lastTransitionTime")
+                .is_none_or(Value::is_null)
+    };
+    let conditions = value["status"]["conditions"].as_array();
+    if !conditions.into_iter().flatten().any(is_unset) {
+        return;
+    }
+    let conditions = value.to_mut()["status"]["conditions"].as_array_mut();
+    for condition in conditions.into_iter().flatten() {
+        if is_unset(condition) {
+            condition["lastTransitionTime"] = ZERO_TIME_TEXT.into();
+        }
+    }
+}
 
 /// Everything wrong with a list of conditions.
 pub(crate) fn validate(errors: &mut Errors, path: &FieldPath, conditions: &[Condition]) {
@@ -83,6 +108,25 @@ mod tests {
 
     use super::*;
     use crate::rules::{at, texts};
+
+    #[test]
+    fn a_time_that_is_not_set_stays_so() {
+        use crate::core::service::ServiceKind;
+        use crate::kind::{AnyKind, Erased, Kind};
+
+        let stored = json!({"status": {"conditions": [{"type": "A", "lastTransitionTime": null}]}});
+        let kind = Erased::<ServiceKind>::new();
+        let service = kind.decode_kept(&stored).expect("a Service");
+        let mut again = kind.encode(&service).expect("JSON");
+        kind.schema().complete(&mut again);
+        let condition = &again["status"]["conditions"][0];
+        assert!(condition["lastTransitionTime"].is_null(), "{condition}");
+        let given =
+            json!({"status": {"conditions": [{"lastTransitionTime": "1970-01-01T00:00:00Z"}]}});
+        let mut kept = Cow::Borrowed(&given);
+        ServiceKind::before_decode(&mut kept);
+        assert_eq!(*kept, given);
+    }
 
     #[test]
     fn conditions_are_told_what_is_wrong() {

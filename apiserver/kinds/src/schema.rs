@@ -17,6 +17,7 @@ use crate::protobuf::Layout;
 mod check;
 mod complete;
 
+pub(crate) use check::ZERO_TIME;
 pub use check::{Report, TypeError};
 
 /// How a list merges.
@@ -73,6 +74,8 @@ pub struct Definition {
     pub atomic: bool,
     /// Times that every object has. Clients in Go send `null` for one that is not set.
     pub required_times: Vec<Arc<str>>,
+    /// Lists that the type must have: it cannot tell one that is not set from an empty one.
+    pub required_lists: Vec<Arc<str>>,
     /// What stands in every object, with the value that it has where it is not set.
     pub always: Vec<(Arc<str>, Value)>,
     /// The shape of fields that have no name here; `None` if there are no others.
@@ -261,6 +264,7 @@ pub fn of_metadata() -> &'static Node {
             fields: BTreeMap::from([("metadata".into(), field)]),
             atomic: false,
             required_times: Vec::new(),
+            required_lists: Vec::new(),
             always: Vec::new(),
             rest: None,
             layout: OnceLock::new(),
@@ -430,6 +434,13 @@ fn type_is_atomic(definition: &str) -> bool {
         .is_some_and(|t| t.struct_type.as_deref() == Some("atomic"))
 }
 
+/// Whether the parts of a field belong to one owner, if the field says so itself, whatever its type says.
+fn field_is_atomic(facts: Option<&FieldFacts>) -> Option<bool> {
+    let facts = facts?;
+    let said = facts.struct_type.as_deref().or(facts.map_type.as_deref());
+    said.map(|said| said == "atomic")
+}
+
 #[derive(Default)]
 struct Schemas {
     kinds: RwLock<HashMap<String, Node>>,
@@ -471,21 +482,18 @@ impl Schemas {
             fields.insert(Arc::from(field.as_str()), make_field(node, facts, embedded));
         }
         let required = source.as_ref().and_then(|s| s["required"].as_array());
-        let required_times = required
-            .into_iter()
-            .flatten()
-            .filter_map(Value::as_str)
-            .filter(|name| {
-                matches!(
-                    fields.get(*name),
-                    Some(Field {
-                        node: Node::Time,
-                        ..
-                    })
-                )
-            })
-            .map(Arc::from)
+        let required = required.into_iter().flatten().filter_map(Value::as_str);
+        let required: Vec<(&str, &Field)> = required
+            .filter_map(|name| Some((name, fields.get(name)?)))
             .collect();
+        let those = |wanted: &dyn Fn(&Field) -> bool| {
+            let found = required.iter().filter(|(_, field)| wanted(field));
+            found.map(|(name, _)| Arc::from(*name)).collect()
+        };
+        let required_times = those(&|field| matches!(field.node, Node::Time));
+        let required_lists = those(&|field| {
+            matches!(field.node, Node::List { .. }) && field.unset() == Some(Value::Null)
+        });
         let always = fields
             .iter()
             .filter_map(|(name, field)| Some((name.clone(), field.unset()?)))
@@ -495,6 +503,7 @@ impl Schemas {
             fields,
             atomic: type_is_atomic(name),
             required_times,
+            required_lists,
             always,
             rest: None,
             layout: OnceLock::new(),
@@ -559,11 +568,7 @@ impl Schemas {
             },
             _ => Node::Struct {
                 definition: self.reference(name),
-                atomic: type_is_atomic(name)
-                    || facts.is_some_and(|f| {
-                        f.struct_type.as_deref() == Some("atomic")
-                            || f.map_type.as_deref() == Some("atomic")
-                    }),
+                atomic: field_is_atomic(facts).unwrap_or_else(|| type_is_atomic(name)),
             },
         }
     }
@@ -611,6 +616,21 @@ fn strip_descriptions(schema: &mut Value) {
 mod tests {
     use super::*;
     use crate::kind::Erased;
+
+    #[test]
+    fn a_field_may_share_what_its_type_does_not() {
+        let is_atomic = |plural: &str, path: &[&str]| {
+            let schema = crate::all::resource("", "v1", plural)
+                .expect("it is built in")
+                .schema();
+            let node = path
+                .iter()
+                .try_fold(schema, |node, name| Some(node.field(name)?.node.clone()));
+            matches!(node, Some(Node::Struct { atomic: true, .. }))
+        };
+        assert!(is_atomic("events", &["involvedObject"]));
+        assert!(!is_atomic("persistentvolumes", &["spec", "claimRef"]));
+    }
 
     #[test]
     fn lists_of_a_pod_have_their_topology() {

@@ -2,6 +2,8 @@
 
 pub mod rules;
 
+use std::borrow::Cow;
+
 use corral_api::field::FieldError;
 use corral_api::int_or_string::IntOrString;
 use corral_api::k8s::api::core::v1::{
@@ -11,6 +13,7 @@ use corral_api::k8s::api::core::v1::{
 use jiff::Timestamp;
 use serde_json::Value;
 
+use crate::conditions;
 use crate::fill;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::selectable::SelectableField;
@@ -41,6 +44,10 @@ impl Kind for ServiceKind {
         SelectableField::text("spec.clusterIP"),
         SelectableField::text("spec.type"),
     ];
+
+    fn before_decode(value: &mut Cow<'_, Value>) {
+        conditions::keep_unset_times(value);
+    }
 
     fn default(service: &mut Service) {
         let spec = service.spec.get_or_insert_default();

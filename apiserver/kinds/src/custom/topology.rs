@@ -53,6 +53,7 @@ fn structure(name: &str, fields: BTreeMap<Arc<str>, Field>, schema: &Structural)
         fields,
         atomic: schema.atomic,
         required_times: Vec::new(),
+        required_lists: Vec::new(),
         always: Vec::new(),
         rest: schema.preserves.then_some(Node::Deduced),
         layout: OnceLock::new(),

@@ -1,11 +1,14 @@
 //! `ServiceCIDR`: a range of addresses of Services.
 
+use std::borrow::Cow;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::networking::v1::{ServiceCIDR, ServiceCIDRSpec};
 use jiff::Timestamp;
 use serde_json::Value;
 
 use super::address;
+use crate::conditions;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{Errors, at, json};
 
@@ -30,6 +33,10 @@ impl Kind for ServiceCidrKind {
         namespaced: false,
     };
     const STATUS: bool = true;
+
+    fn before_decode(value: &mut Cow<'_, Value>) {
+        conditions::keep_unset_times(value);
+    }
 
     fn columns() -> Vec<Column> {
         vec![

@@ -17,7 +17,7 @@ pub struct Report {
 const UNKNOWN_FIELDS_MAX: usize = 100;
 
 /// What stands for a time that is not set where there must be one; Go's zero time is the same moment.
-const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
+pub(crate) const ZERO_TIME: &str = "0001-01-01T00:00:00Z";
 
 /// A value of the wrong type.
 #[derive(Debug, Clone, PartialEq, Eq)]

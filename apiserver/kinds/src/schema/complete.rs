@@ -3,6 +3,7 @@
 
 use serde_json::{Map, Value};
 
+use super::check::ZERO_TIME;
 use super::{Field, Node};
 
 impl Field {
@@ -37,6 +38,17 @@ impl Node {
         match (self, value) {
             (Self::Struct { definition, .. }, Value::Object(map)) => {
                 let definition = definition.get();
+                for name in &definition.required_times {
+                    if let Some(time) = map.get_mut(name.as_ref()).filter(|t| *t == ZERO_TIME) {
+                        *time = Value::Null;
+                    }
+                }
+                for name in &definition.required_lists {
+                    let list = map.get_mut(name.as_ref());
+                    if let Some(list) = list.filter(|l| l.as_array().is_some_and(Vec::is_empty)) {
+                        *list = Value::Null;
+                    }
+                }
                 for (name, unset) in &definition.always {
                     if !map.contains_key(name.as_ref()) {
                         map.insert(name.to_string(), unset.clone());
