@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::claim;
 use super::rules::{self as own, ITEMS_MAX, at_most};
+use crate::conditions;
 use crate::core::pod_spec::validation::driver_name;
 use crate::core::pod_spec::validation::scheduling::node_selector;
 use crate::kind::{Column, Kind, Names, Words, age};
@@ -18,6 +19,7 @@ use crate::rules::{self, Errors, Seen, at, json, text};
 
 const USERS_MAX: usize = 256;
 const BINDING_CONDITIONS_MAX: usize = 4;
+const CONDITIONS_MAX: usize = 8;
 const INTERFACE_LENGTH_MAX: usize = 256;
 const HARDWARE_LENGTH_MAX: usize = 128;
 const IPS_MAX: usize = 16;
@@ -216,6 +218,7 @@ fn allocation(
                 rules::complain(errors, &path.index(index), name, complaints);
             }
         }
+        binding(errors, &path, given);
     }
     let config = devices.config.as_deref().unwrap_or_default();
     let config_path = path.child("devices.config");
@@ -231,6 +234,40 @@ fn allocation(
     }
     if let Some(selector) = &result.node_selector {
         node_selector(errors, &path.child("nodeSelector"), selector);
+    }
+}
+
+/// Conditions that a binding waits for come with those that end it, and are others.
+fn binding(errors: &mut Errors, path: &FieldPath, given: &DeviceRequestAllocationResult) {
+    let conditions = given.binding_conditions.as_deref().unwrap_or_default();
+    let failures = given
+        .binding_failure_conditions
+        .as_deref()
+        .unwrap_or_default();
+    let (conditions_path, failures_path) = (
+        path.child("bindingConditions"),
+        path.child("bindingFailureConditions"),
+    );
+    let mut seen = Seen::default();
+    for (index, name) in conditions.iter().enumerate() {
+        seen.check(errors, &conditions_path.index(index), name);
+    }
+    let mut seen = Seen::default();
+    for (index, name) in failures.iter().enumerate() {
+        let path = failures_path.index(index);
+        seen.check(errors, &path, name);
+        if conditions.contains(name) {
+            let detail = "bindingFailureConditions must not overlap with bindingConditions";
+            errors.push(FieldError::invalid(&path, name.as_str(), detail));
+        }
+    }
+    if conditions.is_empty() && !failures.is_empty() {
+        let detail = "bindingConditions are required to use bindingFailureConditions";
+        errors.push(FieldError::invalid(&conditions_path, Value::Null, detail));
+    }
+    if failures.is_empty() && !conditions.is_empty() {
+        let detail = "bindingFailureConditions are required to use bindingConditions";
+        errors.push(FieldError::invalid(&failures_path, Value::Null, detail));
     }
 }
 
@@ -263,6 +300,10 @@ fn told_of(
         let detail = "must be an allocated device in the claim";
         errors.push(FieldError::invalid(path, shown(device), detail));
     }
+    let said = device.conditions.as_deref().unwrap_or_default();
+    let said_path = path.child("conditions");
+    at_most(errors, &said_path, said, CONDITIONS_MAX);
+    conditions::validate(errors, &said_path, said);
     let Some(network) = &device.network_data else {
         return;
     };
@@ -297,6 +338,39 @@ mod tests {
         let mut claim = serde_json::from_value(json).expect("a claim");
         ResourceClaimKind::default(&mut claim);
         claim
+    }
+
+    #[test]
+    fn what_is_told_of_a_device_is_checked() {
+        let with = |status: Value| {
+            let mut claim = claim(serde_json::json!([
+                {"name": "r", "exactly": {"deviceClassName": "c"}}
+            ]));
+            claim.status = Some(serde_json::from_value(status).expect("a status"));
+            claim
+        };
+        let device = serde_json::json!({"driver": "d", "pool": "p", "device": "x"});
+        let mut given = device.clone();
+        given["request"] = "r".into();
+        given["bindingFailureConditions"] = serde_json::json!(["a", "a"]);
+        let mut told = device;
+        told["conditions"] = serde_json::json!([{"type": "T", "status": "True", "message": "",
+            "lastTransitionTime": "2026-01-01T00:00:00Z", "reason": ""}]);
+        let new = with(serde_json::json!({
+            "allocation": {"devices": {"results": [given]}}, "devices": [told],
+        }));
+        let old = with(serde_json::json!({}));
+        let results = "status.allocation.devices.results[0]";
+        assert_eq!(
+            texts(&ResourceClaimKind::validate_status_update(&new, &old)),
+            [
+                "status.devices[0].conditions[0].reason: Required value".to_owned(),
+                format!("{results}.bindingFailureConditions[1]: Duplicate value: \"a\""),
+                format!(
+                    "{results}.bindingConditions: Invalid value: null: bindingConditions are required to use bindingFailureConditions"
+                ),
+            ]
+        );
     }
 
     #[test]

@@ -99,7 +99,7 @@ impl Kind for StorageClassKind {
     }
 
     fn validate_update(new: &StorageClass, old: &StorageClass) -> Vec<FieldError> {
-        let mut errors = Errors::new();
+        let mut errors = Self::validate(new);
         let path = at("parameters");
         if !rules::same(&new.parameters, &old.parameters) {
             rules::immutable(&mut errors, &path, &new.parameters, &old.parameters);
@@ -136,12 +136,14 @@ impl Kind for StorageClassKind {
 }
 
 fn topologies(errors: &mut Errors, path: &FieldPath, class: &StorageClass) {
-    let mut seen = Vec::new();
+    // In Kubernetes each is compared with as many that say nothing as there are, too.
+    let n_terms = class.allowed_topologies.as_ref().map_or(0, Vec::len);
+    let mut seen = vec![Labels::new(); n_terms];
     for (index, term) in class.allowed_topologies.iter().flatten().enumerate() {
         let path = path.index(index);
         let labels = topology(errors, &path, term);
-        if seen.contains(&labels) {
-            let path = path.child("matchLabelExpressions");
+        let path = path.child("matchLabelExpressions");
+        for _ in seen.iter().filter(|known| **known == labels) {
             errors.push(FieldError::duplicate(&path, ""));
         }
         seen.push(labels);
@@ -196,6 +198,22 @@ mod tests {
         assert_eq!(class.reclaim_policy.as_deref(), Some("Delete"));
         assert_eq!(class.volume_binding_mode.as_deref(), Some("Immediate"));
         assert!(StorageClassKind::validate(&class).is_empty());
+    }
+
+    #[test]
+    fn an_update_keeps_the_rules_too_and_a_topology_says_something() {
+        let old = class(serde_json::json!({"provisioner": "a"}));
+        let new = class(serde_json::json!({
+            "provisioner": "a", "volumeBindingMode": "Never", "allowedTopologies": [{}],
+        }));
+        assert_eq!(
+            texts(&StorageClassKind::validate_update(&new, &old)),
+            [
+                "volumeBindingMode: Unsupported value: \"Never\": supported values: \"Immediate\", \"WaitForFirstConsumer\"",
+                "allowedTopologies[0].matchLabelExpressions: Duplicate value: \"\"",
+                "volumeBindingMode: Invalid value: \"Never\": field is immutable",
+            ]
+        );
     }
 
     #[test]
