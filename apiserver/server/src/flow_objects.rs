@@ -31,6 +31,8 @@ const LEVELS: &str = "prioritylevelconfigurations";
 /// Set to other than `true` by whoever takes over an object that is not mandatory.
 const AUTOUPDATE: &str = "apf.kubernetes.io/autoupdate-spec";
 const DANGLING: &str = "Dangling";
+/// Who owns that condition, by the name that kube-apiserver gives itself for it.
+const TELLS_OF_LEVELS: &str = "api-priority-and-fairness-config-consumer-v1";
 /// How often all is looked at again, as kube-apiserver does.
 const PERIOD: Duration = Duration::from_secs(60);
 
@@ -209,17 +211,14 @@ async fn tell_of_levels(api: &Api, levels: &BTreeSet<String>) -> Result<(), Stat
         if conditions(&schema).iter().any(|have| says(have, &told)) {
             continue;
         }
-        let change = |live: &Value| {
-            let mut next = live.clone();
-            let mut all = conditions(live);
-            all.retain(|condition| condition["type"] != DANGLING);
-            all.push(told.clone());
-            next["status"]["conditions"] = all.into();
-            metadata::drop_live_version(&mut next, live);
-            Ok((next, Ownership::Update))
-        };
-        let cx = context("");
-        let written = schemas.update(&cx, name, Part::Status, "status", &change);
+        let applied = json!({
+            "apiVersion": format!("{GROUP}/v1"), "kind": "FlowSchema",
+            "metadata": {"name": name},
+            "status": {"conditions": [told]},
+        });
+        let mut cx = context("");
+        cx.manager = TELLS_OF_LEVELS.to_owned();
+        let written = schemas.apply(&cx, name, Part::Status, Decoded::of(applied), true);
         gone_is_fine(written.await.map(drop))?;
     }
     Ok(())
