@@ -1,6 +1,6 @@
 //! Which parts of an object were there before, and whether they changed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::Value as Json;
 
@@ -34,17 +34,35 @@ impl Topology {
     }
 }
 
-/// The old item of a list with keys that has the keys of a new one.
-pub(super) fn old_item<'a>(list_type: &ListType, old: &'a [Json], new: &Json) -> Option<&'a Json> {
-    let ListType::Map(keys) = list_type else {
-        return None;
-    };
-    if keys.is_empty() {
-        return None;
+/// The old items of a list by their keys; none for lists whose items have no keys.
+pub(super) struct OldItems<'a, 't> {
+    keys: &'t [String],
+    items: HashMap<Vec<&'a Json>, &'a Json>,
+}
+
+impl<'a, 't> OldItems<'a, 't> {
+    pub(super) fn of(list_type: &'t ListType, old: &'a [Json]) -> Self {
+        let keys = match list_type {
+            ListType::Map(keys) => keys.as_slice(),
+            _ => &[],
+        };
+        let old = if keys.is_empty() { &[] } else { old };
+        // Of those that are there twice, the first counts.
+        let items = old.iter().rev();
+        let items = items.filter_map(|item| Some((keys_of(item, keys)?, item)));
+        Self {
+            keys,
+            items: items.collect(),
+        }
     }
-    let wanted = keys_of(new, keys)?;
-    old.iter()
-        .find(|item| keys_of(item, keys).as_ref() == Some(&wanted))
+
+    /// The one that has the keys of a new one.
+    pub(super) fn of_item(&self, new: &Json) -> Option<&'a Json> {
+        if self.items.is_empty() {
+            return None;
+        }
+        self.items.get(&keys_of(new, self.keys)?).copied()
+    }
 }
 
 fn keys_of<'a>(item: &'a Json, keys: &[String]) -> Option<Vec<&'a Json>> {
@@ -77,12 +95,11 @@ impl<'a> Pair<'a> {
         })
     }
 
-    fn index(self, i: usize) -> Option<Self> {
-        let new = self.new.as_array()?.get(i)?;
-        let old = old_item(&self.topology.list_type, self.old.as_array()?, new)?;
+    /// An item of it and what that was before.
+    fn item(self, new: &'a Json, old: Option<&'a Json>) -> Option<Self> {
         Some(Self {
             new,
-            old,
+            old: old?,
             topology: self.topology.items.as_deref()?,
         })
     }
@@ -93,7 +110,10 @@ impl<'a> Pair<'a> {
                 new.len() == old.len()
                     && match &self.topology.list_type {
                         ListType::Map(_) => {
-                            (0..new.len()).all(|i| self.index(i).is_some_and(Self::is_unchanged))
+                            let old = OldItems::of(&self.topology.list_type, old);
+                            let pair = |item| self.item(item, old.of_item(item));
+                            new.iter()
+                                .all(|item| pair(item).is_some_and(Self::is_unchanged))
                         }
                         _ => new == old,
                     }
@@ -139,11 +159,21 @@ impl<'a> Correlation<'a> {
         }
     }
 
-    pub(super) fn index(self, i: usize) -> Self {
+    /// What the items of a list were before.
+    pub(super) fn old_items(self) -> OldItems<'a, 'a> {
+        let Some(current) = self.current else {
+            return OldItems::of(&ListType::Atomic, &[]);
+        };
+        let old = current.old.as_array().map_or(&[][..], Vec::as_slice);
+        OldItems::of(&current.topology.list_type, old)
+    }
+
+    /// For an item of a list, and what it was before by [`Correlation::old_items`].
+    pub(super) fn item(self, new: &'a Json, old: Option<&'a Json>) -> Self {
         match self.current {
             None => self,
             Some(current) => Self {
-                current: current.index(i),
+                current: current.item(new, old),
                 parent: Some(current),
             },
         }

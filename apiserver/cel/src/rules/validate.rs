@@ -8,7 +8,7 @@ use corral_api::field::{FieldError, FieldErrorKind, FieldPath, ShowValue as _};
 use serde_json::Value as Json;
 
 use super::Findings;
-use super::correlate::{Correlation, old_item};
+use super::correlate::{Correlation, OldItems};
 use super::path::normalized;
 use crate::budget::Budget;
 use crate::env::{Env, Program};
@@ -291,10 +291,13 @@ impl Run<'_> {
                     return Flow::Continue(());
                 };
                 let old = old.and_then(Json::as_array).map_or(&[][..], Vec::as_slice);
+                let old_items = OldItems::of(&validator.list_type, old);
+                let correlated = correlation.old_items();
                 for (i, item) in items.iter().enumerate() {
-                    let old = old_item(&validator.list_type, old, item);
+                    let old = old_items.of_item(item);
                     let path = path.index(i);
-                    self.validate(validator_of_items, &path, item, old, correlation.index(i))?;
+                    let correlation = correlation.item(item, correlated.of_item(item));
+                    self.validate(validator_of_items, &path, item, old, correlation)?;
                 }
             }
             Json::Object(fields) => {

@@ -3,6 +3,8 @@
 //! What a part of an object had wrong before an update, and still has because the update did not touch it, is forgiven:
 //! a definition may become stricter without making its objects impossible to change.
 
+use std::collections::HashMap;
+
 use corral_api::field::{FieldError, FieldErrorKind, FieldPath};
 use serde_json::Value;
 
@@ -271,9 +273,9 @@ impl Walk<'_> {
             ..Outcome::default()
         };
         if let Some(item) = &schema.items {
-            let before = old.and_then(Value::as_array);
+            let before = Before::of(schema, old);
             for (index, inner) in items.iter().enumerate() {
-                let old = before.and_then(|before| counterpart(schema, before, inner));
+                let old = before.counterpart(inner);
                 outcome.merge(self.value(inner, old, item, &format!("{path}[{index}]")));
             }
         }
@@ -445,18 +447,36 @@ fn best_of(
     (n_good, best.unwrap_or_default())
 }
 
-/// The item of a list before an update that an item is a later state of; known only where items have keys.
-fn counterpart<'a>(schema: &Structural, before: &'a [Value], item: &Value) -> Option<&'a Value> {
-    if schema.list_type != ListType::Map {
-        return None;
+/// The items of a list before an update by their keys, if they have any.
+struct Before<'v> {
+    keys: &'v [String],
+    items: HashMap<Vec<Option<&'v Value>>, &'v Value>,
+}
+
+impl<'v> Before<'v> {
+    fn of(schema: &'v Structural, old: Option<&'v Value>) -> Self {
+        let keys = schema.list_keys.as_slice();
+        let old = old.filter(|_| schema.list_type == ListType::Map);
+        let items = old.and_then(Value::as_array).into_iter().flatten();
+        // Of those that are there twice, the first counts.
+        let items = items.rev().map(|item| (keys_of(keys, item), item));
+        Self {
+            keys,
+            items: items.collect(),
+        }
     }
-    let same = |other: &&Value| {
-        schema
-            .list_keys
-            .iter()
-            .all(|key| other.get(key) == item.get(key))
-    };
-    before.iter().find(same)
+
+    /// What an item was before.
+    fn counterpart(&self, item: &Value) -> Option<&'v Value> {
+        if self.items.is_empty() {
+            return None;
+        }
+        self.items.get(&keys_of(self.keys, item)).copied()
+    }
+}
+
+fn keys_of<'v>(keys: &[String], item: &'v Value) -> Vec<Option<&'v Value>> {
+    keys.iter().map(|key| item.get(key)).collect()
 }
 
 fn is_whole(number: f64) -> bool {
