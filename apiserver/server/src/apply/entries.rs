@@ -191,24 +191,34 @@ pub(super) fn written(mut entries: Vec<Entry<'_>>) -> Option<Value> {
     (!entries.is_empty()).then(|| entries.iter().map(Entry::write).collect())
 }
 
+/// Joins the oldest updates beyond [`UPDATE_ENTRIES_MAX`] where the first of them stands. A client may have sent thousands.
 fn join_ancient(entries: &mut Vec<Entry<'_>>) {
-    loop {
-        let mut updates: Vec<usize> = (0..entries.len())
-            .filter(|&i| entries[i].operation == "Update")
-            .collect();
-        if updates.len() <= UPDATE_ENTRIES_MAX {
-            return;
-        }
-        updates.sort_by(|&a, &b| entries[a].time.cmp(&entries[b].time));
-        let (first, second) = (updates[0].min(updates[1]), updates[0].max(updates[1]));
-        let old = entries.remove(second);
-        let target = &mut entries[first];
-        target.join(&old.fields());
-        target.manager = Cow::Borrowed(ANCIENT);
-        if old.time > target.time {
-            target.time = old.time;
-        }
+    let updates = entries.iter().enumerate();
+    let updates = updates.filter(|(_, entry)| entry.operation == "Update");
+    let mut joined: Vec<usize> = updates.map(|(at, _)| at).collect();
+    if joined.len() <= UPDATE_ENTRIES_MAX {
+        return;
     }
+    joined.sort_by(|&a, &b| entries[a].time.cmp(&entries[b].time));
+    joined.truncate(joined.len() - UPDATE_ENTRIES_MAX + 1);
+    joined.sort_unstable();
+    let first = joined[0];
+    let mut sets = Vec::with_capacity(joined.len());
+    let mut time = Cow::Borrowed("");
+    for &at in &joined {
+        sets.push(entries[at].fields().into_owned());
+        time = time.max(entries[at].time.clone());
+    }
+    let mut at = 0;
+    entries.retain(|_| {
+        let is_joined = joined.binary_search(&at).is_ok();
+        at += 1;
+        !is_joined || at - 1 == first
+    });
+    let target = &mut entries[first];
+    target.set(Set::union(sets));
+    target.manager = Cow::Borrowed(ANCIENT);
+    target.time = time;
 }
 
 /// Takes the owners of its fields out of an object.

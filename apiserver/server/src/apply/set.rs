@@ -105,6 +105,22 @@ impl Set {
         self.0.is_empty()
     }
 
+    /// All paths of many sets. Halves are joined first, so that no large one is gone through for each small one.
+    pub fn union(mut sets: Vec<Self>) -> Self {
+        while sets.len() > 1 {
+            let mut pairs = sets.into_iter();
+            let mut joined = Vec::new();
+            while let Some(mut set) = pairs.next() {
+                if let Some(other) = pairs.next() {
+                    set.join(&other);
+                }
+                joined.push(set);
+            }
+            sets = joined;
+        }
+        sets.pop().unwrap_or_default()
+    }
+
     /// A set of paths of fields.
     pub fn of_fields(paths: &[&[&str]]) -> Self {
         let branch = |path: &&[&str]| {

@@ -1,5 +1,7 @@
 //! Rules of object metadata, the same for every kind.
 
+use std::collections::HashSet;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::meta::{GENERATED_SUFFIX_LENGTH, ObjectMeta, generated_name};
 use corral_api::names;
@@ -327,7 +329,7 @@ pub fn validate_update(kind: &dyn AnyKind, new: &ObjectMeta, old: &ObjectMeta) -
         errors.push(FieldError::invalid(&path, given, "field is immutable"));
     }
     if old.deletion_timestamp.is_some() {
-        let before = old.finalizers.as_deref().unwrap_or_default();
+        let before: HashSet<&String> = old.finalizers.iter().flatten().collect();
         let added: Vec<&String> = new
             .finalizers
             .iter()
