@@ -7,10 +7,20 @@ use corral_kinds::protobuf;
 use corral_kinds::schema::Node;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
+use serde_saphyr::DuplicateKeyPolicy;
 
-/// Deepest nesting of a body. Kubernetes' decoder stops at 10,000; nothing real is deeper than a few dozen, and a
-/// shallow bound keeps recursive code within its stack.
-pub const DEPTH_MAX: usize = 128;
+/// Deepest nesting of a body, in lists and objects. Kubernetes' decoder stops at 10,000; nothing real is deeper than a few
+/// dozen, and a shallow bound keeps recursive code within its stack. What is stored is read within 127 levels, and the
+/// owners of the fields of an object lie five levels deeper than the fields, what reviews enclose four.
+pub const DEPTH_MAX: usize = 100;
+/// Most values of a document in YAML, which takes some microseconds for each of them. What has more does not fit into the
+/// store.
+const YAML_NODES_MAX: usize = 250_000;
+/// Most values that aliases may stand for in a document in YAML, as lists and objects count twice: fewer than a document
+/// may have. Kubernetes looks at their share, too.
+const YAML_ALIASED_MAX: usize = 200_000;
+/// Deepest nesting of a document in YAML, whose reader takes many times more of the stack than that of JSON.
+const YAML_DEPTH_MAX: usize = 64;
 /// Most duplicates that one report lists.
 const DUPLICATES_MAX: usize = 100;
 
@@ -125,6 +135,14 @@ pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Stat
         Format::Protobuf => Decoded::of(protobuf(body, shape)?),
         text => decode_text(body, text).map_err(|error| error.of_object(&kind))?,
     };
+    if is_deeper(&decoded.value, DEPTH_MAX) {
+        let error = Undecodable {
+            why: too_deep(DEPTH_MAX),
+            is_json: false,
+            head: head(body),
+        };
+        return Err(error.of_object(&kind));
+    }
     if decoded.value.is_null() {
         // To Go, nothing is an object without fields.
         decoded.value = Value::Object(Map::new());
@@ -144,6 +162,20 @@ pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Stat
 /// What Go reads the type of an object into, as its messages name it.
 const GO_TYPE_META: &str = "struct { APIVersion string \"json:\\\"apiVersion,omitempty\\\"\"; \
                             Kind string \"json:\\\"kind,omitempty\\\"\" }";
+
+fn too_deep(levels: usize) -> String {
+    format!("nested deeper than {levels} levels")
+}
+
+/// Whether lists and objects nest deeper than this.
+pub fn is_deeper(value: &Value, levels: usize) -> bool {
+    let is_below = |inner: &Value| levels == 0 || is_deeper(inner, levels - 1);
+    match value {
+        Value::Array(items) => levels == 0 || items.iter().any(is_below),
+        Value::Object(map) => levels == 0 || map.values().any(is_below),
+        _ => false,
+    }
+}
 
 /// Reads a body in a format that names its fields.
 ///
@@ -206,24 +238,49 @@ fn duplicate_key(why: &str) -> String {
     }
 }
 
+/// What a document in YAML may cost, and what becomes of keys that are there twice.
+fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
+    serde_saphyr::options! {
+        legacy_octal_numbers: true,
+        duplicate_keys: duplicate_keys,
+        budget: serde_saphyr::budget! {
+            max_depth: YAML_DEPTH_MAX,
+            max_nodes: YAML_NODES_MAX,
+        },
+        alias_limits: serde_saphyr::alias_limits! {
+            max_total_replayed_events: YAML_ALIASED_MAX,
+        },
+    }
+}
+
 fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, String> {
     let text = std::str::from_utf8(body).map_err(|e| format!("yaml: {e}"))?;
-    let options = serde_saphyr::options! { legacy_octal_numbers: true };
-    match serde_saphyr::from_str_with_options::<Value>(text, options) {
+    let read = |keys| serde_saphyr::from_str_with_options::<Value>(text, options(keys));
+    match read(DuplicateKeyPolicy::Error) {
         Ok(value) => Ok(value),
         Err(error) => {
             let why = error.to_string();
             if why.contains("duplicate") {
                 duplicates.push(duplicate_key(&why));
-                let options = serde_saphyr::options! {
-                    legacy_octal_numbers: true,
-                    duplicate_keys: serde_saphyr::DuplicateKeyPolicy::LastWins,
-                };
-                return serde_saphyr::from_str_with_options(text, options)
-                    .map_err(|e| format!("yaml: {e}"));
+                return read(DuplicateKeyPolicy::LastWins).map_err(|e| format!("yaml: {e}"));
             }
-            Err(format!("yaml: {why}"))
+            Err(format!("yaml: {}", told(why)))
         }
+    }
+}
+
+/// What kube-apiserver says of documents that cost too much, and of others what their reader says.
+fn told(why: String) -> String {
+    let first = why.lines().next().unwrap_or_default();
+    let is = |what: &str| first.contains(what);
+    if is("budget breached: Depth") || is("recursion limit exceeded") {
+        too_deep(YAML_DEPTH_MAX)
+    } else if is("alias replay") || is("budget breached: Alias") {
+        "document contains excessive aliasing".to_owned()
+    } else if is("budget breached") {
+        format!("document has more than {YAML_NODES_MAX} values")
+    } else {
+        why
     }
 }
 
@@ -237,11 +294,6 @@ impl<'de> DeserializeSeed<'de> for Tree<'_> {
     type Value = Value;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
-        if self.depth > DEPTH_MAX {
-            return Err(D::Error::custom(format!(
-                "nested deeper than {DEPTH_MAX} levels"
-            )));
-        }
         deserializer.deserialize_any(self)
     }
 }
@@ -275,6 +327,9 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Value, A::Error> {
+        if self.depth == DEPTH_MAX {
+            return Err(A::Error::custom(too_deep(DEPTH_MAX)));
+        }
         let mut items = Vec::new();
         let length = self.path.len();
         loop {
@@ -294,6 +349,9 @@ impl<'de> Visitor<'de> for Tree<'_> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<Value, A::Error> {
+        if self.depth == DEPTH_MAX {
+            return Err(A::Error::custom(too_deep(DEPTH_MAX)));
+        }
         let mut map = Map::new();
         let length = self.path.len();
         while let Some(key) = access.next_key::<String>()? {
@@ -342,6 +400,49 @@ mod tests {
     fn depth_is_bounded() {
         let deep = "[".repeat(10_000);
         assert!(decode(deep.as_bytes(), Format::Json, &Node::Any).is_err());
+        let lists = |n: usize| "[".repeat(n) + &"]".repeat(n);
+        for (levels, is_good) in [(YAML_DEPTH_MAX, true), (YAML_DEPTH_MAX + 1, false)] {
+            let read = decode(lists(levels).as_bytes(), Format::Yaml, &Node::Any);
+            assert_eq!(read.is_ok(), is_good, "{levels} {read:?}");
+        }
+        let mut encoder = protobuf::Encoder::new();
+        let node = corral_kinds::all::resource("apps", "v1", "controllerrevisions");
+        let node = corral_kinds::schema::of(node.expect("served"));
+        let layout = protobuf::Layout::of_node(&node).expect("it has messages");
+        for (levels, is_good) in [(DEPTH_MAX, true), (DEPTH_MAX + 1, false)] {
+            let text = lists(levels);
+            let read = decode(text.as_bytes(), Format::Json, &Node::Any);
+            assert_eq!(read.is_ok(), is_good, "{levels} {read:?}");
+            let revision = format!(r#"{{"revision":1,"data":{}}}"#, lists(levels - 1));
+            let message = encoder.message(&layout, revision.as_bytes());
+            let message = message.expect("a revision");
+            let body = protobuf::enclose("apps/v1", "ControllerRevision", message);
+            let read = decode(&body, Format::Protobuf, &node);
+            assert_eq!(read.is_ok(), is_good, "{levels}");
+        }
+    }
+
+    #[test]
+    fn aliases_are_bounded() {
+        let mut laughs = "a0: &a0 [x, x, x, x, x, x, x, x, x, x]\n".to_owned();
+        for level in 1..9 {
+            let alias = format!("*a{}", level - 1);
+            let items = vec![alias; 10].join(", ");
+            laughs.push_str(&format!("a{level}: &a{level} [{items}]\n"));
+        }
+        let deep = (0..150).map(|level| format!("b{level}: &b{level} [*b{}]\n", level - 1));
+        let deep = deep.collect::<String>().replace("[*b-1]", "x");
+        let excessive = "yaml: document contains excessive aliasing";
+        let too_deep = "yaml: nested deeper than 64 levels";
+        let too_many = "yaml: document has more than 250000 values";
+        let many = format!("[{}]", "0,".repeat(YAML_NODES_MAX));
+        for (body, why) in [(laughs, excessive), (deep, too_deep), (many, too_many)] {
+            let refused = decode_text(body.as_bytes(), Format::Yaml).expect_err("too much");
+            assert_eq!(refused.why, why);
+        }
+        let usual = b"a: &a {x: 1}\nb: *a\nc: {<<: *a, y: *a}\n";
+        let read = decode_text(usual, Format::Yaml).expect("valid").value;
+        assert_eq!(read["c"], serde_json::json!({"x": 1, "y": {"x": 1}}));
     }
 
     #[test]

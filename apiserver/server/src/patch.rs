@@ -7,7 +7,7 @@ use serde_json::Value;
 mod json;
 mod strategic;
 
-pub use json::{OPERATIONS_MAX, json_patch, json_patch_if_tested};
+pub use json::{COPIED_BYTES_MAX, OPERATIONS_MAX, json_patch, json_patch_if_tested};
 pub use strategic::strategic_merge;
 
 /// Applies a merge patch (RFC 7386).

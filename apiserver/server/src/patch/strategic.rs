@@ -1,6 +1,8 @@
 //! Strategic merge patch: lists merge by key where the kind says so, and directives (`$patch`, `$retainKeys`,
 //! `$deleteFromPrimitiveList`, `$setElementOrder`) say what plain values cannot.
 
+use std::collections::{HashMap, HashSet};
+
 use corral_kinds::schema::{Field, Node};
 use serde_json::{Map, Value};
 
@@ -69,7 +71,8 @@ fn merge_map(
         let keys = retain
             .as_array()
             .ok_or("the $retainKeys directive must be a list")?;
-        out.retain(|key, _| keys.iter().any(|k| k == key));
+        let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+        out.retain(|key, _| keys.contains(key.as_str()));
     }
     for (key, value) in patch {
         if key == PATCH || key == RETAIN_KEYS {
@@ -148,18 +151,33 @@ fn merge_list(
         return Ok(patch.to_vec());
     }
     let Some(key) = strategy.and_then(|s| s.merge_key.as_deref()) else {
-        let mut unique: Vec<Value> = Vec::new();
-        for item in patch {
-            if !unique.contains(item) {
-                unique.push(item.clone());
-            }
-        }
-        let mut own = current.to_vec();
-        own.retain(|item| !unique.contains(item));
-        return Ok(interleave(own, unique, current, Value::clone));
+        let mut seen = HashSet::new();
+        let unique = patch.iter().filter(|item| seen.insert(*item));
+        let unique: Vec<Value> = unique.cloned().collect();
+        let own = current.iter().filter(|item| !seen.contains(item));
+        let own: Vec<Value> = own.cloned().collect();
+        return Ok(interleave(own, unique, current, None));
     };
-    let item_node = node.item().unwrap_or(&Node::Any);
-    let mut out = current.to_vec();
+    let out = merge_items(key, node.item().unwrap_or(&Node::Any), current, patch)?;
+    let wanted = first_places(patch, Some(key));
+    let (named, own) = ranked(out, &wanted, Some(key));
+    Ok(interleave(own, named, current, Some(key)))
+}
+
+/// The items that there are with those of a patch laid over them, and what is new behind them.
+fn merge_items(
+    key: &str,
+    node: &Node,
+    current: &[Value],
+    patch: &[Value],
+) -> Result<Vec<Value>, String> {
+    let mut out: Vec<Option<Value>> = current.iter().cloned().map(Some).collect();
+    let mut places: HashMap<Value, Vec<usize>> = HashMap::new();
+    for (at, item) in current.iter().enumerate() {
+        if let Some(id) = item.get(key) {
+            places.entry(id.clone()).or_default().push(at);
+        }
+    }
     for item in patch {
         let Value::Object(map) = item else {
             return Err(format!("a list that merges by {key} must hold objects"));
@@ -170,25 +188,63 @@ fn merge_list(
                 go_map(map)
             ));
         };
-        let at = out
-            .iter()
-            .position(|existing| existing.get(key) == Some(id));
         if map.get(PATCH).is_some_and(|p| p == "delete") {
-            out.retain(|existing| existing.get(key) != Some(id));
-        } else if let Some(at) = at {
-            let existing = out[at].as_object().cloned().unwrap_or_default();
-            out[at] = Value::Object(merge_map(item_node, &existing, map)?);
-        } else {
-            out.push(Value::Object(merge_map(item_node, &Map::new(), map)?));
+            let gone = places.remove(id).unwrap_or_default();
+            gone.into_iter().for_each(|at| out[at] = None);
+            continue;
+        }
+        let at = places.get(id).and_then(|places| places.first()).copied();
+        let existing = at.and_then(|at| out[at].take());
+        let existing = match existing {
+            Some(Value::Object(existing)) => existing,
+            _ => Map::new(),
+        };
+        let merged = merge_map(node, &existing, map)?;
+        let at = at.unwrap_or(out.len());
+        // A key that is `null` is gone.
+        if merged.get(key) != Some(id) {
+            places.remove(id);
+        } else if at == out.len() {
+            places.entry(id.clone()).or_default().push(at);
+        }
+        match out.get_mut(at) {
+            Some(place) => *place = Some(Value::Object(merged)),
+            None => out.push(Some(Value::Object(merged))),
         }
     }
-    let id = |item: &Value| item.get(key).cloned().unwrap_or(Value::Null);
-    let wanted: Vec<Value> = patch.iter().map(id).collect();
-    let rank = |item: &Value| wanted.iter().position(|w| *w == id(item));
-    let (mut named, own): (Vec<Value>, Vec<Value>) =
-        out.into_iter().partition(|item| rank(item).is_some());
-    named.sort_by_key(rank);
-    Ok(interleave(own, named, current, id))
+    Ok(out.into_iter().flatten().collect())
+}
+
+/// By what an item of a list is known: its key, or itself.
+fn id_of<'v>(item: &'v Value, key: Option<&str>) -> &'v Value {
+    static NONE: Value = Value::Null;
+    match key {
+        Some(key) => item.get(key).unwrap_or(&NONE),
+        None => item,
+    }
+}
+
+/// Where each item is found; of those that are there twice, the first counts.
+fn first_places<'v>(items: &'v [Value], key: Option<&str>) -> HashMap<&'v Value, usize> {
+    let places = items.iter().enumerate().rev();
+    places.map(|(at, item)| (id_of(item, key), at)).collect()
+}
+
+/// The items that have a place, in the order of their places, and those that have none.
+fn ranked(
+    items: Vec<Value>,
+    places: &HashMap<&Value, usize>,
+    key: Option<&str>,
+) -> (Vec<Value>, Vec<Value>) {
+    let (mut named, mut own) = (Vec::new(), Vec::new());
+    for item in items {
+        match places.get(id_of(&item, key)) {
+            Some(&place) => named.push((place, item)),
+            None => own.push(item),
+        }
+    }
+    named.sort_by_key(|(place, _)| *place);
+    (named.into_iter().map(|(_, item)| item).collect(), own)
 }
 
 /// Merges what a patch names, in its order, with what it does not. An item that it does not name stands before the
@@ -197,17 +253,16 @@ fn interleave(
     own: Vec<Value>,
     named: Vec<Value>,
     before: &[Value],
-    id: impl Fn(&Value) -> Value,
+    key: Option<&str>,
 ) -> Vec<Value> {
-    let place = |item: &Value| {
-        let wanted = id(item);
-        before.iter().position(|old| id(old) == wanted)
-    };
+    let places = first_places(before, key);
+    let place = |item: &Value| places.get(id_of(item, key)).copied();
     let mut out = Vec::with_capacity(own.len() + named.len());
     let mut own = own.into_iter().peekable();
     for next in named {
+        let next_place = place(&next);
         while let Some(item) = own.peek() {
-            let is_before = matches!((place(item), place(&next)), (Some(a), Some(b)) if a < b);
+            let is_before = matches!((place(item), next_place), (Some(a), Some(b)) if a < b);
             if !is_before {
                 break;
             }
@@ -228,6 +283,7 @@ fn delete_primitives(
         .as_array()
         .ok_or("the $deleteFromPrimitiveList directive must be a list")?;
     if let Some(Value::Array(items)) = out.get_mut(list) {
+        let gone: HashSet<&Value> = gone.iter().collect();
         items.retain(|item| !gone.contains(item));
     }
     Ok(())
@@ -246,14 +302,11 @@ fn order(
         .as_array()
         .ok_or("the $setElementOrder directive must be a list")?;
     let key = node.field(list).and_then(|f| f.strategy.merge_key.clone());
-    let id = |item: &Value| match &key {
-        Some(key) => item.get(&**key).cloned().unwrap_or(Value::Null),
-        None => item.clone(),
-    };
-    let wanted: Vec<Value> = order.iter().map(id).collect();
+    let key = key.as_deref();
+    let wanted = first_places(order, key);
     for item in patch.and_then(Value::as_array).into_iter().flatten() {
         let deletes = item.get(PATCH).is_some();
-        if !deletes && !wanted.contains(&id(item)) {
+        if !deletes && !wanted.contains_key(id_of(item, key)) {
             return Err(
                 "The order in patch list:\n doesn't match $setElementOrder list".to_owned(),
             );
@@ -262,14 +315,11 @@ fn order(
     let Some(Value::Array(items)) = out.get_mut(list) else {
         return Ok(());
     };
-    let rank = |item: &Value| wanted.iter().position(|w| *w == id(item));
-    let (mut named, own): (Vec<Value>, Vec<Value>) =
-        items.drain(..).partition(|item| rank(item).is_some());
-    named.sort_by_key(rank);
+    let (named, own) = ranked(std::mem::take(items), &wanted, key);
     let before = before
         .and_then(Value::as_array)
         .map_or(&[][..], Vec::as_slice);
-    *items = interleave(own, named, before, id);
+    *items = interleave(own, named, before, key);
     Ok(())
 }
 
