@@ -24,6 +24,7 @@ use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use crate::Shared;
 use crate::aggregation::{self, proxy::Passed};
+use crate::aside::{self, Aside};
 use crate::audit::{self, Record};
 use crate::authn::{Peer, User};
 use crate::authz::{Access, Decision};
@@ -337,6 +338,10 @@ where
         false => (Some(seat), None),
     };
     let compresses = compress::is_meant(&info, &parts.headers);
+    let is_long = body.as_ref().is_some_and(|body| {
+        aside::has_aliases(&parts.headers, &body.bytes)
+            || may_take_long(shared, &info, body.bytes.len())
+    });
     let call = Call {
         shared: shared.clone(),
         user,
@@ -349,7 +354,7 @@ where
         begins: Mutex::new(begins),
     };
     // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.
-    let work = Box::pin(handlers::handle(call));
+    let work = Aside::new(Box::pin(handlers::handle(call)), is_long);
     if let Some(turn) = turn {
         // The turn lasts as long as the answer.
         return Ok(work.await?.map(|body| response::holding(body, turn)));
@@ -378,6 +383,30 @@ where
                 "request did not complete within the allotted timeout",
             ))
         })
+}
+
+/// Whether a request that sends a body may take long: for what it sends, or for the object that it changes.
+fn may_take_long(shared: &Shared, info: &RequestInfo, body_bytes: usize) -> bool {
+    if !matches!(info.verb, Verb::Create | Verb::Update | Verb::Patch) {
+        return body_bytes > aside::LARGE_BYTES;
+    }
+    if aside::COMPILED_GROUPS.contains(&info.group.as_str()) {
+        return true;
+    }
+    let found = shared.api.find(&info.group, &info.version, &info.resource);
+    let Some(resource) = found else {
+        return body_bytes > aside::LARGE_BYTES;
+    };
+    let large = match resource.kind.is_custom() {
+        true => aside::LARGE_CUSTOM_BYTES,
+        false => aside::LARGE_BYTES,
+    };
+    let is_large = || {
+        let key = resource.key(&info.namespace, &info.name);
+        let known = resource.cacher.peek(&key);
+        known.is_some_and(|stored| stored.json.len() > large)
+    };
+    body_bytes > large || (!info.name.is_empty() && is_large())
 }
 
 /// Watches and the streams of a pod last as long as the client wants.

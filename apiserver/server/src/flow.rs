@@ -56,6 +56,8 @@ pub struct Bounds {
     pub reads: usize,
     /// The same for writes.
     pub writes: usize,
+    /// Connections open at a time.
+    pub connections: usize,
     /// Watches and streams of pods at a time.
     pub long_running: usize,
     /// Bytes of bodies held at a time.
@@ -75,6 +77,7 @@ impl Default for Bounds {
             // These two as kube-apiserver's defaults.
             reads: 400,
             writes: 200,
+            connections: crate::serve::CONNECTIONS_MAX,
             // 50,000 nodes with four watches each, and as much again for controllers and people would be 250,000;
             // one costs some kilobytes.
             long_running: 250_000,

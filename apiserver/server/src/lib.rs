@@ -25,6 +25,7 @@ pub mod admission;
 pub mod aggregation;
 pub mod api;
 pub mod apply;
+mod aside;
 pub mod audit;
 pub mod authn;
 pub mod authz;

@@ -50,7 +50,8 @@ pub struct Ends {
 /// Accepts connections until told to stop, then lets open requests end.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let stop = shared.stop.clone();
-    let free = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    let max = shared.flow.bounds().connections;
+    let free = Arc::new(Semaphore::new(max));
     let tasks = TaskTracker::new();
     loop {
         let accepted = tokio::select! {
@@ -67,7 +68,7 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
             }
         };
         let Ok(permit) = free.clone().try_acquire_owned() else {
-            tracing::warn!(max = CONNECTIONS_MAX, "too many connections, refusing one");
+            tracing::warn!(max, "too many connections, refusing one");
             continue;
         };
         let acceptor = TlsAcceptor::from(shared.tls.config.load_full());

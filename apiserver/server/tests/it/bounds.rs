@@ -192,3 +192,40 @@ async fn watches_over_the_bound_are_refused_until_others_end() {
         tokio::task::yield_now().await;
     }
 }
+
+#[tokio::test]
+async fn connections_over_the_bound_are_closed_and_those_that_are_open_go_on() {
+    use tokio::io::AsyncReadExt;
+    let bounds = Bounds {
+        connections: 3,
+        ..Default::default()
+    };
+    let fixture = Fixture::start_within(bounds).await;
+    let mut served = fixture.connect().await;
+    let held = [fixture.connect_raw().await, fixture.connect_raw().await];
+    for _ in 0..20 {
+        let mut refused = TcpStream::connect(fixture.address())
+            .await
+            .expect("a queue");
+        // The end comes without a handshake, as an end or as a reset.
+        let mut nothing = Vec::new();
+        let _ = refused.read_to_end(&mut nothing).await;
+        assert_eq!(nothing, b"");
+        served.ready().await.expect("it stays open");
+        let answer = send(&mut served, "GET", CMS, &[], Bytes::new()).await;
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.expect("a whole body");
+    }
+    drop(held);
+    // Those that have left make room, as soon as the server has noticed.
+    loop {
+        let mut next = TcpStream::connect(fixture.address())
+            .await
+            .expect("a queue");
+        // Whoever is let in is waited for.
+        let silence = Duration::from_millis(200);
+        if tokio::time::timeout(silence, next.read_u8()).await.is_err() {
+            break;
+        }
+    }
+}

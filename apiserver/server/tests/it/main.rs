@@ -12,6 +12,7 @@ mod custom;
 mod escalation;
 mod fixture;
 mod flow;
+mod hostile;
 mod leaving;
 mod lists;
 mod measures;
