@@ -12,6 +12,7 @@ use flate2::write::GzEncoder;
 
 mod bench;
 mod cgroup2;
+mod fuzz;
 mod oracle;
 mod peer;
 
@@ -46,6 +47,8 @@ enum Task {
     Bench(bench::BenchArgs),
     /// Run a cluster on control groups of version 2, in a virtual machine. Needs qemu.
     Cgroup2,
+    /// Fuzz what reads what clients send. Needs cargo-fuzz and a nightly compiler.
+    Fuzz(fuzz::FuzzArgs),
     /// Compare the API server's answers with those of kube-apiserver.
     Oracle(oracle::OracleArgs),
     /// Build the Go programs of e2e/go, and run the end-to-end tests that need them. Needs Go and etcd.
@@ -85,6 +88,7 @@ fn main() -> anyhow::Result<()> {
             .env("CORRAL_CRASH_ROUNDS", rounds.to_string())),
         Task::Bench(args) => bench::run(&args),
         Task::Cgroup2 => cgroup2::check(),
+        Task::Fuzz(args) => fuzz::check(&args),
         Task::Oracle(args) => oracle::check(&args),
         Task::ClientsGo {
             only,

@@ -24,6 +24,7 @@ mod quotas;
 mod relists;
 mod rights;
 mod rotation;
+mod seeds;
 mod service;
 mod storage_versions;
 mod takeover;

@@ -1,0 +1,5 @@
+//! Runs `corral_fuzz::protobuf` on whatever libFuzzer comes up with.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| corral_fuzz::protobuf(data));
