@@ -472,6 +472,10 @@ pub trait AnyKind: Send + Sync {
     fn is_custom(&self) -> bool {
         false
     }
+    /// Whether a client has described rules that may compare every part of an object with every other.
+    fn has_expressions(&self) -> bool {
+        false
+    }
     /// A text that changes with what clients are told of the kind's shape; empty for what does not change.
     fn shape_text(&self) -> &str {
         ""

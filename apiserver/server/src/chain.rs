@@ -397,8 +397,8 @@ fn may_take_long(shared: &Shared, info: &RequestInfo, body_bytes: usize) -> bool
     let Some(resource) = found else {
         return body_bytes > aside::LARGE_BYTES;
     };
-    let large = match resource.kind.is_custom() {
-        true => aside::LARGE_CUSTOM_BYTES,
+    let large = match resource.kind.has_expressions() {
+        true => aside::LARGE_RULED_BYTES,
         false => aside::LARGE_BYTES,
     };
     let is_large = || {

@@ -581,6 +581,10 @@ impl AnyKind for CustomKind {
     fn shape_text(&self) -> &str {
         &self.source
     }
+    fn has_expressions(&self) -> bool {
+        // Asked before anything is compiled.
+        self.source.contains("x-kubernetes-validations")
+    }
     fn is_custom(&self) -> bool {
         true
     }
