@@ -17,5 +17,6 @@ pub mod set;
 pub mod typed;
 
 pub use across::{Translations, Views, versions_of};
+pub use compare::is_keyless;
 pub(crate) use entries::{restore_managed, take_managed};
 pub use managed::{Configuration, Manager, Owners, apply, update};

@@ -277,11 +277,17 @@ impl Resource {
         let mut value = value;
         let names_itself = metadata::generates_name(&value);
         metadata::for_create(kind, cx, &mut value)?;
+        let mut ownership = ownership;
         if kind.has_status()
             && !kind.keeps_status_at_creation()
             && let Value::Object(map) = &mut value
+            && let Some(status) = map.remove("status")
+            && apply::is_keyless(self.schema(), "status", status)
         {
-            map.remove("status");
+            // What goes was looked at with the rest.
+            let metadata = map.get_mut("metadata").and_then(Value::as_object_mut);
+            metadata.and_then(|metadata| metadata.remove("managedFields"));
+            ownership = Ownership::Applied;
         }
         let n_warnings = cx.n_warnings();
         for _ in 0..CONFLICT_RETRIES_MAX {

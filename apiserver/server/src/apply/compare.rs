@@ -34,6 +34,15 @@ pub fn compare(node: &Node, old: &Value, new: &Value) -> Comparison {
     walk(node, Some(old), Some(new), Place::Root).below
 }
 
+/// Whether a field holds an item of a keyed list without its key, once everything is written that Go always writes.
+pub fn is_keyless(node: &Node, field: &str, mut value: Value) -> bool {
+    let Some(node) = node.child(field) else {
+        return false;
+    };
+    node.complete(&mut value);
+    compare(node, &Value::Object(Map::new()), &value).keyless
+}
+
 /// What has become of a value itself.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Change {
@@ -190,11 +199,12 @@ fn descend(node: &Node, old: Option<&Value>, new: Option<&Value>, was_there: boo
             let after = items(item, kind, new);
             if let (ListKind::Map(keys), Some(Value::Array(items))) = (kind, new) {
                 let has = |item: &Value, key: &str| item.get(key).is_some();
-                let is_complete = |inner: &Value| {
+                // One of several keys is enough.
+                let has_key = |inner: &Value| {
                     keys.iter()
-                        .all(|key| has(inner, key) || item.default_of(key).is_some())
+                        .any(|key| has(inner, key) || item.default_of(key).is_some())
                 };
-                found.keyless |= !items.iter().all(is_complete);
+                found.keyless |= !items.iter().all(has_key);
             }
             let (were, are) = (places(&before), places(&after));
             for (step, old) in &before {
@@ -234,4 +244,24 @@ fn items<'a>(node: &Node, kind: &ListKind, value: Option<&'a Value>) -> Vec<(Ste
 fn places<'s>(items: &'s [(Step, &Value)]) -> HashMap<&'s Step, usize> {
     let places = items.iter().enumerate().rev();
     places.map(|(at, (step, _))| (step, at)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_condition_without_a_type_is_one_where_go_writes_none() {
+        let keyless = |group: &str, plural: &str| {
+            let kind = corral_kinds::all::resource(group, "v1", plural).expect("it is built in");
+            let status = json!({"conditions": [{"status": "True"}]});
+            is_keyless(&kind.schema(), "status", status)
+        };
+        assert!(keyless("flowcontrol.apiserver.k8s.io", "flowschemas"));
+        // Its type is always written.
+        assert!(!keyless("apps", "deployments"));
+        assert!(!keyless("", "configmaps"));
+    }
 }
