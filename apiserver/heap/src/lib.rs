@@ -37,7 +37,7 @@ impl<A: GlobalAlloc> Sampled<A> {
     #[cold]
     fn sample(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
         let is_first = draw();
-        if is_first || BUSY.try_with(Cell::get).unwrap_or(true) {
+        if is_first {
             return None;
         }
         let paged = layout.align_to(PAGE).ok()?;
@@ -61,15 +61,16 @@ impl<A: GlobalAlloc> Sampled<A> {
     }
 }
 
-/// Does something that may allocate, and samples none of it.
+/// Looks at the samples, which may allocate: none of that is sampled, and none of it is looked up, so that their lock is
+/// taken once. Nothing while that is being done already.
 fn busy<T>(work: impl FnOnce() -> T) -> Option<T> {
-    BUSY.try_with(|busy| {
-        busy.set(true);
-        let done = work();
-        busy.set(false);
-        done
-    })
-    .ok()
+    let is_free = BUSY.try_with(|busy| !busy.replace(true));
+    if !is_free.unwrap_or(false) {
+        return None;
+    }
+    let done = work();
+    let _ = BUSY.try_with(|busy| busy.set(false));
+    Some(done)
 }
 
 /// Whether an allocation of this size is sampled.
@@ -109,7 +110,7 @@ fn draw() -> bool {
 
 /// The layout of a sample, if this is one; it is one no more.
 fn forget(memory: *mut u8, layout: Layout) -> Option<Layout> {
-    if !(memory as usize).is_multiple_of(PAGE) || BUSY.try_with(Cell::get).unwrap_or(true) {
+    if !(memory as usize).is_multiple_of(PAGE) {
         return None;
     }
     let align = busy(|| sites::remove(memory as usize))??;
