@@ -15,9 +15,8 @@ use tokio::runtime::{Handle, RuntimeFlavor};
 /// Bytes of a body, or of the object that it changes, above which a request may take long: some milliseconds, or more where
 /// a policy's expressions are evaluated over it.
 pub const LARGE_BYTES: usize = 16 * 1024;
-/// The same for kinds with rules of users, which may compare every part with every other. To go on elsewhere costs some ten
-/// microseconds, which ordinary objects are spared.
-pub const LARGE_RULED_BYTES: usize = 4 * 1024;
+/// The same for kinds with rules of users, which may compare every part with every other: a kilobyte can take a second.
+pub const LARGE_RULED_BYTES: usize = 1024;
 
 /// Groups whose objects hold patterns and expressions, which a write compiles: a short one may stand for a large machine.
 pub const COMPILED_GROUPS: [&str; 2] = ["apiextensions.k8s.io", "admissionregistration.k8s.io"];
