@@ -15,6 +15,32 @@ pub enum LogFormat {
     Json,
 }
 
+/// What every long-running role can be told of its log.
+#[derive(Debug, Clone, clap::Args)]
+pub struct LogArgs {
+    /// What is logged, in the syntax of tracing's filters.
+    #[arg(long, default_value = DEFAULT_FILTER, value_name = "FILTER")]
+    log: String,
+    /// The shape of log lines.
+    #[arg(
+        long,
+        visible_alias = "logging-format",
+        value_enum,
+        default_value = "text"
+    )]
+    log_format: LogFormat,
+}
+
+impl LogArgs {
+    /// Starts logging.
+    ///
+    /// # Errors
+    /// As [`start`].
+    pub fn start(&self) -> anyhow::Result<()> {
+        start(&self.log, self.log_format)
+    }
+}
+
 /// Starts logging.
 ///
 /// # Errors

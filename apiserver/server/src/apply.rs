@@ -8,6 +8,9 @@
 //! applied configuration laid over an object), [`typed`] (what a configuration must be), [`entries`] (who owns what, as it
 //! is stored), [`managed`] (what a write does to that), [`across`] (the same where versions name fields differently).
 
+use std::collections::HashMap;
+use std::hash::Hash;
+
 pub mod across;
 pub mod compare;
 mod entries;
@@ -20,3 +23,11 @@ pub use across::{Translations, Views, versions_of};
 pub use compare::is_keyless;
 pub(crate) use entries::{restore_managed, take_managed};
 pub use managed::{Configuration, Manager, Owners, apply, update};
+
+/// Where each item of a list is found; of those that are there twice, the first counts.
+pub(crate) fn first_places<T: Hash + Eq>(
+    items: impl DoubleEndedIterator<Item = T> + ExactSizeIterator,
+) -> HashMap<T, usize> {
+    let places = items.enumerate().rev();
+    places.map(|(at, item)| (item, at)).collect()
+}

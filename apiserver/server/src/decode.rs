@@ -135,7 +135,8 @@ pub fn decode(body: &[u8], format: Format, shape: &Node) -> Result<Decoded, Stat
         Format::Protobuf => Decoded::of(protobuf(body, shape)?),
         text => decode_text(body, text).map_err(|error| error.of_object(&kind))?,
     };
-    if is_deeper(&decoded.value, DEPTH_MAX) {
+    // What is JSON was held to it while it was read.
+    if format != Format::Json && is_deeper(&decoded.value, DEPTH_MAX) {
         let error = Undecodable {
             why: too_deep(DEPTH_MAX),
             is_json: false,

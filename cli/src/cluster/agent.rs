@@ -16,7 +16,7 @@ use super::identity::Member;
 use super::node::{self, NodeArgs, NodeConfig};
 use super::process_lock::ProcessLock;
 use super::signals;
-use crate::logging::{self, LogFormat};
+use crate::logging::LogArgs;
 
 /// Start a node that joins a control plane.
 #[derive(Debug, Args)]
@@ -42,17 +42,8 @@ pub struct AgentArgs {
     service_range: Range,
     #[command(flatten)]
     node: NodeArgs,
-    /// What is logged, in the syntax of tracing's filters.
-    #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
-    log: String,
-    /// The shape of log lines.
-    #[arg(
-        long,
-        visible_alias = "logging-format",
-        value_enum,
-        default_value = "text"
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// What a node needs of its cluster, however it came by it.
@@ -101,9 +92,8 @@ pub async fn run(args: AgentArgs) -> anyhow::Result<()> {
         service_range,
         node,
         log,
-        log_format,
     } = args;
-    logging::start(&log, log_format)?;
+    log.start()?;
     let stop = signals::stop_token()?;
     let name = node.name()?;
     let lock = ProcessLock::create(&data_dir)?;

@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::api::RemoteApi;
 use super::signals;
 use super::work::Shared;
-use crate::logging::{self, LogFormat};
+use crate::logging::LogArgs;
 
 /// How long work may take to end in order.
 const END_MAX: Duration = Duration::from_secs(10);
@@ -43,17 +43,8 @@ pub struct ComponentArgs {
     endpoint: endpoint::EndpointArgs,
     #[command(flatten)]
     pub election: election::ElectionArgs,
-    /// What is logged, in the syntax of tracing's filters.
-    #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
-    log: String,
-    /// The shape of log lines.
-    #[arg(
-        long,
-        visible_alias = "logging-format",
-        value_enum,
-        default_value = "text"
-    )]
-    log_format: LogFormat,
+    #[command(flatten)]
+    log: LogArgs,
 }
 
 /// A component that has found its API.
@@ -71,7 +62,7 @@ impl Component {
     /// # Errors
     /// When the kubeconfig, the flags or the API do not fit.
     pub async fn start(args: &ComponentArgs, port: u16) -> anyhow::Result<Option<Self>> {
-        logging::start(&args.log, args.log_format)?;
+        args.log.start()?;
         args.election.validate()?;
         let told = signals::stop_token()?;
         let api = RemoteApi::open(&args.kubeconfig).await?;

@@ -28,7 +28,7 @@ use super::etcd::EtcdArgs;
 use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
 use super::serving::ServingArgs;
 use crate::kubeconfig;
-use crate::logging::{self, LogFormat};
+use crate::logging::LogArgs;
 
 /// The addresses of Services unless somebody says otherwise.
 const DEFAULT_SERVICES: &str = "10.96.0.0/16";
@@ -86,17 +86,8 @@ pub struct ControlPlaneArgs {
     pub audit: AuditArgs,
     #[command(flatten)]
     pub serving: ServingArgs,
-    /// What is logged, in the syntax of tracing's filters.
-    #[arg(long, default_value = logging::DEFAULT_FILTER, value_name = "FILTER")]
-    pub log: String,
-    /// The shape of log lines.
-    #[arg(
-        long,
-        visible_alias = "logging-format",
-        value_enum,
-        default_value = "text"
-    )]
-    pub log_format: LogFormat,
+    #[command(flatten)]
+    pub log: LogArgs,
 }
 
 impl ControlPlaneArgs {

@@ -4,7 +4,7 @@ use clap::Args;
 
 use super::control_plane::{ControlPlane, ControlPlaneArgs};
 use super::signals;
-use crate::{footprint, logging};
+use crate::footprint;
 
 /// Start the control plane alone.
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ pub struct ServerArgs {
 pub async fn run(args: ServerArgs) -> anyhow::Result<()> {
     let ServerArgs { control_plane } = args;
     footprint::begin();
-    logging::start(&control_plane.log, control_plane.log_format)?;
+    control_plane.log.start()?;
     let stop = signals::stop_token()?;
     let lock = super::process_lock::ProcessLock::create(&control_plane.data_dir)?;
     let plane = ControlPlane::start(&control_plane).await?;

@@ -17,7 +17,7 @@ use super::node::{self, NodeArgs, NodeConfig};
 use super::process_lock::ProcessLock;
 use super::ranges::{self, Ranges};
 use super::signals;
-use crate::{footprint, logging};
+use crate::footprint;
 
 /// Start a whole cluster on this machine.
 #[derive(Debug, Args)]
@@ -35,7 +35,7 @@ pub async fn run(args: UpArgs) -> anyhow::Result<()> {
         node,
     } = args;
     footprint::begin();
-    logging::start(&control_plane.log, control_plane.log_format)?;
+    control_plane.log.start()?;
     let stop = signals::stop_token()?;
     let node_name = node.name()?;
     let data_dir = control_plane.data_dir.clone();

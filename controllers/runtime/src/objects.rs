@@ -166,12 +166,9 @@ where
         observed: &K,
         fields: &Value,
     ) -> Result<Arc<K>, Error> {
-        let meta = observed.meta();
-        let (scope, name) = path_of(meta);
-        let mut fields = fields.clone();
-        fields["metadata"]["uid"] = json!(meta.uid);
-        let params = PatchParams::apply(manager).force();
-        self.write(request::<K>(scope).patch(name, &params, &Patch::Apply(fields))?)
+        let (scope, name) = path_of(observed.meta());
+        let (params, patch) = applied(manager, observed, fields);
+        self.write(request::<K>(scope).patch(name, &params, &patch)?)
             .await
     }
 
@@ -185,12 +182,8 @@ where
         observed: &K,
         fields: &Value,
     ) -> Result<Arc<K>, Error> {
-        let meta = observed.meta();
-        let (scope, name) = path_of(meta);
-        let mut fields = fields.clone();
-        fields["metadata"]["uid"] = json!(meta.uid);
-        let params = PatchParams::apply(manager).force();
-        let patch = Patch::Apply(fields);
+        let (scope, name) = path_of(observed.meta());
+        let (params, patch) = applied(manager, observed, fields);
         self.write(request::<K>(scope).patch_subresource("status", name, &params, &patch)?)
             .await
     }
@@ -262,6 +255,13 @@ where
 
 fn request<K: Object<DynamicType = ()>>(scope: Option<&str>) -> Request {
     Request::new(K::url_path(&(), scope))
+}
+
+/// An apply of fields to the very object that was observed.
+fn applied<K: Object>(manager: &str, observed: &K, fields: &Value) -> (PatchParams, Patch<Value>) {
+    let mut fields = fields.clone();
+    fields["metadata"]["uid"] = json!(observed.meta().uid);
+    (PatchParams::apply(manager).force(), Patch::Apply(fields))
 }
 
 fn path_of(meta: &ObjectMeta) -> (Option<&str>, &str) {

@@ -43,6 +43,8 @@ pub struct CustomKind {
     by_webhook: bool,
     /// The text of the schema; the tree is made when the first object comes.
     source: String,
+    /// Whether the schema has rules: asked of every write, before anything is compiled.
+    has_expressions: bool,
     structural: OnceLock<Structural>,
     rules: OnceLock<Rules>,
     node: OnceLock<Node>,
@@ -74,6 +76,7 @@ impl CustomKind {
         let subresources = version.subresources.as_ref();
         let columns = version.additional_printer_columns.iter().flatten();
         let selectable = version.selectable_fields.iter().flatten();
+        let source = version.schema().map(Value::to_string).unwrap_or_default();
         Self {
             group: spec.group.clone(),
             version: version.name.clone(),
@@ -81,7 +84,8 @@ impl CustomKind {
             namespaced: spec.scope == "Namespaced",
             storage,
             by_webhook: is_converted_by_webhook(definition),
-            source: version.schema().map(Value::to_string).unwrap_or_default(),
+            has_expressions: source.contains("x-kubernetes-validations"),
+            source,
             structural: OnceLock::new(),
             rules: OnceLock::new(),
             node: OnceLock::new(),
@@ -582,8 +586,7 @@ impl AnyKind for CustomKind {
         &self.source
     }
     fn has_expressions(&self) -> bool {
-        // Asked before anything is compiled.
-        self.source.contains("x-kubernetes-validations")
+        self.has_expressions
     }
     fn is_custom(&self) -> bool {
         true

@@ -1,10 +1,9 @@
 //! What differs between two objects of a kind, as sets of paths.
 
-use std::collections::HashMap;
-
 use corral_kinds::schema::{Field, ListKind, Node};
 use serde_json::{Map, Value};
 
+use super::first_places;
 use super::set::{Set, Step, is_leaf};
 
 /// How an object differs from an older state.
@@ -206,7 +205,8 @@ fn descend(node: &Node, old: Option<&Value>, new: Option<&Value>, was_there: boo
                 };
                 found.keyless |= !items.iter().all(has_key);
             }
-            let (were, are) = (places(&before), places(&after));
+            let were = first_places(before.iter().map(|(step, _)| step));
+            let are = first_places(after.iter().map(|(step, _)| step));
             for (step, old) in &before {
                 let new = are.get(step).map(|at| after[*at].1);
                 let difference = walk(item, Some(old), new, Place::Elsewhere);
@@ -238,12 +238,6 @@ fn items<'a>(node: &Node, kind: &ListKind, value: Option<&'a Value>) -> Vec<(Ste
         .flatten()
         .filter_map(|item| Step::of_item(node, kind, item).map(|step| (step, item)))
         .collect()
-}
-
-/// Where each step is found; of those that are there twice, the first counts.
-fn places<'s>(items: &'s [(Step, &Value)]) -> HashMap<&'s Step, usize> {
-    let places = items.iter().enumerate().rev();
-    places.map(|(at, (step, _))| (step, at)).collect()
 }
 
 #[cfg(test)]

@@ -1,10 +1,9 @@
 //! Lays an applied configuration over an object, and takes paths out of an object.
 
-use std::collections::HashMap;
-
 use corral_kinds::schema::{ListKind, Node};
 use serde_json::{Map, Value};
 
+use super::first_places;
 use super::set::{Set, Step};
 
 /// Lays everything that a configuration names over an object.
@@ -41,7 +40,7 @@ fn merge_items(node: &Node, kind: &ListKind, live: Vec<Value>, config: &[Value])
         items.iter().map(step).collect()
     };
     let (are, wanted) = (steps(&live), steps(config));
-    let (live_at, wanted_at) = (first_places(&are), first_places(&wanted));
+    let (live_at, wanted_at) = (first_places(are.iter()), first_places(wanted.iter()));
     let mut out = Vec::with_capacity(live.len() + config.len());
     let mut live: Vec<Option<Value>> = live.into_iter().map(Some).collect();
     let merged = |live: &mut [Option<Value>], index: usize| {
@@ -68,12 +67,6 @@ fn merge_items(node: &Node, kind: &ListKind, live: Vec<Value>, config: &[Value])
     }
     out.extend((next..config.len()).map(|index| merged(&mut live, index)));
     out
-}
-
-/// Where each step is found; of those that are there twice, the first counts.
-fn first_places(steps: &[Option<Step>]) -> HashMap<&Option<Step>, usize> {
-    let places = steps.iter().enumerate().rev();
-    places.map(|(at, step)| (step, at)).collect()
 }
 
 /// The object without the given paths.

@@ -6,6 +6,8 @@ use std::collections::{HashMap, HashSet};
 use corral_kinds::schema::{Field, Node};
 use serde_json::{Map, Value};
 
+use crate::apply::first_places;
+
 const PATCH: &str = "$patch";
 const RETAIN_KEYS: &str = "$retainKeys";
 const DELETE_PRIMITIVE: &str = "$deleteFromPrimitiveList/";
@@ -159,7 +161,7 @@ fn merge_list(
         return Ok(interleave(own, unique, current, None));
     };
     let out = merge_items(key, node.item().unwrap_or(&Node::Any), current, patch)?;
-    let wanted = first_places(patch, Some(key));
+    let wanted = first_places(patch.iter().map(|item| id_of(item, Some(key))));
     let (named, own) = ranked(out, &wanted, Some(key));
     Ok(interleave(own, named, current, Some(key)))
 }
@@ -224,12 +226,6 @@ fn id_of<'v>(item: &'v Value, key: Option<&str>) -> &'v Value {
     }
 }
 
-/// Where each item is found; of those that are there twice, the first counts.
-fn first_places<'v>(items: &'v [Value], key: Option<&str>) -> HashMap<&'v Value, usize> {
-    let places = items.iter().enumerate().rev();
-    places.map(|(at, item)| (id_of(item, key), at)).collect()
-}
-
 /// The items that have a place, in the order of their places, and those that have none.
 fn ranked(
     items: Vec<Value>,
@@ -255,7 +251,7 @@ fn interleave(
     before: &[Value],
     key: Option<&str>,
 ) -> Vec<Value> {
-    let places = first_places(before, key);
+    let places = first_places(before.iter().map(|item| id_of(item, key)));
     let place = |item: &Value| places.get(id_of(item, key)).copied();
     let mut out = Vec::with_capacity(own.len() + named.len());
     let mut own = own.into_iter().peekable();
@@ -303,7 +299,7 @@ fn order(
         .ok_or("the $setElementOrder directive must be a list")?;
     let key = node.field(list).and_then(|f| f.strategy.merge_key.clone());
     let key = key.as_deref();
-    let wanted = first_places(order, key);
+    let wanted = first_places(order.iter().map(|item| id_of(item, key)));
     for item in patch.and_then(Value::as_array).into_iter().flatten() {
         let deletes = item.get(PATCH).is_some();
         if !deletes && !wanted.contains_key(id_of(item, key)) {

@@ -174,6 +174,18 @@ fn the_work_of_this_test(stop: &std::sync::atomic::AtomicBool) -> u64 {
     n
 }
 
+/// A server that makes profiles.
+async fn profiled() -> Fixture {
+    Fixture::start_with(Setup {
+        serving: Serving {
+            profiling: true,
+            ..Serving::default()
+        },
+        ..Setup::default()
+    })
+    .await
+}
+
 /// A profile, with the names in it.
 async fn profile(fixture: &Fixture, path: &str) -> String {
     use std::io::Read;
@@ -202,14 +214,7 @@ fn the_memory_of_this_test() -> Vec<Vec<u8>> {
 
 #[tokio::test]
 async fn a_profile_tells_who_holds_memory() {
-    let fixture = Fixture::start_with(Setup {
-        serving: Serving {
-            profiling: true,
-            ..Serving::default()
-        },
-        ..Setup::default()
-    })
-    .await;
+    let fixture = profiled().await;
     let held = the_memory_of_this_test();
     let text = profile(&fixture, "/debug/pprof/heap").await;
     assert!(text.contains("the_memory_of_this_test") && text.contains("inuse_space"));
@@ -229,14 +234,7 @@ async fn a_profile_tells_where_time_goes_to_those_who_may_ask() {
     use std::sync::atomic::{AtomicBool, Ordering};
     let off = Fixture::start().await;
     assert_eq!(code(&off, "/debug/pprof/profile?seconds=1").await, 404);
-    let fixture = Fixture::start_with(Setup {
-        serving: Serving {
-            profiling: true,
-            ..Serving::default()
-        },
-        ..Setup::default()
-    })
-    .await;
+    let fixture = profiled().await;
     let nobody = User::new("nobody", &["system:authenticated"]);
     let path = "/debug/pprof/profile?seconds=1";
     let refused = fixture.ask_as(nobody, "GET", path, "application/json", Value::Null);

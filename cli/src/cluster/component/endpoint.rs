@@ -32,6 +32,8 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 
 use super::shown::{ShownArgs, read};
 
+/// Pause after a connection that could not be accepted.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// The most connections at once: probes, and a few who collect metrics.
 const CONNECTIONS_MAX: usize = 64;
 /// How long a client may take over the TLS handshake, and over the head of a request.
@@ -145,7 +147,7 @@ impl Endpoint {
                 Err(error) => {
                     // Out of descriptors, most likely: others must end first.
                     tracing::warn!(%error, "a connection was not accepted");
-                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
