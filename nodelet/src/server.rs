@@ -3,7 +3,7 @@
 //! | path | what |
 //! |---|---|
 //! | `/containerLogs/{ns}/{pod}/{container}` | logs, followed or not |
-//! | `/exec/…`, `/attach/…` | processes and streams over WebSocket ([`exec`]) |
+//! | `/exec/…`, `/attach/…` | processes and streams over WebSocket or SPDY/3.1 ([`exec`]) |
 //! | `/portForward/{ns}/{pod}` | connections into the pod ([`port_forward`]) |
 //! | `/pods`, `/stats/summary`, `/metrics` | what runs, what it uses |
 //! | `/healthz` | `ok` |
@@ -79,13 +79,6 @@ impl Refusal {
 
     pub(crate) fn bad_request(message: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, message)
-    }
-
-    pub(crate) fn internal(error: &dyn std::error::Error) -> Self {
-        Self::new(
-            StatusCode::INTERNAL_SERVER_ERROR,
-            crate::worker::chain(error),
-        )
     }
 }
 

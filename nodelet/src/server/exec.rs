@@ -1,37 +1,52 @@
-//! `/exec` and `/attach`: a process's streams as channels of a WebSocket.
-//!
-//! Every binary message begins with a channel: 0 stdin, 1 stdout, 2 stderr, 3 the final status, 4 terminal size, and
-//! with `v5.channel.k8s.io` 255, whose payload names a channel that the client closes.
+//! `/exec` and `/attach`: a process's streams as those of a client, over WebSocket or SPDY/3.1 ([`client`]).
+
+mod client;
+#[cfg(test)]
+mod tests;
 
 use std::os::fd::OwnedFd;
+use std::pin::pin;
 use std::time::Duration;
 
 use corral_shim::protocol::{ErrorKind, ExitRecord};
-use futures::StreamExt;
+use futures::future::BoxFuture;
 use http::{Request, StatusCode};
 use hyper::body::Incoming;
 use serde_json::json;
 use tokio::io::unix::AsyncFd;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio_tungstenite::tungstenite::Message;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
 
-use super::socket::{Handshake, Incomings, Outgoing, handshake};
+use self::client::{
+    Client, Listener, RESIZE, STATUS, STDERR, STDIN, STDOUT, Said, Streams, hear_messages,
+};
+use super::socket::{Carrier, Handshake, Incomings, Outgoing, Protocols, handshake};
 use super::{Answer, Query, Refusal, Server, container};
 use crate::node::uid;
 use crate::runtime::{Error as RuntimeError, ExecSpec, Session};
 use crate::streams;
 
-const STDIN: u8 = 0;
-const STDOUT: u8 = 1;
-const STDERR: u8 = 2;
-const STATUS: u8 = 3;
-const RESIZE: u8 = 4;
-const CLOSE: u8 = 255;
+const PROTOCOLS: Protocols<'_> = Protocols {
+    websocket: &[FIFTH_PROTOCOL, FOURTH_PROTOCOL, FIRST_PROTOCOL],
+    spdy: &[
+        FOURTH_PROTOCOL,
+        THIRD_PROTOCOL,
+        "v2.channel.k8s.io",
+        FIRST_PROTOCOL,
+    ],
+};
 
-/// The subprotocols, the best first.
-const PROTOCOLS: [&str; 3] = ["v5.channel.k8s.io", "v4.channel.k8s.io", FIRST_PROTOCOL];
+/// Over WebSocket, a client can end its input.
+const FIFTH_PROTOCOL: &str = "v5.channel.k8s.io";
 
-/// The oldest one, which a client without any means, too: errors are text, and success is not told.
+/// The end is told as a Status, with the exit code; before, errors are text, and success is not told.
+const FOURTH_PROTOCOL: &str = "v4.channel.k8s.io";
+
+/// Terminals have sizes.
+const THIRD_PROTOCOL: &str = "v3.channel.k8s.io";
+
+/// The oldest one, which a client without any means, too.
 const FIRST_PROTOCOL: &str = "channel.k8s.io";
 
 /// How the end of a session is told.
@@ -41,10 +56,12 @@ struct Ending {
     code: bool,
     /// Whether the client knows no Status.
     plain: bool,
+    /// How long more output is awaited before it.
+    drain_max: Duration,
 }
 
 impl Ending {
-    async fn tell(self, outgoing: &Outgoing, status: &serde_json::Value) {
+    async fn tell(self, client: &Client, status: &serde_json::Value) {
         let message = status["message"].as_str().unwrap_or_default();
         let told = match (self.plain, status["status"] == "Success") {
             (false, _) => status.to_string(),
@@ -52,27 +69,45 @@ impl Ending {
             (true, false) => message.to_owned(),
         };
         // A client that has gone needs no word.
-        let _ = outgoing.channel(STATUS, told.as_bytes()).await;
+        let _ = client.tell(STATUS, told.as_bytes()).await;
     }
 }
 
 fn is_plain(handshake: &Handshake) -> bool {
-    matches!(handshake.protocol, None | Some(FIRST_PROTOCOL))
+    !matches!(handshake.protocol, Some(FIFTH_PROTOCOL | FOURTH_PROTOCOL))
 }
+
+/// How long a client may take to open its streams, as at a kubelet.
+const STREAMS_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How many pieces of input wait for the process; the client is not heard further while they do.
+const PIECES_MAX: usize = 16;
+
+/// How long a process may take for what a client that has gone said last.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
+
+/// The longest piece of a terminal's size that waits for its rest.
+const SIZE_LEN_MAX: usize = 1 << 10;
 
 /// How much output goes into one message.
 const PIECE_LEN: usize = 32 << 10;
 
-/// How long output is still awaited after the end: a background process may hold the pipe for ever.
+/// How long output is still awaited after the end: a background process may hold the pipe for ever. What is there by
+/// then is told however slowly the client takes it.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Where resize requests go.
-#[derive(Clone)]
-struct Resizer {
-    server: Server,
-    uid: String,
-    id: String,
-    pid: Option<i32>,
+/// How much output there may be by then: a pipe holds no more, unless root has made it larger.
+const PIPE_LEN_MAX: usize = 1 << 20;
+
+/// Sets the size of the terminal.
+type Resize = Box<dyn Fn(Size) -> BoxFuture<'static, ()> + Send + Sync>;
+
+/// The size of a terminal.
+#[derive(Debug, PartialEq, Eq, serde::Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Size {
+    width: u16,
+    height: u16,
 }
 
 pub(super) async fn exec(
@@ -94,29 +129,15 @@ pub(super) async fn exec(
         ));
     }
     let handshake = handshake(request, &PROTOCOLS)?;
-    let session = server.node.runtime.exec(&uid, &id, &spec).await;
-    let ending = Ending {
-        code: true,
-        plain: is_plain(&handshake),
-    };
+    let terms = Terms::of(&handshake, &spec, true);
     let server = server.clone();
-    Ok(handshake.accept(move |incoming, outgoing| async move {
-        match session {
-            Ok(session) => {
-                let resizer = Resizer {
-                    server,
-                    uid,
-                    id,
-                    pid: session.pid,
-                };
-                serve(session, resizer, incoming, outgoing, ending).await;
-            }
-            // The client has been promised a stream by now, so the failure is told on it.
-            Err(error) => {
-                ending.tell(&outgoing, &failure(&error)).await;
-                outgoing.close().await;
-            }
-        }
+    Ok(handshake.accept(move |incoming, outgoing| {
+        let begin = async move {
+            let session = server.node.runtime.exec(&uid, &id, &spec).await?;
+            let resize = resizer(server, uid, id, session.pid);
+            Ok((session, resize))
+        };
+        converse(incoming, outgoing, terms, begin)
     }))
 }
 
@@ -131,20 +152,117 @@ pub(super) async fn attach(
     let (uid, id) = running(server, namespace, pod, name)?;
     let spec = streams_of(query);
     let handshake = handshake(request, &PROTOCOLS)?;
-    let attached = server.node.runtime.attach(&uid, &id, &spec).await;
-    let session = attached.map_err(|error| Refusal::internal(&error))?;
-    let resizer = Resizer {
-        server: server.clone(),
-        uid,
-        id,
-        pid: None,
+    let terms = Terms::of(&handshake, &spec, false);
+    let server = server.clone();
+    Ok(handshake.accept(move |incoming, outgoing| {
+        let begin = async move {
+            let session = server.node.runtime.attach(&uid, &id, &spec).await?;
+            Ok((session, resizer(server, uid, id, None)))
+        };
+        converse(incoming, outgoing, terms, begin)
+    }))
+}
+
+fn resizer(server: Server, uid: String, id: String, pid: Option<i32>) -> Resize {
+    Box::new(move |size| {
+        let (server, uid, id) = (server.clone(), uid.clone(), id.clone());
+        Box::pin(async move {
+            let runtime = &server.node.runtime;
+            let resized = runtime.resize(&uid, &id, pid, size.width, size.height);
+            if let Err(error) = resized.await {
+                tracing::debug!(%error, "a terminal was not resized");
+            }
+        })
+    })
+}
+
+/// What was agreed on with the client.
+struct Terms {
+    carrier: Carrier,
+    /// The channels that the client has to open, if it opens any.
+    wanted: Vec<u8>,
+    /// How long it may take over that.
+    opening_max: Duration,
+    ending: Ending,
+}
+
+impl Terms {
+    fn of(handshake: &Handshake, spec: &ExecSpec, code: bool) -> Self {
+        let has_sizes = matches!(handshake.protocol, Some(FOURTH_PROTOCOL | THIRD_PROTOCOL));
+        let channels = [
+            (true, STATUS),
+            (spec.stdin, STDIN),
+            (spec.stdout, STDOUT),
+            (spec.stderr, STDERR),
+            (spec.terminal && has_sizes, RESIZE),
+        ];
+        let wanted = channels.into_iter().filter(|(is_wanted, _)| *is_wanted);
+        Self {
+            carrier: handshake.carrier,
+            wanted: wanted.map(|(_, channel)| channel).collect(),
+            opening_max: STREAMS_TIMEOUT,
+            ending: Ending {
+                code,
+                plain: is_plain(handshake),
+                drain_max: DRAIN_TIMEOUT,
+            },
+        }
+    }
+}
+
+/// Hears a client, begins the session when all its streams are there, and serves it.
+async fn converse(
+    incoming: Incomings,
+    outgoing: Outgoing,
+    terms: Terms,
+    begin: impl Future<Output = Result<(Session, Resize), RuntimeError>>,
+) {
+    let (said, heard) = mpsc::channel(PIECES_MAX);
+    let (mut listener, streams) = match terms.carrier {
+        Carrier::WebSocket => (tokio::spawn(hear_messages(incoming, said)), Ok(None)),
+        Carrier::Spdy => {
+            let (opened, streams) = oneshot::channel();
+            let listener = Listener::new(outgoing.clone(), terms.wanted, opened, said);
+            let listener = tokio::spawn(listener.hear(incoming));
+            (
+                listener,
+                all_open(streams, terms.opening_max).await.map(Some),
+            )
+        }
     };
-    let ending = Ending {
-        code: false,
-        plain: is_plain(&handshake),
-    };
-    Ok(handshake
-        .accept(move |incoming, outgoing| serve(session, resizer, incoming, outgoing, ending)))
+    if let Ok(streams) = streams {
+        let client = Client::new(outgoing, streams);
+        match begin.await {
+            Ok((session, resize)) => {
+                let gone = async {
+                    let _ = (&mut listener).await;
+                };
+                serve(session, resize, gone, heard, &client, terms.ending).await;
+            }
+            // The client has been promised a stream by now, so the failure is told on it.
+            Err(error) => finish(&client, terms.ending, &failure(&error)).await,
+        }
+    }
+    listener.abort();
+    // Whoever is aborted still holds a queue until it has ended; the writer waits for that.
+    if !listener.is_finished() {
+        let _ = listener.await;
+    }
+}
+
+async fn all_open(streams: oneshot::Receiver<Streams>, max: Duration) -> Result<Streams, ()> {
+    let opened = tokio::time::timeout(max, streams).await;
+    opened.ok().and_then(Result::ok).ok_or_else(|| {
+        tracing::debug!("a client did not open the streams of a session");
+    })
+}
+
+/// Tells how a session ended, after the ends of its output.
+async fn finish(client: &Client, ending: Ending, status: &serde_json::Value) {
+    client.end(STDOUT).await;
+    client.end(STDERR).await;
+    ending.tell(client, status).await;
+    client.close().await;
 }
 
 fn running(
@@ -179,11 +297,13 @@ fn streams_of(query: &Query) -> ExecSpec {
     }
 }
 
+/// Serves a session until it ends or the client has `gone`.
 async fn serve(
     session: Session,
-    resizer: Resizer,
-    incoming: Incomings,
-    outgoing: Outgoing,
+    resize: Resize,
+    gone: impl Future<Output = ()>,
+    heard: mpsc::Receiver<Said>,
+    client: &Client,
     ending: Ending,
 ) {
     let Session {
@@ -194,36 +314,47 @@ async fn serve(
         exit,
         ..
     } = session;
-    let (input, mut outputs) = match connect(stdin, stdout, stderr, terminal, &outgoing) {
+    let late = CancellationToken::new();
+    let connected = connect(stdin, stdout, stderr, terminal, client, &late);
+    let (input, mut outputs) = match connected {
         Ok(connected) => connected,
         Err(error) => {
             tracing::debug!(%error, "the streams of a session cannot be used");
             return;
         }
     };
-    let reader = tokio::spawn(read(incoming, input, resizer));
-    let client = outgoing.clone();
+    let mut reader = tokio::spawn(read(heard, input, resize));
+    let mut gone = pin!(gone);
     let end = tokio::select! {
         end = exit => Some(end),
         () = client.closed() => None,
+        () = &mut gone => {
+            let _ = tokio::time::timeout(LAST_WORDS_MAX, &mut reader).await;
+            None
+        }
     };
-    drop(client);
     if let Some(end) = end {
-        let all = async { while outputs.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(DRAIN_TIMEOUT, all).await;
         let status = match end {
             Ok(exit) if ending.code => outcome(&exit),
             Ok(_) => success(),
             Err(_) => failure(&RuntimeError::Lost),
         };
-        ending.tell(&outgoing, &status).await;
-        outgoing.close().await;
+        let all = tokio::time::timeout(ending.drain_max, ended(&mut outputs));
+        if all.await.is_err() {
+            late.cancel();
+        }
+        tokio::select! {
+            () = ended(&mut outputs) => finish(client, ending, &status).await,
+            () = gone => {}
+        }
     }
     outputs.abort_all();
     reader.abort();
     // Whoever is aborted still holds a queue until it has ended; the writer waits for that.
-    while outputs.join_next().await.is_some() {}
-    let _ = reader.await;
+    ended(&mut outputs).await;
+    if !reader.is_finished() {
+        let _ = reader.await;
+    }
 }
 
 /// What the client's input is written to.
@@ -235,23 +366,37 @@ enum Input {
 
 type Outputs = tokio::task::JoinSet<()>;
 
+async fn ended(outputs: &mut Outputs) {
+    while outputs.join_next().await.is_some() {}
+}
+
 fn connect(
     stdin: Option<OwnedFd>,
     stdout: Option<OwnedFd>,
     stderr: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
-    outgoing: &Outgoing,
+    client: &Client,
+    late: &CancellationToken,
 ) -> std::io::Result<(Input, Outputs)> {
     let mut outputs = Outputs::new();
     if let Some(terminal) = terminal {
         streams::set_nonblocking(&terminal)?;
         let terminal = std::sync::Arc::new(crate::sys::register(terminal)?);
-        outputs.spawn(copy_terminal(terminal.clone(), outgoing.clone()));
+        outputs.spawn(copy_terminal(
+            terminal.clone(),
+            client.clone(),
+            late.clone(),
+        ));
         return Ok((Input::Terminal(terminal), outputs));
     }
     for (fd, channel) in [(stdout, STDOUT), (stderr, STDERR)] {
         if let Some(fd) = fd {
-            outputs.spawn(copy_pipe(streams::reader(fd)?, channel, outgoing.clone()));
+            outputs.spawn(copy_pipe(
+                streams::reader(fd)?,
+                channel,
+                client.clone(),
+                late.clone(),
+            ));
         }
     }
     let input = match stdin {
@@ -261,24 +406,49 @@ fn connect(
     Ok((input, outputs))
 }
 
-async fn copy_pipe(mut pipe: tokio::net::unix::pipe::Receiver, channel: u8, outgoing: Outgoing) {
+/// Tells what comes out of a pipe until it ends, or what it still holds when it is `late`.
+async fn copy_pipe(
+    mut pipe: tokio::net::unix::pipe::Receiver,
+    channel: u8,
+    client: Client,
+    late: CancellationToken,
+) {
     let mut piece = vec![0; PIECE_LEN];
-    while let Ok(n) = pipe.read(&mut piece).await {
-        if n == 0 || !outgoing.channel(channel, &piece[..n]).await {
+    while !late.is_cancelled() {
+        let read = tokio::select! {
+            read = pipe.read(&mut piece) => read,
+            () = late.cancelled() => break,
+        };
+        match read {
+            Ok(n) if n > 0 && client.tell(channel, &piece[..n]).await => {}
+            _ => return,
+        }
+    }
+    let mut left = PIPE_LEN_MAX;
+    while let (1.., Ok(n @ 1..)) = (left, pipe.try_read(&mut piece)) {
+        left = left.saturating_sub(n);
+        if !client.tell(channel, &piece[..n]).await {
             return;
         }
     }
 }
 
-async fn copy_terminal(terminal: std::sync::Arc<AsyncFd<OwnedFd>>, outgoing: Outgoing) {
+/// The same for a terminal.
+async fn copy_terminal(
+    terminal: std::sync::Arc<AsyncFd<OwnedFd>>,
+    client: Client,
+    late: CancellationToken,
+) {
     let mut piece = vec![0; PIECE_LEN];
-    loop {
-        let Ok(mut ready) = terminal.readable().await else {
-            return;
+    while !late.is_cancelled() {
+        let ready = tokio::select! {
+            ready = terminal.readable() => ready,
+            () = late.cancelled() => break,
         };
+        let Ok(mut ready) = ready else { return };
         match ready.try_io(|fd| nix::unistd::read(fd.get_ref(), &mut piece).map_err(Into::into)) {
             Ok(Ok(n)) if n > 0 => {
-                if !outgoing.channel(STDOUT, &piece[..n]).await {
+                if !client.tell(STDOUT, &piece[..n]).await {
                     return;
                 }
             }
@@ -287,27 +457,58 @@ async fn copy_terminal(terminal: std::sync::Arc<AsyncFd<OwnedFd>>, outgoing: Out
             Err(_) => {}
         }
     }
+    let mut left = PIPE_LEN_MAX;
+    while let (1.., Ok(n @ 1..)) = (left, nix::unistd::read(terminal.get_ref(), &mut piece)) {
+        left = left.saturating_sub(n);
+        if !client.tell(STDOUT, &piece[..n]).await {
+            return;
+        }
+    }
 }
 
-/// Takes the client's messages until it is gone.
-async fn read(mut incoming: Incomings, mut input: Input, resizer: Resizer) {
-    while let Some(Ok(message)) = incoming.next().await {
-        let bytes = match message {
-            Message::Binary(bytes) => bytes,
-            // Browsers and some clients send text; the channel is then the first character's byte.
-            Message::Text(text) => text.into(),
-            Message::Close(_) => return,
-            _ => continue,
-        };
-        let Some((channel, payload)) = bytes.split_first() else {
-            continue;
-        };
-        match *channel {
-            STDIN => input = write(input, payload).await,
-            RESIZE => resizer.resize(payload).await,
-            CLOSE if payload == [STDIN] => input = Input::None,
-            _ => {}
+/// Takes what the client says until it is gone.
+async fn read(mut heard: mpsc::Receiver<Said>, mut input: Input, resize: Resize) {
+    let mut sizes = Sizes::default();
+    while let Some(said) = heard.recv().await {
+        match said {
+            Said::Input(bytes) => input = write(input, &bytes).await,
+            Said::InputEnd => input = Input::None,
+            Said::Resize(bytes) => {
+                for size in sizes.take(&bytes) {
+                    resize(size).await;
+                }
+            }
         }
+    }
+}
+
+/// Sizes of a terminal, which may arrive in pieces.
+#[derive(Default)]
+struct Sizes {
+    rest: Vec<u8>,
+}
+
+impl Sizes {
+    fn take(&mut self, bytes: &[u8]) -> Vec<Size> {
+        self.rest.extend_from_slice(bytes);
+        let mut values = serde_json::Deserializer::from_slice(&self.rest).into_iter::<Size>();
+        let (mut sizes, mut read) = (Vec::new(), 0);
+        for value in values.by_ref() {
+            match value {
+                Ok(size) => sizes.push(size),
+                Err(error) if error.is_eof() => break,
+                Err(error) => {
+                    tracing::debug!(%error, "a size of a terminal cannot be read");
+                    read = self.rest.len();
+                    break;
+                }
+            }
+        }
+        self.rest.drain(..read.max(values.byte_offset()));
+        if self.rest.len() > SIZE_LEN_MAX {
+            self.rest.clear();
+        }
+        sizes
     }
 }
 
@@ -333,27 +534,6 @@ async fn write_terminal(terminal: &AsyncFd<OwnedFd>, mut bytes: &[u8]) -> bool {
         }
     }
     true
-}
-
-impl Resizer {
-    async fn resize(&self, payload: &[u8]) {
-        #[derive(serde::Deserialize)]
-        #[serde(rename_all = "PascalCase")]
-        struct Size {
-            width: u16,
-            height: u16,
-        }
-        let Ok(size) = serde_json::from_slice::<Size>(payload) else {
-            return;
-        };
-        let runtime = &self.server.node.runtime;
-        if let Err(error) = runtime
-            .resize(&self.uid, &self.id, self.pid, size.width, size.height)
-            .await
-        {
-            tracing::debug!(%error, "a terminal was not resized");
-        }
-    }
 }
 
 fn success() -> serde_json::Value {

@@ -1,30 +1,34 @@
 //! `/portForward`: connections to ports inside a pod, made from within its network namespace so that what listens on
 //! its loopback interface is reached too.
 //!
-//! Two ways of carrying them over one WebSocket: kubectl's, SPDY/3.1 frames in binary messages, where each connection
-//! is a pair of streams (`error` and `data`); and the older one, where the ports are named in the query and have two
-//! channels each.
+//! Two ways of carrying them: SPDY/3.1 frames, where each connection is a pair of streams (`error` and `data`), as they
+//! are or, kubectl's way, in binary messages of a WebSocket; and channels of a WebSocket, where the ports are named in
+//! the query and have two each.
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::time::Duration;
 
-use futures::StreamExt;
+use futures::{Stream, StreamExt};
 use http::Request;
 use hyper::body::Incoming;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
-use tokio_tungstenite::tungstenite::{Bytes, Message};
+use tokio_tungstenite::tungstenite::{self, Bytes, Message};
 
-use super::socket::{Incomings, Outgoing, handshake};
+use super::socket::{Carrier, Incomings, Outgoing, Protocols, handshake};
 use super::spdy::{Decoder, Encoder, Frame};
 use super::{Answer, Query, Refusal, Server};
 use crate::node::uid;
 use crate::pod::Sandbox;
 
 const TUNNEL: &str = "SPDY/3.1+portforward.k8s.io";
-const PROTOCOLS: [&str; 3] = [TUNNEL, "v4.channel.k8s.io", "portforward.k8s.io"];
+const PROTOCOLS: Protocols<'_> = Protocols {
+    websocket: &[TUNNEL, "v4.channel.k8s.io", "portforward.k8s.io"],
+    spdy: &["portforward.k8s.io"],
+};
 
 /// The most streams of one tunnel at a time.
 const STREAMS_MAX: usize = 1024;
@@ -34,6 +38,9 @@ const PORTS_MAX: usize = 64;
 
 /// How many pieces wait for a connection inside the pod; the socket is not read on while they do.
 const PIECES_MAX: usize = 16;
+
+/// How long a pod may take for what a client that has gone said last.
+const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 
 /// How much is read from a connection at once.
 const PIECE_LEN: usize = 32 << 10;
@@ -59,7 +66,7 @@ pub(super) fn serve(
         .unwrap_or(false);
     let netns = (!host).then(|| server.node.runtime.namespace(&uid(&view.pod), "net"));
     let handshake = handshake(request, &PROTOCOLS)?;
-    if handshake.protocol == Some(TUNNEL) {
+    if handshake.carrier == Carrier::Spdy || handshake.protocol == Some(TUNNEL) {
         return Ok(handshake.accept(move |incoming, outgoing| tunnel(incoming, outgoing, netns)));
     }
     let ports: Result<Vec<u16>, _> = query
@@ -121,7 +128,11 @@ struct Tunnel {
     connections: JoinSet<u32>,
 }
 
-async fn tunnel(mut incoming: Incomings, outgoing: Outgoing, netns: Option<PathBuf>) {
+async fn tunnel(
+    mut incoming: impl Stream<Item = tungstenite::Result<Message>> + Unpin,
+    outgoing: Outgoing,
+    netns: Option<PathBuf>,
+) {
     let mut decoder = Decoder::default();
     let mut tunnel = Tunnel {
         outgoing,
@@ -131,7 +142,7 @@ async fn tunnel(mut incoming: Incomings, outgoing: Outgoing, netns: Option<PathB
         inlets: HashMap::new(),
         connections: JoinSet::new(),
     };
-    loop {
+    'client: loop {
         let message = tokio::select! {
             message = incoming.next() => message,
             Some(ended) = tunnel.connections.join_next() => {
@@ -153,7 +164,7 @@ async fn tunnel(mut incoming: Incomings, outgoing: Outgoing, netns: Option<PathB
             match decoder.next_frame() {
                 Ok(Some(frame)) => {
                     if !tunnel.take(frame).await {
-                        return;
+                        break 'client;
                     }
                 }
                 Ok(None) => break,
@@ -164,9 +175,24 @@ async fn tunnel(mut incoming: Incomings, outgoing: Outgoing, netns: Option<PathB
             }
         }
     }
+    tunnel.end().await;
 }
 
 impl Tunnel {
+    /// Writes what a client that has gone said last.
+    async fn end(self) {
+        let Self {
+            inlets,
+            mut connections,
+            ..
+        } = self;
+        drop(inlets);
+        let written = async { while connections.join_next().await.is_some() {} };
+        if tokio::time::timeout(LAST_WORDS_MAX, written).await.is_err() {
+            tracing::debug!("a pod did not take what a port-forward client said last");
+        }
+    }
+
     /// Handles a frame; false when the tunnel is over.
     async fn take(&mut self, frame: Frame) -> bool {
         match frame {
@@ -259,18 +285,25 @@ async fn forward(
         let mut buffer = vec![0; PIECE_LEN];
         loop {
             let n = reading.read(&mut buffer).await?;
-            if n == 0 || !outgoing.send(pack(&buffer[..n])).await {
-                return Ok(());
+            if n == 0 {
+                return Ok(true);
+            }
+            if !outgoing.send(pack(&buffer[..n])).await {
+                return Ok(false);
             }
         }
     };
-    tokio::pin!(reader);
+    tokio::pin!(reader, writer);
     tokio::select! {
-        outcome = &mut reader => outcome,
-        written = writer => {
+        outcome = &mut reader => match outcome {
+            // The client is gone; the pod may still be reading what it said.
+            Ok(false) => writer.await,
+            outcome => outcome.map(|_: bool| ()),
+        },
+        written = &mut writer => {
             written?;
             // The client has said everything; the answer may still be coming.
-            reader.await
+            reader.await.map(|_: bool| ())
         }
     }
 }
@@ -328,4 +361,146 @@ async fn channels(
         }
     }
     outgoing.close().await;
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::server::socket::over_bytes;
+    use crate::server::spdy::testing::Client;
+
+    /// More than all queues and buffers on the way hold.
+    const LEN: usize = 8 << 20;
+
+    fn text() -> Vec<u8> {
+        (0..LEN).map(|at| (at % 251) as u8).collect()
+    }
+
+    async fn listen() -> (TcpListener, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+        let port = listener.local_addr().expect("an address").port();
+        (listener, port.to_string())
+    }
+
+    /// What a client says first: the two streams of a connection.
+    fn opening(client: &mut Client, port: &str) -> Vec<u8> {
+        let streams = [(1, "error"), (3, "data")];
+        let open = |(stream, kind)| {
+            let headers = [("streamtype", kind), ("port", port), ("requestid", "0")];
+            client.open(stream, &headers)
+        };
+        streams.map(open).concat()
+    }
+
+    fn said(bytes: Vec<u8>) -> tungstenite::Result<Message> {
+        Ok(Message::Binary(bytes.into()))
+    }
+
+    #[tokio::test]
+    async fn all_that_a_pod_says_before_it_closes_arrives() {
+        let (listener, port) = listen().await;
+        let pod = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            stream.write_all(&text()).await.expect("it is taken");
+        });
+        let opening = said(opening(&mut Client::default(), &port));
+        let incoming = futures::stream::iter([opening]).chain(futures::stream::pending());
+        let (outgoing, mut told) = Outgoing::pair();
+        let served = tokio::spawn(tunnel(incoming, outgoing, None));
+        let (mut decoder, mut heard, mut is_over) = (Decoder::default(), Vec::new(), false);
+        while !is_over {
+            let message = told.recv().await.expect("the tunnel stands");
+            decoder.push(&message.into_data());
+            while let Some(frame) = decoder.next_frame().expect("well-formed") {
+                if let Frame::Data {
+                    stream: 3,
+                    bytes,
+                    fin,
+                } = frame
+                {
+                    heard.extend(bytes);
+                    is_over = fin;
+                }
+            }
+        }
+        assert!(heard == text(), "{} bytes", heard.len());
+        pod.await.expect("no panic");
+        served.abort();
+    }
+
+    #[tokio::test]
+    async fn several_connections_share_one_of_spdy() {
+        let (listener, port) = listen().await;
+        let (connection, theirs) = tokio::io::duplex(PIECE_LEN);
+        let served = tokio::spawn(over_bytes(theirs, |incoming, outgoing| {
+            tunnel(incoming, outgoing, None)
+        }));
+        let (mut hearing, mut saying) = tokio::io::split(connection);
+        let (mut client, mut decoder) = (Client::default(), Decoder::default());
+        let mut said = Vec::new();
+        for (stream, id) in [(1, "0"), (5, "1"), (9, "2")] {
+            for (stream, kind) in [(stream, "error"), (stream + 2, "data")] {
+                let headers = [("streamtype", kind), ("port", &port), ("requestid", id)];
+                said.extend(client.open(stream, &headers));
+            }
+        }
+        for stream in [11, 7, 3] {
+            said.extend(Encoder::data(
+                stream,
+                format!("of {stream}").as_bytes(),
+                true,
+            ));
+        }
+        saying.write_all(&said).await.expect("it is taken");
+        // A program that answers with what it is told.
+        for _ in 0..3 {
+            let (mut stream, _) = listener.accept().await.expect("a connection");
+            tokio::spawn(async move {
+                let mut heard = Vec::new();
+                stream.read_to_end(&mut heard).await.expect("a text");
+                stream.write_all(&heard).await.expect("it is taken");
+            });
+        }
+        let (mut heard, mut ends) = (HashMap::<u32, Vec<u8>>::new(), 0);
+        let mut piece = vec![0; PIECE_LEN];
+        while ends < 6 {
+            let n = hearing.read(&mut piece).await.expect("a connection");
+            assert!(n > 0, "the tunnel stands");
+            decoder.push(&piece[..n]);
+            while let Some(frame) = decoder.next_frame().expect("well-formed") {
+                if let Frame::Data { stream, bytes, fin } = frame {
+                    heard.entry(stream).or_default().extend(bytes);
+                    ends += u8::from(fin);
+                }
+            }
+        }
+        for stream in [3, 7, 11] {
+            assert_eq!(heard[&stream], format!("of {stream}").as_bytes());
+            assert!(heard[&(stream - 2)].is_empty(), "no error is told");
+        }
+        drop((hearing, saying));
+        served.await.expect("no panic");
+    }
+
+    #[tokio::test]
+    async fn all_that_a_client_says_before_it_goes_arrives() {
+        let (listener, port) = listen().await;
+        let mut messages = vec![said(opening(&mut Client::default(), &port))];
+        let text = text();
+        for piece in text.chunks(PIECE_LEN) {
+            messages.push(said(Encoder::data(3, piece, false)));
+        }
+        messages.push(Ok(Message::Close(None)));
+        let (outgoing, mut told) = Outgoing::pair();
+        tokio::spawn(async move { while told.recv().await.is_some() {} });
+        let incoming = futures::stream::iter(messages);
+        let served = tokio::spawn(tunnel(incoming, outgoing, None));
+        let (mut stream, _) = listener.accept().await.expect("a connection");
+        let mut heard = Vec::new();
+        let read = stream.read_to_end(&mut heard).await;
+        assert!(read.is_ok() && heard == text, "{} bytes", heard.len());
+        served.await.expect("no panic");
+    }
 }

@@ -1,4 +1,4 @@
-//! The part of SPDY/3.1 that port-forward clients speak: frames in and out of a byte stream.
+//! The part of SPDY/3.1 that clients of exec, attach and port-forward speak: frames in and out of a byte stream.
 //!
 //! Header blocks of one direction share one zlib context that starts from the dictionary of the SPDY/3 draft, so they
 //! must be read and written in order. Reference: SPDY Protocol draft 3.1, sections 2.2 (frames), 2.6.10 (headers).
@@ -294,8 +294,46 @@ fn dictionary() -> Vec<u8> {
     bytes
 }
 
+/// What only clients say.
+#[cfg(test)]
+pub mod testing {
+    use super::*;
+
+    /// A client's side of a connection.
+    pub struct Client(Compress);
+
+    impl Default for Client {
+        fn default() -> Self {
+            let mut deflate = Compress::new(Compression::fast(), true);
+            deflate.set_dictionary(&dictionary()).expect("fresh");
+            Self(deflate)
+        }
+    }
+
+    impl Client {
+        /// Opens a stream.
+        pub fn open(&mut self, stream: u32, headers: &[(&str, &str)]) -> Vec<u8> {
+            let number = |n: usize| u32::try_from(n).expect("few").to_be_bytes();
+            let mut plain = number(headers.len()).to_vec();
+            for text in headers.iter().flat_map(|(name, value)| [name, value]) {
+                plain.extend_from_slice(&number(text.len()));
+                plain.extend_from_slice(text.as_bytes());
+            }
+            let mut block = Vec::with_capacity(1024);
+            self.0
+                .compress_vec(&plain, &mut block, FlushCompress::Sync)
+                .expect("packs");
+            let mut body = stream.to_be_bytes().to_vec();
+            body.extend_from_slice(&[0; 6]);
+            body.extend_from_slice(&block);
+            control(SYN_STREAM, &body)
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
+    use super::testing::Client;
     use super::*;
 
     #[test]
@@ -309,35 +347,11 @@ mod tests {
         assert_eq!((bytes.len(), b << 16 | a), (1423, 0xe3c6_a7c2));
     }
 
-    fn open(deflate: &mut Compress, stream: u32, headers: &[(&str, &str)]) -> Vec<u8> {
-        let mut plain = u32::try_from(headers.len())
-            .expect("few")
-            .to_be_bytes()
-            .to_vec();
-        for text in headers.iter().flat_map(|(name, value)| [name, value]) {
-            plain.extend_from_slice(&u32::try_from(text.len()).expect("short").to_be_bytes());
-            plain.extend_from_slice(text.as_bytes());
-        }
-        let mut block = Vec::with_capacity(1024);
-        deflate
-            .compress_vec(&plain, &mut block, FlushCompress::Sync)
-            .expect("packs");
-        let mut body = stream.to_be_bytes().to_vec();
-        body.extend_from_slice(&[0; 6]);
-        body.extend_from_slice(&block);
-        control(SYN_STREAM, &body)
-    }
-
     #[test]
     fn streams_are_opened_with_headers_of_one_context() {
-        let mut deflate = Compress::new(Compression::fast(), true);
-        deflate.set_dictionary(&dictionary()).expect("fresh");
-        let mut bytes = open(&mut deflate, 1, &[("streamtype", "error"), ("port", "80")]);
-        bytes.extend(open(
-            &mut deflate,
-            3,
-            &[("Streamtype", "data"), ("port", "80")],
-        ));
+        let mut client = Client::default();
+        let mut bytes = client.open(1, &[("streamtype", "error"), ("port", "80")]);
+        bytes.extend(client.open(3, &[("Streamtype", "data"), ("port", "80")]));
         bytes.extend(Encoder::data(3, b"hello", true));
         let mut decoder = Decoder::default();
         let mut frames = Vec::new();

@@ -322,14 +322,30 @@ async fn until(
     channel: u8,
     text: &str,
 ) -> String {
-    let mut seen = String::new();
-    while !seen.contains(text) {
+    let [seen] = until_all(socket, [(channel, text)]).await;
+    seen
+}
+
+/// What comes on each channel until all texts have come.
+async fn until_all<const N: usize>(
+    socket: &mut WebSocketStream<TlsStream<TcpStream>>,
+    texts: [(u8, &str); N],
+) -> [String; N] {
+    let mut seen = [const { String::new() }; N];
+    while texts
+        .iter()
+        .zip(&seen)
+        .any(|((_, text), seen)| !seen.contains(text))
+    {
         match socket.next().await {
-            Some(Ok(Message::Binary(bytes))) if bytes[0] == channel => {
-                seen.push_str(&String::from_utf8_lossy(&bytes[1..]));
+            Some(Ok(Message::Binary(bytes))) => {
+                let at = texts.iter().position(|(channel, _)| *channel == bytes[0]);
+                if let Some(at) = at {
+                    seen[at].push_str(&String::from_utf8_lossy(&bytes[1..]));
+                }
             }
             Some(Ok(_)) => {}
-            end => panic!("{text:?} never came after {seen:?}: {end:?}"),
+            end => panic!("{texts:?} never came after {seen:?}: {end:?}"),
         }
     }
     seen
@@ -343,7 +359,12 @@ async fn attach_carries_input_and_both_outputs_and_may_come_back() {
     let path = "/attach/default/p/c?input=1&output=1&error=1";
     let mut first = api.socket(path, "v5.channel.k8s.io").await;
     first.send(binary(0, b"one\n")).await.expect("sent");
-    assert_eq!(until(&mut first, 1, "got one\n").await, "got one\n");
+    // Both, so that nothing of this is left for whoever comes next.
+    let both = [(1, "got one\n"), (2, "err one\n")];
+    assert_eq!(
+        until_all(&mut first, both).await,
+        ["got one\n", "err one\n"]
+    );
     drop(first);
     // Without `stdinOnce` the container's input stays open for whoever comes next.
     let mut watcher = api
