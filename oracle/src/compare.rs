@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde_json::Value;
 
-use crate::case::{Answer, Pair};
+use crate::case::{Answer, Pair, Request};
 
 /// How two answers differ; the first that applies.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -158,7 +158,7 @@ fn without_values(text: &str) -> String {
     let text = &text.replace("Invalid value: [{", VALUE);
     const DUMP: &str = "\n";
     let text = text.split(DUMP).next().unwrap_or_default();
-    let text = &without_patched(&without_versions(text));
+    let text = &without_addresses(&without_patched(&without_versions(text)));
     let mut clean = String::new();
     let mut left = text.as_str();
     while let Some(at) = left.find(VALUE) {
@@ -188,6 +188,53 @@ fn without_patched(text: &str) -> String {
         }
         _ => text.to_owned(),
     }
+}
+
+/// Addresses that a server has chosen for a Service: those of the range that both have.
+fn without_addresses(text: &str) -> String {
+    const BEGIN: &str = "\"10.0.";
+    let mut parts = text.split(BEGIN);
+    let mut clean = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|c: char| c.is_ascii_digit() || c == '.');
+        clean += BEGIN;
+        clean += rest;
+    }
+    clean
+}
+
+/// What a Status tells, without the random ends of the names that the server has made from a prefix of the client's.
+fn without_names(answer: &Answer, request: &Request) -> Answer {
+    const RANDOM: usize = 5;
+    let sent: Value = serde_json::from_str(&request.body).unwrap_or_default();
+    let prefix = sent["metadata"]["generateName"].as_str().unwrap_or("");
+    let mut answer = answer.clone();
+    if prefix.is_empty() || answer.code < 400 {
+        return answer;
+    }
+    let begin = format!("\"{prefix}");
+    let clean = |text: &str| {
+        let mut parts = text.split(begin.as_str());
+        let mut clean = parts.next().unwrap_or_default().to_owned();
+        for part in parts {
+            let random: String = part.chars().take(RANDOM).collect();
+            let is_random =
+                random.len() == RANDOM && random.bytes().all(|byte| byte.is_ascii_alphanumeric());
+            clean += &begin;
+            clean += if is_random { &part[RANDOM..] } else { part };
+        }
+        clean
+    };
+    fn each(value: &mut Value, clean: &dyn Fn(&str) -> String) {
+        match value {
+            Value::String(text) => *text = clean(text),
+            Value::Array(items) => items.iter_mut().for_each(|item| each(item, clean)),
+            Value::Object(map) => map.values_mut().for_each(|item| each(item, clean)),
+            _ => {}
+        }
+    }
+    each(&mut answer.body, &clean);
+    answer
 }
 
 /// Versions of objects, where a message names them.
@@ -261,7 +308,10 @@ pub fn differences(theirs: &[Pair], ours: &[Pair]) -> BTreeMap<String, Differenc
                 theirs.request.name, ours.request.name,
                 "the order is the same"
             );
-            let found = difference(&theirs.answer, &ours.answer)?;
+            let found = difference(
+                &without_names(&theirs.answer, &theirs.request),
+                &without_names(&ours.answer, &ours.request),
+            )?;
             Some((theirs.request.name.clone(), found))
         })
         .collect()

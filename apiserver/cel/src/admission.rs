@@ -418,6 +418,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+    use crate::budget::Budget;
     use crate::schema::declared_type;
 
     const VERSION: Version = Version::new(1, 36);
@@ -458,6 +459,35 @@ mod tests {
         assert_eq!(checker.check("object.spec.nope == 1"), None);
         let issues = checker.check("params.x").unwrap_or_default();
         assert!(issues.contains("undeclared reference to 'params' (in container '')"));
+    }
+
+    #[test]
+    fn variables_that_need_each_other_end_before_the_stack_does() {
+        let evaluate = |n: usize| {
+            let mut compiler = Compiler::of_policy(VERSION);
+            let add = |compiler: &mut Compiler, name: &str, text: &str| {
+                compiler.add_variable(name, text, Options::default())
+            };
+            add(&mut compiler, "v0", "1").expect("a variable");
+            for index in 1..n {
+                let text = format!("variables.v{} + 1", index - 1);
+                add(&mut compiler, &format!("v{index}"), &text).expect("a variable");
+            }
+            let text = format!("variables.v{} == {n}", n - 1);
+            let expression = compiler.compile(&text, Returns::Condition, Options::default());
+            let evaluation = Evaluation::new(&compiler, Inputs::default());
+            let value = evaluation.evaluate(
+                &expression.expect("an expression"),
+                &mut Budget::new(1_000_000),
+            );
+            value.map(|value| matches!(value, crate::value::Value::Bool(true)))
+        };
+        assert_eq!(evaluate(64), Ok(true));
+        let refused = evaluate(600).expect_err("too deep").to_string();
+        assert!(
+            refused.contains("more than 64 variables need each other"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -62,6 +62,7 @@ mod checker;
 mod cost;
 mod decl;
 mod deep;
+pub mod device;
 mod env;
 pub mod escape;
 mod eval;

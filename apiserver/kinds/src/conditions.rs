@@ -110,7 +110,7 @@ mod tests {
     use crate::rules::{at, texts};
 
     #[test]
-    fn a_time_that_is_not_set_stays_so() {
+    fn a_time_that_is_not_set_is_the_zero_time() {
         use crate::core::service::ServiceKind;
         use crate::kind::{AnyKind, Erased, Kind};
 
@@ -120,7 +120,7 @@ mod tests {
         let mut again = kind.encode(&service).expect("JSON");
         kind.schema().complete(&mut again);
         let condition = &again["status"]["conditions"][0];
-        assert!(condition["lastTransitionTime"].is_null(), "{condition}");
+        assert_eq!(condition["lastTransitionTime"], ZERO_TIME_TEXT);
         let given =
             json!({"status": {"conditions": [{"lastTransitionTime": "1970-01-01T00:00:00Z"}]}});
         let mut kept = Cow::Borrowed(&given);

@@ -16,6 +16,7 @@ use crate::protobuf::Layout;
 
 mod check;
 mod complete;
+mod empty;
 
 pub(crate) use check::ZERO_TIME;
 pub use check::{Report, TypeError};
@@ -57,6 +58,8 @@ pub struct Field {
     pub omit_zero: bool,
     /// Whether that holds for a struct and a time, too.
     pub omit_zero_struct: bool,
+    /// Whether something empty is kept all the same, until the object is complete.
+    pub keeps_empty: bool,
     /// The structs that it is embedded in, with dots, which Go names in messages about types; empty for an own field.
     pub embedded: Arc<str>,
     /// Whether it is repeated in protobuf although its type has a name, which else means a message of its own.
@@ -78,6 +81,8 @@ pub struct Definition {
     pub required_lists: Vec<Arc<str>>,
     /// What stands in every object, with the value that it has where it is not set.
     pub always: Vec<(Arc<str>, Value)>,
+    /// What an object says only where it is not empty, and what it may say while it is checked.
+    pub kept_empty: &'static [&'static str],
     /// The shape of fields that have no name here; `None` if there are no others.
     pub rest: Option<Node>,
     /// Its messages in protobuf.
@@ -256,6 +261,7 @@ pub fn of_metadata() -> &'static Node {
             go_type: "v1.ObjectMeta".into(),
             omit_zero: false,
             omit_zero_struct: true,
+            keeps_empty: false,
             embedded: "".into(),
             repeated: false,
         };
@@ -266,6 +272,7 @@ pub fn of_metadata() -> &'static Node {
             required_times: Vec::new(),
             required_lists: Vec::new(),
             always: Vec::new(),
+            kept_empty: &[],
             rest: None,
             layout: OnceLock::new(),
         };
@@ -373,8 +380,14 @@ fn embedded(definition: &str, field: &str) -> String {
         .rsplit_once('.')
         .map_or("", |(package, _)| package);
     let inlined = types.fields.keys();
-    let inlined = inlined.filter_map(|name| name.strip_prefix("+inline:"));
-    for name in inlined.filter_map(|go| go.rsplit('.').next()) {
+    let inlined: Vec<&str> = inlined
+        .filter_map(|name| name.strip_prefix("+inline:"))
+        .collect();
+    if matches!(field, "apiVersion" | "kind") && inlined.iter().any(|go| go.ends_with(".TypeMeta"))
+    {
+        return "TypeMeta".to_owned();
+    }
+    for name in inlined.iter().filter_map(|go| go.rsplit('.').next()) {
         let inner = format!("{package}.{name}");
         if facts(&inner, field).is_some() {
             return match embedded(&inner, field) {
@@ -474,12 +487,15 @@ impl Schemas {
             .remove(name);
         let short_name = name.rsplit('.').next().unwrap_or(name).into();
         let mut fields = BTreeMap::new();
+        let kept_empty = empty::kept(name);
         let properties = source.as_ref().and_then(|s| s["properties"].as_object());
         for (field, schema) in properties.into_iter().flatten() {
             let facts = facts(name, field).cloned().unwrap_or_default();
             let node = self.node(schema, Some(&facts));
             let embedded = embedded(name, field).into();
-            fields.insert(Arc::from(field.as_str()), make_field(node, facts, embedded));
+            let mut made = make_field(node, facts, embedded);
+            made.keeps_empty = kept_empty.contains(&field.as_str());
+            fields.insert(Arc::from(field.as_str()), made);
         }
         let required = source.as_ref().and_then(|s| s["required"].as_array());
         let required = required.into_iter().flatten().filter_map(Value::as_str);
@@ -505,6 +521,7 @@ impl Schemas {
             required_times,
             required_lists,
             always,
+            kept_empty,
             rest: None,
             layout: OnceLock::new(),
         }
@@ -586,6 +603,7 @@ fn make_field(node: Node, facts: FieldFacts, embedded: Arc<str>) -> Field {
         go_type: facts.go_type,
         omit_zero: facts.omit_zero,
         omit_zero_struct: facts.omit_zero_struct,
+        keeps_empty: false,
         embedded,
         repeated: facts.repeated,
     }

@@ -14,13 +14,16 @@ use crate::api::{Api, Late};
 use crate::authz::Authorizer;
 use crate::registry::{DeleteOptions, Part, Resource, WriteContext};
 
+mod admin_access;
 mod api_service;
 mod asking;
 mod certificates;
 mod default_ingress_class;
 mod derived;
+mod event_rate_limit;
 mod exemption;
 mod expressions;
+mod image_policy;
 pub mod laps;
 mod limit_ranger;
 mod matching;
@@ -34,6 +37,7 @@ mod pod_node_selector;
 mod pod_priority;
 mod pod_resize;
 pub mod pod_security;
+mod pod_toleration_restriction;
 mod pod_tolerations;
 mod pod_topology;
 pub mod policies;
@@ -55,9 +59,12 @@ pub use service_addresses::AddressRange;
 pub(crate) use service_addresses::adopt_node_ports;
 pub use settings::Settings;
 
+pub use event_rate_limit::EventLimits;
+pub use image_policy::ImagePolicy;
 use laps::Laps;
 use plugins::Plugins;
 use pod_security::PodSecurity;
+pub use pod_toleration_restriction::Tolerations;
 use policies::Policies;
 use request::{Operation, Request};
 use webhooks::Webhooks;
@@ -178,6 +185,12 @@ pub struct Parts {
     pub metrics: laps::Metrics,
     /// Pod security.
     pub pod_security: PodSecurity,
+    /// What pods tolerate, and may.
+    pub tolerations: Tolerations,
+    /// How many Events are taken.
+    pub event_limits: EventLimits,
+    /// Who says which images may run.
+    pub image_policy: Option<ImagePolicy>,
     /// Policies.
     pub policies: Policies,
     /// Webhooks.
@@ -193,6 +206,9 @@ pub struct Admission {
     plugins: Plugins,
     metrics: laps::Metrics,
     pod_security: PodSecurity,
+    tolerations: Tolerations,
+    event_limits: EventLimits,
+    image_policy: Option<ImagePolicy>,
     policies: Policies,
     webhooks: Webhooks,
 }
@@ -213,6 +229,9 @@ impl Admission {
             plugins: parts.plugins,
             metrics: parts.metrics,
             pod_security: parts.pod_security,
+            tolerations: parts.tolerations,
+            event_limits: parts.event_limits,
+            image_policy: parts.image_policy,
             policies: parts.policies,
             webhooks: parts.webhooks,
         }
@@ -234,6 +253,9 @@ impl Admission {
     ) -> Result<(), Status> {
         let api = self.api()?;
         let mut laps = self.metrics.begin(attributes.operation(), "admit");
+        if laps.run(&self.plugins, "NamespaceAutoProvision") {
+            namespace_lifecycle::provide(&api, attributes, object).await?;
+        }
         self.built_in(&api, &mut laps, attributes, object, old)
             .await?;
         self.ask_mutating(&api, attributes, object, old).await?;
@@ -243,6 +265,7 @@ impl Admission {
         {
             service_addresses::admit(&api, &self.config, attributes, object, old).await?;
         }
+        admin_access::admit(&api, attributes, object, old).await?;
         let authorizer = self.authorizer.get().ok_or_else(stopping)?;
         rbac_escalation::check(&authorizer, attributes, object, old).await?;
         laps.pass();
@@ -292,6 +315,12 @@ impl Admission {
             // A patch replaces the whole list: what was added at creation would be missed.
             pod_tolerations::admit(object);
         }
+        if (creates_pod || updates_pod) && run("PodTolerationRestriction") {
+            let tolerations = &self.tolerations;
+            tolerations
+                .admit(api, attributes, object, creates_pod)
+                .await?;
+        }
         if (creates_pod || updates_pod) && run("ExtendedResourceToleration") {
             optional::tolerate_devices(object);
         }
@@ -339,6 +368,13 @@ impl Admission {
         if run("OwnerReferencesPermissionEnforcement") {
             owner_references::check(&api, &authorizer, attributes, object, old).await?;
         }
+        if let Some(image_policy) = self
+            .image_policy
+            .as_ref()
+            .filter(|_| run("ImagePolicyWebhook"))
+        {
+            image_policy.check(attributes, object).await?;
+        }
         if run("PodSecurity") {
             self.pod_security
                 .check(&api, attributes, object, old)
@@ -346,6 +382,13 @@ impl Admission {
         }
         if run("Priority") {
             pod_priority::check_classes(&api, attributes, object)?;
+        }
+        let is_pod = attributes.is("", "Pod", attributes.action);
+        if is_pod && run("PodTolerationRestriction") {
+            self.tolerations.check(&api, attributes, object).await?;
+        }
+        if run("EventRateLimit") {
+            self.event_limits.check(attributes, object)?;
         }
         if run("PersistentVolumeClaimResize") {
             storage::check_growth(&api, attributes, object, old)?;

@@ -21,8 +21,8 @@ pub mod typed;
 
 pub use across::{Translations, Views, versions_of};
 pub use compare::is_keyless;
-pub(crate) use entries::{restore_managed, take_managed};
-pub use managed::{Configuration, Manager, Owners, apply, update};
+pub(crate) use entries::{restore_managed, same_owners, take_managed};
+pub use managed::{Configuration, Manager, Owners, apply, unowned_scale, update};
 
 /// Where each item of a list is found; of those that are there twice, the first counts.
 pub(crate) fn first_places<T: Hash + Eq>(

@@ -60,8 +60,46 @@ pub struct Audit {
     policy: Option<Policy>,
     log: Option<Log>,
     webhook: Option<Arc<Webhook>>,
+    counted: Counted,
+}
+
+/// What is counted, by the names that kube-apiserver gives it.
+struct Counted {
     written: IntCounter,
+    levels: IntCounterVec,
     lost: IntCounterVec,
+    rejected: IntCounter,
+}
+
+impl Counted {
+    fn register(registry: &Registry) -> prometheus::Result<Self> {
+        let counted = Self {
+            written: IntCounter::new("apiserver_audit_event_total", "Audit events that were made")?,
+            levels: IntCounterVec::new(
+                Opts::new(
+                    "apiserver_audit_level_total",
+                    "Requests, by the level at which a policy has them recorded",
+                ),
+                &["level"],
+            )?,
+            lost: IntCounterVec::new(
+                Opts::new(
+                    "apiserver_audit_error_total",
+                    "Audit events that were lost, by backend",
+                ),
+                &["plugin"],
+            )?,
+            rejected: IntCounter::new(
+                "apiserver_audit_requests_rejected_total",
+                "Requests that were refused as the audit log could not be written",
+            )?,
+        };
+        registry.register(Box::new(counted.written.clone()))?;
+        registry.register(Box::new(counted.levels.clone()))?;
+        registry.register(Box::new(counted.lost.clone()))?;
+        registry.register(Box::new(counted.rejected.clone()))?;
+        Ok(counted)
+    }
 }
 
 impl Audit {
@@ -70,21 +108,7 @@ impl Audit {
     /// # Errors
     /// When the policy cannot be read, or the log not be written.
     pub async fn open(config: AuditConfig, registry: &Registry) -> Result<Self, String> {
-        let written = IntCounter::new("apiserver_audit_event_total", "Audit events that were made");
-        let lost = IntCounterVec::new(
-            Opts::new(
-                "apiserver_audit_error_total",
-                "Audit events that were lost, by backend",
-            ),
-            &["plugin"],
-        );
-        let (written, lost) = written
-            .and_then(|written| Ok((written, lost?)))
-            .map_err(|e| e.to_string())?;
-        registry
-            .register(Box::new(written.clone()))
-            .and_then(|()| registry.register(Box::new(lost.clone())))
-            .map_err(|e| e.to_string())?;
+        let counted = Counted::register(registry).map_err(|e| e.to_string())?;
         let policy = match &config.policy {
             None => None,
             Some(path) => {
@@ -106,7 +130,7 @@ impl Audit {
         let webhook = match config.webhook {
             None => None,
             Some(config) => {
-                let lost = lost.with_label_values(&["webhook"]);
+                let lost = counted.lost.with_label_values(&["webhook"]);
                 let webhook = Webhook::open(config, lost).await;
                 Some(webhook.map_err(|e| format!("audit webhook {e}"))?)
             }
@@ -115,8 +139,7 @@ impl Audit {
             policy: policy.filter(|_| log.is_some() || webhook.is_some()),
             log,
             webhook,
-            written,
-            lost,
+            counted,
         })
     }
 
@@ -137,6 +160,11 @@ impl Audit {
         user: Option<&User>,
     ) -> Option<Arc<Record>> {
         let verdict = self.policy.as_ref()?.judge(user, info);
+        let level = self
+            .counted
+            .levels
+            .with_label_values(&[verdict.level.as_str()]);
+        level.inc();
         if verdict.level == Level::None {
             return None;
         }
@@ -168,21 +196,30 @@ impl Audit {
         }))
     }
 
-    fn write(&self, event: &Event) {
+    /// Counts a request that is refused because its event was not written.
+    pub fn rejected(&self) {
+        self.counted.rejected.inc();
+    }
+
+    /// Answers whether the request may go on.
+    fn write(&self, event: &Event) -> bool {
         let item = event.item();
-        self.written.inc();
+        let mut goes_on = true;
+        self.counted.written.inc();
         if let Some(log) = &self.log
             && let Err(error) = log.write(&event::line(&item))
         {
-            let lost = self.lost.with_label_values(&["log"]);
+            let lost = self.counted.lost.with_label_values(&["log"]);
             if lost.get() == 0 {
                 tracing::error!(%error, "the audit log cannot be written; events are lost");
             }
             lost.inc();
+            goes_on = !log.is_strict();
         }
         if let Some(webhook) = &self.webhook {
             webhook.send(item);
         }
+        goes_on
     }
 }
 
@@ -264,7 +301,8 @@ impl Record {
     }
 
     /// Writes the event as it is at a stage, unless the stage is not wanted.
-    fn stage(&self, stage: Stage) {
+    /// Answers whether the event was written, or need not be.
+    fn stage(&self, stage: Stage) -> bool {
         let mut event = self.event();
         event.stage = stage;
         if stage != Stage::RequestReceived {
@@ -272,14 +310,13 @@ impl Record {
         }
         let wanted = !self.verdict.omitted.contains(&stage);
         let event = wanted.then(|| event.clone());
-        if let Some(event) = event {
-            self.audit.write(&event);
-        }
+        event.is_none_or(|event| self.audit.write(&event))
     }
 
-    /// It is known who asks.
-    pub fn received(&self) {
-        self.stage(Stage::RequestReceived);
+    /// It is known who asks. Answers whether that was written, where the request may not go on otherwise.
+    #[must_use]
+    pub fn received(&self) -> bool {
+        self.stage(Stage::RequestReceived)
     }
 
     /// The user is taken for another.

@@ -20,9 +20,11 @@ use corral_storage::{self as storage, Key, ListOptions, Revision, Storage, Watch
 use futures::StreamExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::conversion::{Conversion, Failure};
 use crate::flow::width::Stock;
+use crate::news::Bell;
 use crate::object::{Corrupt, Shape, Stored, go_type};
 
 mod demand;
@@ -149,6 +151,8 @@ pub struct Cacher {
     state: RwLock<State>,
     // The revision reached; 0 until the first list is complete.
     reached: watch::Sender<Revision>,
+    /// Rings for watchers, which are too many to wait for `reached`.
+    bell: Arc<Bell>,
     watchers: AtomicUsize,
     /// Who converts what the store keeps in another version.
     conversion: Option<Arc<Conversion>>,
@@ -215,6 +219,7 @@ impl Cacher {
                 unreadable: false,
             }),
             reached: watch::Sender::new(Revision(0)),
+            bell: Arc::default(),
             watchers: AtomicUsize::new(0),
             conversion,
             demand,
@@ -410,12 +415,24 @@ impl Cacher {
     /// Lists the resource afresh; events before it are forgotten.
     async fn load(&self) -> Result<Revision, Trouble> {
         let mut snapshot = Snapshot::empty(&self.shape);
-        let mut options = ListOptions {
+        let mut next = Some(self.page(ListOptions {
             limit: START_PAGE,
             ..Default::default()
-        };
-        loop {
-            let page = self.storage.list(&self.prefix, options.clone()).await?;
+        }));
+        let mut revision = Revision(0);
+        while let Some(page) = next.take() {
+            let page = page
+                .await
+                .map_err(|ended| storage::Error::Unavailable(ended.to_string()))??;
+            revision = page.revision;
+            if page.more {
+                // Read while this one is looked at: a start waits for all pods, and has a processor left to read them.
+                next = Some(self.page(ListOptions {
+                    limit: START_PAGE,
+                    revision: Some(page.revision),
+                    after: page.entries.last().map(|entry| entry.key.clone()),
+                }));
+            }
             let converted = self.converted(&page.entries).await;
             for stored in converted? {
                 match stored {
@@ -425,14 +442,21 @@ impl Cacher {
                     Err(error) => log_corrupt(&error),
                 }
             }
-            options.revision = Some(page.revision);
-            options.after = page.entries.last().map(|entry| entry.key.clone());
-            if !page.more {
-                snapshot.revision = page.revision;
-                self.replace(snapshot, true);
-                return Ok(page.revision);
-            }
         }
+        snapshot.revision = revision;
+        self.replace(snapshot, true);
+        Ok(revision)
+    }
+
+    /// A page of the store, read by a task of its own.
+    fn page(
+        &self,
+        options: ListOptions,
+    ) -> AbortOnDropHandle<Result<storage::Page, storage::Error>> {
+        let (storage, prefix) = (self.storage.clone(), self.prefix.clone());
+        AbortOnDropHandle::new(tokio::spawn(
+            async move { storage.list(&prefix, options).await },
+        ))
     }
 
     /// Forgets everything.
@@ -470,6 +494,7 @@ impl Cacher {
         state.snapshot = snapshot;
         drop(state);
         self.reached.send_replace(revision);
+        self.bell.ring();
     }
 
     fn apply(&self, event: WatchEvent, stored: Option<Result<Stored, Corrupt>>) {
@@ -497,11 +522,14 @@ impl Cacher {
                 revision
             }
         };
-        self.reached.send_if_modified(|reached| {
+        let told = self.reached.send_if_modified(|reached| {
             let news = is_change || *reached < revision;
             *reached = revision.max(*reached);
             news
         });
+        if told {
+            self.bell.ring();
+        }
     }
 
     fn put(&self, stored: Arc<Stored>) -> Revision {
@@ -594,6 +622,7 @@ impl Cacher {
         drop(state);
         // Wakes those who wait for more; no revision is reached.
         self.reached.send_modify(|_| {});
+        self.bell.ring();
     }
 
     /// Tells of every change, by the revision reached.

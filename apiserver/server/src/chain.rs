@@ -107,7 +107,9 @@ where
     };
     let (mut answer, failure) = match outcome {
         Ok(answer) => (answer, None),
-        Err(status) if status == Status::no_such_path() => (response::no_page(), Some(status)),
+        Err(status) if status == Status::no_such_path() && !is_of_own_group(info.as_ref()) => {
+            (response::no_page(), Some(status))
+        }
         Err(status) => match flow::refusal(&status) {
             Some(refusal) => (refusal, Some(status)),
             None => (response::status(&status, representation), Some(status)),
@@ -149,6 +151,13 @@ fn series_of(shared: &Shared, info: &RequestInfo, headers: &HeaderMap) -> Arc<Se
             || kind.is_some_and(|kind| discovery::has_subresource(kind, subresource))
     };
     requests.series(info, headers, kind.is_some(), has_subresource)
+}
+
+/// Whether a path that leads nowhere begins in a group of this server's own, whose answers all have the types of the API.
+fn is_of_own_group(info: Option<&(Arc<RequestInfo>, Arc<Series>)>) -> bool {
+    let Some((info, _)) = info else { return false };
+    let mut kinds = corral_kinds::all::RESOURCES.iter();
+    info.is_resource && kinds.any(|kind| kind.names().group == info.group)
 }
 
 /// Measures an answer, and keeps what is held until it has been sent; those that last hold nothing here.
@@ -210,7 +219,12 @@ where
     let (id, received) = (recording.id, recording.received);
     let record = shared.audit.begin(id, received, &parts, &info, Some(&user));
     if let Some(record) = &record {
-        record.received();
+        if !record.received() {
+            shared.audit.rejected();
+            let uri = parts.uri.to_string();
+            let why = format!("Internal Server Error: {uri:?}: failed to store audit event\n");
+            return Ok(response::text(500, why));
+        }
         let _ = recording.record.set(record.clone());
     }
     let asked = Asked {

@@ -113,15 +113,21 @@ fn subresources(kind: &dyn AnyKind) -> Vec<Entry<'_>> {
         ));
     }
     entries.extend(kind.parts().iter().map(|part| own(part, CHANGE)));
-    if kind.scale().is_some() {
-        entries.push(other("scale", "autoscaling", "v1", "Scale", CHANGE));
-    }
+    // In order of the alphabet, but for kinds that clients have described.
+    let scale = kind.scale().is_some();
+    let scale = scale.then(|| other("scale", "autoscaling", "v1", "Scale", CHANGE));
+    let (scale, described) = match kind.is_custom() {
+        true => (None, scale),
+        false => (scale, None),
+    };
+    entries.extend(scale);
     if kind.has_approval() {
         entries.push(own("approval", CHANGE));
     }
     if kind.has_status() {
         entries.push(own("status", CHANGE));
     }
+    entries.extend(described);
     entries
 }
 

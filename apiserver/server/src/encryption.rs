@@ -63,6 +63,9 @@ pub async fn over(
     stop: CancellationToken,
 ) -> Result<Arc<dyn Storage>, String> {
     let metrics = EncryptionMetrics::register(registry).map_err(|error| error.to_string())?;
+    // A machine without a name has a server without one.
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    let metrics = metrics.of_host(host.trim_end());
     let reloads = ReloadMetrics::register(registry).map_err(|error| error.to_string())?;
     let path = match &source {
         Source::Given { path, .. } => path,

@@ -1,8 +1,9 @@
-//! Events live for an hour.
+//! Events live for an hour. In etcd they go with their leases besides; here go those of the embedded store, and those
+//! that are without a lease.
 
 use std::time::Duration;
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use serde_json::Value;
 use tokio_util::sync::CancellationToken;
 
@@ -10,7 +11,7 @@ use crate::api::Api;
 use corral_storage::Operation;
 
 /// How long an Event is kept after it was last seen, as kube-apiserver's default.
-pub const EVENT_LIFE: SignedDuration = SignedDuration::from_hours(1);
+pub const EVENT_LIFE: Duration = Duration::from_secs(60 * 60);
 /// How often old ones are looked for.
 const PERIOD: Duration = Duration::from_secs(300);
 

@@ -40,7 +40,7 @@ pub mod discovery;
 pub mod duration;
 pub mod encryption;
 mod endpoints;
-mod expiry;
+pub mod expiry;
 pub mod flow;
 mod flow_objects;
 pub mod given;
@@ -51,6 +51,7 @@ pub mod local;
 mod local_services;
 pub mod metrics;
 pub mod negotiate;
+mod news;
 mod node_proxy;
 pub mod object;
 mod openapi;
@@ -84,7 +85,7 @@ use admission::laps;
 use admission::pod_security::{self, PodSecurity};
 use admission::policies::{self, Policies};
 use admission::webhooks::{self, Webhooks};
-use admission::{Admission, AdmissionConfig, Parts, Settings};
+use admission::{Admission, AdmissionConfig, EventLimits, ImagePolicy, Parts, Settings};
 use api::{Api, Late};
 use authn::tokens::Tokens;
 use authn::{Authenticator, User};
@@ -150,6 +151,9 @@ pub enum Error {
     /// Who may what cannot be found out.
     #[error("{0}")]
     Authorization(String),
+    /// An admission plugin cannot be set up.
+    #[error("failed to initialize admission: {0}")]
+    Admission(String),
     /// The audit log cannot be kept.
     #[error("{0}")]
     Audit(String),
@@ -264,12 +268,22 @@ impl Server {
         let Settings {
             plugins,
             pod_security,
+            tolerations,
+            event_limits,
+            image_policy,
         } = config.admission;
+        let image_policy = match image_policy {
+            Some(config) => Some(ImagePolicy::open(config).await.map_err(Error::Admission)?),
+            None => None,
+        };
         let measured = pod_security::Metrics::register(&config.registry)?;
         let parts = Parts {
             plugins,
             metrics: laps::Metrics::register(&config.registry)?,
             pod_security: PodSecurity::new(pod_security, measured),
+            tolerations,
+            event_limits: EventLimits::new(event_limits),
+            image_policy,
             policies: Policies::new(policies::Metrics::register(&config.registry)?),
             webhooks: Webhooks::new(webhooks::Metrics::register(&config.registry)?),
         };

@@ -27,6 +27,8 @@ pub struct Stored {
     pub json: Bytes,
     /// Labels: keys, each followed by its value, in order of the keys.
     pub labels: Texts,
+    /// What the labels may be, told without looking at them.
+    pub label_marks: Marks,
     /// Values of the kind's selectable fields, in the order of [`Shape::fields`].
     pub fields: Texts,
     names: Arc<[String]>,
@@ -58,6 +60,56 @@ impl Texts {
             rest = tail;
             std::str::from_utf8(text).ok()
         })
+    }
+}
+
+/// Labels as a set of bits: a text that is not marked is not there, one that is marked may be. To look at the labels of a
+/// hundred thousand objects takes mostly waiting for memory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Marks(u64);
+
+impl Marks {
+    /// Marks of labels, given as [`Stored::labels`] are.
+    pub fn of<'a>(labels: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
+        let mut marks = Self::default();
+        for (key, value) in labels {
+            marks = marks.with_key(key).with_label(key, value);
+        }
+        marks
+    }
+
+    /// These and those of a key.
+    #[must_use]
+    pub fn with_key(self, key: &str) -> Self {
+        Self(self.0 | Self::bit(Self::hash(Self::SEED, key.as_bytes())))
+    }
+
+    /// These and those of a label with its value, without those of the key alone.
+    #[must_use]
+    pub fn with_label(self, key: &str, value: &str) -> Self {
+        let hash = Self::hash(Self::SEED, key.as_bytes());
+        let hash = Self::hash(Self::hash(hash, b"="), value.as_bytes());
+        // Two bits of a hash are as good as two hashes.
+        Self(self.0 | Self::bit(hash) | Self::bit(hash.rotate_left(32)))
+    }
+
+    /// Whether all of these are among others.
+    pub fn are_in(self, others: Self) -> bool {
+        self.0 & others.0 == self.0
+    }
+
+    /// Where FNV-1a begins.
+    const SEED: u64 = 0xcbf2_9ce4_8422_2325;
+
+    fn hash(seed: u64, bytes: &[u8]) -> u64 {
+        bytes.iter().fold(seed, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
+        })
+    }
+
+    /// One of the 64 bits, by the upper bits of a hash, which depend on all of the text.
+    fn bit(hash: u64) -> u64 {
+        1 << (hash >> 58)
     }
 }
 
@@ -140,6 +192,7 @@ impl Stored {
                     .iter()
                     .flat_map(|(k, v)| [k.as_str(), v.as_str()]),
             ),
+            label_marks: Marks::of(index.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
             fields: Texts::pack(index.fields.iter().map(String::as_str)),
             names: shape.fields.clone(),
             message_size: AtomicU32::new(0),
@@ -154,6 +207,7 @@ impl Stored {
             revision,
             json,
             labels: self.labels.clone(),
+            label_marks: self.label_marks,
             fields: self.fields.clone(),
             names: self.names.clone(),
             message_size: AtomicU32::new(0),

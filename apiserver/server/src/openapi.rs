@@ -2,6 +2,8 @@
 //!
 //! Documents are made from the kinds' schemas when they are asked for; clients ask once and cache, so nothing is kept.
 
+mod protobuf;
+
 use corral_api::status::Status;
 use corral_kinds::schema::{self, facts};
 use corral_kinds::{AnyKind, KindRef};
@@ -72,14 +74,14 @@ fn tag(salt: &str, kinds: &[&dyn AnyKind]) -> String {
 }
 
 /// A document, unless the client says that it has it.
-fn document(call: &Call, tag: &str, make: impl FnOnce() -> Value) -> Answer {
+fn document(call: &Call, tag: &str, make: impl FnOnce() -> Answer) -> Answer {
     let tag = format!("\"{tag}\"");
     let has = call.headers().get(IF_NONE_MATCH);
     let has = has.and_then(|value| value.to_str().ok());
     let known = has.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
     let mut answer = match known {
         true => response::not_modified(),
-        false => response::object(200, Representation::default(), &make()),
+        false => make(),
     };
     let headers = answer.headers_mut();
     if let Ok(tag) = HeaderValue::from_str(&tag) {
@@ -124,44 +126,51 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
     let (group, version) = found.ok_or_else(Status::no_such_path)?;
     let kinds = kinds_of(&kinds, group, version);
     Ok(document(call, &tag(path, &kinds), || {
-        json!({
+        let document = json!({
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
             "paths": paths(&kinds, Dialect::V3),
             "components": {"schemas": definitions(&kinds, Dialect::V3)},
-        })
+        });
+        response::object(200, Representation::default(), &document)
     }))
 }
 
 /// `/openapi/v2`.
 ///
 /// # Errors
-/// 406 for a client that takes only protobuf.
+/// 406 for a client that takes neither JSON nor protobuf.
 pub fn v2(call: &Call) -> Result<Answer, Status> {
-    let offer = Offer {
-        protobuf: false,
-        ..Offer::WHOLE
-    };
-    negotiate::accept(call.headers(), &call.info.query, offer)?;
+    let as_protobuf = protobuf::is_wanted(call.headers());
+    if !as_protobuf {
+        let offer = Offer {
+            protobuf: false,
+            ..Offer::WHOLE
+        };
+        negotiate::accept(call.headers(), &call.info.query, offer)?;
+    }
     let kinds = call.shared.api.kinds();
     let kinds: Vec<&dyn AnyKind> = kinds.iter().map(|kind| &**kind).collect();
     let aggregation = &call.shared.aggregation;
     let known = aggregation.known(&call.shared.api);
     let others = crate::aggregation::openapi::tag(aggregation, &known);
-    Ok(document(
-        call,
-        &tag(&format!("v2 {others}"), &kinds),
-        || {
-            let mut document = json!({
-                "swagger": "2.0",
-                "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
-                "paths": paths(&kinds, Dialect::V2),
-                "definitions": definitions(&kinds, Dialect::V2),
-            });
-            crate::aggregation::openapi::merge(aggregation, &known, &mut document);
-            document
-        },
-    ))
+    let tag = tag(&format!("v2 {others}"), &kinds);
+    Ok(document(call, &tag, || {
+        let mut document = json!({
+            "swagger": "2.0",
+            "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+            "paths": paths(&kinds, Dialect::V2),
+            "definitions": definitions(&kinds, Dialect::V2),
+        });
+        crate::aggregation::openapi::merge(aggregation, &known, &mut document);
+        match as_protobuf {
+            true => {
+                let message = protobuf::encode(&document);
+                response::answer(200, protobuf::MEDIA_TYPE, response::full(message))
+            }
+            false => response::object(200, Representation::default(), &document),
+        }
+    }))
 }
 
 fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {

@@ -233,13 +233,17 @@ impl Resource {
         Ok(apply::update(schema, old, &value, owners, manager, &views))
     }
 
-    fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
+    pub(crate) fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
         Manager {
             name: cx.manager.clone(),
             api_version: self.kind.names().api_version(),
             subresource: subresource.to_owned(),
             status_is_apart: self.kind.has_status(),
-            time: corral_api::time::format_seconds(cx.now),
+            // Kubernetes does not note when somebody scaled.
+            time: match subresource {
+                "scale" => String::new(),
+                _ => corral_api::time::format_seconds(cx.now),
+            },
         }
     }
 
@@ -282,7 +286,7 @@ impl Resource {
             && !kind.keeps_status_at_creation()
             && let Value::Object(map) = &mut value
             && let Some(status) = map.remove("status")
-            && apply::is_keyless(self.schema(), "status", status)
+            && self.is_unownable(status)
         {
             // What goes was looked at with the rest.
             let metadata = map.get_mut("metadata").and_then(Value::as_object_mut);
@@ -351,6 +355,17 @@ impl Resource {
         let mut value = self.encode(&object)?;
         restore_managed(&mut value, managed);
         self.store_new(cx, &name, value, claims).await
+    }
+
+    /// Whether nobody can own anything of a new object with this status.
+    fn is_unownable(&self, status: Value) -> bool {
+        let schema = self.schema();
+        let is_mistyped = || {
+            let node = schema.child("status");
+            node.is_some_and(|node| apply::typed::is_mistyped(node, &status))
+        };
+        // The types of what this crate knows have been looked at.
+        self.kind.is_custom() && is_mistyped() || apply::is_keyless(schema, "status", status)
     }
 
     async fn store_new(
@@ -441,14 +456,14 @@ impl Resource {
         let mut old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
         let (mut value, ownership) = change(&old_value)?;
         let wanted = metadata::wanted_version(&value);
-        if wanted
-            .as_ref()
-            .is_some_and(|w| *w != live.revision.to_string())
-        {
-            return Err(self.modified(name));
+        if let Some(wanted) = &wanted {
+            metadata::check_version(wanted)?;
+            if *wanted != live.revision.to_string() {
+                return Err(self.modified(name));
+            }
         }
         body::check_type(&*self.kind, &mut value)?;
-        metadata::for_update(self, name, &mut value, &old_value)?;
+        metadata::for_update(self, cx, name, &mut value, &old_value)?;
         // From here on both objects are without their owners, which are often the larger half of them.
         let old_managed = take_managed(&mut old_value);
         let managed = take_managed(&mut value);
@@ -525,6 +540,7 @@ impl Resource {
         if ownership == Ownership::Update
             && n_owners(managed.as_ref()) == n_owners(stored)
             && same_objects(&value, &old_value)
+            && apply::same_owners(owners.as_ref(), stored)
         {
             return self.leave(cx, read).await;
         }
@@ -679,7 +695,15 @@ impl Resource {
         if sent["metadata"].get("managedFields").is_some() {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
-        self.check_name(cx, name, &sent)?;
+        // What is there has a name already, that of the URL.
+        let leaves_out_name = |metadata: &Value| {
+            let fields = metadata.as_object();
+            fields.is_some_and(|fields| !fields.contains_key("name"))
+        };
+        match sent.get("metadata").is_none_or(leaves_out_name) {
+            true => metadata::check_namespace(cx, &sent)?,
+            false => self.check_name(cx, name, &sent)?,
+        }
         let (sent, object) = (&sent, &object);
         let config = Configuration { sent, object };
         let subresource = part.subresource();
@@ -700,6 +724,7 @@ impl Resource {
         }
         match applied {
             Err(status) if status.is(StatusReason::NotFound) && part == Part::Main => {
+                self.check_name(cx, name, sent)?;
                 let mut empty = serde_json::json!({"metadata": {"name": name}});
                 if self.kind.names().namespaced {
                     empty["metadata"]["namespace"] = cx.namespace.clone().into();

@@ -1,13 +1,16 @@
 //! Answers: bodies, media types and `Status`.
 
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
 use bytes::Bytes;
 use corral_api::status::Status;
 use futures::{Stream, StreamExt};
-use http::header::{CONTENT_TYPE, RETRY_AFTER};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
-use hyper::body::Frame;
+use hyper::body::{Body as _, Frame};
 use prometheus::Histogram;
 use serde::Serialize;
 use serde_json::Value;
@@ -43,12 +46,24 @@ pub fn try_stream(pieces: impl Stream<Item = Result<Bytes, Status>> + Send + 'st
 }
 
 /// A body that keeps something until it has been sent, or is dropped.
-pub fn holding(body: Body, kept: impl Send + 'static) -> Body {
-    let pieces = body.into_data_stream().map(move |piece| {
-        let _kept = &kept;
-        piece.map(Frame::data)
-    });
-    StreamBody::new(pieces).boxed_unsync()
+pub fn holding(body: Body, kept: impl Send + Unpin + 'static) -> Body {
+    /// Looked through rather than wrapped as a stream: a watch tells thousands of events through several of these.
+    struct Holding<K> {
+        body: Body,
+        _kept: K,
+    }
+    impl<K: Unpin> http_body::Body for Holding<K> {
+        type Data = Bytes;
+        type Error = BodyError;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+            Pin::new(&mut self.body).poll_frame(cx)
+        }
+    }
+    Holding { body, _kept: kept }.boxed_unsync()
 }
 
 /// A body whose bytes are observed once it has been sent, or is dropped.
@@ -79,6 +94,17 @@ pub fn answer(code: u16, media: &'static str, body: Body) -> Answer {
     answer
         .headers_mut()
         .insert(CONTENT_TYPE, HeaderValue::from_static(media));
+    answer
+}
+
+/// The answer to HEAD: all but the body, and how long that would be if it is known.
+pub fn without_body(mut answer: Answer) -> Answer {
+    // What others answered to HEAD has none already.
+    let size = answer.body().size_hint().exact().filter(|size| *size > 0);
+    if let Some(size) = size {
+        answer.headers_mut().insert(CONTENT_LENGTH, size.into());
+    }
+    *answer.body_mut() = full("");
     answer
 }
 

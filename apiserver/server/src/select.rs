@@ -2,7 +2,7 @@
 
 use corral_api::selector::{FieldSelector, LabelSelector, Operator, Requirement};
 
-use crate::object::Stored;
+use crate::object::{Marks, Stored};
 
 /// What a LIST or WATCH selects.
 #[derive(Debug, Clone)]
@@ -10,6 +10,8 @@ pub struct Predicate {
     prefix: String,
     resource_prefix: String,
     labels: LabelSelector,
+    /// What the labels of every selected object have.
+    label_marks: Marks,
     fields: FieldSelector,
 }
 
@@ -28,6 +30,7 @@ impl Predicate {
         Self {
             prefix,
             resource_prefix: resource_prefix.to_owned(),
+            label_marks: marks(&labels),
             labels,
             fields,
         }
@@ -50,7 +53,12 @@ impl Predicate {
 
     /// Whether an object is selected.
     pub fn selects(&self, stored: &Stored) -> bool {
-        stored.key.as_str().starts_with(&self.prefix)
+        self.selects_below(stored) && stored.key.as_str().starts_with(&self.prefix)
+    }
+
+    /// Whether an object is selected whose key is known to begin with the prefix.
+    pub fn selects_below(&self, stored: &Stored) -> bool {
+        self.label_marks.are_in(stored.label_marks)
             && (self.labels.is_everything()
                 || self.labels.requirements.iter().all(|r| meets(r, stored)))
             && (self.fields.is_everything() || self.selects_fields(stored))
@@ -66,6 +74,24 @@ impl Predicate {
     }
 }
 
+/// What is marked in every object that meets the requirements.
+fn marks(labels: &LabelSelector) -> Marks {
+    let requirements = labels.requirements.iter();
+    requirements.fold(Marks::default(), |marks, requirement| {
+        let key = &requirement.key;
+        match &requirement.operator {
+            Operator::In(values) => match values.as_slice() {
+                [value] => marks.with_key(key).with_label(key, value),
+                _ => marks.with_key(key),
+            },
+            Operator::Exists | Operator::GreaterThan(_) | Operator::LessThan(_) => {
+                marks.with_key(key)
+            }
+            Operator::NotIn(_) | Operator::DoesNotExist => marks,
+        }
+    })
+}
+
 fn meets(requirement: &Requirement, stored: &Stored) -> bool {
     let value = stored.label(&requirement.key);
     let number = || value.and_then(|v| v.parse::<i64>().ok());
@@ -76,5 +102,41 @@ fn meets(requirement: &Requirement, stored: &Stored) -> bool {
         Operator::DoesNotExist => value.is_none(),
         Operator::GreaterThan(n) => number().is_some_and(|v| v > *n),
         Operator::LessThan(n) => number().is_some_and(|v| v < *n),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use corral_kinds::all;
+    use corral_storage::{Key, Revision};
+    use proptest::prelude::*;
+    use serde_json::json;
+
+    use super::*;
+    use crate::object::Shape;
+
+    fn labelled(labels: &BTreeMap<String, String>) -> Stored {
+        let shape = Shape::new(all::resource("", "v1", "configmaps").expect("served"));
+        let metadata = json!({"name": "a", "namespace": "n", "labels": labels});
+        let json = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata});
+        let value = crate::object::canonical(json);
+        let key = Key::new("/registry/configmaps/n/a");
+        Stored::from_parts(&shape, key, &value, Revision(1)).expect("an object")
+    }
+
+    proptest! {
+        #[test]
+        fn marks_select_what_the_labels_do(
+            labels in prop::collection::btree_map("[a-d]{1,2}", "[x-z1-3]{0,2}", 0..5),
+            selector in "(!?[a-d]|[a-d](=|!=)[x-z]{0,2}|[a-d] (in|notin) \\([x-z1]{0,2}(,[x-z]{1,2})?\\)|[a-d](<|>)[1-3])(,[a-d]=[x-z1]{0,2})?"
+        ) {
+            let selector = LabelSelector::parse(&selector).expect("a selector");
+            let expected = selector.matches(&labels);
+            let everything = FieldSelector::parse("").expect("everything");
+            let predicate = Predicate::new("/registry/configmaps/", Some("n"), selector, everything);
+            prop_assert_eq!(predicate.selects(&labelled(&labels)), expected);
+        }
     }
 }

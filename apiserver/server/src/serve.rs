@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
@@ -14,13 +14,16 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use self::gather::{Gathered, Served, Watches};
+use self::gather::{Gathered, Served};
 use self::patience::Patient;
+use self::together::{Streams, Together};
 use crate::Shared;
 use crate::chain::{self, Origin};
+use crate::response;
 
-pub(crate) mod gather;
+mod gather;
 pub(crate) mod patience;
+mod together;
 
 /// Connections open at a time. Each costs some tens of kilobytes; 50,000 nodes need one or two each.
 pub const CONNECTIONS_MAX: usize = 120_000;
@@ -112,24 +115,28 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
     let begun = Arc::new(AtomicBool::new(false));
     let begins = begun.clone();
     let connection = Gathered::new(Patient::new(tls, patience));
-    let (gathered, watches) = (connection.clone(), Watches::default());
-    let watched = watches.clone();
+    let (gathered, streams) = (connection.clone(), Streams::default());
+    let together = Together::new(&streams);
     let service = service_fn(move |mut request: http::Request<hyper::body::Incoming>| {
         begins.store(true, Ordering::Relaxed);
         let (shared, peer) = (shared.clone(), peer.clone());
         request.extensions_mut().insert(ends);
-        request.extensions_mut().insert(watched.clone());
         if request.headers().contains_key(http::header::UPGRADE) {
             gathered.go_direct();
             let upgrade = hyper::upgrade::on(&mut request);
             request.extensions_mut().insert(upgrade);
         }
+        let is_head = request.method() == http::Method::HEAD;
         async move {
             let answer = chain::serve(shared, request, Origin::Connection(peer)).await;
-            Ok::<_, std::convert::Infallible>(answer)
+            // Over HTTP/2 hyper would send the body, which clients take for a breach of the protocol.
+            Ok::<_, std::convert::Infallible>(match is_head {
+                true => response::without_body(answer),
+                false => answer,
+            })
         }
     });
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+    let mut builder = auto::Builder::new(streams);
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -149,7 +156,7 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         .keep_alive_interval(Duration::from_secs(30));
     let stream = TokioIo::new(connection.clone());
     let serving = builder.serve_connection_with_upgrades(stream, service);
-    let mut served = Served::new(serving, connection, watches);
+    let mut served = Served::new(serving, connection, together);
     let silence = tokio::time::sleep(head_time);
     tokio::select! {
         () = &mut served => return,

@@ -52,7 +52,7 @@ pub fn write_row(
     out.extend_from_slice(b"{\"cells\":");
     serde_json::to_writer(out.writer(), &cells).expect("cells are JSON, and memory takes it");
     match include {
-        Include::None => {}
+        Include::None => out.extend_from_slice(b",\"object\":null"),
         Include::Metadata => {
             out.extend_from_slice(b",\"object\":");
             write_partial(VERSION, object, out);

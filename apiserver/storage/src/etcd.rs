@@ -7,13 +7,15 @@
 //! A watch reads from etcd only as fast as its consumer does, so nothing piles up here; one that falls behind the
 //! window ends with [`Error::Compacted`].
 //!
-//! Reading order: this file, [`commit`], [`watch`], [`history`], [`window`], [`presence`], [`import`],
+//! Reading order: this file, [`commit`], [`watch`], [`history`], [`window`], [`lease`],
+//! [`presence`], [`import`],
 //! [`error`].
 
 mod commit;
 mod error;
 mod history;
 pub mod import;
+mod lease;
 mod presence;
 mod watch;
 mod window;
@@ -31,10 +33,12 @@ use tokio::sync::watch as signal;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+pub use self::lease::ShortLived;
 pub use self::presence::PRESENCE_LIFE;
 pub use self::window::COMPACT_KEY;
 
 use self::error::{Meaning, meaning, plain, to_etcd, to_revision};
+use self::lease::Leases;
 use self::presence::Presence;
 use crate::validate::prefix_end;
 use crate::{
@@ -88,6 +92,8 @@ pub struct EtcdConfig {
     pub history_revisions_min: u64,
     /// Whether what is older is removed, unless another server does that. Otherwise history is left alone.
     pub compacts: bool,
+    /// Keys that go by themselves.
+    pub short_lived: Option<ShortLived>,
 }
 
 impl EtcdConfig {
@@ -99,6 +105,7 @@ impl EtcdConfig {
             history_window: HISTORY_WINDOW,
             history_revisions_min: HISTORY_REVISIONS_MIN,
             compacts: true,
+            short_lived: None,
         }
     }
 }
@@ -107,6 +114,7 @@ impl EtcdConfig {
 #[derive(Debug)]
 pub struct EtcdStore {
     etcd: Etcd,
+    leases: Leases,
     /// Each change asks every watch for its progress.
     progress: signal::Sender<u64>,
     window: Option<JoinHandle<()>>,
@@ -140,6 +148,7 @@ impl EtcdStore {
             history_window,
             history_revisions_min,
             compacts,
+            short_lived,
         } = config;
         let options = connect_options(tls);
         let client = Client::connect(&endpoints, Some(options))
@@ -166,6 +175,7 @@ impl EtcdStore {
         Ok(Arc::new(Self {
             window: compacts.then(|| tokio::spawn(window())),
             etcd,
+            leases: Leases::new(short_lived),
             progress: signal::Sender::new(0),
             presence: Mutex::new(None),
         }))
@@ -442,7 +452,7 @@ impl Storage for EtcdStore {
     }
 
     async fn commit(&self, transaction: Transaction) -> Result<Revision, Error> {
-        commit::commit(&self.etcd, &transaction).await
+        commit::commit(&self.etcd, &self.leases, &transaction).await
     }
 
     async fn watch(&self, prefix: &str, from: Revision) -> Result<WatchStream, Error> {

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, ensure};
 use clap::Args;
 use corral_server::encryption::KEYS;
-use corral_storage::etcd::{EtcdConfig, EtcdTls};
+use corral_server::expiry::EVENT_LIFE;
+use corral_storage::etcd::{EtcdConfig, EtcdTls, ShortLived};
 
 /// Which etcd, and how it is reached. The names of the files' flags are those of kube-apiserver.
 #[derive(Debug, Clone, Args)]
@@ -57,6 +58,10 @@ impl EtcdArgs {
             return Ok(None);
         }
         let mut config = EtcdConfig::new(self.etcd_endpoints.clone());
+        config.short_lived = Some(ShortLived {
+            prefix: format!("{}/events/", self.prefix()?),
+            life: EVENT_LIFE,
+        });
         let secure = |url: &String| url.starts_with("https://");
         let with_files = self.etcd_cafile.is_some() || self.etcd_certfile.is_some();
         ensure!(

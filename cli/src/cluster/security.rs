@@ -24,6 +24,13 @@ const WEBHOOK_TIMEOUT: Duration = Duration::from_secs(30);
 /// Seconds of a day.
 const DAY: u64 = 24 * 60 * 60;
 
+/// What becomes of requests whose events cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum AuditLogMode {
+    Blocking,
+    BlockingStrict,
+}
+
 /// What is recorded of requests.
 #[derive(Debug, Clone, Args)]
 pub struct AuditArgs {
@@ -33,6 +40,10 @@ pub struct AuditArgs {
     /// Write a line of JSON for each audit event into this file; `-` is standard output.
     #[arg(long, value_name = "FILE", requires = "audit_policy_file")]
     audit_log_path: Option<PathBuf>,
+    /// Whether a request is refused whose first audit event cannot be written into the log (`blocking-strict`), or goes on
+    /// and the event is counted as lost (`blocking`).
+    #[arg(long, default_value = "blocking", value_name = "MODE")]
+    audit_log_mode: AuditLogMode,
     /// Days that old audit logs are kept (0: whatever their age).
     #[arg(long, default_value_t = 0, value_name = "DAYS")]
     audit_log_maxage: u64,
@@ -77,6 +88,7 @@ impl AuditArgs {
         let Self {
             audit_policy_file,
             audit_log_path,
+            audit_log_mode,
             audit_log_maxage,
             audit_log_maxbackup,
             audit_log_maxsize,
@@ -117,6 +129,7 @@ impl AuditArgs {
                 .filter(|days| *days > 0)
                 .map(|days| Duration::from_secs(days.saturating_mul(DAY))),
             compress: audit_log_compress,
+            strict: audit_log_mode == AuditLogMode::BlockingStrict,
         });
         let webhook = audit_webhook_config_file.map(|kubeconfig| WebhookConfig {
             kubeconfig,

@@ -23,6 +23,7 @@ use kube::core::params::{
 use kube::core::{ApiResource, DynamicObject, Request};
 use kube::{Client, Resource};
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::context::Context;
 use crate::discovery;
@@ -34,6 +35,8 @@ pub const ORPHAN: &str = "orphan";
 
 /// How often the server is asked for new kinds.
 const DISCOVERY_PERIOD: Duration = Duration::from_secs(60);
+/// How often at most, when owners are met whose kind is not known: it may never be.
+const DISCOVERY_PAUSE: Duration = Duration::from_secs(5);
 /// How soon to look again while the watches are not complete yet.
 const NOT_SYNCED_RETRY: Duration = Duration::from_millis(200);
 /// Owners known to be absent, so that their many dependents cost one request.
@@ -69,6 +72,8 @@ struct Collector {
     graph: Mutex<Graph>,
     /// Guards the kinds being watched, by (apiVersion, kind).
     kinds: Mutex<HashMap<(String, String), discovery::Kind>>,
+    /// Told when an owner is met whose kind is not among them.
+    unknown: Notify,
     /// Guards the memory of absent owners.
     absent: Mutex<Absent>,
 }
@@ -82,6 +87,7 @@ pub fn start(context: &Context) {
         queue: controller.queue(),
         graph: Mutex::default(),
         kinds: Mutex::default(),
+        unknown: Notify::new(),
         absent: Mutex::default(),
     });
     let watching = Arc::clone(&collector);
@@ -92,7 +98,11 @@ pub fn start(context: &Context) {
                 if let Err(error) = watching.watch_kinds().await {
                     tracing::debug!(%error, "discovery failed");
                 }
-                tokio::time::sleep(DISCOVERY_PERIOD).await;
+                tokio::time::sleep(DISCOVERY_PAUSE).await;
+                tokio::select! {
+                    () = tokio::time::sleep(DISCOVERY_PERIOD - DISCOVERY_PAUSE) => {}
+                    () = watching.unknown.notified() => {}
+                }
             }
         });
     let handler = handler_fn(move |key: ObjectKey| {
@@ -286,6 +296,7 @@ impl Collector {
                 .cloned()
         };
         let Some(kind) = kind else {
+            self.unknown.notify_one();
             let text = format!(
                 "owner kind {} {} is not known",
                 owner.api_version, owner.kind

@@ -9,6 +9,46 @@ use crate::value::{Map, Object, Value};
 const SAFE_INT_MAX: u64 = (1 << 53) - 1;
 const MARSHAL: &str = "JSONPath valueExpression evaluated to a type that could not marshal to JSON";
 
+/// Checks that a value is no larger than what a body may hold, before it is gone through: as parts of it may be shared,
+/// a short expression can stand for more than any memory holds.
+///
+/// # Errors
+/// When it nests deeper than so many levels, or holds more than so many values.
+pub fn check_size(value: &Value<'_>, levels: usize, values_max: usize) -> Result<(), String> {
+    let mut left = values_max;
+    check_within(value, levels, &mut left).map_err(|excess| match excess {
+        Excess::Levels => format!("nested deeper than {levels} levels"),
+        Excess::Values => format!("more than {values_max} values"),
+    })
+}
+
+#[derive(Clone, Copy)]
+enum Excess {
+    Levels,
+    Values,
+}
+
+fn check_within(value: &Value<'_>, levels: usize, left: &mut usize) -> Result<(), Excess> {
+    *left = left.checked_sub(1).ok_or(Excess::Values)?;
+    let below = levels.checked_sub(1).ok_or(Excess::Levels);
+    match value {
+        Value::Object(object) => {
+            let mut fields = object.fields.iter();
+            fields.try_for_each(|(_, inner)| check_within(inner, below?, left))
+        }
+        Value::List(list) => {
+            let mut items = list.iter().flatten();
+            items.try_for_each(|inner| check_within(&inner, below?, left))
+        }
+        Value::Map(map) => {
+            let mut values = map.iter().filter_map(|(_, value)| value.ok());
+            values.try_for_each(|inner| check_within(&inner, below?, left))
+        }
+        Value::Optional(Some(inner)) => check_within(inner, levels, left),
+        _ => Ok(()),
+    }
+}
+
 /// The operations of a JSON patch, from the value of an expression that returns
 /// [`JsonPatch`](super::Returns::JsonPatch).
 ///

@@ -12,6 +12,9 @@ use crate::escape::unescape;
 use crate::eval::Activation;
 use crate::value::{Entries, Evaluated, EvaluationError, Map, Value};
 
+/// How deep variables may lie in each other, each of which needs the last one: all are evaluated on one stack.
+const NESTED_MAX: usize = 64;
+
 /// What a request brings.
 #[derive(Clone, Copy, Default)]
 pub struct Inputs<'a> {
@@ -49,6 +52,8 @@ impl Failure {
 struct State<'a> {
     values: HashMap<String, Evaluated<'a>>,
     cost: u64,
+    /// How many variables are being evaluated, each for the last one.
+    nested: usize,
 }
 
 /// One request, for which expressions of one compiler are evaluated. Variables of the policy are evaluated once, when
@@ -107,9 +112,14 @@ impl<'a, 'c> Evaluation<'a, 'c> {
             Err(e) => Err(EvaluationError::new(format!(
                 "composited variable {name:?} fails to compile: {e}"
             ))),
+            Ok(_) if self.state().nested >= NESTED_MAX => Err(EvaluationError::new(format!(
+                "composited variable {name:?} fails to evaluate: more than {NESTED_MAX} variables need each other"
+            ))),
             Ok(expression) => {
+                self.state().nested += 1;
                 let outcome = expression.program.run(self, CALL_COST_MAX);
                 let mut state = self.state();
+                state.nested -= 1;
                 state.cost = state.cost.saturating_add(outcome.cost);
                 outcome.value.map_err(|e| {
                     EvaluationError::new(format!(

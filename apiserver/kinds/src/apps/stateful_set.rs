@@ -161,7 +161,7 @@ impl Kind for StatefulSetKind {
                 .clone(),
             ..new.clone()
         };
-        if !rules::same(&fixed, old) {
+        if !rules::same_structures(&fixed, old) {
             errors.push(FieldError::forbidden(&at("spec"), ONLY_THESE_CHANGE));
         }
         errors

@@ -6,6 +6,7 @@ pub mod status;
 
 use corral_api::field::FieldError;
 use corral_api::k8s::api::batch::v1::{Job, JobSpec, JobStatus};
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -43,13 +44,17 @@ impl Kind for JobKind {
     }
 
     fn prepare_create(job: &mut Job) {
-        let (name, uid) = (job.metadata.name.clone(), job.metadata.uid.clone());
+        let name = job.metadata.name.clone().unwrap_or_default();
+        let uid = job.metadata.uid.clone();
         let spec = job.spec.get_or_insert_default();
         prepare::drop_unoffered_of_template(&mut spec.template, None);
         if spec.manual_selector != Some(true) {
-            own_selector(spec, &name.unwrap_or_default(), &uid.unwrap_or_default());
+            own_selector(spec, &name, &uid.unwrap_or_default());
         }
-        labels_of_pods(job);
+        // In Kubernetes it gets them when it is read, after its rules were held against it.
+        if names::label_value(&name).is_empty() {
+            labels_of_pods(job);
+        }
         job.status = Some(JobStatus::default());
     }
 

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::kind::{Column, Kind, Names, Words, age};
-use crate::rules::{self, Errors, at};
+use crate::rules::{self, Errors, at, text};
 
 /// Most bytes that the values of a ConfigMap or Secret have together.
 pub const DATA_SIZE_MAX: usize = 1024 * 1024;
@@ -89,6 +89,13 @@ impl Kind for ConfigMapKind {
             }
         }
         errors.extend(Self::validate(new));
+        // The prefix of a name that nobody makes any more.
+        let prefix = text(&new.metadata.generate_name);
+        if !prefix.is_empty() {
+            let probe = format!("{}a", prefix.trim_end_matches('-'));
+            let path = at("metadata.generateName");
+            rules::complain(&mut errors, &path, prefix, names::dns1123_subdomain(&probe));
+        }
         errors
     }
 }

@@ -32,6 +32,7 @@ fn field(node: Node, go_type: &str) -> Field {
         go_type: go_type.into(),
         omit_zero: false,
         omit_zero_struct: true,
+        keeps_empty: false,
         embedded: "".into(),
         repeated: false,
     }
@@ -55,6 +56,7 @@ fn structure(name: &str, fields: BTreeMap<Arc<str>, Field>, schema: &Structural)
         required_times: Vec::new(),
         required_lists: Vec::new(),
         always: Vec::new(),
+        kept_empty: &[],
         rest: schema.preserves.then_some(Node::Deduced),
         layout: OnceLock::new(),
     };

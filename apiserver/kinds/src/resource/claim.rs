@@ -8,7 +8,7 @@ use corral_api::k8s::api::resource::v1::{
 };
 use corral_api::names;
 
-use super::rules::{self as own, ITEMS_MAX, at_most};
+use super::rules::{self as own, Expressions, ITEMS_MAX, at_most};
 use crate::fill;
 use crate::rules::{self, Errors, Seen, text};
 
@@ -36,6 +36,13 @@ pub(super) fn default(spec: &mut ResourceClaimSpec) {
     }
 }
 
+/// Takes out an empty list of requests, once somebody owns it: to the store it is none.
+pub(super) fn prepare(spec: &mut ResourceClaimSpec) {
+    if let Some(devices) = &mut spec.devices {
+        fill::none_if_empty(&mut devices.requests);
+    }
+}
+
 fn count(mode: &mut Option<String>, count: &mut Option<i64>) {
     fill::text(mode, EXACT_COUNT);
     if text(mode) == EXACT_COUNT && count.unwrap_or(0) == 0 {
@@ -48,7 +55,12 @@ fn operator(toleration: &mut DeviceToleration) {
 }
 
 /// Rules of the spec.
-pub(super) fn validate(errors: &mut Errors, path: &FieldPath, spec: &ResourceClaimSpec) {
+pub(super) fn validate(
+    errors: &mut Errors,
+    path: &FieldPath,
+    spec: &ResourceClaimSpec,
+    kept: &Expressions<'_>,
+) {
     let nothing = Default::default();
     let claim = spec.devices.as_ref().unwrap_or(&nothing);
     let path = path.child("devices");
@@ -58,7 +70,7 @@ pub(super) fn validate(errors: &mut Errors, path: &FieldPath, spec: &ResourceCla
     let mut seen = Seen::default();
     for (index, one) in requests.iter().enumerate() {
         let path = requests_path.index(index);
-        request(errors, &path, one);
+        request(errors, &path, one, kept);
         seen.check(errors, &path, &one.name);
     }
     let asked = names_of(requests);
@@ -79,6 +91,16 @@ pub(super) fn validate(errors: &mut Errors, path: &FieldPath, spec: &ResourceCla
     }
 }
 
+/// The expressions of a spec.
+pub(super) fn expressions(spec: &ResourceClaimSpec) -> Expressions<'_> {
+    let requests = spec.devices.iter().flat_map(|d| &d.requests).flatten();
+    own::expressions(requests.flat_map(|request| {
+        let exactly = request.exactly.iter().map(|exactly| &exactly.selectors);
+        let alternatives = request.first_available.iter().flatten();
+        exactly.chain(alternatives.map(|sub| &sub.selectors))
+    }))
+}
+
 /// Requests with the alternatives of each.
 pub(super) type Asked<'a> = BTreeMap<&'a str, Vec<&'a str>>;
 
@@ -93,7 +115,7 @@ pub(super) fn names_of(requests: &[DeviceRequest]) -> Asked<'_> {
     asked
 }
 
-fn request(errors: &mut Errors, path: &FieldPath, request: &DeviceRequest) {
+fn request(errors: &mut Errors, path: &FieldPath, request: &DeviceRequest, kept: &Expressions<'_>) {
     own::label(errors, &path.child("name"), &request.name);
     let alternatives = request.first_available.as_deref().unwrap_or_default();
     match (&request.exactly, alternatives) {
@@ -106,7 +128,7 @@ fn request(errors: &mut Errors, path: &FieldPath, request: &DeviceRequest) {
                 &exactly.device_class_name,
             );
             let selectors = exactly.selectors.as_deref();
-            own::selectors(errors, &path.child("selectors"), selectors);
+            own::selectors(errors, &path.child("selectors"), selectors, kept);
             mode(errors, &path, &exactly.allocation_mode, exactly.count);
             tolerations(errors, &path, exactly.tolerations.as_deref());
         }
@@ -129,7 +151,8 @@ fn request(errors: &mut Errors, path: &FieldPath, request: &DeviceRequest) {
                     &path.child("deviceClassName"),
                     &sub.device_class_name,
                 );
-                own::selectors(errors, &path.child("selectors"), sub.selectors.as_deref());
+                let selectors = sub.selectors.as_deref();
+                own::selectors(errors, &path.child("selectors"), selectors, kept);
                 mode(errors, &path, &sub.allocation_mode, sub.count);
                 tolerations(errors, &path, sub.tolerations.as_deref());
                 seen.check(errors, &path, &sub.name);

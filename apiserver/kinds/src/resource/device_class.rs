@@ -2,6 +2,7 @@
 
 use corral_api::field::FieldError;
 use corral_api::k8s::api::resource::v1::DeviceClass;
+use corral_api::names;
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -27,6 +28,7 @@ impl Kind for DeviceClassKind {
         namespaced: false,
     };
     const GENERATION: bool = true;
+    const NAME_RULE: fn(&str) -> Vec<String> = name;
 
     fn columns() -> Vec<Column> {
         vec![Column::NAME, Column::AGE]
@@ -40,24 +42,11 @@ impl Kind for DeviceClassKind {
     }
 
     fn validate(class: &DeviceClass) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let (spec, path) = (&class.spec, at("spec"));
-        let selectors = spec.selectors.as_deref();
-        own::selectors(&mut errors, &path.child("selectors"), selectors);
-        let config = spec.config.as_deref().unwrap_or_default();
-        let config_path = path.child("config");
-        at_most(&mut errors, &config_path, config, ITEMS_MAX);
-        for (index, one) in config.iter().enumerate() {
-            own::opaque(&mut errors, &config_path.index(index), one.opaque.as_ref());
-        }
-        if let Some(name) = spec.extended_resource_name.as_ref()
-            && !is_extended(name)
-        {
-            let path = path.child("extendedResourceName");
-            let detail = "must be a valid extended resource name";
-            errors.push(FieldError::invalid(&path, name.as_str(), detail));
-        }
-        errors
+        validate(class, &own::Expressions::new())
+    }
+
+    fn validate_update(new: &DeviceClass, old: &DeviceClass) -> Vec<FieldError> {
+        validate(new, &own::expressions([&old.spec.selectors]))
     }
 
     fn warnings(_class: &DeviceClass) -> Vec<String> {
@@ -66,6 +55,37 @@ impl Kind for DeviceClassKind {
                 .to_owned(),
         ]
     }
+}
+
+/// Kubernetes counts bytes here, and says so.
+fn name(text: &str) -> Vec<String> {
+    let complaints = names::dns1123_subdomain(text).into_iter();
+    let told = complaints.map(|why| match why.as_str() {
+        "must be no more than 253 characters" => "must be no more than 253 bytes".to_owned(),
+        _ => why,
+    });
+    told.collect()
+}
+
+fn validate(class: &DeviceClass, kept: &own::Expressions<'_>) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let (spec, path) = (&class.spec, at("spec"));
+    let selectors = spec.selectors.as_deref();
+    own::selectors(&mut errors, &path.child("selectors"), selectors, kept);
+    let config = spec.config.as_deref().unwrap_or_default();
+    let config_path = path.child("config");
+    at_most(&mut errors, &config_path, config, ITEMS_MAX);
+    for (index, one) in config.iter().enumerate() {
+        own::opaque(&mut errors, &config_path.index(index), one.opaque.as_ref());
+    }
+    if let Some(name) = spec.extended_resource_name.as_ref()
+        && !is_extended(name)
+    {
+        let path = path.child("extendedResourceName");
+        let detail = "must be a valid extended resource name";
+        errors.push(FieldError::invalid(&path, name.as_str(), detail));
+    }
+    errors
 }
 
 #[cfg(test)]

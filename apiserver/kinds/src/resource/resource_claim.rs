@@ -78,15 +78,20 @@ impl Kind for ResourceClaimKind {
         claim::default(&mut object.spec);
     }
 
+    fn prepare_create(object: &mut ResourceClaim) {
+        claim::prepare(&mut object.spec);
+    }
+
     fn validate(object: &ResourceClaim) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        claim::validate(&mut errors, &at("spec"), &object.spec);
+        let kept = own::Expressions::new();
+        claim::validate(&mut errors, &at("spec"), &object.spec, &kept);
         errors
     }
 
     fn validate_update(new: &ResourceClaim, old: &ResourceClaim) -> Vec<FieldError> {
         let mut errors = Errors::new();
-        if !rules::same(&new.spec, &old.spec) {
+        if !rules::same_structures(&new.spec, &old.spec) {
             let detail = "field is immutable";
             errors.push(FieldError::invalid(&at("spec"), json(&new.spec), detail));
         }
@@ -219,6 +224,7 @@ fn allocation(
             }
         }
         binding(errors, &path, given);
+        own::share(errors, &path.child("shareID"), given.share_id.as_deref());
     }
     let config = devices.config.as_deref().unwrap_or_default();
     let config_path = path.child("devices.config");
@@ -289,6 +295,7 @@ fn told_of(
     driver_name(errors, &path.child("driver"), &device.driver);
     own::pool(errors, &path.child("pool"), &device.pool);
     own::label(errors, &path.child("device"), &device.device);
+    own::share(errors, &path.child("shareID"), device.share_id.as_deref());
     let given = allocation.and_then(|a| a.devices.as_ref()?.results.as_ref());
     let is_it = |given: &DeviceRequestAllocationResult| {
         given.driver == device.driver
@@ -325,7 +332,39 @@ fn told_of(
         }
     }
     let ips = network.ips.as_deref().unwrap_or_default();
-    at_most(errors, &path.child("ips"), ips, IPS_MAX);
+    let path = path.child("ips");
+    at_most(errors, &path, ips, IPS_MAX);
+    let mut seen = Seen::default();
+    for (index, ip) in ips.iter().enumerate() {
+        let path = path.index(index);
+        interface_address(errors, &path, ip);
+        seen.check(errors, &path, ip);
+    }
+}
+
+/// An address with the size of its network, such as `10.9.8.7/24`.
+fn interface_address(errors: &mut Errors, path: &FieldPath, value: &str) {
+    let address = value.split_once('/').filter(|_| rules::is_cidr(value));
+    let Some(Ok(address)) = address.map(|(address, _)| address.parse::<std::net::IpAddr>()) else {
+        let detail = "must be a valid address in CIDR form, (e.g. 10.9.8.7/24 or 2001:db8::1/64)";
+        errors.push(FieldError::invalid(path, value, detail));
+        return;
+    };
+    let bits = value
+        .rsplit('/')
+        .next()
+        .and_then(|bits| bits.parse::<u8>().ok());
+    let canonical = match (address.to_canonical(), bits.unwrap_or(0)) {
+        // The four bytes of an address that is written in sixteen.
+        (short @ std::net::IpAddr::V4(_), bits) if address.is_ipv6() && bits >= 96 => {
+            format!("{short}/{}", bits - 96)
+        }
+        (short, bits) => format!("{short}/{bits}"),
+    };
+    if value != canonical {
+        let detail = format!("must be in canonical form ({canonical:?})");
+        errors.push(FieldError::invalid(path, value, detail));
+    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::claim;
+use super::rules::Expressions;
 use crate::core::pod_spec::validation::claim_metadata;
 use crate::kind::{Column, Kind, Names, Words, age};
 use crate::rules::{self, Errors, at, json};
@@ -42,22 +43,22 @@ impl Kind for ResourceClaimTemplateKind {
         claim::default(&mut template.spec.spec);
     }
 
+    fn prepare_create(template: &mut ResourceClaimTemplate) {
+        claim::prepare(&mut template.spec.spec);
+    }
+
     fn validate(template: &ResourceClaimTemplate) -> Vec<FieldError> {
-        let mut errors = Errors::new();
-        let path = at("spec");
-        if let Some(meta) = &template.spec.metadata {
-            claim_metadata(&mut errors, &path.child("metadata"), meta);
-        }
-        claim::validate(&mut errors, &path.child("spec"), &template.spec.spec);
-        errors
+        validate(template, &Expressions::new())
     }
 
     fn validate_update(
         new: &ResourceClaimTemplate,
         old: &ResourceClaimTemplate,
     ) -> Vec<FieldError> {
-        let mut errors = Self::validate(new);
-        if !rules::same(&new.spec, &old.spec) {
+        let mut errors = validate(new, &claim::expressions(&old.spec.spec));
+        let is_same = rules::same(&new.spec.metadata, &old.spec.metadata)
+            && rules::same_structures(&new.spec.spec, &old.spec.spec);
+        if !is_same {
             let detail = "field is immutable";
             errors.push(FieldError::invalid(&at("spec"), json(&new.spec), detail));
         }
@@ -70,6 +71,16 @@ impl Kind for ResourceClaimTemplateKind {
                 .to_owned(),
         ]
     }
+}
+
+fn validate(template: &ResourceClaimTemplate, kept: &Expressions<'_>) -> Vec<FieldError> {
+    let mut errors = Errors::new();
+    let path = at("spec");
+    if let Some(meta) = &template.spec.metadata {
+        claim_metadata(&mut errors, &path.child("metadata"), meta);
+    }
+    claim::validate(&mut errors, &path.child("spec"), &template.spec.spec, kept);
+    errors
 }
 
 #[cfg(test)]

@@ -1,8 +1,11 @@
 //! What several kinds of this group have in common.
 
+use std::collections::BTreeSet;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::resource::v1::{DeviceSelector, OpaqueDeviceConfiguration};
 use corral_api::names;
+use corral_cel::device::{self, Wrong};
 
 use crate::core::pod_spec::validation::driver_name;
 use crate::rules::{self, Errors};
@@ -22,8 +25,26 @@ pub(super) fn at_most<T>(errors: &mut Errors, path: &FieldPath, list: &[T], n_ma
     }
 }
 
-/// Whether a device is one that is wanted. Expressions are kept as they are: there is nothing here that runs them.
-pub(super) fn selectors(errors: &mut Errors, path: &FieldPath, list: Option<&[DeviceSelector]>) {
+/// The expressions of selectors.
+pub(super) type Expressions<'a> = BTreeSet<&'a str>;
+
+/// The expressions in some selectors.
+pub(super) fn expressions<'a>(
+    lists: impl IntoIterator<Item = &'a Option<Vec<DeviceSelector>>>,
+) -> Expressions<'a> {
+    let selectors = lists.into_iter().flatten().flatten();
+    let read = selectors.filter_map(|selector| selector.cel.as_ref());
+    read.map(|cel| cel.expression.as_str()).collect()
+}
+
+/// Whether a device is one that is wanted. Expressions that were there before stay as they are: an object that was stored
+/// without a look at them can still be changed, and deleted.
+pub(super) fn selectors(
+    errors: &mut Errors,
+    path: &FieldPath,
+    list: Option<&[DeviceSelector]>,
+    kept: &Expressions<'_>,
+) {
     let list = list.unwrap_or_default();
     at_most(errors, path, list, ITEMS_MAX);
     for (index, selector) in list.iter().enumerate() {
@@ -34,9 +55,42 @@ pub(super) fn selectors(errors: &mut Errors, path: &FieldPath, list: Option<&[De
                 let path = path.child("expression");
                 errors.push(FieldError::too_long(&path, EXPRESSION_LENGTH_MAX));
             }
-            Some(_) => {}
+            Some(cel) if kept.contains(cel.expression.as_str()) => {}
+            Some(cel) => expression(errors, &path.child("expression"), &cel.expression),
         }
     }
+}
+
+fn expression(errors: &mut Errors, path: &FieldPath, text: &str) {
+    match device::check(text) {
+        Ok(()) => {}
+        Err(Wrong::Invalid(error)) => errors.push(FieldError::invalid(path, text, error.detail)),
+        Err(Wrong::TooComplex) => {
+            let detail = "too complex, exceeds cost limit";
+            errors.push(FieldError::forbidden(path, detail));
+        }
+    }
+}
+
+/// The identity of a share of a device.
+pub(super) fn share(errors: &mut Errors, path: &FieldPath, id: Option<&str>) {
+    let Some(id) = id else { return };
+    const LENGTH: usize = 36;
+    const DASHES: [usize; 4] = [8, 13, 18, 23];
+    let is_right = |(at, byte): (usize, u8)| match DASHES.contains(&at) {
+        true => byte == b'-',
+        false => byte.is_ascii_hexdigit(),
+    };
+    let why = if id.len() != LENGTH {
+        format!("error validating uid: invalid UUID length: {}", id.len())
+    } else if !id.bytes().enumerate().all(is_right) {
+        "error validating uid: invalid UUID format".to_owned()
+    } else if id.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        "uid must be in RFC 4122 normalized form, `xxxxxxxx-xxxx-xxxx-xxxx-xxxxxxxxxxxx` with lowercase hexadecimal characters".to_owned()
+    } else {
+        return;
+    };
+    errors.push(FieldError::invalid(path, id, why));
 }
 
 /// Settings that only the driver understands.

@@ -4,7 +4,7 @@
 use base64::Engine as _;
 use serde_json::Value;
 
-use super::Node;
+use super::{Node, Other};
 
 /// What a check found that is not an error by itself.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -40,6 +40,9 @@ struct Walk<'a> {
     report: Report,
     path: String,
     owner: &'a str,
+    /// The first value of a wrong type. Go reads on behind it, and tells of it only when nothing worse comes: a value that
+    /// its type reads by itself (a time, a quantity) ends the reading.
+    mistyped: Option<Wrong>,
 }
 
 impl Node {
@@ -52,10 +55,11 @@ impl Node {
             report: Report::default(),
             path: String::new(),
             owner: "",
+            mistyped: None,
         };
-        match walk.node(self, value, "") {
-            Ok(()) => Ok(walk.report),
-            Err(wrong) => Err(TypeError(wrong.told(self))),
+        match walk.node(self, value, "").err().or(walk.mistyped) {
+            None => Ok(walk.report),
+            Some(wrong) => Err(TypeError(wrong.told(self))),
         }
     }
 
@@ -107,8 +111,9 @@ fn go_path(root: &Node, path: &str) -> String {
     let mut node = Some(root);
     for part in path.split('.') {
         // Keys of maps are no part of it either.
-        if matches!(node, Some(Node::Map { .. })) {
-            break;
+        if let Some(Node::Map { value, .. }) = node {
+            node = Some(value);
+            continue;
         }
         let name = part.split('[').next().unwrap_or(part);
         let field = node.and_then(|node| node.field(name));
@@ -131,18 +136,31 @@ impl<'a> Walk<'a> {
     fn node(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), Wrong> {
         match node {
             Node::Any | Node::Deduced => Ok(()),
-            Node::StructOr { .. } if !value.is_object() => Ok(()),
-            Node::String => self.expect(value.is_string(), value, node, go_type),
+            Node::StructOr { other, .. } if !value.is_object() => self.other(*other, node, value),
+            Node::String => {
+                self.expect(value.is_string(), value, node, go_type);
+                Ok(())
+            }
             Node::Bytes => self.bytes(value, node),
             Node::Time => self.time(value, go_type),
-            Node::Boolean => self.expect(value.is_boolean(), value, node, go_type),
-            Node::Integer { bits } => self.integer(*bits, value, node, go_type),
-            Node::Number => self.expect(value.is_number(), value, node, go_type),
+            Node::Boolean => {
+                self.expect(value.is_boolean(), value, node, go_type);
+                Ok(())
+            }
+            Node::Integer { bits } => {
+                self.expect(fits(*bits, value), value, node, go_type);
+                Ok(())
+            }
+            Node::Number => {
+                self.expect(value.is_number(), value, node, go_type);
+                Ok(())
+            }
             Node::Quantity => self.quantity(value),
             Node::IntOrString => self.int_or_string(value),
             Node::Struct { definition, .. } | Node::StructOr { definition, .. } => {
                 if !value.is_object() {
-                    return Err(self.mismatch(value, node, go_type));
+                    self.mistyped(value, node, go_type);
+                    return Ok(());
                 }
                 let owner = std::mem::replace(&mut self.owner, &definition.get().short_name);
                 let result = self.structure(node, value, go_type);
@@ -154,9 +172,27 @@ impl<'a> Walk<'a> {
         }
     }
 
+    /// What stands in place of a struct, whose type in Go reads it by itself.
+    fn other(&mut self, other: Other, node: &Node, value: &mut Value) -> Result<(), Wrong> {
+        match (other, &mut *value) {
+            (Other::Boolean, Value::Bool(_)) => Ok(()),
+            (Other::Boolean, _) => Err(Wrong::Value("boolean or JSON schema expected".to_owned())),
+            (Other::List, Value::Array(items)) => match items.iter().find(|i| !i.is_object()) {
+                Some(item) => Err(self.mismatch(item, node, "v1.JSONSchemaProps")),
+                None => Ok(()),
+            },
+            (Other::List, _) => {
+                // Read, and understood as nothing.
+                *value = Value::Null;
+                Ok(())
+            }
+        }
+    }
+
     fn structure(&mut self, node: &'a Node, value: &mut Value, go_type: &str) -> Result<(), Wrong> {
         let Value::Object(map) = value else {
-            return Err(self.mismatch(value, node, go_type));
+            self.mistyped(value, node, go_type);
+            return Ok(());
         };
         let mut dropped = Vec::new();
         for (name, inner) in map.iter_mut() {
@@ -172,8 +208,8 @@ impl<'a> Walk<'a> {
             let length = self.push(name);
             self.node(&field.node, inner, &field.go_type)?;
             self.path.truncate(length);
-            // An empty list of managers is a wish: that nobody owns anything.
-            if field.omit_zero && is_zero(&field.node, inner) && name != "managedFields" {
+            let is_dropped = field.omit_zero && !field.keeps_empty && is_zero(&field.node, inner);
+            if is_dropped || inner.is_null() {
                 dropped.push(name.clone());
             }
         }
@@ -196,7 +232,8 @@ impl<'a> Walk<'a> {
         go_type: &str,
     ) -> Result<(), Wrong> {
         let Value::Object(map) = value else {
-            return Err(self.mismatch(value, node, go_type));
+            self.mistyped(value, node, go_type);
+            return Ok(());
         };
         for (name, item) in map.iter_mut() {
             if item.is_null() {
@@ -204,7 +241,7 @@ impl<'a> Walk<'a> {
             }
             let length = self.push(name);
             if !item.is_null() {
-                let inner_type = go_type.strip_prefix("map[string]").unwrap_or("");
+                let inner_type = element_type(go_type);
                 self.node(inner, item, inner_type)?;
             }
             self.path.truncate(length);
@@ -220,7 +257,8 @@ impl<'a> Walk<'a> {
         go_type: &str,
     ) -> Result<(), Wrong> {
         let Value::Array(items) = value else {
-            return Err(self.mismatch(value, node, go_type));
+            self.mistyped(value, node, go_type);
+            return Ok(());
         };
         for (index, inner) in items.iter_mut().enumerate() {
             if inner.is_null() {
@@ -228,24 +266,10 @@ impl<'a> Walk<'a> {
             }
             let length = self.path.len();
             self.path.push_str(&format!("[{index}]"));
-            self.node(item, inner, go_type.strip_prefix("[]").unwrap_or(""))?;
+            self.node(item, inner, item_type(go_type))?;
             self.path.truncate(length);
         }
         Ok(())
-    }
-
-    fn integer(
-        &mut self,
-        bits: u8,
-        value: &Value,
-        node: &Node,
-        go_type: &str,
-    ) -> Result<(), Wrong> {
-        let fits = match value.as_i64() {
-            Some(n) => bits == 64 || i32::try_from(n).is_ok(),
-            None => false,
-        };
-        self.expect(fits, value, node, go_type)
     }
 
     fn quantity(&mut self, value: &mut Value) -> Result<(), Wrong> {
@@ -282,13 +306,15 @@ impl<'a> Walk<'a> {
     fn int_or_string(&mut self, value: &Value) -> Result<(), Wrong> {
         match value {
             Value::String(_) => Ok(()),
-            other => self.integer(32, other, &Node::Integer { bits: 32 }, "int32"),
+            number if fits(32, number) => Ok(()),
+            other => Err(self.mismatch(other, &Node::Integer { bits: 32 }, "int32")),
         }
     }
 
     fn bytes(&mut self, value: &mut Value, node: &Node) -> Result<(), Wrong> {
         let Value::String(text) = value else {
-            return Err(self.mismatch(value, node, ""));
+            self.mistyped(value, node, "");
+            return Ok(());
         };
         // Go reads over the ends of lines.
         if text.contains(['\n', '\r']) {
@@ -296,15 +322,23 @@ impl<'a> Walk<'a> {
         }
         match base64::engine::general_purpose::STANDARD.decode(&text) {
             Ok(_) => Ok(()),
-            Err(error) => Err(Wrong::Value(corral_api::base64::told(&error, text.len()))),
+            Err(error) => {
+                let told = corral_api::base64::told(&error, text.len());
+                self.mistyped.get_or_insert(Wrong::Value(told));
+                Ok(())
+            }
         }
     }
 
-    fn expect(&self, fits: bool, value: &Value, node: &Node, go_type: &str) -> Result<(), Wrong> {
-        if fits {
-            Ok(())
-        } else {
-            Err(self.mismatch(value, node, go_type))
+    fn expect(&mut self, fits: bool, value: &Value, node: &Node, go_type: &str) {
+        if !fits {
+            self.mistyped(value, node, go_type);
+        }
+    }
+
+    fn mistyped(&mut self, value: &Value, node: &Node, go_type: &str) {
+        if self.mistyped.is_none() {
+            self.mistyped = Some(self.mismatch(value, node, go_type));
         }
     }
 
@@ -344,7 +378,7 @@ impl<'a> Walk<'a> {
             path: self.path.clone(),
             owner: self.owner.to_owned(),
             found,
-            wanted: wanted.trim_start_matches('*').replace("[]byte", "[]uint8"),
+            wanted: go_name(wanted.trim_start_matches('*')),
         }
     }
 }
@@ -368,6 +402,43 @@ impl Node {
             Self::List { .. } => "[]string",
         }
     }
+}
+
+/// The type of what a map holds: `map[KEY]TYPE`.
+fn element_type(go_type: &str) -> &str {
+    let rest = go_type.strip_prefix("map[");
+    let element = rest.and_then(|rest| rest.split_once(']'));
+    match (element, go_type) {
+        (Some((_, element)), _) => element,
+        // A name for such a map.
+        (None, "v1.JSONSchemaDefinitions") => "v1.JSONSchemaProps",
+        (None, _) => "",
+    }
+}
+
+/// A type as Go names it when it runs: not by the names of imports.
+fn go_name(go_type: &str) -> String {
+    let name = go_type.replace("[]byte", "[]uint8");
+    match name.strip_prefix("apiv1.") {
+        Some(name) => format!("v1.{name}"),
+        None => name,
+    }
+}
+
+/// The type of what a list holds: `[]TYPE`.
+fn item_type(go_type: &str) -> &str {
+    match go_type {
+        // A name for such a list.
+        "v1.ValidationRules" => "v1.ValidationRule",
+        other => other.strip_prefix("[]").unwrap_or(""),
+    }
+}
+
+/// Whether a value is a whole number of so many bits.
+fn fits(bits: u8, value: &Value) -> bool {
+    value
+        .as_i64()
+        .is_some_and(|n| bits == 64 || i32::try_from(n).is_ok())
 }
 
 fn is_zero(node: &Node, value: &Value) -> bool {

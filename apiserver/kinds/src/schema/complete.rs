@@ -3,8 +3,16 @@
 
 use serde_json::{Map, Value};
 
-use super::check::ZERO_TIME;
 use super::{Field, Node};
+
+fn is_empty(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.is_empty(),
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
+    }
+}
 
 impl Field {
     /// The value that stands in an object that does not set the field; `None` if nothing stands there.
@@ -36,11 +44,14 @@ impl Node {
     /// Adds to an object of this shape what it does not set and Go writes all the same.
     pub fn complete(&self, value: &mut Value) {
         match (self, value) {
-            (Self::Struct { definition, .. }, Value::Object(map)) => {
+            (
+                Self::Struct { definition, .. } | Self::StructOr { definition, .. },
+                Value::Object(map),
+            ) => {
                 let definition = definition.get();
-                for name in &definition.required_times {
-                    if let Some(time) = map.get_mut(name.as_ref()).filter(|t| *t == ZERO_TIME) {
-                        *time = Value::Null;
+                for name in definition.kept_empty {
+                    if map.get(*name).is_some_and(is_empty) {
+                        map.remove(*name);
                     }
                 }
                 for name in &definition.required_lists {

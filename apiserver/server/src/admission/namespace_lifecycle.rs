@@ -1,13 +1,17 @@
 //! Objects are created only in namespaces that exist and are not being deleted; some namespaces are never deleted.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use corral_api::status::{Status, StatusCause};
 use corral_kinds::{AnyKind, Object};
+use futures::future::BoxFuture;
 use serde::Deserialize;
+use serde_json::json;
 
 use super::{Action, Attributes};
 use crate::api::Api;
+use crate::bootstrap;
 
 /// Namespaces that the cluster cannot be without.
 const IMMORTAL: [&str; 3] = ["default", "kube-system", "kube-public"];
@@ -86,6 +90,32 @@ pub(super) async fn check_exists(api: &Api, attributes: &Attributes<'_>) -> Resu
         return Ok(());
     }
     Err(Status::not_found("", "namespaces", name))
+}
+
+/// NamespaceAutoProvision: a namespace is made for whoever creates something in it.
+///
+/// # Errors
+/// 403 when it cannot be made.
+pub(super) async fn provide(
+    api: &Arc<Api>,
+    attributes: &Attributes<'_>,
+    object: &Object,
+) -> Result<(), Status> {
+    let name = &attributes.cx.namespace;
+    let is_creation = attributes.kind.names().namespaced && attributes.action == Action::Create;
+    if !is_creation || attributes.cx.dry_run || find(api, name).await?.is_some() {
+        return Ok(());
+    }
+    make(api.clone(), name.clone()).await.map_err(|status| {
+        let of = attributes.kind.meta(object).name.clone();
+        attributes.forbidden(&of.unwrap_or_default(), &status.message)
+    })
+}
+
+/// Boxed, as admission is asked about the namespace in turn.
+fn make(api: Arc<Api>, name: String) -> BoxFuture<'static, Result<(), Status>> {
+    let namespace = json!({"metadata": {"name": name}});
+    Box::pin(async move { bootstrap::create(&api, "", "namespaces", "", namespace).await })
 }
 
 pub(super) fn check_delete(kind: &dyn AnyKind, name: &str) -> Result<(), Status> {

@@ -11,16 +11,14 @@ enum Standing {
     Off,
     /// It has nothing to do: what it is about is not served, as in Kubernetes by default.
     Idle,
-    /// Kubernetes has it, and this server does not.
-    Missing,
 }
 
-use Standing::{Idle, Missing, Off, On};
+use Standing::{Idle, Off, On};
 
 /// All plugins of Kubernetes.
 const KNOWN: &[(&str, Standing)] = &[
     ("AlwaysAdmit", Idle),
-    ("NamespaceAutoProvision", Missing),
+    ("NamespaceAutoProvision", Off),
     ("NamespaceLifecycle", On),
     ("NamespaceExists", Off),
     ("LimitPodHardAntiAffinityTopology", Off),
@@ -29,13 +27,13 @@ const KNOWN: &[(&str, Standing)] = &[
     ("NodeRestriction", On),
     ("TaintNodesByCondition", On),
     ("AlwaysPullImages", Off),
-    ("ImagePolicyWebhook", Missing),
+    ("ImagePolicyWebhook", Off),
     ("PodSecurity", On),
     ("PodNodeSelector", Off),
     ("Priority", On),
     ("DefaultTolerationSeconds", On),
-    ("PodTolerationRestriction", Missing),
-    ("EventRateLimit", Missing),
+    ("PodTolerationRestriction", Off),
+    ("EventRateLimit", Off),
     ("ExtendedResourceToleration", Off),
     ("DefaultStorageClass", On),
     ("StorageObjectInUseProtection", On),
@@ -77,7 +75,7 @@ impl Plugins {
     /// The default with some enabled and some disabled.
     ///
     /// # Errors
-    /// A name that is not known, is given on both sides, or is of a plugin that this server does not have.
+    /// A name that is not known, or is given on both sides.
     pub fn of(enable: &[String], disable: &[String]) -> Result<Self, String> {
         let mut plugins = Self::default();
         for (flag, names) in [("enable", enable), ("disable", disable)] {
@@ -102,11 +100,6 @@ impl Plugins {
         }
         for name in enable {
             match find(name) {
-                Some((_, Missing)) => {
-                    return Err(format!(
-                        "enable-admission-plugins plugin {name:?} is not a part of this server"
-                    ));
-                }
                 Some((known, On | Off)) => {
                     plugins.0.insert(*known);
                 }
@@ -156,7 +149,6 @@ mod tests {
             of(&["PodSecurity"], &["PodSecurity"]).expect_err("both"),
             "[PodSecurity] in enable-admission-plugins and disable-admission-plugins overlapped"
         );
-        assert!(of(&["EventRateLimit"], &[]).is_err());
         assert!(of(&["PodGroupProtection"], &["ClusterTrustBundleAttest"]).is_ok());
     }
 }

@@ -89,6 +89,16 @@ pub(super) fn admit(
     }
     spec.priority = Some(priority);
     let policy = policy.unwrap_or_else(|| "PreemptLowerPriority".to_owned());
+    if let Some(given) = spec
+        .preemption_policy
+        .as_ref()
+        .filter(|given| **given != policy)
+    {
+        let why = format!(
+            "the string value of PreemptionPolicy ({given}) must not be provided in pod spec; priority admission controller computed {policy} from the given PriorityClass name"
+        );
+        return Err(attributes.forbidden(&pod_name, &why));
+    }
     spec.preemption_policy = Some(policy);
     Ok(())
 }

@@ -365,7 +365,10 @@ fn annotate(attributes: &Attributes<'_>, key: &str, value: String) {
     attributes.cx.annotate(format!("{ANNOTATIONS}{key}"), value);
 }
 
-async fn labels_of(api: &Api, name: &str) -> Result<Option<BTreeMap<String, String>>, Status> {
+pub(super) async fn labels_of(
+    api: &Api,
+    name: &str,
+) -> Result<Option<BTreeMap<String, String>>, Status> {
     let namespaces = api.core("namespaces");
     let key = namespaces.key("", name);
     let json = match namespaces.cacher.peek(&key) {

@@ -23,6 +23,9 @@ pub(super) fn admit(
     let Some(name) = spec.runtime_class_name.clone() else {
         return Ok(());
     };
+    if name.is_empty() {
+        return Err(Status::unexpected("resource name may not be empty"));
+    }
     let classes = api.resource("node.k8s.io", "runtimeclasses");
     let stored = classes.and_then(|classes| classes.cacher.peek(&classes.key("", &name)));
     let class: Option<RuntimeClass> =

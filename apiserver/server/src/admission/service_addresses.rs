@@ -4,7 +4,7 @@
 //! Service that has it: two Services can never get the same one, however many servers write.
 
 use std::collections::HashSet;
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
@@ -122,6 +122,23 @@ pub(super) async fn admit(
     let owner = Bytes::from(format!("{}/{name}", attributes.cx.namespace));
     // What it has already is not looked at again: kube-apiserver may have given it out of a range that we do not know.
     let old = old.and_then(|o| o.get::<Service>());
+    if has_no_addresses_to_give(service) {
+        if let Some(spec) = &mut service.spec
+            && spec.cluster_ips.as_ref().is_none_or(Vec::is_empty)
+        {
+            spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
+        }
+        // The kind's rules refuse it in a moment, and tell everything else that is wrong with it.
+        return Ok(());
+    }
+    let families = |service: &Service| {
+        let spec = service.spec.as_ref()?;
+        Some((spec.ip_families.clone(), spec.ip_family_policy.clone()))
+    };
+    // Another server may have given it addresses of both.
+    if old.is_none_or(|old| families(old) != families(service)) {
+        check_families(service, &name)?;
+    }
     if keeps_addresses(service, old) {
         keep_families(service, old);
     } else {
@@ -177,9 +194,17 @@ fn carry_over(service: &mut Service, old: Option<&Service>) {
         spec.cluster_ips = None;
         return;
     }
-    if spec.cluster_ip.as_deref().unwrap_or("").is_empty() && !external(&old.type_) {
-        spec.cluster_ip.clone_from(&old.cluster_ip);
-        spec.cluster_ips.clone_from(&old.cluster_ips);
+    if !external(&old.type_) {
+        if spec.cluster_ip.as_deref().unwrap_or("").is_empty() {
+            spec.cluster_ip.clone_from(&old.cluster_ip);
+        }
+        if spec.cluster_ips.as_ref().is_none_or(Vec::is_empty) {
+            spec.cluster_ips.clone_from(&old.cluster_ips);
+        }
+    }
+    if spec.cluster_ips == old.cluster_ips && spec.cluster_ip != old.cluster_ip {
+        // The first of the list is the same thing by another name.
+        spec.cluster_ips = spec.cluster_ip.clone().map(|ip| vec![ip]);
     }
     for port in spec.ports.iter_mut().flatten() {
         if port.node_port.is_none_or(|n| n == 0) && wants_node_ports(spec.type_.as_deref()) {
@@ -201,6 +226,52 @@ fn keeps_addresses(service: &Service, old: Option<&Service>) -> bool {
     };
     let now = addresses(service);
     now.is_some() && now == old.and_then(addresses)
+}
+
+/// Whether the addresses that were sent are none, or contradict each other: what the rules of Services refuse.
+fn has_no_addresses_to_give(service: &Service) -> bool {
+    let Some(spec) = &service.spec else {
+        return true;
+    };
+    let first = spec.cluster_ip.as_deref().unwrap_or("");
+    let all = spec.cluster_ips.as_deref().unwrap_or_default();
+    let is_none = |ip: &str| ip != "None" && ip.parse::<IpAddr>().is_err();
+    spec.type_.as_deref() != Some("ExternalName")
+        && (!first.is_empty() && is_none(first)
+            || all.iter().any(|ip| is_none(ip))
+            || all.first().is_some_and(|ip| ip != first))
+}
+
+/// There are addresses of one family.
+fn check_families(service: &Service, name: &str) -> Result<(), Status> {
+    let Some(spec) = &service.spec else {
+        return Ok(());
+    };
+    let is_headless = spec.cluster_ip.as_deref() == Some("None");
+    let has_selector = spec.selector.as_ref().is_some_and(|s| !s.is_empty());
+    let is_external = spec.type_.as_deref() == Some("ExternalName");
+    if is_external || is_headless && !has_selector {
+        return Ok(());
+    }
+    let mut errors = Vec::new();
+    if let Some(policy @ "RequireDualStack") = spec.ip_family_policy.as_deref() {
+        let why = "this cluster is not configured for dual-stack services";
+        let path = FieldPath::new("spec.ipFamilyPolicy");
+        errors.push(FieldError::invalid(&path, policy, why));
+    }
+    let has_address = spec.cluster_ip.as_ref().is_some_and(|ip| !ip.is_empty());
+    for (index, family) in spec.ip_families.iter().flatten().enumerate() {
+        // Of an address of the other family the rules say more.
+        if family == "IPv6" && !has_address {
+            let path = FieldPath::new("spec.ipFamilies").index(index);
+            let why = "not configured on this cluster";
+            errors.push(FieldError::invalid(&path, family.as_str(), why));
+        }
+    }
+    match errors.is_empty() {
+        true => Ok(()),
+        false => Err(Status::invalid("", "Service", name, &errors)),
+    }
 }
 
 /// The families go with the addresses.
@@ -228,11 +299,6 @@ async fn give_address(
     };
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(());
-    }
-    if let Some(first) = spec.cluster_ips.as_ref().and_then(|ips| ips.first())
-        && spec.cluster_ip.as_deref().unwrap_or("").is_empty()
-    {
-        spec.cluster_ip = Some(first.clone());
     }
     let path = FieldPath::new("spec.clusterIPs").index(0);
     let invalid = |value: &str, why: String| {
@@ -307,8 +373,8 @@ async fn give_node_ports(
     let Some(spec) = service.spec.as_mut() else {
         return Ok(());
     };
-    let wanted = wants_node_ports(spec.type_.as_deref())
-        && spec.allocate_load_balancer_node_ports.unwrap_or(true);
+    let has_ports = wants_node_ports(spec.type_.as_deref());
+    let wanted = has_ports && spec.allocate_load_balancer_node_ports.unwrap_or(true);
     let (low, high) = (
         i32::from(*config.node_ports.start()),
         i32::from(*config.node_ports.end()),
@@ -321,8 +387,10 @@ async fn give_node_ports(
         .collect();
     for (index, port) in spec.ports.iter_mut().flatten().enumerate() {
         match port.node_port.filter(|n| *n != 0) {
+            // The rules refuse one that the type has no use for.
             Some(given)
-                if !(low..=high).contains(&given)
+                if has_ports
+                    && !(low..=high).contains(&given)
                     && !kept.iter().any(|(_, number)| *number == given) =>
             {
                 let path = FieldPath::new("spec.ports").index(index).child("nodePort");

@@ -6,8 +6,11 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::event_rate_limit::{self, Limit};
+use super::image_policy::ImagePolicyConfig;
 use super::plugins::{self, Plugins};
 use super::pod_security::PodSecurityConfig;
+use super::pod_toleration_restriction::Tolerations;
 
 /// Versions of the file that are read.
 const VERSIONS: [&str; 2] = [
@@ -24,6 +27,12 @@ pub struct Settings {
     pub plugins: Plugins,
     /// Pod security.
     pub pod_security: PodSecurityConfig,
+    /// What pods tolerate, and may.
+    pub tolerations: Tolerations,
+    /// How many Events are taken.
+    pub event_limits: Vec<Limit>,
+    /// Who says which images may run.
+    pub image_policy: Option<ImagePolicyConfig>,
 }
 
 #[derive(Deserialize)]
@@ -59,9 +68,25 @@ impl Settings {
             plugins: Plugins::of(enable, disable)?,
             ..Self::default()
         };
-        let Some(path) = file else {
-            return Ok(settings);
-        };
+        if let Some(path) = file {
+            settings.read_file(path)?;
+        }
+        if settings.plugins.run("EventRateLimit") {
+            let checked = event_rate_limit::check(&settings.event_limits);
+            checked.map_err(|why| {
+                format!("failed to initialize admission: couldn't init admission plugin \"EventRateLimit\": {why}")
+            })?;
+        }
+        if !settings.plugins.run("ImagePolicyWebhook") {
+            settings.image_policy = None;
+        } else if settings.image_policy.is_none() {
+            return Err("failed to initialize admission: couldn't init admission plugin \"ImagePolicyWebhook\": no config specified".to_owned());
+        }
+        Ok(settings)
+    }
+
+    /// Reads what a file says.
+    fn read_file(&mut self, path: &Path) -> Result<(), String> {
         let at = |why: String| format!("{}: {why}", path.display());
         let file: File =
             serde_json::from_value(yaml(path)?).map_err(|error| at(error.to_string()))?;
@@ -81,9 +106,9 @@ impl Settings {
                 // As in Kubernetes, beside the file that names it.
                 None => yaml(&path.parent().unwrap_or(Path::new(".")).join(&plugin.path))?,
             };
-            settings.configure(&plugin.name, given).map_err(at)?;
+            self.configure(&plugin.name, given).map_err(at)?;
         }
-        Ok(settings)
+        Ok(())
     }
 
     fn configure(&mut self, plugin: &str, given: Value) -> Result<(), String> {
@@ -93,9 +118,34 @@ impl Settings {
                 self.pod_security = read.map_err(|why| format!("PodSecurity: {why}"))?;
                 Ok(())
             }
+            "PodTolerationRestriction" => {
+                let read = Tolerations::read(given);
+                self.tolerations = read.map_err(|why| format!("{plugin}: {why}"))?;
+                Ok(())
+            }
+            "ImagePolicyWebhook" => {
+                let read = ImagePolicyConfig::read(given);
+                self.image_policy = Some(read.map_err(|why| format!("{plugin}: {why}"))?);
+                Ok(())
+            }
+            "EventRateLimit" => {
+                let read = event_rate_limit::read(given);
+                self.event_limits = read.map_err(|why| format!("{plugin}: {why}"))?;
+                Ok(())
+            }
             other => Err(format!("the plugin {other:?} takes no configuration here")),
         }
     }
+}
+
+/// Whether a configuration is the only one that its plugin knows.
+pub(super) fn check_kind(api_version: &str, kind: &str, version: &str) -> Result<(), String> {
+    if kind == "Configuration" && api_version == version {
+        return Ok(());
+    }
+    Err(format!(
+        "no kind {kind:?} is registered for version {api_version:?}"
+    ))
 }
 
 fn yaml(path: &Path) -> Result<Value, String> {

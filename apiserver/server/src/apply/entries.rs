@@ -221,6 +221,22 @@ fn join_ancient(entries: &mut Vec<Entry<'_>>) {
     target.time = time;
 }
 
+/// Whether owners are the same, whenever they wrote.
+pub(crate) fn same_owners(some: Option<&Value>, others: Option<&Value>) -> bool {
+    fn entries(owners: Option<&Value>) -> Vec<&Map<String, Value>> {
+        let entries = owners.and_then(Value::as_array).into_iter().flatten();
+        entries.filter_map(Value::as_object).collect()
+    }
+    let (some, others) = (entries(some), entries(others));
+    let same = |a: &Map<String, Value>, b: &Map<String, Value>| {
+        a.len() == b.len()
+            && a.iter()
+                .all(|(key, value)| key == "time" || b.get(key) == Some(value))
+    };
+    // Those of the same second may stand in another order than they did.
+    some.len() == others.len() && some.iter().all(|a| others.iter().any(|b| same(a, b)))
+}
+
 /// Takes the owners of its fields out of an object.
 pub(crate) fn take_managed(value: &mut Value) -> Option<Value> {
     let metadata = value.get_mut("metadata")?.as_object_mut()?;

@@ -1,6 +1,8 @@
 //! What an update or an apply does to who owns which fields.
 
 use std::borrow::Cow;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use corral_api::status::{Status, StatusCause, StatusDetails, StatusReason};
@@ -13,6 +15,9 @@ use super::entries::{self, Entry, restore_managed, without_managed};
 use super::merge;
 use super::set::Set;
 
+/// The version in which `scale` names its field, whatever the object is.
+const SCALE_VERSION: &str = "autoscaling/v1";
+
 /// Who writes.
 #[derive(Debug, Clone)]
 pub struct Manager {
@@ -24,7 +29,7 @@ pub struct Manager {
     pub subresource: String,
     /// Whether the kind's `status` has an owner of its own, so that a write of the object itself leaves it alone.
     pub status_is_apart: bool,
-    /// Now, in the form of the API.
+    /// Now, in the form of the API; empty for what is not dated.
     pub time: String,
 }
 
@@ -128,7 +133,9 @@ pub fn update(
         _ if changed.is_empty() => {}
         Some(entry) => {
             entry.join(&changed);
-            entry.time = Cow::Borrowed(&manager.time);
+            if !manager.time.is_empty() {
+                entry.time = Cow::Borrowed(&manager.time);
+            }
         }
         None => entries.push(Entry::new(manager, "Update", changed)),
     }
@@ -156,6 +163,8 @@ pub fn apply(
 
     let changed = compare(node, live, &merged).changed();
     let contested = changed.intersection(&wanted);
+    // What has changed as other versions name it: there are few of them, and may be thousands of entries.
+    let mut elsewhere = HashMap::new();
     let mut conflicts = Vec::new();
     for entry in &mut entries {
         if entry.is(manager, "Apply") {
@@ -165,10 +174,16 @@ pub fn apply(
             None => entry.owned_of(&contested),
             // Only what the configuration names has changed, whatever it is called there.
             Some(translations) => {
-                let version = &entry.api_version;
-                let changed = across::changed(translations, version, live, &merged)?;
+                let changed = match elsewhere.entry(entry.api_version.clone()) {
+                    Occupied(known) => known.into_mut(),
+                    Vacant(place) => {
+                        let version = &entry.api_version;
+                        let changed = across::changed(translations, version, live, &merged)?;
+                        place.insert(changed)
+                    }
+                };
                 match changed {
-                    Some(changed) => entry.owned_of(&changed),
+                    Some(changed) => entry.owned_of(changed),
                     None => {
                         entry.set(Set::default());
                         continue;
@@ -232,26 +247,22 @@ fn without_unnamed(
     let is_own = entries.iter().all(|entry| entry.api_version == own);
     let fields = before.fields();
     let Some(translations) = translations.filter(|_| !is_own) else {
-        let mut kept = wanted.clone();
-        others.for_each(|entry| kept.join(&entry.fields()));
+        let others = others.map(|entry| entry.fields().into_owned());
+        let kept = Set::union(others.chain([wanted.clone()]).collect());
         merge::remove(node, &mut merged, &fields.orphans(&kept));
         return Ok(merged);
     };
-    let mut kept: Vec<(String, Set)> = vec![(own.to_owned(), wanted.clone())];
+    let mut kept = BTreeMap::from([(own.to_owned(), vec![wanted.clone()])]);
     for entry in others {
-        match kept
-            .iter_mut()
-            .find(|(version, _)| *version == entry.api_version)
-        {
-            Some((_, set)) => set.join(&entry.fields()),
-            None => kept.push((
-                entry.api_version.clone().into_owned(),
-                entry.fields().into_owned(),
-            )),
-        }
+        let version = entry.api_version.clone().into_owned();
+        let sets = kept.entry(version).or_default();
+        sets.push(entry.fields().into_owned());
     }
+    let kept = kept.into_iter();
+    let kept = kept.map(|(version, sets)| (version, Set::union(sets)));
+    let kept = Kept(kept.collect());
     let before = (&*before.api_version, &*fields);
-    across::prune(translations, merged, own, before, &Kept(kept))
+    across::prune(translations, merged, own, before, &kept)
 }
 
 fn conflict(entry: &Entry<'_>, field: String) -> StatusCause {
@@ -259,8 +270,9 @@ fn conflict(entry: &Entry<'_>, field: String) -> StatusCause {
         "" => String::new(),
         subresource => format!(" with subresource {subresource:?}"),
     };
-    let using = match &*entry.operation {
-        "Update" => format!(" using {}", entry.api_version),
+    let using = match (&*entry.operation, &*entry.subresource) {
+        ("Update", "scale") => format!(" using {SCALE_VERSION}"),
+        ("Update", _) => format!(" using {}", entry.api_version),
         _ => String::new(),
     };
     StatusCause {
@@ -268,6 +280,18 @@ fn conflict(entry: &Entry<'_>, field: String) -> StatusCause {
         message: format!("conflict with {:?}{through}{using}", &*entry.manager),
         field,
     }
+}
+
+/// The answer to somebody who scales by applying what nobody has said yet: it was there before.
+pub fn unowned_scale() -> Status {
+    let message = format!(
+        "conflict with \"before-first-apply\" with subresource \"scale\" using {SCALE_VERSION}"
+    );
+    conflicts_status(vec![StatusCause {
+        reason: "FieldManagerConflict".into(),
+        message,
+        field: ".spec.replicas".into(),
+    }])
 }
 
 fn conflicts_status(causes: Vec<StatusCause>) -> Status {
@@ -301,6 +325,8 @@ fn conflicts_status(causes: Vec<StatusCause>) -> Status {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use corral_kinds::{all, schema};
     use serde_json::json;
 
@@ -375,6 +401,44 @@ mod tests {
         let kept = apply_config(&node, &shared, &config(None, "x"), &manager("one"), false)
             .expect("other owns");
         assert_eq!(kept["spec"]["replicas"], 1);
+    }
+
+    #[test]
+    fn appliers_and_fields_do_not_multiply() {
+        const N: usize = 15_000;
+        // One with the other would take minutes in a debug build, and one beside the other a second or two.
+        const LONGEST: Duration = Duration::from_secs(20);
+        let node = schema::of(all::resource("", "v1", "configmaps").expect("served"));
+        let entry = |index: usize| {
+            json!({"manager": format!("m{index}"), "operation": "Apply", "apiVersion": "v1",
+                "fieldsV1": {"f:data": {format!("f:k{index}"): {}}}})
+        };
+        let entries: Vec<Value> = (0..N).map(entry).collect();
+        let of = |value: &str| -> Value {
+            let fields = (0..N).map(|index| (format!("k{index}"), value.into()));
+            Value::Object(fields.collect())
+        };
+        let live = json!({"metadata": {"name": "a", "managedFields": entries}, "data": of("a")});
+        let mut own = manager("own");
+        own.api_version = "v1".into();
+        let began = Instant::now();
+        let config = json!({"metadata": {"name": "a"}, "data": of("b")});
+        let forced = apply_config(&node, &live, &config, &own, true).expect("forced");
+        let owners = forced["metadata"]["managedFields"].as_array();
+        assert_eq!(owners.map(Vec::len), Some(1));
+        // With the others still there, most of what was applied stays.
+        let mut shared = live;
+        let all = json!({"manager": "own", "operation": "Apply", "apiVersion": "v1",
+            "fieldsV1": owners.expect("a list")[0]["fieldsV1"]});
+        let entries = shared["metadata"]["managedFields"].as_array_mut();
+        let entries = entries.expect("a list");
+        entries.pop();
+        entries.push(all);
+        let none = json!({"metadata": {"name": "a"}});
+        let left = apply_config(&node, &shared, &none, &own, false).expect("others own");
+        assert_eq!(left["data"].as_object().map(Map::len), Some(N - 1));
+        let took = began.elapsed();
+        assert!(took < LONGEST, "{took:?}");
     }
 
     #[test]

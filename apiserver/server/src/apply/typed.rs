@@ -4,7 +4,7 @@
 use std::collections::HashSet;
 
 use corral_api::status::Status;
-use corral_kinds::schema::Node;
+use corral_kinds::schema::{ListKind, Node};
 use serde_json::Value;
 
 use super::set::Step;
@@ -47,6 +47,28 @@ pub fn faults(node: &Node, config: &Value) -> Option<String> {
         [] => None,
         [one] => Some(one.clone()),
         several => Some(format!("errors:\n  {}", several.join("\n  "))),
+    }
+}
+
+/// Whether a value, or one in it, is of another type than its schema says, or has no value for its key: then nobody can own
+/// anything of the object.
+pub fn is_mistyped(node: &Node, value: &Value) -> bool {
+    match (node, value) {
+        (Node::Struct { .. } | Node::Map { .. } | Node::Deduced, Value::Object(map)) => {
+            let mut fields = map.iter();
+            fields.any(|(name, item)| node.child(name).is_some_and(|node| is_mistyped(node, item)))
+        }
+        (Node::List { item, kind }, Value::Array(items)) => items.iter().any(|inner| {
+            let has_null_key = match kind {
+                ListKind::Map(keys) => keys
+                    .iter()
+                    .any(|key| inner.get(&**key).is_some_and(Value::is_null)),
+                ListKind::Atomic | ListKind::Set => false,
+            };
+            has_null_key || is_mistyped(item, inner)
+        }),
+        (_, Value::Null) => false,
+        _ => expected(node, value).is_some(),
     }
 }
 

@@ -27,6 +27,8 @@ pub struct LogConfig {
     pub age_max: Option<Duration>,
     /// Whether old files are compressed.
     pub compress: bool,
+    /// Whether a request is refused whose first event cannot be written.
+    pub strict: bool,
 }
 
 /// The log.
@@ -59,6 +61,11 @@ impl Log {
         };
         log.clean();
         Ok(log)
+    }
+
+    /// Whether a request is refused whose first event cannot be written.
+    pub fn is_strict(&self) -> bool {
+        self.config.strict
     }
 
     /// Writes a line.
@@ -204,6 +211,7 @@ mod tests {
             backups_max,
             age_max: None,
             compress,
+            strict: false,
         };
         Log::open(config).expect("opens")
     }

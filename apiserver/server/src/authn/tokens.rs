@@ -1,6 +1,5 @@
-//! Tokens of ServiceAccounts: signed, bound to the account and (if asked) to a pod, and good for a time.
+//! Tokens of ServiceAccounts: signed, bound to the account and (if asked) to a pod, node or secret, and good for a time.
 
-use corral_api::k8s::api::core::v1::{Pod, ServiceAccount};
 use corral_api::meta::ObjectMeta;
 use corral_api::status::Status;
 use jiff::Timestamp;
@@ -30,16 +29,26 @@ pub struct Bound {
     pub uid: String,
 }
 
+/// What a token is bound to besides its account: a pod, a node or a secret.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, Default)]
+pub struct Binding {
+    /// The pod that it dies with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pod: Option<Bound>,
+    /// The node that it dies with; beside a pod, that on which the pod is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub node: Option<Bound>,
+    /// The secret that it dies with.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub secret: Option<Bound>,
+}
+
 #[derive(Debug, Serialize, Deserialize)]
 struct Kubernetes {
     namespace: String,
     serviceaccount: Bound,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pod: Option<Bound>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    node: Option<Bound>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    secret: Option<Bound>,
+    #[serde(flatten)]
+    binding: Binding,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -62,10 +71,8 @@ pub struct Grant<'a> {
     pub namespace: &'a str,
     /// The account.
     pub account: Bound,
-    /// The pod that it dies with.
-    pub pod: Option<Bound>,
-    /// The node of that pod.
-    pub node: Option<Bound>,
+    /// What it is bound to besides.
+    pub binding: Binding,
     /// Who shall accept it.
     pub audiences: Vec<String>,
     /// Seconds of its life.
@@ -126,9 +133,7 @@ impl Tokens {
             kubernetes: Kubernetes {
                 namespace: grant.namespace.to_owned(),
                 serviceaccount: grant.account,
-                pod: grant.pod,
-                node: grant.node,
-                secret: None,
+                binding: grant.binding,
             },
         };
         let mut header = Header::new(Algorithm::ES256);
@@ -183,7 +188,8 @@ fn user(claims: Claims) -> User {
         "authentication.kubernetes.io/credential-id".into(),
         vec![id],
     );
-    for (object, what) in [(kubernetes.pod, "pod"), (kubernetes.node, "node")] {
+    let Binding { pod, node, .. } = kubernetes.binding;
+    for (object, what) in [(pod, "pod"), (node, "node")] {
         if let Some(object) = object {
             let key = |suffix| format!("authentication.kubernetes.io/{what}-{suffix}");
             user.extra.insert(key("name"), vec![object.name]);
@@ -193,25 +199,31 @@ fn user(claims: Claims) -> User {
     user
 }
 
-/// The account and the pod must still be those that the token was made for.
+/// The account and what the token is bound to must still be those that it was made for.
 async fn check_bound(api: &Api, bound: &Kubernetes) -> Option<()> {
-    let account: ServiceAccount = lookup(
-        api,
-        "serviceaccounts",
-        &bound.namespace,
-        &bound.serviceaccount.name,
-    )
-    .await?;
-    same(&account.metadata, &bound.serviceaccount)?;
-    if let Some(pod) = &bound.pod {
-        let live: Pod = lookup(api, "pods", &bound.namespace, &pod.name).await?;
-        same(&live.metadata, pod)?;
+    let namespace = &bound.namespace;
+    same(api, "serviceaccounts", namespace, &bound.serviceaccount).await?;
+    let Binding { pod, node, secret } = &bound.binding;
+    if let Some(secret) = secret {
+        same(api, "secrets", namespace, secret).await?;
     }
-    Some(())
+    match (pod, node) {
+        // Its node is told with it, and may be gone before it is.
+        (Some(pod), _) => same(api, "pods", namespace, pod).await,
+        (None, Some(node)) => same(api, "nodes", "", node).await,
+        (None, None) => Some(()),
+    }
 }
 
-fn same(meta: &ObjectMeta, bound: &Bound) -> Option<()> {
-    (meta.uid.as_deref() == Some(&bound.uid)).then_some(())
+/// Whether an object is the one that is bound.
+async fn same(api: &Api, plural: &str, namespace: &str, bound: &Bound) -> Option<()> {
+    /// All that is asked of it.
+    #[derive(Deserialize)]
+    struct Live {
+        metadata: ObjectMeta,
+    }
+    let live: Live = lookup(api, plural, namespace, &bound.name).await?;
+    (live.metadata.uid.as_deref() == Some(&bound.uid)).then_some(())
 }
 
 /// From the cache, or from the store if the cache does not know it yet.

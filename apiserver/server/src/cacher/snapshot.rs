@@ -75,25 +75,32 @@ impl Snapshot {
         predicate: &'a Predicate,
         after: Option<&Key>,
     ) -> impl Iterator<Item = &'a Arc<Stored>> + 'a {
+        let below = |key: &Key| key.as_str().starts_with(predicate.prefix());
         let start = match after {
             Some(key) => Bound::Excluded(key.clone()),
             None => Bound::Included(Key::new(predicate.prefix())),
         };
-        let below = |key: &Key| key.as_str().starts_with(predicate.prefix());
-        let indexed = self.index.as_ref().and_then(|index| {
+        // Nothing follows a key of somewhere else, which a client may have made up.
+        let snapshot = Some(self).filter(|_| after.is_none_or(below));
+        let indexed = snapshot.and_then(|snapshot| {
+            let index = snapshot.index.as_ref()?;
             let value = predicate.required_field(&index.field)?;
             Some(index.of(value, start.clone()))
         });
         let scanned = match indexed {
             Some(_) => None,
-            None => Some(self.objects.range((start, Bound::Unbounded))),
+            None => snapshot.map(|snapshot| {
+                let end = end_of(predicate.prefix());
+                snapshot.objects.range((start, end))
+            }),
         };
         let indexed = indexed.into_iter().flatten();
+        let indexed = indexed.take_while(move |(key, _)| below(key));
+        // The end is found once: to compare each key is to wait for it.
         let candidates = indexed.chain(scanned.into_iter().flatten());
         candidates
-            .take_while(move |(key, _)| below(key))
             .map(|(_, stored)| stored)
-            .filter(|stored| predicate.is_everything() || predicate.selects(stored))
+            .filter(|stored| predicate.is_everything() || predicate.selects_below(stored))
     }
 
     /// The objects whose keys begin with a text.
@@ -110,6 +117,20 @@ impl Snapshot {
         index
             .flat_map(move |index| index.of(value, Bound::Unbounded))
             .map(|(_, stored)| stored)
+    }
+}
+
+/// The end of the keys that begin with a text.
+fn end_of(prefix: &str) -> Bound<Key> {
+    // Prefixes end with a slash, and so there is always a character after the last one.
+    let mut end = prefix.to_owned();
+    let next = end.pop().and_then(|last| char::from_u32(last as u32 + 1));
+    match next {
+        Some(next) => {
+            end.push(next);
+            Bound::Excluded(Key::new(end))
+        }
+        None => Bound::Unbounded,
     }
 }
 
@@ -195,6 +216,9 @@ mod tests {
                     let scan: Vec<_> = snapshot.objects.values().filter(|s| predicate.selects(s)).map(|s| s.key.clone()).collect();
                     let selected: Vec<_> = snapshot.select(&predicate, None).map(|s| s.key.clone()).collect();
                     prop_assert_eq!(&selected, &scan);
+                    let elsewhere = Key::new("/registry/pods/n/p");
+                    let rest = namespace.map(|_| snapshot.select(&predicate, Some(&elsewhere)).count());
+                    prop_assert_eq!(rest.unwrap_or_default(), 0);
                     if let Some(first) = scan.first() {
                         let rest: Vec<_> = snapshot.select(&predicate, Some(first)).map(|s| s.key.clone()).collect();
                         prop_assert_eq!(&rest[..], &scan[1..]);

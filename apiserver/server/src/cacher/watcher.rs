@@ -1,22 +1,25 @@
 //! One client's watch: a cursor into the ring, and what the client selects.
 
+use std::collections::VecDeque;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
 use corral_api::status::Status;
-use corral_storage::{Revision, WatchEvent, WatchStream};
+use corral_storage::{self as storage, Revision, WatchEvent};
+use futures::future::BoxFuture;
+use futures::stream::BoxStream;
 use futures::{Stream, StreamExt};
 use tokio::time::{Instant, Sleep};
 use tokio_util::sync::{CancellationToken, WaitForCancellationFutureOwned};
 
 use super::{Cacher, Event, EventKind, Held, storage_status};
+use crate::news::{self, Ear, Listening};
 use crate::object::Stored;
 use crate::select::Predicate;
 
-/// Events that a watcher takes from the ring under one lock.
-const BATCH: usize = 64;
 /// How often a quiet watch tells where it stands, if the client asked for bookmarks.
 pub const BOOKMARK_PERIOD: Duration = Duration::from_secs(55);
 
@@ -36,6 +39,8 @@ pub struct WatchOptions {
     pub begins: Option<Box<dyn Send>>,
     /// End when this is cancelled, once all that has happened has been told.
     pub stop: CancellationToken,
+    /// End at once when this is cancelled.
+    pub ended: CancellationToken,
 }
 
 /// What a watcher sees.
@@ -54,21 +59,64 @@ pub enum WatchItem {
 enum Source {
     /// Number of the next event in the ring.
     Ring(u64),
-    /// The store itself, for revisions older than the ring, up to the given number of the ring.
-    Store(WatchStream),
+    /// The store itself, for revisions older than the ring, until the ring covers what is left.
+    Store(BoxStream<'static, Result<Past, Status>>),
+    /// It is looked for where the watch can go on.
+    Resuming(BoxFuture<'static, Result<Source, Status>>),
+}
+
+/// What the store has for a watcher.
+enum Past {
+    Event(Arc<Event>),
+    /// An event of objects that cannot be read.
+    Unreadable,
+    /// There is nothing up to this revision.
+    Progress(Revision),
 }
 
 /// What the ring has for a watcher.
-enum Batch {
-    /// Events, if there are any, and the revision that is reached after all there are.
-    Events(Vec<Arc<Event>>, Revision),
+enum Found {
+    /// The next event, and whether there are more.
+    Event(Arc<Event>, bool),
+    /// Nothing, and the revision that is reached.
+    Nothing(Revision),
     /// The objects were listed again since, and what happened before that is not in the ring.
     Listed,
     /// The ring has moved past what comes next.
     Gone,
 }
 
-struct Watcher {
+/// What ends a watch, or has it say where it stands. They are polled when one of them has something to say, and not each
+/// time that the watch is.
+struct Alarms {
+    /// Rung by each of them.
+    ear: Arc<Ear>,
+    waker: Waker,
+    /// At the deadline or the next bookmark, whichever comes first.
+    alarm: Pin<Box<Sleep>>,
+    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
+    ended: Pin<Box<WaitForCancellationFutureOwned>>,
+    /// Whether one has rung and has not been asked.
+    rung: bool,
+}
+
+impl Alarms {
+    fn new(first: Instant, stop: CancellationToken, ended: CancellationToken) -> Self {
+        let ear = Arc::new(Ear::default());
+        Self {
+            waker: Waker::from(ear.clone()),
+            ear,
+            alarm: Box::pin(tokio::time::sleep_until(first)),
+            stopped: Box::pin(stop.cancelled_owned()),
+            ended: Box::pin(ended.cancelled_owned()),
+            // None of them knows whom to wake yet.
+            rung: true,
+        }
+    }
+}
+
+/// The changes that a client selects, in order, until it ends.
+pub struct Watcher {
     cacher: Arc<Cacher>,
     _held: Held,
     options: WatchOptions,
@@ -77,13 +125,11 @@ struct Watcher {
     seen: Revision,
     /// Whether more of that revision may come.
     torn: bool,
-    ready: std::collections::VecDeque<WatchItem>,
+    ready: VecDeque<WatchItem>,
     deadline: Instant,
-    /// At the deadline or the next bookmark, whichever comes first. Made once, as what follows: a watcher waits anew
-    /// after each event, and to enter and leave lists that all watchers share would be most of its work.
-    alarm: Pin<Box<Sleep>>,
-    stopped: Pin<Box<WaitForCancellationFutureOwned>>,
-    reached: tokio::sync::watch::Receiver<Revision>,
+    alarms: Alarms,
+    /// For news of the ring, unless somebody polls at each.
+    news: Option<Listening>,
     ended: bool,
 }
 
@@ -97,12 +143,9 @@ impl Drop for Watcher {
 ///
 /// # Errors
 /// 410 when the revision is older than what is kept, 504 when it is too far ahead.
-pub async fn watch(
-    cacher: Arc<Cacher>,
-    options: WatchOptions,
-) -> Result<impl Stream<Item = WatchItem> + Send, Status> {
+pub async fn watch(cacher: Arc<Cacher>, options: WatchOptions) -> Result<Watcher, Status> {
     let now = Instant::now();
-    let mut ready = std::collections::VecDeque::new();
+    let mut ready = VecDeque::new();
     let (source, seen) = match options.from {
         None => {
             cacher.fresh().await?;
@@ -126,11 +169,10 @@ pub async fn watch(
         true => deadline.min(now + BOOKMARK_PERIOD),
         false => deadline,
     };
-    let watcher = Watcher {
+    Ok(Watcher {
         deadline,
-        alarm: Box::pin(tokio::time::sleep_until(first)),
-        reached: cacher.reached.subscribe(),
-        stopped: Box::pin(options.stop.clone().cancelled_owned()),
+        alarms: Alarms::new(first, options.stop.clone(), options.ended.clone()),
+        news: None,
         _held: cacher.hold(),
         cacher,
         options,
@@ -139,11 +181,7 @@ pub async fn watch(
         torn: false,
         ready,
         ended: false,
-    };
-    Ok(futures::stream::unfold(watcher, |mut watcher| async move {
-        let item = watcher.next().await?;
-        Some((item, watcher))
-    }))
+    })
 }
 
 impl Cacher {
@@ -156,7 +194,7 @@ impl Cacher {
         )
     }
 
-    async fn resume(&self, from: Revision) -> Result<Source, Status> {
+    async fn resume(self: &Arc<Self>, from: Revision) -> Result<Source, Status> {
         self.started().await?;
         if let Some(next) = self.find(from) {
             return Ok(Source::Ring(next));
@@ -168,7 +206,23 @@ impl Cacher {
             }
         }
         let watch = self.storage.watch(&self.prefix, from).await;
-        watch.map(Source::Store).map_err(|e| storage_status(&e))
+        let watch = watch.map_err(|e| storage_status(&e))?;
+        let cacher = self.clone();
+        let past = watch.then(move |event| {
+            let cacher = cacher.clone();
+            async move { cacher.past(event).await }
+        });
+        Ok(Source::Store(past.boxed()))
+    }
+
+    async fn past(&self, event: Result<WatchEvent, storage::Error>) -> Result<Past, Status> {
+        match event.map_err(|e| storage_status(&e))? {
+            WatchEvent::Progress(revision) => Ok(Past::Progress(revision)),
+            event => Ok(match self.event(&event).await? {
+                Some(event) => Past::Event(Arc::new(event)),
+                None => Past::Unreadable,
+            }),
+        }
     }
 
     /// The number of the first event after `from`, if the ring has every event since.
@@ -194,139 +248,179 @@ impl Cacher {
         (same.take(2).count() < 2).then_some(next)
     }
 
-    /// Events from `next` on.
-    fn batch(&self, next: u64) -> Batch {
+    /// The event of the number `next`.
+    fn found(&self, next: u64) -> Found {
         let state = self.read();
         if next < state.listed {
-            return Batch::Listed;
+            return Found::Listed;
         }
-        let Some(start) = next.checked_sub(state.first) else {
-            return Batch::Gone;
+        let Some(index) = next.checked_sub(state.first) else {
+            return Found::Gone;
         };
-        let start = usize::try_from(start).unwrap_or(usize::MAX);
-        let events = state.ring.iter().skip(start).take(BATCH).cloned().collect();
-        Batch::Events(events, state.snapshot.revision)
+        let index = usize::try_from(index).unwrap_or(usize::MAX);
+        match state.ring.get(index) {
+            Some(event) => Found::Event(event.clone(), index + 1 < state.ring.len()),
+            None => Found::Nothing(state.snapshot.revision),
+        }
+    }
+}
+
+impl Stream for Watcher {
+    type Item = WatchItem;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<WatchItem>> {
+        let watcher = &mut *self;
+        // Before anything is looked at, so that nothing is missed.
+        watcher.alarms.ear.wakes(cx.waker());
+        if watcher.alarms.ear.heard() || watcher.alarms.rung {
+            watcher.alarms.rung = true;
+            let mut alarm = Context::from_waker(&watcher.alarms.waker);
+            if watcher.alarms.ended.as_mut().poll(&mut alarm).is_ready() {
+                return Poll::Ready(None);
+            }
+        }
+        loop {
+            if let Some(item) = watcher.ready.pop_front() {
+                watcher.ended |= matches!(item, WatchItem::Failed(_));
+                return Poll::Ready(Some(item));
+            }
+            watcher.options.begins = None;
+            if watcher.ended {
+                return Poll::Ready(None);
+            }
+            let goes_on = match &mut watcher.source {
+                Source::Ring(next) => {
+                    let next = *next;
+                    ready!(watcher.poll_ring(cx, next))
+                }
+                Source::Store(_) => ready!(watcher.poll_store(cx)),
+                Source::Resuming(resuming) => {
+                    match ready!(resuming.as_mut().poll(cx)) {
+                        Ok(source) => watcher.source = source,
+                        Err(status) => watcher.fail(status),
+                    }
+                    true
+                }
+            };
+            if !goes_on {
+                return Poll::Ready(None);
+            }
+        }
     }
 }
 
 impl Watcher {
-    async fn next(&mut self) -> Option<WatchItem> {
-        loop {
-            if let Some(item) = self.ready.pop_front() {
-                self.ended |= matches!(item, WatchItem::Failed(_));
-                return Some(item);
+    /// Fills `ready`, or waits for news; `false` at the end of the watch.
+    fn poll_ring(&mut self, cx: &mut Context<'_>, next: u64) -> Poll<bool> {
+        match self.cacher.found(next) {
+            Found::Event(event, more) => {
+                self.source = Source::Ring(next + 1);
+                self.torn = more;
+                self.take(event);
+                Poll::Ready(true)
             }
-            self.options.begins = None;
-            if self.ended {
-                return None;
-            }
-            let more = match &mut self.source {
-                Source::Ring(next) => {
-                    let next = *next;
-                    self.pull_ring(next).await
+            Found::Nothing(revision) => {
+                self.seen = self.seen.max(revision);
+                self.torn = false;
+                if self.hears_news(cx) {
+                    return Poll::Ready(true);
                 }
-                Source::Store(_) => self.pull_store().await,
-            };
-            more?;
-        }
-    }
-
-    /// Fills `ready`, or waits for news; `None` at the end of the watch.
-    async fn pull_ring(&mut self, next: u64) -> Option<()> {
-        self.reached.mark_unchanged();
-        let (events, revision) = match self.cacher.batch(next) {
-            Batch::Events(events, revision) => (events, revision),
+                self.poll_alarms(true)
+            }
             // The store may still know what was missed.
-            Batch::Listed if !self.torn => {
-                match self.cacher.resume(self.seen).await {
-                    Ok(source) => self.source = source,
-                    Err(status) => self.fail(status),
-                }
-                return Some(());
+            Found::Listed if !self.torn => {
+                let (cacher, seen) = (self.cacher.clone(), self.seen);
+                let resuming = async move { cacher.resume(seen).await };
+                self.source = Source::Resuming(Box::pin(resuming));
+                Poll::Ready(true)
             }
-            Batch::Listed | Batch::Gone => {
+            Found::Listed | Found::Gone => {
                 let oldest = self.cacher.read().oldest;
                 let message = format!("too old resource version: {} ({oldest})", self.seen);
                 self.fail(Status::expired(message));
-                return Some(());
+                Poll::Ready(true)
             }
-        };
-        if events.is_empty() {
-            self.seen = self.seen.max(revision);
-            self.torn = false;
-            return self.wait().await;
         }
-        self.source = Source::Ring(next + events.len() as u64);
-        self.torn = events.len() == BATCH;
-        for event in events {
-            self.take(event);
+    }
+
+    /// Whether there may be something that was not there a moment ago; if not, the task is woken when there is.
+    fn hears_news(&mut self, cx: &Context<'_>) -> bool {
+        if news::awaits(&self.cacher.bell) {
+            self.news = None;
+            return false;
         }
-        Some(())
+        if let Some(news) = &self.news {
+            news.wakes(cx.waker());
+            return news.heard();
+        }
+        let news = self.cacher.bell.listen();
+        news.wakes(cx.waker());
+        self.news = Some(news);
+        true
     }
 
     fn fail(&mut self, status: Status) {
         self.ready.push_back(WatchItem::Failed(Box::new(status)));
     }
 
-    async fn pull_store(&mut self) -> Option<()> {
-        let Source::Store(stream) = &mut self.source else {
-            return Some(());
+    fn poll_store(&mut self, cx: &mut Context<'_>) -> Poll<bool> {
+        let Source::Store(past) = &mut self.source else {
+            return Poll::Ready(true);
         };
-        let event = tokio::select! {
-            event = stream.next() => event,
-            // The rest of a transaction may be to come.
-            () = &mut self.alarm => return self.ring_out(false),
-            () = &mut self.stopped => return self.tell_the_end(),
-        };
-        match event {
-            None => return None,
-            Some(Err(error)) => self.fail(storage_status(&error)),
-            Some(Ok(WatchEvent::Progress(revision))) => self.seen = self.seen.max(revision),
-            Some(Ok(event)) => match self.cacher.event(&event).await {
-                Ok(Some(event)) => self.take(Arc::new(event)),
-                Ok(None) => {}
-                Err(status) => self.ready.push_back(WatchItem::Failed(Box::new(status))),
-            },
+        match past.poll_next_unpin(cx) {
+            // The rest of a transaction may be to come, so nobody is told where the watch stands.
+            Poll::Pending => return self.poll_alarms(false),
+            Poll::Ready(None) => return Poll::Ready(false),
+            Poll::Ready(Some(Err(status))) => self.fail(status),
+            Poll::Ready(Some(Ok(Past::Progress(revision)))) => self.seen = self.seen.max(revision),
+            Poll::Ready(Some(Ok(Past::Event(event)))) => self.take(event),
+            Poll::Ready(Some(Ok(Past::Unreadable))) => {}
         }
         // Back to the shared ring as soon as it covers what is left.
         if let Some(next) = self.cacher.find_after(self.seen) {
             self.source = Source::Ring(next);
         }
-        Some(())
+        Poll::Ready(true)
     }
 
-    async fn wait(&mut self) -> Option<()> {
-        tokio::select! {
-            // What has happened is told before the end.
-            biased;
-            changed = self.reached.changed() => changed.ok(),
-            () = &mut self.alarm => self.ring_out(true),
-            () = &mut self.stopped => self.tell_the_end(),
+    /// Waits for the end, and for the time to tell where the watch stands if it `tells` that now.
+    fn poll_alarms(&mut self, tells: bool) -> Poll<bool> {
+        if !self.alarms.rung {
+            return Poll::Pending;
         }
+        let mut cx = Context::from_waker(&self.alarms.waker);
+        if self.alarms.alarm.as_mut().poll(&mut cx).is_ready() {
+            return Poll::Ready(self.ring_out(tells));
+        }
+        if self.alarms.stopped.as_mut().poll(&mut cx).is_ready() {
+            self.tell_the_end();
+            return Poll::Ready(true);
+        }
+        self.alarms.rung = false;
+        Poll::Pending
     }
 
-    /// Tells where the watch stands if it `tells` that now, unless it is over.
-    fn ring_out(&mut self, tells: bool) -> Option<()> {
+    /// Tells where the watch stands if it `tells` that now; `false` when it is over.
+    fn ring_out(&mut self, tells: bool) -> bool {
         let now = Instant::now();
         if now >= self.deadline {
-            return None;
+            return false;
         }
         let next = self.deadline.min(now + BOOKMARK_PERIOD);
-        self.alarm.as_mut().reset(next);
+        self.alarms.alarm.as_mut().reset(next);
         if tells {
             let bookmark = WatchItem::Bookmark(self.seen, false);
             self.ready.push_back(bookmark);
         }
-        Some(())
+        true
     }
 
     /// The server stops: the client is told from where it can go on with another one, so that it need not list again.
-    fn tell_the_end(&mut self) -> Option<()> {
+    fn tell_the_end(&mut self) {
         self.ended = true;
         if self.options.bookmarks {
             self.ready.push_back(WatchItem::Bookmark(self.seen, false));
         }
-        Some(())
     }
 
     fn take(&mut self, event: Arc<Event>) {

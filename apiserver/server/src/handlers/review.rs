@@ -167,11 +167,16 @@ async fn token(call: &Call) -> Result<Answer, Status> {
             user: Some(info(user)),
             error: None,
         },
-        None => TokenReviewStatus {
-            error: Some("invalid bearer token".to_owned()),
-            user: Some(UserInfo::default()),
-            ..Default::default()
-        },
+        None => {
+            // As in Kubernetes, what the client says of it stands where there is nothing to say.
+            let said = review.status.take().unwrap_or_default();
+            TokenReviewStatus {
+                error: Some("invalid bearer token".to_owned()),
+                authenticated: None,
+                user: said.user.or_else(|| Some(UserInfo::default())),
+                audiences: said.audiences,
+            }
+        }
     });
     created(call, &asked)
 }

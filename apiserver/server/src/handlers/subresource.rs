@@ -13,8 +13,10 @@ use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, with_warnings, write};
 use crate::admission::request::{Operation, Request};
-use crate::authn::tokens::{Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
+use crate::apply;
+use crate::authn::tokens::{Binding, Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
+use crate::decode::Decoded;
 use crate::negotiate;
 use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
 use crate::request::Verb;
@@ -225,6 +227,7 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
         Some((negotiate::PatchType::Json, _)) => None,
         Some((_, format)) => Some(call.decoded_patch(format)?.value),
     };
+    let force = call.info.query.flag("force");
     let change = |live: &Value| {
         let current = resource.scale_to_change(live)?;
         let wanted = match (patch, &document) {
@@ -266,6 +269,10 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
             target = &mut target[step];
         }
         *target = replicas.into();
+        if let Some((negotiate::PatchType::Apply, _)) = patch {
+            let applied = apply_scale(&cx, resource, name, live, replicas, force)?;
+            return Ok((applied, Ownership::Applied));
+        }
         if patch.is_some() {
             metadata::drop_live_version(&mut object, live);
         }
@@ -277,6 +284,40 @@ async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, S
     let object = serde_json::from_slice(&written.json).map_err(Status::internal)?;
     let answer = response::object(200, representation, &resource.scale_of(&object)?);
     Ok(with_warnings(answer, &cx))
+}
+
+/// An object with as many as somebody applies: who applies a number owns it.
+fn apply_scale(
+    cx: &WriteContext,
+    resource: &Resource,
+    name: &str,
+    live: &Value,
+    replicas: i64,
+    force: bool,
+) -> Result<Value, Status> {
+    let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
+    let owned = paths.spec_replicas.replace('/', "/f:");
+    let owners = live["metadata"]["managedFields"].as_array();
+    let is_owned = |entry: &Value| entry["fieldsV1"].pointer(&owned).is_some();
+    let before = live.pointer(paths.spec_replicas).and_then(Value::as_i64);
+    let is_disputed = before.is_some_and(|before| before != replicas);
+    if !force && is_disputed && !owners.into_iter().flatten().any(is_owned) {
+        return Err(apply::unowned_scale());
+    }
+    let mut wanted = serde_json::json!({"metadata": {"name": name}});
+    let mut target = &mut wanted;
+    for step in paths.spec_replicas.split('/').skip(1) {
+        target = &mut target[step];
+    }
+    *target = replicas.into();
+    let config = apply::Configuration {
+        sent: &wanted,
+        object: &wanted,
+    };
+    let manager = resource.manager(cx, "scale");
+    let mut applied = apply::apply(resource.schema(), live, config, &manager, force, None)?;
+    metadata::drop_live_version(&mut applied, live);
+    Ok(applied)
 }
 
 /// Replaces the finalizers of a namespace's spec.
@@ -322,38 +363,54 @@ async fn bind(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     bind_to(call, resource, &call.info.name, body).await
 }
 
+/// What a pod is given to must be a node.
+///
+/// # Errors
+/// 500, as kube-apiserver, which gives these errors no code of their own.
+fn check_target(target: &Value) -> Result<(), Status> {
+    let text = |key: &str| target[key].as_str().unwrap_or("");
+    let mut errors = Vec::new();
+    if !matches!(text("kind"), "" | "Node") {
+        let path = FieldPath::new("target.kind");
+        errors.push(FieldError::not_supported(
+            &path,
+            text("kind"),
+            &["Node", "<empty>"],
+        ));
+    }
+    if text("name").is_empty() {
+        errors.push(FieldError::required(&FieldPath::new("target.name"), ""));
+    }
+    let told: Vec<String> = errors.iter().map(ToString::to_string).collect();
+    match told.as_slice() {
+        [] => Ok(()),
+        [one] => Err(Status::unexpected(one.as_str())),
+        many => Err(Status::unexpected(format!("[{}]", many.join(", ")))),
+    }
+}
+
 async fn bind_to(
     call: &Call,
     resource: &Resource,
     name: &str,
-    mut body: Value,
+    body: Value,
 ) -> Result<Answer, Status> {
     let cx = call.write_context()?;
+    let binding = all::kind("", "v1", "Binding")
+        .ok_or_else(|| Status::internal("there is no kind Binding"))?;
+    let mut body = crate::registry::body::read(binding, &cx, Decoded::of(body))?;
     let kind = GroupVersionKind {
         group: String::new(),
         version: "v1".to_owned(),
         kind: "Binding".to_owned(),
     };
-    body["kind"] = "Binding".into();
-    body["apiVersion"] = "v1".into();
     place(&mut body, &call.info.namespace);
     let request = Request::about(resource, &cx, Operation::Create, name);
     let request = request.of_subresource("binding", kind);
     let body = resource.admission.admit_binding(&request, body).await?;
     let target = &body["target"];
     let node = target["name"].as_str().unwrap_or("").to_owned();
-    if node.is_empty() {
-        let error = FieldError::required(&FieldPath::new("target.name"), "");
-        return Err(Status::invalid("", "Binding", name, &[error]));
-    }
-    if let Some(kind) = target["kind"]
-        .as_str()
-        .filter(|k| !matches!(*k, "" | "Node"))
-    {
-        let error =
-            FieldError::not_supported(&FieldPath::new("target.kind"), kind, &["Node", "<empty>"]);
-        return Err(Status::invalid("", "Binding", name, &[error]));
-    }
+    check_target(target)?;
     let change = |live: &Value| {
         let names = resource.kind.names();
         let refuse = |why: String| Status::conflict(names.group, "pods/binding", name, &why);
@@ -395,7 +452,8 @@ async fn bind_to(
             json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}),
         );
         metadata::drop_live_version(&mut pod, live);
-        Ok((pod, Ownership::Update))
+        // Nobody owns what a binding writes.
+        Ok((pod, Ownership::Applied))
     };
     resource
         .update(&cx, name, Part::Whole, "binding", &change)
@@ -460,7 +518,7 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     if audiences.is_empty() {
         audiences.push(call.shared.authenticator.tokens().issuer().to_owned());
     }
-    let (pod, node) = bound_pod(call, &spec).await?;
+    let binding = binding(call, &spec).await?;
     let bound_by_uid = spec
         .bound_object_ref
         .as_ref()
@@ -468,7 +526,7 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     if let Some(me) = node::name_of(&call.user) {
         // A node has tokens only for what runs on it, and they die with that.
         let refuse = |why| Status::forbidden("", "serviceaccounts", &info.name, why);
-        if pod.is_none() {
+        if binding.pod.is_none() {
             return Err(refuse("node requested token not bound to a pod"));
         }
         if !bound_by_uid {
@@ -476,7 +534,8 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
                 "node requested token with a pod binding without a uid",
             ));
         }
-        if node.as_ref().is_none_or(|node| node.name != me) {
+        let node = binding.node.as_ref();
+        if node.is_none_or(|node| node.name != me) {
             return Err(refuse(
                 "node requested token bound to a pod scheduled on a different node",
             ));
@@ -488,8 +547,7 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
             name: info.name.clone(),
             uid: account.metadata.uid.unwrap_or_default(),
         },
-        pod,
-        node,
+        binding,
         audiences: audiences.clone(),
         seconds,
     };
@@ -508,62 +566,68 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     Ok(with_warnings(answer, &cx))
 }
 
-/// The pod that a token shall be bound to, and its node.
-async fn bound_pod(
-    call: &Call,
-    spec: &TokenRequestSpec,
-) -> Result<(Option<Bound>, Option<Bound>), Status> {
+/// What a token shall be bound to; with a pod, its node.
+async fn binding(call: &Call, spec: &TokenRequestSpec) -> Result<Binding, Status> {
+    let mut binding = Binding::default();
     let Some(reference) = &spec.bound_object_ref else {
-        return Ok((None, None));
+        return Ok(binding);
+    };
+    let version = reference.api_version.as_deref().unwrap_or("");
+    let kind = reference.kind.as_deref().unwrap_or("");
+    let is_core = !version.contains('/');
+    let (plural, place) = match kind {
+        "Pod" if is_core => ("pods", &mut binding.pod),
+        "Node" if is_core => ("nodes", &mut binding.node),
+        "Secret" if is_core => ("secrets", &mut binding.secret),
+        _ => {
+            let version = if is_core {
+                format!("/{version}")
+            } else {
+                version.to_owned()
+            };
+            return Err(Status::bad_request(format!(
+                "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
+            )));
+        }
     };
     let name = reference.name.clone().unwrap_or_default();
-    let kind = reference.kind.as_deref().unwrap_or("");
-    if kind != "Pod" {
-        return Err(Status::bad_request(format!(
-            "cannot bind token for serviceaccount to object of type {kind:?}; Pod is supported"
-        )));
-    }
-    let pods = call.shared.api.core("pods");
-    let key = pods.key(&call.info.namespace, &name);
-    let entry = pods
-        .fetch(&key)
-        .await?
-        .ok_or_else(|| pods.not_found(&name))?;
-    let pod: Value = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
-    let text = |path: &str| {
-        pod.pointer(path)
-            .and_then(Value::as_str)
-            .unwrap_or("")
-            .to_owned()
+    let resource = call.shared.api.core(plural);
+    let namespace = if plural == "nodes" {
+        ""
+    } else {
+        call.info.namespace.as_str()
     };
-    let uid = text("/metadata/uid");
-    if reference
-        .uid
-        .as_deref()
-        .is_some_and(|wanted| !wanted.is_empty() && wanted != uid)
-    {
-        let why = format!(
-            "the UID in the bound object reference ({}) does not match the UID in record. The object might have been deleted and then recreated",
-            reference.uid.as_deref().unwrap_or("")
-        );
-        return Err(Status::conflict("", "Pod", &name, &why));
-    }
-    if text("/spec/serviceAccountName") != call.info.name {
+    let entry = resource.fetch(&resource.key(namespace, &name)).await?;
+    let entry = entry.ok_or_else(|| resource.not_found(&name))?;
+    let object: Value = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
+    let text = |path: &str| object.pointer(path).and_then(Value::as_str).unwrap_or("");
+    if plural == "pods" && text("/spec/serviceAccountName") != call.info.name {
         return Err(Status::bad_request(format!(
             "cannot bind token for serviceaccount {:?} to pod running with different serviceaccount name.",
             call.info.name
         )));
     }
-    let node = text("/spec/nodeName");
-    let nodes = call.shared.api.core("nodes");
-    let live = nodes.cacher.peek(&nodes.key("", &node));
-    let node = live.map(|stored| Bound {
-        uid: stored
-            .value()
-            .ok()
-            .and_then(|v| v["metadata"]["uid"].as_str().map(str::to_owned))
-            .unwrap_or_default(),
-        name: node,
-    });
-    Ok((Some(Bound { name, uid }), node))
+    let uid = text("/metadata/uid").to_owned();
+    let wanted = reference.uid.as_deref().unwrap_or("");
+    if !wanted.is_empty() && wanted != uid {
+        let why = format!(
+            "the UID in the bound object reference ({wanted}) does not match the UID in record. The object might have been deleted and then recreated"
+        );
+        return Err(Status::conflict("", kind, &name, &why));
+    }
+    *place = Some(Bound { name, uid });
+    if plural == "pods" {
+        let nodes = call.shared.api.core("nodes");
+        let node = text("/spec/nodeName");
+        let live = nodes.cacher.peek(&nodes.key("", node));
+        binding.node = live.map(|stored| Bound {
+            name: node.to_owned(),
+            uid: stored
+                .value()
+                .ok()
+                .and_then(|v| v["metadata"]["uid"].as_str().map(str::to_owned))
+                .unwrap_or_default(),
+        });
+    }
+    Ok(binding)
 }

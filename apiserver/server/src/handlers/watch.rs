@@ -23,7 +23,6 @@ use crate::metrics::Events;
 use crate::negotiate::{Representation, Transform};
 use crate::registry::{Resource, parse_revision};
 use crate::response::{self, Answer};
-use crate::serve::gather::Watches;
 use crate::table::{self, Include};
 use crate::wire::{self, Shown};
 
@@ -64,7 +63,9 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
         .get("resourceVersion")
         .filter(|v| !v.is_empty())
         .map(parse_revision)
-        .transpose()?;
+        .transpose()
+        // Not the client's fault, as Kubernetes sees it here, though it is in a LIST.
+        .map_err(|refused| Status::unexpected(refused.message))?;
     let from = match (version, initial) {
         (_, Some(true)) | (None | Some(Revision(0)), None) => None,
         (None | Some(Revision(0)), Some(false)) => Some(resource.cacher.snapshot().revision),
@@ -82,6 +83,7 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
         timeout,
         begins: None,
         stop: call.shared.stop.clone(),
+        ended: resource.ended.clone(),
     })
 }
 
@@ -101,19 +103,11 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
     options.begins = seat.map(|seat| Box::new(Brief::new(seat)) as Box<dyn Send>);
     let items = watcher::watch(resource.cacher.clone(), options).await?;
     let mut teller = Teller::new(call, resource, representation);
-    let watching = call.parts.extensions.get().map(Watches::begin);
+    // Kubernetes shows no event as a list, and ends such a watch at the first one.
+    let told = representation.transform != Transform::PartialMetadataList;
     let frames = items
-        .take_until(resource.ended.clone().cancelled_owned())
-        // Kubernetes shows no event as a list, and ends such a watch at the first one.
-        .take_while(move |_| {
-            let told = representation.transform != Transform::PartialMetadataList;
-            std::future::ready(told)
-        })
-        .map(move |item| {
-            // Ends with the stream.
-            let _ = &watching;
-            teller.frame(item)
-        });
+        .take_while(move |_| std::future::ready(told))
+        .map(move |item| teller.frame(item));
     if crate::websocket::is_wanted(call.headers()) {
         let messages = frames.map(move |frame| match representation.format {
             // A message has a length of its own.

@@ -137,8 +137,8 @@ async fn apply_patch(
     let subresource = part.subresource();
     let change = |live: &Value| {
         let mut patched = resource.read_patched(cx, || match kind {
-            PatchType::Json => patch::json_patch(live, &call.body),
-            PatchType::Merge => patch::merge_patch(live, &document),
+            PatchType::Json => as_version(cx, resource, patch::json_patch(live, &call.body)?),
+            PatchType::Merge => as_version(cx, resource, patch::merge_patch(live, &document)?),
             _ => patch::strategic_patch(resource.schema(), live, &document),
         })?;
         resource.check_name(cx, name, &patched)?;
@@ -147,6 +147,40 @@ async fn apply_patch(
         Ok((patched, Ownership::Update))
     };
     resource.update(cx, name, part, subresource, &change).await
+}
+
+/// What a patch has made of an object, as the version that it says it is. One that says none is read in none at all, and
+/// there no field has a name.
+fn as_version(cx: &WriteContext, resource: &Resource, patched: Value) -> Result<Value, Status> {
+    let names = resource.kind.names();
+    let is_said = patched["apiVersion"]
+        .as_str()
+        .is_some_and(|v| !v.is_empty());
+    let Value::Object(map) = &patched else {
+        return Ok(patched);
+    };
+    let wrong = !matches!(patched["apiVersion"], Value::Null | Value::String(_));
+    if is_said || wrong || resource.kind.is_custom() {
+        return Ok(patched);
+    }
+    let unknown = map
+        .keys()
+        .filter(|key| !matches!(key.as_str(), "apiVersion" | "kind"));
+    let mut unknown: Vec<String> = unknown
+        .map(|key| format!("unknown field {key:?}"))
+        .collect();
+    unknown.sort();
+    match cx.validation {
+        FieldValidation::Strict => {
+            let why = format!("strict decoding error: {}", unknown.join(", "));
+            let path = corral_api::FieldPath::new("patch");
+            let error = corral_api::FieldError::invalid(&path, patched.to_string(), why);
+            return Err(Status::invalid("", "", "", &[error]));
+        }
+        FieldValidation::Warn => unknown.into_iter().for_each(|text| cx.warn(text)),
+        FieldValidation::Ignore => {}
+    }
+    Ok(serde_json::json!({"apiVersion": names.api_version(), "kind": names.kind}))
 }
 
 /// A patch does not make an object another one. In a whole object a uid is a condition; here it is a change.

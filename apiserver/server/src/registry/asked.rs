@@ -62,7 +62,7 @@ impl Resource {
             None => self.complete_new(&mut value, &before),
             Some(old) => {
                 let name = kind.meta(object).name.clone().unwrap_or_default();
-                metadata::for_update(self, &name, &mut value, old)?;
+                metadata::for_update(self, attributes.cx, &name, &mut value, old)?;
                 keep_unwritten(kind, attributes.part, &mut value, old);
             }
         }

@@ -87,7 +87,11 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
     if kind.names().namespaced {
         check_namespace(cx, value)?;
     }
-    if !text(value, "resourceVersion").is_empty() {
+    // To Kubernetes' store, what is no number is no version.
+    if text(value, "resourceVersion")
+        .parse::<u64>()
+        .is_ok_and(|version| version > 0)
+    {
         return Err(Status::bad_request(
             "resourceVersion should not be set on objects to be created",
         ));
@@ -114,7 +118,6 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
     metadata.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());
     let created = corral_api::time::format_seconds(cx.now);
     metadata.insert("creationTimestamp".into(), created.into());
-    metadata.remove("generation");
     if kind.has_generation() {
         metadata.insert("generation".into(), 1.into());
     }
@@ -125,6 +128,22 @@ pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> R
 pub fn wanted_version(value: &Value) -> Option<String> {
     let wanted = text(value, "resourceVersion");
     (!wanted.is_empty()).then(|| wanted.to_owned())
+}
+
+/// That a wanted version is one.
+///
+/// # Errors
+/// 500, as kube-apiserver, when it is not a number.
+pub fn check_version(wanted: &str) -> Result<(), Status> {
+    match wanted.parse::<u64>() {
+        Ok(_) => Ok(()),
+        Err(_) => {
+            let why = "invalid syntax";
+            Err(Status::unexpected(format!(
+                "strconv.ParseUint: parsing {wanted:?}: {why}"
+            )))
+        }
+    }
 }
 
 /// Takes out the version that a change computed from the live object carries along, so that it does not count as the
@@ -143,6 +162,7 @@ pub fn drop_live_version(value: &mut Value, live: &Value) {
 /// 409 when the update is about another object of the same name.
 pub fn for_update(
     resource: &Resource,
+    cx: &WriteContext,
     name: &str,
     value: &mut Value,
     old: &Value,
@@ -151,7 +171,11 @@ pub fn for_update(
     let (sent, live) = (text(value, "uid").to_owned(), text(old, "uid").to_owned());
     if !sent.is_empty() && sent != live {
         let key = resource.key(text(old, "namespace"), name);
-        let place = key.as_str().trim_start_matches("/registry");
+        // What is only tried out is looked for without the prefix of the store.
+        let place = match cx.dry_run {
+            true => key.as_str().trim_start_matches("/registry"),
+            false => key.as_str(),
+        };
         return Err(Status::conflict(
             names.group,
             names.plural,
@@ -163,7 +187,6 @@ pub fn for_update(
         ));
     }
     let metadata = fields(value)?;
-    metadata.remove("selfLink");
     for key in ["deletionTimestamp", "deletionGracePeriodSeconds"] {
         // What is not there yet is left for validation to refuse.
         if let Some(kept) = old["metadata"].get(key) {
@@ -217,6 +240,11 @@ pub fn validate(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
 
 fn validate_common(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
     let mut errors = Vec::new();
+    if let Some(generation) = meta.generation.filter(|generation| *generation < 0) {
+        let path = metadata_path("generation");
+        let why = "must be greater than or equal to 0";
+        errors.push(FieldError::invalid(&path, generation, why));
+    }
     errors.extend(validate_labels(
         &metadata_path("labels"),
         meta.labels.iter().flatten(),

@@ -7,19 +7,17 @@
 use std::future::Future;
 use std::io;
 use std::pin::Pin;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
+use super::together::Together;
+
 /// Bytes that are kept before they are sent: four TLS records, which the kernel takes in one call.
 const KEPT_MAX: usize = 64 * 1024;
 /// A buffer larger than this is given back once it is sent: most connections are quiet for most of the time.
 const BUFFER_IDLE_MAX: usize = 4 * 1024;
-/// From so many watches on a connection on, what it has to say waits until other tasks that are ready have run: they
-/// are likely to be watches that tell the same change.
-const WATCHES_MIN: usize = 2;
 
 struct State<S> {
     stream: S,
@@ -65,27 +63,6 @@ impl<S: AsyncWrite + Unpin> State<S> {
             }
         }
         self.kept.len() - before
-    }
-}
-
-/// How many watches are told through a connection.
-#[derive(Clone, Default)]
-pub struct Watches(Arc<AtomicUsize>);
-
-/// One of them; it ends when this is dropped.
-pub struct Watching(Arc<AtomicUsize>);
-
-impl Watches {
-    /// One more.
-    pub fn begin(&self) -> Watching {
-        self.0.fetch_add(1, Ordering::Relaxed);
-        Watching(self.0.clone())
-    }
-}
-
-impl Drop for Watching {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -178,18 +155,16 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Gathered<S> {
 pub struct Served<F, S> {
     serving: Pin<Box<F>>,
     connection: Gathered<S>,
-    watches: Watches,
-    put_off: bool,
+    together: Together,
 }
 
 impl<F, S> Served<F, S> {
-    /// `serving` writes to `connection`.
-    pub fn new(serving: F, connection: Gathered<S>, watches: Watches) -> Self {
+    /// `serving` writes to `connection`, and hands over streams to be polled `together`.
+    pub fn new(serving: F, connection: Gathered<S>, together: Together) -> Self {
         Self {
             serving: Box::pin(serving),
             connection,
-            watches,
-            put_off: false,
+            together,
         }
     }
 
@@ -204,6 +179,8 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Served<F, S> {
     type Output = ();
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        // First, so that what they tell is sent with the rest.
+        self.together.poll(cx);
         let ended = self.serving.as_mut().poll(cx).is_ready();
         let connection = self.connection.clone();
         let mut state = connection.state();
@@ -212,16 +189,8 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Served<F, S> {
             return Poll::Ready(());
         }
         if state.kept.is_empty() {
-            self.put_off = false;
             return Poll::Pending;
         }
-        if !self.put_off && self.watches.0.load(Ordering::Relaxed) >= WATCHES_MIN {
-            self.put_off = true;
-            // A task that wakes itself comes after those that wait already.
-            cx.waker().wake_by_ref();
-            return Poll::Pending;
-        }
-        self.put_off = false;
         match state.poll_flush(cx) {
             Poll::Ready(Err(_)) => Poll::Ready(()),
             // While the client takes nothing, the connection wakes this task when it does.
@@ -232,9 +201,12 @@ impl<F: Future, S: AsyncWrite + Unpin> Future for Served<F, S> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
     use super::*;
+    use crate::serve::together::Streams;
 
     /// Counts writes.
     struct Counted<S>(S, Arc<AtomicUsize>);
@@ -260,12 +232,10 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_task_writes_at_once_is_sent_at_once_and_nothing_is_lost() {
-        for (n_pieces, watches) in [(100, 0), (100, 2), (5_000, 2)] {
+        for n_pieces in [100, 5_000] {
             let (ours, mut theirs) = tokio::io::duplex(KEPT_MAX);
             let n_writes = Arc::new(AtomicUsize::new(0));
             let connection = Gathered::new(Counted(ours, n_writes.clone()));
-            let count = Watches::default();
-            let _watching: Vec<_> = (0..watches).map(|_| count.begin()).collect();
             let mut writer = connection.clone();
             let work = async move {
                 for index in 0..n_pieces {
@@ -275,7 +245,7 @@ mod tests {
                 // What is left is sent although the work goes on.
                 std::future::pending::<io::Result<()>>().await
             };
-            let served = Served::new(work, connection, count);
+            let served = Served::new(work, connection, Together::new(&Streams::default()));
             let mut told = vec![0; n_pieces * 6];
             tokio::select! {
                 () = served => unreachable!("the work never ends"),

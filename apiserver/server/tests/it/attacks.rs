@@ -3,22 +3,35 @@
 use std::time::Duration;
 
 use corral_server::flow::Bounds;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
+use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{Fixture, send};
+use crate::fixture::Fixture;
+use crate::neighbour::Neighbour;
 
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 
+const DATA: u8 = 0;
 const HEADERS: u8 = 1;
 const RST_STREAM: u8 = 3;
 const SETTINGS: u8 = 4;
 const GOAWAY: u8 = 7;
+const WINDOW_UPDATE: u8 = 8;
 const CONTINUATION: u8 = 9;
 const END_HEADERS: u8 = 4;
 const END_STREAM: u8 = 1;
+const INTERNAL_ERROR: [u8; 4] = 2_u32.to_be_bytes();
+const ENHANCE_YOUR_CALM: [u8; 4] = 11_u32.to_be_bytes();
+/// The code 431 as HPACK writes what is not in its table: in the code of Huffman.
+const TOO_LARGE: &[u8] = &[0x69, 0x90, 0xff];
+
+/// How long a server that is attacked by readers waits for them.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Silent connections of each sort at a time.
+const N_SILENT: usize = 4;
 
 fn frame(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
     let length = u32::try_from(payload.len()).expect("short");
@@ -49,16 +62,36 @@ async fn h2(fixture: &Fixture, settings: &[u8]) -> TlsStream<TcpStream> {
     stream
 }
 
-async fn others_are_served(fixture: &Fixture) {
-    let mut connection = fixture.connect().await;
-    let answer = send(&mut connection, "GET", CMS, &[], "").await;
-    assert_eq!(answer.status(), 200);
+/// One frame: of what kind, its flags and what it holds.
+async fn next_frame(stream: &mut (impl AsyncRead + Unpin)) -> Option<(u8, u8, Vec<u8>)> {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.ok()?;
+    let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
+    let mut payload = vec![0; length as usize];
+    stream.read_exact(&mut payload).await.ok()?;
+    Some((head[3], head[4], payload))
 }
 
-#[tokio::test]
+/// The first thing a server says of a stream or the connection, settings apart.
+async fn verdict(stream: &mut (impl AsyncRead + Unpin)) -> (u8, Vec<u8>) {
+    loop {
+        let (kind, _, payload) = next_frame(stream).await.expect("the server says why");
+        if matches!(kind, HEADERS | RST_STREAM | GOAWAY) {
+            return (kind, payload);
+        }
+    }
+}
+
+/// Whether a connection was ended for being too busy.
+fn is_told_to_calm_down(told: &[u8]) -> bool {
+    let code = |frame: &[u8]| frame[3] == GOAWAY && frame[13..17] == ENHANCE_YOUR_CALM;
+    told.windows(17).any(code)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn requests_that_are_reset_at_once_end_the_connection() {
     let fixture = Fixture::start().await;
-    let mut attacker = h2(&fixture, &[]).await;
+    let mut neighbour = Neighbour::of(&fixture).await;
     let head = get(CMS);
     let mut flood = Vec::new();
     for index in 0..10_000_u32 {
@@ -66,124 +99,136 @@ async fn requests_that_are_reset_at_once_end_the_connection() {
         flood.extend(frame(HEADERS, END_HEADERS | END_STREAM, stream, &head));
         flood.extend(frame(RST_STREAM, 0, stream, &8_u32.to_be_bytes()));
     }
-    let (mut reader, mut writer) = tokio::io::split(attacker);
-    let flooding = tokio::spawn(async move {
-        // It fails once the server has gone, which is what is looked for.
-        let _ = writer.write_all(&flood).await;
-        writer
-    });
-    others_are_served(&fixture).await;
-    let mut told = Vec::new();
-    let _ = reader.read_to_end(&mut told).await;
-    attacker = reader.unsplit(flooding.await.expect("no panic"));
-    drop(attacker);
-    let goaway = told.windows(9).any(|head| head[3] == GOAWAY);
-    assert!(goaway, "the connection ended without a word");
-    others_are_served(&fixture).await;
-}
-
-#[tokio::test]
-async fn headers_without_an_end_end_the_connection() {
-    let fixture = Fixture::start().await;
-    let mut attacker = h2(&fixture, &[]).await;
-    attacker
-        .write_all(&frame(HEADERS, END_STREAM, 1, &get(CMS)))
-        .await
-        .expect("sent");
-    // A literal of a name and value of one byte each, over and over.
-    let more = [0, 1, b'x', 1, b'y'].repeat(3000);
-    let sent = async {
-        loop {
-            let more = frame(CONTINUATION, 0, 1, &more);
-            if attacker.write_all(&more).await.is_err() {
-                return;
-            }
+    let attack = async |enough: CancellationToken| {
+        while !enough.is_cancelled() {
+            let (mut reader, mut writer) = tokio::io::split(h2(&fixture, &[]).await);
+            let mut told = Vec::new();
+            // Writing fails once the server has gone, which is what is looked for.
+            let (_, _) = tokio::join!(writer.write_all(&flood), reader.read_to_end(&mut told));
+            assert!(
+                is_told_to_calm_down(&told),
+                "the connection ended without a word"
+            );
         }
     };
-    // Were they taken without an end, this would not come to one.
-    sent.await;
-    others_are_served(&fixture).await;
+    neighbour.beside("rapid resets", attack).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn headers_without_an_end_end_the_connection() {
+    let fixture = Fixture::start().await;
+    let mut neighbour = Neighbour::of(&fixture).await;
+    // A literal of a name and value of one byte each, over and over.
+    let more = frame(CONTINUATION, 0, 1, &[0, 1, b'x', 1, b'y'].repeat(3000));
+    let attack = async |enough: CancellationToken| {
+        while !enough.is_cancelled() {
+            let (mut reader, mut writer) = tokio::io::split(h2(&fixture, &[]).await);
+            let begun = frame(HEADERS, END_STREAM, 1, &get(CMS));
+            writer.write_all(&begun).await.expect("sent");
+            let flood = async {
+                // Were they taken without an end, this would not come to one.
+                while writer.write_all(&more).await.is_ok() {}
+            };
+            let mut told = Vec::new();
+            let (_, _) = tokio::join!(flood, reader.read_to_end(&mut told));
+            assert!(
+                is_told_to_calm_down(&told),
+                "the connection ended without a word"
+            );
+        }
+    };
+    neighbour.beside("headers without an end", attack).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_header_list_over_the_bound_is_refused() {
     let fixture = Fixture::start().await;
-    let mut attacker = h2(&fixture, &[]).await;
-    let line = [0, 1, b'x', 100].iter().copied().chain([b'y'; 100]);
-    let line: Vec<u8> = line.collect();
-    let mut flood = frame(HEADERS, END_STREAM, 1, &get(CMS));
-    for round in 0..10 {
-        let flags = if round == 9 { END_HEADERS } else { 0 };
-        flood.extend(frame(CONTINUATION, flags, 1, &line.repeat(150)));
+    let mut neighbour = Neighbour::of(&fixture).await;
+    let line: Vec<u8> = [&[0, 1, b'x', 100][..], &[b'y'; 100]].concat();
+    let mut long = frame(HEADERS, END_STREAM, 1, &get(CMS));
+    for round in 0..5 {
+        let flags = if round == 4 { END_HEADERS } else { 0 };
+        long.extend(frame(CONTINUATION, flags, 1, &line.repeat(150)));
     }
-    attacker.write_all(&flood).await.expect("sent");
-    let mut answered = false;
-    loop {
-        let mut head = [0; 9];
-        if attacker.read_exact(&mut head).await.is_err() {
-            break;
-        }
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        attacker.read_exact(&mut payload).await.expect("whole");
-        if head[3] == HEADERS {
-            // 431, as HPACK writes what is not in its table.
-            assert!(payload.windows(3).any(|w| w == b"431") || payload.len() < 40);
-            answered = true;
-            break;
-        }
-        if matches!(head[3], GOAWAY | RST_STREAM) {
-            answered = true;
-            break;
-        }
+    // One that is put in the table of the connection, and named by a byte each time: thousands of times as large as it is
+    // sent.
+    let mut packed = get(CMS);
+    packed.extend([&[0x40, 1, b'x', 100][..], &[b'y'; 100]].concat());
+    packed.extend([0xbe].repeat(16_000));
+    let packed = frame(HEADERS, END_HEADERS | END_STREAM, 1, &packed);
+    let attacks = [
+        ("a long list of headers", long, HEADERS, TOO_LARGE),
+        ("a packed one", packed, GOAWAY, &ENHANCE_YOUR_CALM),
+    ];
+    for (what, flood, kind, words) in attacks {
+        let attack = async |enough: CancellationToken| {
+            while !enough.is_cancelled() {
+                let mut attacker = h2(&fixture, &[]).await;
+                attacker.write_all(&flood).await.expect("sent");
+                let (told, payload) = verdict(&mut attacker).await;
+                assert_eq!(told, kind, "{payload:?}");
+                let has_words = payload.windows(words.len()).any(|w| w == words);
+                assert!(has_words, "{payload:?}");
+            }
+        };
+        neighbour.beside(what, attack).await;
     }
-    assert!(answered);
-    others_are_served(&fixture).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn many_headers_are_refused() {
     let fixture = Fixture::start().await;
-    let mut attacker = fixture.connect_raw().await;
+    let mut neighbour = Neighbour::of(&fixture).await;
     let mut head = format!("GET {CMS} HTTP/1.1\r\nhost: localhost\r\n");
     for index in 0..2000 {
         head.push_str(&format!("x{index}: y\r\n"));
     }
     head.push_str("\r\n");
-    attacker.write_all(head.as_bytes()).await.expect("sent");
-    let mut answer = vec![0; 12];
-    attacker.read_exact(&mut answer).await.expect("an answer");
-    assert_eq!(&answer, b"HTTP/1.1 431");
-    others_are_served(&fixture).await;
+    let attack = async |enough: CancellationToken| {
+        while !enough.is_cancelled() {
+            let mut attacker = fixture.connect_raw().await;
+            attacker.write_all(head.as_bytes()).await.expect("sent");
+            let mut answer = vec![0; 12];
+            attacker.read_exact(&mut answer).await.expect("an answer");
+            assert_eq!(&answer, b"HTTP/1.1 431");
+        }
+    };
+    neighbour.beside("many headers", attack).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn connections_that_say_nothing_or_half_of_it_are_closed() {
     let bounds = Bounds {
         head_time: Duration::from_millis(300),
         ..Default::default()
     };
     let fixture = Fixture::start_within(bounds).await;
+    let mut neighbour = Neighbour::of(&fixture).await;
     let beginnings: [&[u8]; 5] = [b"", b"PRI * HT", PREFACE, b"GET / HTTP/1.1\r\nhost: ", b"G"];
-    let mut open = Vec::new();
-    for beginning in beginnings {
-        let mut stream = fixture.connect_raw().await;
-        stream.write_all(beginning).await.expect("sent");
-        open.push(stream);
-    }
-    others_are_served(&fixture).await;
-    for mut stream in open {
-        // The end comes, with or without an answer.
-        let mut rest = Vec::new();
-        let _ = stream.read_to_end(&mut rest).await;
-    }
-    others_are_served(&fixture).await;
+    let attack = async |enough: CancellationToken| {
+        while !enough.is_cancelled() {
+            let mut open = Vec::new();
+            for beginning in beginnings.repeat(N_SILENT) {
+                let mut stream = fixture.connect_raw().await;
+                stream.write_all(beginning).await.expect("sent");
+                open.push(stream);
+            }
+            for mut stream in open {
+                // The end comes, and before it no answer, as nothing was asked; a server of HTTP/2 says first what it takes.
+                let mut rest = Vec::new();
+                let _ = stream.read_to_end(&mut rest).await;
+                assert!(rest.is_empty() || rest[3] == SETTINGS, "{rest:?}");
+                assert!(!rest.starts_with(b"HTTP"), "{rest:?}");
+            }
+        }
+    };
+    neighbour.beside("silent connections", attack).await;
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn readers_that_stall_are_cut_off() {
     let bounds = Bounds {
-        patience: Duration::from_millis(500),
+        patience: PATIENCE,
         ..Default::default()
     };
     let fixture = Fixture::start_within(bounds).await;
@@ -193,43 +238,39 @@ async fn readers_that_stall_are_cut_off() {
             .await;
         assert_eq!(large.code, 201);
     }
+    let mut neighbour = Neighbour::of(&fixture).await;
     // HTTP/1.1: more than the buffers of a connection hold is asked for and not read.
     let mut stalled = fixture.connect_raw().await;
     let request = format!("GET {CMS} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    stalled.write_all(request.as_bytes()).await.expect("sent");
     // HTTP/2: no window for any stream, so that nothing of a body may be sent, while the connection is alive.
     let no_window = [0, 4, 0, 0, 0, 0];
     let mut windowless = h2(&fixture, &no_window).await;
     let ask = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get(CMS));
-    windowless.write_all(&ask).await.expect("sent");
-    others_are_served(&fixture).await;
-    // The server hangs up before it has sent everything.
-    tokio::time::sleep(Duration::from_millis(1500)).await;
+    let attack = async |_| {
+        stalled.write_all(request.as_bytes()).await.expect("sent");
+        windowless.write_all(&ask).await.expect("sent");
+        // The server hangs up before it has sent everything, once its patience is over.
+        tokio::time::sleep(3 * PATIENCE).await;
+    };
+    neighbour.beside("readers that stall", attack).await;
     let mut rest = Vec::new();
     let _ = stalled.read_to_end(&mut rest).await;
     assert!(rest.len() < 18_000_000, "{}", rest.len());
     // With a window at last, the stream is found to be broken off.
-    const WINDOW_UPDATE: u8 = 8;
     let window = (64 * 1024 * 1024_u32).to_be_bytes();
     let mut open = frame(WINDOW_UPDATE, 0, 1, &window);
     open.extend(frame(WINDOW_UPDATE, 0, 0, &window));
     windowless.write_all(&open).await.expect("sent");
     let mut received = 0;
     loop {
-        let mut head = [0; 9];
-        windowless.read_exact(&mut head).await.expect("frames");
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-        let mut payload = vec![0; length as usize];
-        windowless.read_exact(&mut payload).await.expect("whole");
+        let (kind, flags, payload) = next_frame(&mut windowless).await.expect("frames");
         received += payload.len();
-        if head[3] == RST_STREAM {
+        if kind == RST_STREAM {
+            assert_eq!(payload, INTERNAL_ERROR);
             break;
         }
-        assert!(
-            head[3] != 0 || head[4] & END_STREAM == 0,
-            "the list came whole"
-        );
+        let is_end = kind == DATA && flags & END_STREAM != 0;
+        assert!(!is_end, "the list came whole");
     }
     assert!(received < 1_000_000, "{received}");
-    others_are_served(&fixture).await;
 }

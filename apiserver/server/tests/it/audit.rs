@@ -8,6 +8,7 @@ use bytes::Bytes;
 use corral_server::audit::AuditConfig;
 use corral_server::audit::log::LogConfig;
 use corral_server::audit::webhook::WebhookConfig;
+use corral_server::authn::User;
 use http_body_util::{BodyExt, Full};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -41,6 +42,81 @@ fn log(folder: &tempfile::TempDir) -> LogConfig {
         backups_max: None,
         age_max: None,
         compress: false,
+        strict: false,
+    }
+}
+
+/// The value of a metric.
+async fn metric(fixture: &Fixture, name: &str) -> u64 {
+    let admin = User::new("admin", &[corral_server::authn::MASTERS]);
+    let metrics = fixture.text(admin, "/metrics").await;
+    let begins = format!("{name} ");
+    let value = metrics.lines().find_map(|line| line.strip_prefix(&*begins));
+    value.expect("a metric").parse().expect("a number")
+}
+
+async fn start(audit: AuditConfig) -> Fixture {
+    let setup = Setup {
+        audit,
+        ..Default::default()
+    };
+    Fixture::start_with(setup).await
+}
+
+#[tokio::test]
+async fn without_a_policy_nothing_is_counted_but_what_is_counted_is_shown() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.config_map("a", "1").await.code, 201);
+    for name in ["event_total", "requests_rejected_total"] {
+        assert_eq!(
+            metric(&fixture, &format!("apiserver_audit_{name}")).await,
+            0
+        );
+    }
+}
+
+#[tokio::test]
+async fn what_cannot_be_recorded_is_refused_if_the_log_is_strict() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let policy = folder.path().join("policy.yaml");
+    let rules = "apiVersion: audit.k8s.io/v1\nkind: Policy\nrules:\n- {level: Metadata, resources: [{resources: [configmaps]}]}\n- {level: None}\n";
+    std::fs::write(&policy, rules).expect("written");
+    for strict in [false, true] {
+        let log = LogConfig {
+            // It opens, and takes nothing.
+            path: "/dev/full".into(),
+            strict,
+            ..log(&folder)
+        };
+        let audit = AuditConfig {
+            policy: Some(policy.clone()),
+            log: Some(log),
+            webhook: None,
+        };
+        let fixture = start(audit).await;
+        let mut connection = fixture.connect().await;
+        let path = "/api/v1/namespaces/default/configmaps";
+        let answer = send(&mut connection, "GET", path, &[], "").await;
+        assert_eq!(answer.status(), if strict { 500 } else { 200 });
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        let told = "Internal Server Error: \"/api/v1/namespaces/default/configmaps\": failed to store audit event\n";
+        assert_eq!(body == told, strict, "{body:?}");
+        let rejected = metric(&fixture, "apiserver_audit_requests_rejected_total").await;
+        assert_eq!(rejected > 0, strict);
+        let lost = metric(&fixture, "apiserver_audit_error_total{plugin=\"log\"}").await;
+        assert_eq!(metric(&fixture, "apiserver_audit_event_total").await, lost);
+        let recorded = "apiserver_audit_level_total{level=\"Metadata\"}";
+        assert!(lost >= metric(&fixture, recorded).await);
+        assert!(metric(&fixture, "apiserver_audit_level_total{level=\"None\"}").await > 0);
+        assert_eq!(
+            fixture.get("/api/v1/namespaces/default/secrets").await.code,
+            200
+        );
     }
 }
 
@@ -103,11 +179,7 @@ async fn events_are_those_of_kube_apiserver() {
         log: Some(log),
         webhook: None,
     };
-    let fixture = Fixture::start_with(Setup {
-        audit,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(audit).await;
     let cases = include_str!("../data/audit.jsonl").lines();
     let cases: Vec<Case> = cases
         .map(|c| serde_json::from_str(c).expect("a case"))
@@ -236,11 +308,7 @@ async fn a_webhook_gets_batches_and_refusals_are_tried_again() {
         log: None,
         webhook: Some(config),
     };
-    let fixture = Fixture::start_with(Setup {
-        audit,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(audit).await;
     for index in 0..10 {
         fixture.config_map(&format!("a-{index}"), "1").await;
     }
@@ -288,11 +356,7 @@ async fn a_webhook_that_is_down_holds_up_nobody() {
         log: None,
         webhook: Some(config),
     };
-    let fixture = Fixture::start_with(Setup {
-        audit,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(audit).await;
     for index in 0..100 {
         assert_eq!(
             fixture.config_map(&format!("a-{index}"), "1").await.code,
@@ -345,11 +409,7 @@ async fn a_watch_is_recorded_when_it_begins_and_when_it_ends() {
         log: Some(log),
         webhook: None,
     };
-    let fixture = Fixture::start_with(Setup {
-        audit,
-        ..Default::default()
-    })
-    .await;
+    let fixture = start(audit).await;
     let mut connection = fixture.connect().await;
     let watch = format!("{CMS}?watch=1&resourceVersion=0");
     let answer = send(&mut connection, "GET", &watch, &[], "").await;

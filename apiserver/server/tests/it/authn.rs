@@ -20,6 +20,8 @@ use serde_json::{Value, json};
 use crate::fixture::{Fixture, Setup, send};
 use crate::service::{Handler, Service, Signer};
 
+/// How long something may take that is about to happen.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 const WHOAMI: &str = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
 
 async fn start(authn: AuthnConfig) -> Fixture {
@@ -444,4 +446,64 @@ async fn expressions_say_what_claims_mean() {
             "{bad}"
         );
     }
+}
+
+#[tokio::test]
+async fn tokens_die_with_the_secret_or_the_node_that_they_are_bound_to() {
+    let fixture = Fixture::start().await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s"}});
+    let node = json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n"}});
+    let secrets = "/api/v1/namespaces/default/secrets";
+    assert_eq!(fixture.create(secrets, secret).await.code, 201);
+    assert_eq!(fixture.create("/api/v1/nodes", node).await.code, 201);
+    let account =
+        json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "robot"}});
+    let accounts = "/api/v1/namespaces/default/serviceaccounts";
+    assert_eq!(fixture.create(accounts, account).await.code, 201);
+    let token = async |kind: &str, name: &str, uid: &str| {
+        let reference = json!({"apiVersion": "v1", "kind": kind, "name": name, "uid": uid});
+        let request = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest",
+            "spec": {"boundObjectRef": reference}});
+        fixture
+            .create(&format!("{accounts}/robot/token"), request)
+            .await
+    };
+    let review = async |token: &Value| {
+        let review = json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenReview", "spec": {"token": token}});
+        let path = "/apis/authentication.k8s.io/v1/tokenreviews";
+        fixture.create(path, review).await.body["status"].clone()
+    };
+    for (kind, name, path) in [
+        ("Secret", "s", format!("{secrets}/s")),
+        ("Node", "n", "/api/v1/nodes/n".to_owned()),
+    ] {
+        let made = token(kind, name, "").await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        let made = &made.body["status"]["token"];
+        let known = review(made).await;
+        assert_eq!(known["authenticated"], true, "{known}");
+        let told = &known["user"]["extra"]["authentication.kubernetes.io/node-name"];
+        let expected = if kind == "Node" {
+            json!(["n"])
+        } else {
+            Value::Null
+        };
+        assert_eq!(*told, expected);
+        assert_eq!(token(kind, name, "another").await.code, 409);
+        assert_eq!(token(kind, "nobody", "").await.code, 404);
+        assert_eq!(fixture.ask("DELETE", &path, json!({})).await.code, 200);
+        // The cache that is asked hears of it a moment later.
+        let ends = tokio::time::timeout(WAIT_MAX, async {
+            while review(made).await["authenticated"] == true {
+                tokio::task::yield_now().await;
+            }
+        });
+        ends.await.expect("it dies with it");
+    }
+    let refused = token("Service", "s", "").await;
+    assert_eq!(refused.code, 400);
+    assert_eq!(
+        refused.body["message"],
+        "cannot bind token for serviceaccount to object of type /v1, Kind=Service"
+    );
 }

@@ -313,6 +313,67 @@ async fn what_cannot_be_changed_is_refused_unless_failures_pass() {
     assert_eq!(fixture.config_map("m", "1").await.code, 201);
 }
 
+/// A value so many levels deep.
+fn nested(levels: usize) -> String {
+    format!("{}1{}", "{'a': ".repeat(levels), "}".repeat(levels))
+}
+
+/// What a change of ConfigMaps that puts a value into them is answered.
+async fn put_into_map(fixture: &Fixture, variables: Value, value: &str) -> String {
+    let put = format!("[JSONPatch{{op: 'add', path: '/metadata/x', value: {value}}}]");
+    let spec = json!({"variables": variables, "mutations": [patch(&put)]});
+    change(fixture, "deep", constraints("", "configmaps"), spec).await;
+    let refused = fixture.config_map("m", "1").await;
+    assert_eq!(refused.code, 403, "{}", refused.body);
+    for kind in [
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+    ] {
+        let path = format!("{GROUP}/{kind}/deep");
+        assert_eq!(fixture.ask("DELETE", &path, Value::Null).await.code, 200);
+    }
+    message(&refused).to_owned()
+}
+
+#[tokio::test]
+async fn what_a_policy_makes_is_held_to_the_bounds_of_a_body() {
+    let fixture = Fixture::start().await;
+    let deep = "policy 'deep' with binding 'deep' denied request: error applying patch: nested deeper than 10";
+    let told = put_into_map(&fixture, json!([]), &nested(120)).await;
+    assert!(told.starts_with(deep), "{told}");
+    // Where it is put counts as well.
+    let told = put_into_map(&fixture, json!([]), &nested(99)).await;
+    assert!(
+        told.contains("makes an object nested deeper than 100 levels"),
+        "{told}"
+    );
+    // What a body may hold is looked at as what it is: a field that there is not.
+    let applied = apply(&format!("Object{{data: {{'a': {}}}}}", nested(120)));
+    let spec = json!({"mutations": [applied]});
+    change(&fixture, "applied", constraints("", "configmaps"), spec).await;
+    let refused = fixture.config_map("m", "1").await;
+    let told = message(&refused);
+    assert!(
+        told.contains("error applying patch: nested deeper than 100 levels"),
+        "{told}"
+    );
+    let path = format!("{GROUP}/mutatingadmissionpolicies/applied");
+    assert_eq!(fixture.ask("DELETE", &path, Value::Null).await.code, 200);
+    // Each is twice the last: a few lines stand for a billion values.
+    let mut twice = vec![json!({"name": "v0", "expression": "dyn([1])"})];
+    for index in 1..30 {
+        let last = format!("variables.v{}", index - 1);
+        twice.push(
+            json!({"name": format!("v{index}"), "expression": format!("dyn([{last}, {last}])")}),
+        );
+    }
+    let told = put_into_map(&fixture, json!(twice), "variables.v29").await;
+    assert!(
+        told.contains("error applying patch: more than 1572864 values"),
+        "{told}"
+    );
+}
+
 #[tokio::test]
 async fn a_policy_that_wants_to_sees_what_later_ones_have_done() {
     let fixture = Fixture::start().await;

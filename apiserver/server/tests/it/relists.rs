@@ -145,6 +145,7 @@ impl Setup {
             timeout: WAIT_MAX,
             begins: None,
             stop: CancellationToken::new(),
+            ended: CancellationToken::new(),
         };
         watch(self.cacher.clone(), options).await.expect("a watch")
     }

@@ -1,12 +1,22 @@
 //! Watches: order, bookmarks, resuming, and what happens to a slow one.
 
+use std::time::Duration;
+
 use bytes::Bytes;
-use http_body_util::BodyExt;
+use corral_server::authn::User;
+use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper::{Request, Response};
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use crate::fixture::{Fixture, send};
+use crate::neighbour::Neighbour;
 
+/// How long something may take that is about to happen.
+const WAIT_MAX: Duration = Duration::from_secs(30);
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
 
 /// The lines of a watch.
@@ -20,6 +30,10 @@ impl Lines {
         let mut connection = fixture.connect().await;
         let answer = send(&mut connection, "GET", path, &[], Bytes::new()).await;
         assert_eq!(answer.status(), 200, "{path}");
+        Self::of(answer)
+    }
+
+    fn of(answer: Response<Incoming>) -> Self {
         Self {
             body: answer.into_body(),
             rest: Vec::new(),
@@ -119,7 +133,7 @@ async fn an_object_enters_and_leaves_a_selection() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_watcher_is_told_to_list_again_and_others_see_everything() {
     let fixture = Fixture::start().await;
     let start = fixture.config_map("a", "0").await.body["metadata"]["resourceVersion"]
@@ -129,23 +143,24 @@ async fn a_slow_watcher_is_told_to_list_again_and_others_see_everything() {
     let path = format!("{CMS}?watch=1&resourceVersion={start}");
     let mut slow = Lines::open(&fixture, &path).await;
     let mut quick = Lines::open(&fixture, &path).await;
-    // More than the ring and the buffers of a connection hold together.
-    let n = 40;
+    let mut neighbour = Neighbour::of(&fixture).await;
+    let seen = quick.next().await.expect("an event");
+    assert_eq!(told(&seen), ("ADDED", "other"));
     let large = "x".repeat(900_000);
-    for index in 0..n {
-        let patch = json!({"data": {"key": format!("{index}{large}")}});
-        assert_eq!(
-            fixture
-                .patch(&format!("{CMS}/a"), "merge-patch+json", patch)
-                .await
-                .code,
-            200
-        );
-        assert_eq!(
-            told(&quick.next().await.expect("an event")),
-            ("MODIFIED", "a")
-        );
-    }
+    let attack = async |enough: CancellationToken| {
+        let mut n_written = 0;
+        // More than the ring and the buffers of a connection hold together.
+        while n_written < 40 || !enough.is_cancelled() {
+            let patch = json!({"data": {"key": format!("{n_written}{large}")}});
+            let path = format!("{CMS}/a");
+            let written = fixture.patch(&path, "merge-patch+json", patch).await;
+            assert_eq!(written.code, 200);
+            let event = quick.next().await.expect("an event");
+            assert_eq!(told(&event), ("MODIFIED", "a"));
+            n_written += 1;
+        }
+    };
+    neighbour.beside("a slow watcher", attack).await;
     let mut last = Value::Null;
     while let Some(event) = slow.next().await {
         last = event;
@@ -155,4 +170,109 @@ async fn a_slow_watcher_is_told_to_list_again_and_others_see_everything() {
         (Some("ERROR"), Some(410))
     );
     assert_eq!(last["object"]["reason"], "Expired");
+}
+
+/// Watches of one HTTP/2 connection.
+struct Multiplexed(http2::SendRequest<Empty<Bytes>>);
+
+impl Multiplexed {
+    async fn connect(fixture: &Fixture) -> Self {
+        let tls = TokioIo::new(fixture.connect_raw().await);
+        let handshake = http2::handshake(TokioExecutor::new(), tls);
+        let (sender, connection) = handshake.await.expect("HTTP/2");
+        tokio::spawn(connection);
+        Self(sender)
+    }
+
+    async fn open(&mut self, path: &str) -> Lines {
+        let request = Request::get(format!("https://localhost{path}")).body(Empty::new());
+        let answer = self.0.send_request(request.expect("a request"));
+        let answer = answer.await.expect("an answer");
+        assert_eq!(answer.status(), 200, "{path}");
+        Lines::of(answer)
+    }
+}
+
+/// Until so many watches are open; their ends come as frames of the connection.
+async fn until_open(fixture: &Fixture, n: usize) {
+    let open = async || {
+        let user = User::new("admin", &[corral_server::authn::MASTERS]);
+        let metrics = fixture.text(user, "/metrics").await;
+        let ours = |line: &&str| {
+            line.starts_with("apiserver_longrunning_requests{") && line.contains("\"configmaps\"")
+        };
+        let values = metrics.lines().filter(ours);
+        let values = values.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok());
+        values.sum::<f64>()
+    };
+    let settled = tokio::time::timeout(WAIT_MAX, async {
+        while open().await != n as f64 {
+            tokio::task::yield_now().await;
+        }
+    });
+    settled.await.expect("as many as are left");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn watches_of_one_connection_are_told_all_alike_and_end_each_by_itself() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "0").await;
+    let mut connection = Multiplexed::connect(&fixture).await;
+    let mut watches = Vec::new();
+    for index in 0..40 {
+        // Some have told what there was before the others begin; some tell only what they select.
+        let path = match index % 4 {
+            0 => format!("{CMS}?watch=1&fieldSelector=metadata.name=b"),
+            1 => format!("{CMS}?watch=1&timeoutSeconds=600&allowWatchBookmarks=true"),
+            _ => format!("{CMS}?watch=1"),
+        };
+        let mut watch = connection.open(&path).await;
+        if index % 4 != 0 {
+            assert_eq!(told(&watch.next().await.expect("an event")), ("ADDED", "a"));
+        }
+        watches.push((index % 4, watch));
+    }
+    let mut secrets = connection
+        .open("/api/v1/namespaces/default/secrets?watch=1")
+        .await;
+    for name in ["b", "c", "d"] {
+        fixture.config_map(name, "1").await;
+        for (kind, watch) in &mut watches {
+            if *kind != 0 || name == "b" {
+                let event = watch.next().await.expect("an event");
+                assert_eq!(told(&event), ("ADDED", name));
+            }
+        }
+        // Each time some of them go.
+        watches.truncate(watches.len() - 10);
+        until_open(&fixture, watches.len()).await;
+    }
+    let metadata = json!({"name": "s"});
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": metadata});
+    let path = "/api/v1/namespaces/default/secrets";
+    assert_eq!(fixture.create(path, secret).await.code, 201);
+    assert_eq!(
+        told(&secrets.next().await.expect("an event")),
+        ("ADDED", "s")
+    );
+    drop(connection);
+    drop(watches);
+    drop(secrets);
+    until_open(&fixture, 0).await;
+}
+
+#[tokio::test]
+async fn a_watch_among_others_ends_when_its_time_is_up() {
+    let fixture = Fixture::start().await;
+    let mut connection = Multiplexed::connect(&fixture).await;
+    let mut goes_on = connection.open(&format!("{CMS}?watch=1")).await;
+    let path = format!("{CMS}?watch=1&timeoutSeconds=1");
+    let mut ends = connection.open(&path).await;
+    let end = tokio::time::timeout(WAIT_MAX, ends.next()).await;
+    assert_eq!(end.expect("it ends in time"), None);
+    fixture.config_map("a", "0").await;
+    assert_eq!(
+        told(&goes_on.next().await.expect("an event")),
+        ("ADDED", "a")
+    );
 }

@@ -9,7 +9,9 @@ use corral_kinds::schema::{self, Node};
 use corral_server::compress;
 use corral_server::flow::Bounds;
 use futures::{SinkExt, StreamExt};
-use http_body_util::BodyExt;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest;
@@ -408,5 +410,31 @@ async fn watches_over_websockets_count_as_long_as_they_last() {
     // The server notices the end of a connection in its own time.
     while socket(&fixture, "", &[origin]).await.is_err() {
         tokio::task::yield_now().await;
+    }
+}
+
+/// Clients that speak HTTP/2 take a body of such an answer for a breach of the protocol.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_answer_to_head_has_no_body_over_http_2_either() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("c", "a value").await;
+    let io = TokioIo::new(fixture.connect_raw().await);
+    let (mut sender, connection) = http2::handshake(TokioExecutor::new(), io)
+        .await
+        .expect("HTTP/2");
+    tokio::spawn(connection);
+    for (path, code) in [
+        (format!("{CMS}/c"), 200),
+        (format!("{CMS}/none"), 404),
+        (CMS.to_owned(), 200),
+        ("/openapi/v2".to_owned(), 200),
+    ] {
+        let request = http::Request::head(format!("https://localhost{path}"));
+        let request = request.body(Full::new(Bytes::new())).expect("a request");
+        let answer = sender.send_request(request).await.expect("an answer");
+        assert_eq!(answer.status(), code, "{path}");
+        assert_eq!(answer.headers()["content-type"], "application/json");
+        let body = answer.into_body().collect().await.expect("an end");
+        assert!(body.to_bytes().is_empty(), "{path}");
     }
 }

@@ -25,7 +25,7 @@ use self::messages::{
     DecryptRequest, EncryptRequest, EncryptedObject, SOURCE_SEED, StatusResponse, validate_key_id,
 };
 use super::cipher::{Cipher, random};
-use super::metrics::EncryptionMetrics;
+use super::metrics::{EncryptionMetrics, Way};
 use super::transformer::aggregate;
 use super::{Failure, KmsConfig};
 
@@ -151,7 +151,8 @@ impl Kms {
 
     async fn ask(&self, version: &mut String) -> Result<(), String> {
         let name = &self.config.name;
-        let status = self.client.status().await.map_err(|failure| {
+        let status = self.timed("Status", self.client.status()).await;
+        let status = status.map_err(|failure| {
             format!(
                 "failed to perform status section of the healthz check for KMS Provider {name}, error: {}",
                 failure.text
@@ -159,11 +160,17 @@ impl Kms {
         })?;
         let mut errors = check_status(&status, version);
         match validate_key_id(&status.key_id) {
-            Err(why) => errors.push(format!(
-                "got invalid KMSv2 KeyID hash {:?}: {why}",
-                hash(&status.key_id)
-            )),
-            Ok(()) => errors.extend(self.rotate(&status.key_id).await.err()),
+            Err(why) => {
+                self.metrics.envelope.invalid(name, &status.key_id);
+                errors.push(format!(
+                    "got invalid KMSv2 KeyID hash {:?}: {why}",
+                    hash(&status.key_id)
+                ));
+            }
+            Ok(()) => {
+                self.metrics.envelope.told(name, &status.key_id);
+                errors.extend(self.rotate(&status.key_id).await.err());
+            }
         }
         match errors.is_empty() {
             true => Ok(()),
@@ -172,6 +179,20 @@ impl Kms {
                 aggregate(&errors)
             )),
         }
+    }
+
+    /// What a plugin answers, and how long that takes.
+    async fn timed<T>(
+        &self,
+        method: &str,
+        call: impl Future<Output = Result<T, Failure>>,
+    ) -> Result<T, Failure> {
+        let began = std::time::Instant::now();
+        let outcome = call.await;
+        let method = format!("/v2.KeyManagementService/{method}");
+        let envelope = &self.metrics.envelope;
+        envelope.asked(&self.config.name, &method, began.elapsed(), &outcome);
+        outcome
     }
 
     /// Lets the state live on when it is of the plugin's key, or makes another.
@@ -220,7 +241,7 @@ impl Kms {
             plaintext: seed.to_vec(),
             uid: uid(),
         };
-        let response = self.client.encrypt(request).await;
+        let response = self.timed("Encrypt", self.client.encrypt(request)).await;
         let response = response
             .map_err(|failure| format!("failed to encrypt DEK, error: {}", failure.text))?;
         let object = EncryptedObject {
@@ -247,6 +268,8 @@ impl Kms {
         }
         let mut object = state.object.clone();
         object.encrypted_data = state.cipher.seal(key, value)?;
+        let envelope = &self.metrics.envelope;
+        envelope.used(Way::To, &self.config.name, &object.key_id);
         Ok(object.encode_to_vec())
     }
 
@@ -256,6 +279,8 @@ impl Kms {
             .map_err(|error| Failure::of(format!("proto: {error}")))?;
         object.validate().map_err(Failure::of)?;
         let cipher = self.cipher(&object).await?;
+        let envelope = &self.metrics.envelope;
+        envelope.used(Way::From, &self.config.name, &object.key_id);
         let value = cipher.open(key, &object.encrypted_data)?;
         let stale = self.state.load_full().is_none_or(|state| {
             state.object.key_id != object.key_id || state.object.source_type != object.source_type
@@ -275,7 +300,7 @@ impl Kms {
             key_id: object.key_id.clone(),
             annotations: object.annotations.clone(),
         };
-        let answer = self.client.decrypt(request).await;
+        let answer = self.timed("Decrypt", self.client.decrypt(request)).await;
         let answer = answer.map_err(|failure| Failure {
             text: format!("failed to decrypt DEK, error: {}", failure.text),
             code: failure.code,
@@ -305,6 +330,7 @@ impl Kms {
             oldest.and_then(|key| seeds.remove(&key));
         }
         seeds.insert(cache_key, (cipher, Instant::now()));
+        self.metrics.envelope.seeds(&self.config.name, seeds.len());
     }
 }
 
@@ -345,7 +371,7 @@ fn uid() -> String {
 }
 
 /// An id of a key as it is told: hashed.
-fn hash(key_id: &str) -> String {
+pub(super) fn hash(key_id: &str) -> String {
     if key_id.is_empty() {
         return String::new();
     }

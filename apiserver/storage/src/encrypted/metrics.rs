@@ -7,6 +7,9 @@ use prometheus::{
     exponential_buckets,
 };
 
+mod envelope;
+
+use self::envelope::EnvelopeMetrics;
 use super::Failure;
 
 /// Bounds of the histograms: from 5 µs, doubling.
@@ -18,6 +21,13 @@ const KEY_BUCKETS: usize = 14;
 const OK: &str = "OK";
 const UNKNOWN: &str = "unknown-non-grpc";
 
+fn status<T>(outcome: &Result<T, Failure>) -> &'static str {
+    match outcome {
+        Ok(_) => OK,
+        Err(failure) => failure.code.unwrap_or(UNKNOWN),
+    }
+}
+
 /// Which way a value goes.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Way {
@@ -26,6 +36,7 @@ pub(super) enum Way {
 }
 
 impl Way {
+    /// As a label says it.
     fn as_str(self) -> &'static str {
         match self {
             Self::From => "from_storage",
@@ -42,6 +53,7 @@ pub struct EncryptionMetrics {
     cache_misses: IntCounter,
     key_durations: Histogram,
     key_failures: IntCounter,
+    pub(super) envelope: EnvelopeMetrics,
 }
 
 impl EncryptionMetrics {
@@ -91,6 +103,7 @@ impl EncryptionMetrics {
                 name("data_key_generation_failures_total"),
                 "Total number of keys of data that could not be generated.",
             )?,
+            envelope: EnvelopeMetrics::register(registry)?,
         };
         registry.register(Box::new(metrics.durations.clone()))?;
         registry.register(Box::new(metrics.operations.clone()))?;
@@ -98,6 +111,12 @@ impl EncryptionMetrics {
         registry.register(Box::new(metrics.key_durations.clone()))?;
         registry.register(Box::new(metrics.key_failures.clone()))?;
         Ok(metrics)
+    }
+
+    /// The same for the server of a machine, by which keys that it uses are counted.
+    pub fn of_host(mut self, host: &str) -> Self {
+        self.envelope.of_host(host);
+        self
     }
 
     /// Counts an attempt; `resource` is empty for what is none.
@@ -109,10 +128,7 @@ impl EncryptionMetrics {
         took: Duration,
         outcome: &Result<T, Failure>,
     ) {
-        let status = match outcome {
-            Ok(_) => OK,
-            Err(failure) => failure.code.unwrap_or(UNKNOWN),
-        };
+        let status = status(outcome);
         self.operations
             .with_label_values(&[resource, way.as_str(), prefix, status])
             .inc();

@@ -1,15 +1,28 @@
 //! A transaction as one etcd `Txn`, and the contract's error for one that did not hold.
 
-use etcd_client::{Compare, CompareOp, GetOptions, Txn, TxnOp, TxnOpResponse, TxnResponse};
+use etcd_client::{
+    Compare, CompareOp, GetOptions, PutOptions, Txn, TxnOp, TxnOpResponse, TxnResponse,
+};
 use tokio::time::timeout;
 
 use super::error::{plain, to_revision};
+use super::lease::Leases;
 use super::{Etcd, REQUEST_TIMEOUT};
 use crate::{Error, Operation, Revision, validate};
 
 /// Applies a transaction.
-pub(super) async fn commit(etcd: &Etcd, transaction: &[Operation]) -> Result<Revision, Error> {
+pub(super) async fn commit(
+    etcd: &Etcd,
+    leases: &Leases,
+    transaction: &[Operation],
+) -> Result<Revision, Error> {
     validate::transaction(transaction)?;
+    let lease = leases.of(etcd, transaction).await?;
+    let options = |operation: &Operation| {
+        let lease = lease.filter(|_| leases.is_for(operation));
+        lease.map(|lease| PutOptions::new().with_lease(lease))
+    };
+    let write = |operation: &Operation| write(operation, options(operation));
     let txn = Txn::new()
         .when(transaction.iter().map(compare).collect::<Vec<_>>())
         .and_then(transaction.iter().filter_map(write).collect::<Vec<_>>())
@@ -17,7 +30,11 @@ pub(super) async fn commit(etcd: &Etcd, transaction: &[Operation]) -> Result<Rev
     let response = timeout(REQUEST_TIMEOUT, etcd.kv_client().txn(txn))
         .await
         .map_err(|_| Error::Unavailable("etcd did not answer in time".to_owned()))?
-        .map_err(|error| plain(&error))?;
+        .map_err(|error| {
+            // An etcd that was set back to an earlier state does not know it.
+            leases.forget();
+            plain(&error)
+        })?;
     if !response.succeeded() {
         return Err(first_failure(transaction, &response));
     }
@@ -45,10 +62,10 @@ fn number(revision: u64) -> i64 {
     i64::try_from(revision).unwrap_or(i64::MAX)
 }
 
-fn write(operation: &Operation) -> Option<TxnOp> {
+fn write(operation: &Operation, options: Option<PutOptions>) -> Option<TxnOp> {
     match operation {
         Operation::Create { key, value } | Operation::Update { key, value, .. } => {
-            Some(TxnOp::put(key.as_str(), value.to_vec(), None))
+            Some(TxnOp::put(key.as_str(), value.to_vec(), options))
         }
         Operation::Delete { key, .. } => Some(TxnOp::delete(key.as_str(), None)),
         Operation::Check { .. } => None,

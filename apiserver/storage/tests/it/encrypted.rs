@@ -408,6 +408,71 @@ async fn a_plugin_that_is_not_there_fails_writes_and_checks_and_what_it_has_to_r
         "apiserver_storage_transformation_operations_total{resource=\"secrets\",status=\"Unavailable\",\
          transformation_type=\"from_storage\",transformer_prefix=\"k8s:enc:kms:v2:vault:\"} 1"
     ), "{text}");
+    let latency = "apiserver_envelope_encryption_kms_operations_latency_seconds_count";
+    for method in ["Status", "Decrypt"] {
+        let asked = format!(
+            "{latency}{{grpc_status_code=\"Unavailable\",method_name=\"/v2.KeyManagementService/{method}\",\
+             provider_name=\"vault\"}} 1"
+        );
+        assert!(text.contains(&asked), "{text}");
+    }
+}
+
+/// A metric that begins with this, with the rest of its line.
+fn counted(registry: &Registry, begins: &str) -> Vec<String> {
+    let text = TextEncoder::new().encode_to_string(&registry.gather());
+    let text = text.expect("metrics");
+    let begins = format!("apiserver_envelope_encryption_{begins}");
+    let lines = text.lines().filter_map(|line| line.strip_prefix(&*begins));
+    lines.map(str::to_owned).collect()
+}
+
+/// The id `first`, hashed.
+const FIRST: &str = "sha256:a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn plugins_and_the_use_of_their_keys_are_counted() {
+    let (inner, _guard) = make_embedded().await;
+    let directory = TempDir::new().expect("temporary directory");
+    let plugin = KmsPlugin::start(directory.path(), "first");
+    let rules = [rule(&["secrets"], &[kms(&plugin, PLUGIN_TIMEOUT)])];
+    let registry = Registry::new();
+    let over = over_counted(inner.clone(), &rules, &registry).await;
+    let path = "/registry/secrets/n/a";
+    commit(&*over, vec![create(path, "v")]).await;
+    assert_eq!(value(&*over, path).await, "v");
+    let of = |way: &str| {
+        format!(
+            "key_id_hash_total{{apiserver_id_hash=\"\",key_id_hash=\"{FIRST}\",provider_name=\"vault\",transformation_type=\"{way}\"}} "
+        )
+    };
+    assert_eq!(counted(&registry, &of("to_storage")), ["1"]);
+    assert_eq!(counted(&registry, &of("from_storage")), ["1"]);
+    assert_eq!(
+        counted(&registry, "key_id_hash_last_timestamp_seconds").len(),
+        2
+    );
+    let told = format!(
+        "key_id_hash_status_last_timestamp_seconds{{apiserver_id_hash=\"\",key_id_hash=\"{FIRST}\""
+    );
+    assert_eq!(counted(&registry, &told).len(), 1);
+    assert_eq!(
+        counted(&registry, "dek_source_cache_size{provider_name=\"vault\"} "),
+        ["1"]
+    );
+    assert_eq!(counted(&registry, "dek_cache_fill_percent "), ["0"]);
+    let latency = "kms_operations_latency_seconds_count{grpc_status_code=\"OK\",method_name=\"/v2.KeyManagementService/";
+    let asked = [
+        "Encrypt\",provider_name=\"vault\"} 1",
+        "Status\",provider_name=\"vault\"} 1",
+    ];
+    assert_eq!(counted(&registry, latency), asked);
+    assert_eq!(counted(&registry, "invalid_key_id"), [""; 0]);
+    plugin.set(|plugin| plugin.key_id = String::new());
+    let registry = Registry::new();
+    let _ = over_counted(inner, &rules, &registry).await;
+    let invalid = "invalid_key_id_from_status_total{error=\"empty\",provider_name=\"vault\"} ";
+    assert_eq!(counted(&registry, invalid), ["1"]);
 }
 
 #[test]

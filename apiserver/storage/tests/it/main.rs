@@ -9,6 +9,7 @@ mod encrypted_peer;
 mod etcd_server;
 mod full_disk;
 mod kms_plugin;
+mod leases;
 mod migrate;
 mod model;
 mod throughput;

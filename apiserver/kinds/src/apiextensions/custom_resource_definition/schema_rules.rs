@@ -38,6 +38,17 @@ const AT_ROOT: [(&str, &str); 22] = [
     ("x-kubernetes-validations", "XValidations"),
 ];
 
+/// Whether a field of the root is there at all, as Go sees it: lists and maps are, however empty, and so are texts that may
+/// be left out.
+fn is_there(key: &str, value: &Value) -> bool {
+    const POINTERS: [&str; 3] = ["$ref", "x-kubernetes-list-type", "x-kubernetes-map-type"];
+    match value {
+        Value::Array(_) => true,
+        Value::String(_) if POINTERS.contains(&key) => true,
+        other => is_set(other),
+    }
+}
+
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null => false,
@@ -55,7 +66,7 @@ fn text<'a>(schema: &'a Value, key: &str) -> &'a str {
 /// What the root of a schema has wrong.
 pub(super) fn root(errors: &mut Errors, path: &FieldPath, schema: &Value, has_status: bool) {
     let keys = schema.as_object().into_iter().flatten();
-    for (key, _) in keys.filter(|(_, value)| has_status && is_set(value)) {
+    for (key, _) in keys.filter(|(key, value)| has_status && is_there(key, value)) {
         if key == "type" {
             if text(schema, "type") != "object" {
                 let why = r#"only "object" is allowed as the type at the root of the schema if the status subresource is enabled"#;
@@ -190,7 +201,8 @@ fn unsupported(errors: &mut Errors, path: &FieldPath, schema: &Value, place: &Pl
         "$ref",
     ] {
         let there = match &schema[key] {
-            Value::Object(map) => !map.is_empty(),
+            Value::Object(map) => key == "dependencies" || !map.is_empty(),
+            Value::String(_) if key == "$ref" => true,
             other => {
                 key != "additionalItems" && is_set(other)
                     || key == "additionalItems" && other.is_boolean()

@@ -317,8 +317,13 @@ pub fn update(new: &Service, old: &Service) -> Errors {
     if let (Some(spec), Some(was)) = (&new.spec, &old.spec) {
         let path = at("spec");
         let (ips, before) = (cluster_ips(spec), cluster_ips(was));
+        // What contradicts itself, or is no address, is refused for that alone.
+        let is_address = |ip: &String| ip == "None" || ip.parse::<IpAddr>().is_ok();
+        let is_clear = ips.first().is_none_or(is_address)
+            && ips.first().is_none_or(|ip| *ip == text(&spec.cluster_ip));
         if needs_cluster_ip(spec)
             && needs_cluster_ip(was)
+            && is_clear
             && ips.first() != before.first()
             && !before.is_empty()
         {

@@ -8,7 +8,12 @@ use serde_json::Value;
 use super::compiled::{Change, Policy};
 use crate::admission::expressions::evaluate;
 use crate::apply::{merge, typed};
+use crate::decode::DEPTH_MAX;
+use crate::flow::BODY_BYTES_MAX;
 use crate::patch::json_patch_if_tested;
+
+/// The most values that a change may hold: each takes two bytes of a body at least.
+const VALUES_MAX: usize = BODY_BYTES_MAX / 2;
 
 /// What becomes of the object.
 ///
@@ -33,6 +38,8 @@ pub fn changed(
     let value = value??;
     match change {
         Change::Patch(_) => {
+            // The list of operations and an operation are levels of their own.
+            check_size(&value, DEPTH_MAX + 2)?;
             let operations = patch::operations(&value)?;
             let patched = json_patch_if_tested(object, operations);
             let patched = patched.map_err(|why| format!("JSON Patch: {why}"));
@@ -40,10 +47,17 @@ pub fn changed(
             Ok(patched?.unwrap_or_else(|| object.clone()))
         }
         Change::Configuration(_) => {
+            check_size(&value, DEPTH_MAX)?;
             let configuration = patch::configuration(&value)?;
             applied(object, configuration, schema)
         }
     }
+}
+
+/// What a change gives is held to the bounds of a body.
+fn check_size(value: &corral_cel::Value<'_>, levels: usize) -> Result<(), String> {
+    let checked = patch::check_size(value, levels, VALUES_MAX);
+    checked.map_err(|why| format!("error applying patch: {why}"))
 }
 
 fn applied(object: &Value, mut configuration: Value, schema: &Node) -> Result<Value, String> {
