@@ -4,10 +4,13 @@
 //! and removes what it made. [`Cluster::kubectl`] runs the unmodified kubectl that `scripts/clients` built.
 
 pub mod machines;
+mod process;
+
+pub use process::Process;
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, Output, Stdio};
 use std::sync::mpsc;
 use std::time::{Duration, Instant};
 
@@ -204,6 +207,7 @@ impl Cluster {
             cluster: self,
             version,
             namespace,
+            transport: Transport::WebSocket,
         }
     }
 
@@ -284,9 +288,37 @@ pub struct Kubectl<'a> {
     cluster: &'a Cluster,
     version: &'a str,
     namespace: &'a str,
+    transport: Transport,
+}
+
+/// What kubectl carries streams of pods over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// As it does unasked.
+    WebSocket,
+    /// As older clients, and controllers written in Go, do.
+    Spdy,
+}
+
+impl Transport {
+    /// Tells a kubectl that is not started yet.
+    pub fn set(self, command: &mut Command) {
+        if self == Self::Spdy {
+            command
+                .env("KUBECTL_REMOTE_COMMAND_WEBSOCKETS", "false")
+                .env("KUBECTL_PORT_FORWARD_WEBSOCKETS", "false");
+        }
+    }
 }
 
 impl Kubectl<'_> {
+    /// The same with streams carried otherwise.
+    #[must_use]
+    pub fn over(mut self, transport: Transport) -> Self {
+        self.transport = transport;
+        self
+    }
+
     /// A kubectl that is not started yet.
     pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(kubectl_path(self.version));
@@ -299,6 +331,7 @@ impl Kubectl<'_> {
         // Discovery is cached per host and port, and ports are used again.
         let cache = format!("kube-cache-{}", self.version);
         command.env("KUBECACHEDIR", self.cluster.directory.path().join(cache));
+        self.transport.set(&mut command);
         command
     }
 
@@ -380,6 +413,11 @@ impl Stream {
             lines.try_for_each(|line| sender.send(line))
         });
         Self { child, lines }
+    }
+
+    /// Its standard input, if that was piped and not taken yet.
+    pub fn input(&mut self) -> Option<ChildStdin> {
+        self.child.stdin.take()
     }
 
     /// Ends it, and answers the lines that were not read.

@@ -51,7 +51,7 @@ enum Task {
     Fuzz(fuzz::FuzzArgs),
     /// Compare the API server's answers with those of kube-apiserver.
     Oracle(oracle::OracleArgs),
-    /// Build the Go programs of e2e/go, and run the end-to-end tests that need them. Needs Go and etcd.
+    /// Build the programs of e2e/go and e2e/kube-rs, and run the end-to-end tests that need them. Needs Go and etcd.
     ClientsGo {
         /// Run only the tests whose name has this.
         only: Option<String>,

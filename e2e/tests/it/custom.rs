@@ -50,6 +50,29 @@ fn object(name: &str, spec: &str) -> String {
 }
 
 #[test]
+fn what_objects_of_a_new_kind_own_goes_with_them() {
+    let cluster = Cluster::server_with(&[], None);
+    cluster.wait("the controllers to run", || {
+        cluster.try_kubectl(&["get", "sa", "default"]).ok
+    });
+    cluster.apply(DEFINITION);
+    cluster.wait("the kind is served", || {
+        cluster.try_kubectl(&["get", "ct"]).ok
+    });
+    cluster.apply(&object("a", "{schedule: '* * * * *'}"));
+    let uid = cluster.jsonpath(&["ct", "a"], "{.metadata.uid}");
+    let owner = "apiVersion: stable.example.com/v1, kind: CronTab, name: a";
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: ConfigMap\nmetadata:\n  name: owned\n  ownerReferences: [{{{owner}, uid: {uid}}}]\n"
+    ));
+    cluster.kubectl(&["delete", "ct", "a"]);
+    cluster.wait("its dependent to go", || {
+        let left = cluster.try_kubectl(&["get", "cm", "owned"]);
+        left.err.contains("NotFound")
+    });
+}
+
+#[test]
 fn a_kind_of_a_users_own_is_like_any_other() {
     let mut cluster = Cluster::up();
     cluster.apply(DEFINITION);
@@ -61,8 +84,10 @@ fn a_kind_of_a_users_own_is_like_any_other() {
     cluster.wait("the kind is served", || {
         cluster.try_kubectl(&["get", "ct"]).ok
     });
-    let told = cluster.kubectl(&["explain", "crontab.spec.schedule"]);
-    assert!(told.contains("When it runs."), "{told}");
+    for format in ["plaintext", "plaintext-openapiv2"] {
+        let told = cluster.kubectl(&["explain", "crontab.spec.schedule", "--output", format]);
+        assert!(told.contains("When it runs."), "{told}");
+    }
 
     let apply = |manifest: &str| cluster.kubectl_with_input(&["apply", "-f", "-"], manifest);
     let made = apply(&object("a", "{schedule: '* * * * *'}"));

@@ -2,30 +2,12 @@
 
 use std::net::TcpListener;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use corral_e2e::{WAIT_MAX, corral, kubectl_path};
+use corral_e2e::{Process, WAIT_MAX, corral, kubectl_path};
 
 const TOKEN: &str = "a-token-of-the-test";
-
-/// A process that ends with the test.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Running {
-    fn start(command: &mut Command) -> Self {
-        let command = command.stdin(Stdio::null()).stdout(Stdio::null());
-        Self(command.stderr(Stdio::null()).spawn().expect("it starts"))
-    }
-}
 
 /// Ports that are free now. They are below those that the kernel gives to whoever asks for any, as the servers and clients
 /// of all other tests do meanwhile.
@@ -45,8 +27,8 @@ fn ports<const N: usize>() -> [u16; N] {
     held.map(|listener| listener.local_addr().expect("an address").port())
 }
 
-fn etcd(assets: &Path, data: &Path, [clients, peers]: [u16; 2]) -> Running {
-    Running::start(
+fn etcd(assets: &Path, data: &Path, [clients, peers]: [u16; 2]) -> Process {
+    Process::start(
         Command::new(assets.join("etcd"))
             .arg(format!("--data-dir={}", data.display()))
             .arg(format!("--listen-client-urls=http://127.0.0.1:{clients}"))
@@ -54,14 +36,15 @@ fn etcd(assets: &Path, data: &Path, [clients, peers]: [u16; 2]) -> Running {
                 "--advertise-client-urls=http://127.0.0.1:{clients}"
             ))
             .arg(format!("--listen-peer-urls=http://127.0.0.1:{peers}"))
-            .arg("--unsafe-no-fsync=true"),
+            .arg("--unsafe-no-fsync=true")
+            .stderr(Stdio::null()),
     )
 }
 
-fn api_server(assets: &Path, directory: &Path, port: u16, etcd: u16) -> Running {
+fn api_server(assets: &Path, directory: &Path, port: u16, etcd: u16) -> Process {
     let tokens = directory.join("tokens");
     std::fs::write(&tokens, format!("{TOKEN},admin,1,system:masters\n")).expect("a file");
-    Running::start(
+    Process::start(
         Command::new(assets.join("kube-apiserver"))
             .arg(format!("--secure-port={port}"))
             .arg("--bind-address=127.0.0.1")
@@ -81,7 +64,8 @@ fn api_server(assets: &Path, directory: &Path, port: u16, etcd: u16) -> Running 
             .args([
                 "--disable-admission-plugins=ServiceAccount",
                 "--allow-privileged=true",
-            ]),
+            ])
+            .stderr(Stdio::null()),
     )
 }
 

@@ -2,8 +2,12 @@
 
 mod aggregation;
 mod envtest;
+mod flux;
+mod gitops;
 mod helm;
 mod informers;
+mod kube_rs;
+mod kustomize;
 #[cfg(feature = "peers")]
 mod stock_api;
 #[cfg(feature = "peers")]

@@ -1,10 +1,12 @@
-//! Logs, exec, attach, copy and port-forward.
+//! Logs, exec, attach, copy and port-forward, the last four over WebSocket and over SPDY/3.1.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Command, Stdio};
 
-use corral_e2e::Cluster;
+use corral_e2e::{Cluster, Kubectl, Transport};
+
+const TRANSPORTS: [Transport; 2] = [Transport::WebSocket, Transport::Spdy];
 
 fn pod(name: &str, restart: &str, command: &str) -> String {
     format!(
@@ -18,50 +20,86 @@ fn a_command_runs_in_a_container_with_its_streams_and_exit_code() {
     let cluster = Cluster::up();
     cluster.apply(&pod("p", "Always", "sleep 1000"));
     cluster.kubectl(&["wait", "--for=condition=ready", "pod/p", "--timeout=60s"]);
-    let said = cluster.try_kubectl(&[
-        "exec",
-        "p",
-        "--",
-        "sh",
-        "-c",
-        "echo out; echo err >&2; exit 7",
-    ]);
+    for transport in TRANSPORTS {
+        let kubectl = cluster.client().over(transport);
+        a_command_runs(kubectl);
+        files_are_copied(&cluster, kubectl);
+    }
+}
+
+fn a_command_runs(kubectl: Kubectl<'_>) {
+    let script = "echo out; echo err >&2; exit 7";
+    let said = kubectl.try_run(&["exec", "p", "--", "sh", "-c", script]);
     assert_eq!((said.out.as_str(), said.code), ("out\n", Some(7)));
     assert!(said.err.starts_with("err\n"), "{}", said.err);
-    let echoed = cluster.kubectl_with_input(&["exec", "-i", "p", "--", "cat"], "through\n");
-    assert_eq!(echoed.out, "through\n");
+    let echoed = kubectl.run_with_input(&["exec", "-i", "p", "--", "cat"], "through\n");
+    assert_eq!(echoed, "through\n");
+    let said = kubectl.try_run(&["exec", "p", "--", "/no/such/program"]);
+    assert_eq!(said.code, Some(127), "{said:?}");
+    let said = kubectl.try_run(&["exec", "none", "--", "true"]);
+    assert!(said.err.contains("pods \"none\" not found"), "{said:?}");
 
-    cluster.kubectl(&["cp", "/etc/debian_version", "p:/tmp/copied"]);
-    let there = cluster.kubectl(&["exec", "p", "--", "cat", "/tmp/copied"]);
+    // More than all queues and buffers on the way hold, both ways.
+    let text = "0123456789abcde\n".repeat(8 << 16);
+    let back = kubectl.run_with_input(&["exec", "-i", "p", "--", "cat"], &text);
+    assert!(back == text, "{} of {} bytes", back.len(), text.len());
+    let long = "head -c 8388608 /dev/zero | tr '\\000' x; exit 3";
+    let said = kubectl.try_run(&["exec", "p", "--", "sh", "-c", long]);
+    assert_eq!(
+        (said.out.len(), said.code),
+        (8 << 20, Some(3)),
+        "{}",
+        said.err
+    );
+}
+
+fn files_are_copied(cluster: &Cluster, kubectl: Kubectl<'_>) {
+    kubectl.run(&["cp", "/etc/debian_version", "p:/tmp/copied"]);
+    let there = kubectl.run(&["exec", "p", "--", "cat", "/tmp/copied"]);
     assert_eq!(
         Some(there),
         std::fs::read_to_string("/etc/debian_version").ok()
     );
-    let write = "mkdir /tmp/tree && head -c 3000000 /dev/urandom > /tmp/tree/big && sha256sum < /tmp/tree/big";
-    let digest = cluster.kubectl(&["exec", "p", "--", "sh", "-c", write]);
+    let write = "rm -rf /tmp/tree /tmp/copied && mkdir /tmp/tree && head -c 3000000 /dev/urandom > /tmp/tree/big && sha256sum < /tmp/tree/big";
+    let digest = kubectl.run(&["exec", "p", "--", "sh", "-c", write]);
     let back = cluster.data_dir().join("back");
-    cluster.kubectl(&["cp", "p:/tmp/tree", &back.display().to_string()]);
+    kubectl.run(&["cp", "p:/tmp/tree", &back.display().to_string()]);
     let file = std::fs::File::open(back.join("big")).expect("the copied file");
     let sum = Command::new("sha256sum").stdin(file).output();
     assert_eq!(sum.ok().map(|sum| sum.stdout), Some(digest.into_bytes()));
+    std::fs::remove_dir_all(&back).expect("the copy is ours");
 }
 
 /// `script` gives kubectl a terminal, which it demands for `-t`.
 #[test]
 fn a_pod_is_run_with_a_terminal_and_removed_after() {
     let cluster = Cluster::up();
+    for transport in TRANSPORTS {
+        a_pod_is_run_with_a_terminal(&cluster, transport);
+    }
+}
+
+fn a_pod_is_run_with_a_terminal(cluster: &Cluster, transport: Transport) {
     let run =
         "run -it --rm shell --image=corral.dev/host --restart=Never --quiet --command -- sh -c";
     // The shell asks once attached: what a pod says before that may be missed by whoever attaches.
-    let asks = "'while ! read -r word; do :; done; tty; echo [$word]; exit 4'";
-    let kubectl = corral_e2e::kubectl_path("1.36");
+    // kubectl sets a size one larger first, so that programs draw anew, and the terminal's own size
+    // right after: the shell waits for the second, and says what it has if that does not come.
+    let asks = "'while ! read -r word; do :; done; tty; \
+                 for _ in $(seq 100); do [ \"$(stty size)\" = \"33 77\" ] && break; sleep 0.1; done; \
+                 stty size; echo [$word]; exit 4'";
+    let ours = cluster.client().over(transport).command(&[]);
+    let arguments: Vec<_> = ours.get_args().map(|arg| arg.to_string_lossy()).collect();
+    // The terminal that `script` makes has no size until it is given one.
     let command = format!(
-        "{} --kubeconfig {} {run} {asks}",
-        kubectl.display(),
-        cluster.kubeconfig().display()
+        "stty rows 33 cols 77; {} {} {run} {asks}",
+        ours.get_program().display(),
+        arguments.join(" ")
     );
+    let variables = ours.get_envs();
     let mut typed = Command::new("script")
         .args(["--quiet", "--return", "--command", &command, "/dev/null"])
+        .envs(variables.filter_map(|(name, value)| Some((name, value?))))
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn()
@@ -71,8 +109,8 @@ fn a_pod_is_run_with_a_terminal_and_removed_after() {
     let output = typed.wait_with_output().expect("script ends");
     let out = String::from_utf8_lossy(&output.stdout);
     assert!(
-        out.contains("/dev/pts/") && out.contains("[hello]"),
-        "{out}"
+        out.contains("/dev/pts/") && out.contains("33 77") && out.contains("[hello]"),
+        "{transport:?}: {out}"
     );
     assert_eq!(output.status.code(), Some(4), "{out}");
     drop(stdin);
@@ -84,27 +122,9 @@ fn a_pod_is_run_with_a_terminal_and_removed_after() {
 #[test]
 fn logs_are_followed_and_those_of_the_last_container_are_kept() {
     let cluster = Cluster::up();
-    cluster.apply(&pod("p", "Never", "echo first; read line; echo got $line"));
-    cluster.kubectl(&["wait", "--for=condition=ready", "pod/p", "--timeout=60s"]);
-    let mut follow = cluster
-        .kubectl_command(&["logs", "-f", "p"])
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("kubectl");
-    let mut lines = BufReader::new(follow.stdout.take().expect("a pipe")).lines();
-    assert_eq!(lines.next().expect("a line").expect("UTF-8"), "first");
-    let attached = cluster.kubectl_with_input(&["attach", "-i", "p"], "hello\n");
-    assert!(
-        attached.out.contains("got hello"),
-        "{} {}",
-        attached.out,
-        attached.err
-    );
-    assert_eq!(lines.next().expect("a line").expect("UTF-8"), "got hello");
-    assert!(lines.next().is_none(), "the log ends with the container");
-    follow.wait().expect("kubectl ends");
-    assert_eq!(cluster.kubectl(&["logs", "p", "--tail=1"]), "got hello\n");
-
+    for transport in TRANSPORTS {
+        a_container_is_attached_to(&cluster, transport);
+    }
     cluster.apply(&pod(
         "again",
         "OnFailure",
@@ -122,10 +142,35 @@ fn logs_are_followed_and_those_of_the_last_container_are_kept() {
     assert_eq!(cluster.kubectl(&["logs", "again", "--previous"]), "life\n");
 }
 
+fn a_container_is_attached_to(cluster: &Cluster, transport: Transport) {
+    let name = format!("attached-{transport:?}").to_lowercase();
+    cluster.apply(&pod(
+        &name,
+        "Never",
+        "echo first; read line; echo got $line",
+    ));
+    let ready = "--for=condition=ready";
+    cluster.kubectl(&["wait", ready, "pod", &name, "--timeout=60s"]);
+    let mut follow = cluster
+        .kubectl_command(&["logs", "-f", &name])
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("kubectl");
+    let mut lines = BufReader::new(follow.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("UTF-8"), "first");
+    let kubectl = cluster.client().over(transport);
+    let attached = kubectl.try_run_with_input(&["attach", "-i", &name], "hello\n");
+    assert!(attached.out.contains("got hello"), "{attached:?}");
+    assert_eq!(lines.next().expect("a line").expect("UTF-8"), "got hello");
+    assert!(lines.next().is_none(), "the log ends with the container");
+    follow.wait().expect("kubectl ends");
+    assert_eq!(cluster.kubectl(&["logs", &name, "--tail=1"]), "got hello\n");
+}
+
 #[test]
 fn a_port_is_forwarded() {
     let cluster = Cluster::up();
-    let server = "import http.server; http.server.HTTPServer((\"127.0.0.1\", 8123), http.server.SimpleHTTPRequestHandler).serve_forever()";
+    let server = "import http.server; http.server.ThreadingHTTPServer((\"127.0.0.1\", 8123), http.server.SimpleHTTPRequestHandler).serve_forever()";
     // A refused connection ends kubectl's forwarding, so the program must listen first.
     let probe = "import socket; socket.create_connection((\"127.0.0.1\", 8123))";
     let manifest = pod("p", "Always", "x").replace(
@@ -134,8 +179,16 @@ fn a_port_is_forwarded() {
     );
     cluster.apply(&manifest);
     cluster.kubectl(&["wait", "--for=condition=ready", "pod/p", "--timeout=60s"]);
+    for transport in TRANSPORTS {
+        a_port_is_forwarded_over(&cluster, transport);
+    }
+}
+
+fn a_port_is_forwarded_over(cluster: &Cluster, transport: Transport) {
     let mut forward = cluster
-        .kubectl_command(&["port-forward", "pod/p", ":8123"])
+        .client()
+        .over(transport)
+        .command(&["port-forward", "pod/p", ":8123"])
         .stdout(Stdio::piped())
         .spawn()
         .expect("kubectl");
@@ -146,18 +199,22 @@ fn a_port_is_forwarded() {
         .find_map(|word| word.strip_prefix("127.0.0.1:"))
         .and_then(|port| port.parse().ok())
         .unwrap_or_else(|| panic!("no port in {line:?}"));
-    let mut answer = String::new();
-    cluster.wait("an answer through the forwarded port", || {
-        let Ok(mut stream) = TcpStream::connect(("127.0.0.1", port)) else {
-            return false;
-        };
-        answer.clear();
-        let sent = stream.write_all(b"GET /debian_version HTTP/1.0\r\n\r\n");
-        sent.is_ok() && stream.read_to_string(&mut answer).is_ok() && !answer.is_empty()
-    });
+    let connect = || TcpStream::connect(("127.0.0.1", port)).expect("kubectl listens");
+    // Several connections are open at once, and the first that was opened is the last that asks.
+    let mut connections: Vec<TcpStream> = (0..4).map(|_| connect()).collect();
+    while let Some(mut stream) = connections.pop() {
+        stream
+            .write_all(b"GET /debian_version HTTP/1.0\r\n\r\n")
+            .expect("kubectl takes it");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(
+            answer.starts_with("HTTP/1.0 200"),
+            "{transport:?}: {answer}"
+        );
+    }
     forward.kill().expect("kubectl is ours");
     forward.wait().expect("kubectl is ours");
-    assert!(answer.starts_with("HTTP/1.0 200"), "{answer}");
 }
 
 const SPEAKER: &str = r"

@@ -8,12 +8,10 @@
 //! ```
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
 use corral_e2e::machines::{Links, Machines, SERVER, succeed};
-use corral_e2e::{Stream, corral};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use corral_e2e::{Process, Stream, Transport, corral};
 
 use super::swap::{SHOP, binary};
 
@@ -103,26 +101,6 @@ metadata: {name: monitor}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: 'system:monitoring'}
 subjects: [{kind: ServiceAccount, name: monitor, namespace: shop}]
 ";
-
-/// A process that ends with the test.
-struct Process(Child);
-
-impl Process {
-    /// Tells it to end, and answers whether it ended in order.
-    fn terminate(mut self) -> bool {
-        let pid = Pid::from_raw(i32::try_from(self.0.id()).expect("a pid"));
-        kill(pid, Signal::SIGTERM).expect("the process is ours");
-        self.0.wait().expect("the process is ours").success()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
 
 /// The stock API server on machines of the test's own. Fields are dropped in this order: nodes end while the server is
 /// there.
@@ -304,8 +282,7 @@ fn spawn(machines: &Machines, name: &str, program: &Path, args: &[&str]) -> Proc
         .open(machines.path(&format!("{name}.log")))
         .expect("a log file");
     let mut command = machines.command(SERVER, program);
-    command.args(args).stdout(Stdio::null()).stderr(log);
-    Process(command.spawn().expect("nsenter is installed"))
+    Process::start(command.args(args).stderr(log))
 }
 
 /// The cluster's authority and who it signs, as kubeadm would make them.
@@ -370,6 +347,29 @@ fn open_shop() -> Stock {
     stock
 }
 
+/// A program in a pod asks the shop, and so does one on the server through a forwarded port.
+fn streams_pass(stock: &Stock, transport: Transport) {
+    let page = "import urllib.request as r; print(r.urlopen('http://web.shop/', timeout=5).read().decode())";
+    let exec = ["exec", "deploy/web", "--", "python3", "-c", page];
+    let exec = [&["-n", "shop"], &exec[..]].concat();
+    stock.machines.wait("the shop to answer by its name", || {
+        let mut command = stock.machines.kubectl_command(&exec);
+        transport.set(&mut command);
+        let said = command.output().expect("nsenter is installed");
+        String::from_utf8_lossy(&said.stdout).contains("The Corral Feed Shop")
+    });
+    let forward = ["-n", "shop", "port-forward", "deploy/web", "18080:8080"];
+    let mut command = stock.machines.kubectl_command(&forward);
+    transport.set(&mut command);
+    let mut forward = Stream::of(&mut command);
+    forward.line_where(|line| line.starts_with("Forwarding from 127.0.0.1"));
+    let page = stock
+        .machines
+        .shell(SERVER, "curl -s http://127.0.0.1:18080/");
+    assert!(page.contains("The Corral Feed Shop"), "{page}");
+    forward.end();
+}
+
 #[test]
 fn our_controllers_scheduler_and_nodes_run_a_shop_on_the_stock_api_server() {
     let stock = open_shop();
@@ -387,21 +387,9 @@ fn our_controllers_scheduler_and_nodes_run_a_shop_on_the_stock_api_server() {
         "jsonpath={.subsets[*].addresses[*].ip}",
     ]);
     assert_eq!(old.split(' ').count(), 3, "{old}");
-    let page = "import urllib.request as r; print(r.urlopen('http://web.shop/', timeout=5).read().decode())";
-    let exec = ["exec", "deploy/web", "--", "python3", "-c", page];
-    let exec = [&["-n", "shop"], &exec[..]].concat();
-    stock.machines.wait("the shop to answer by its name", || {
-        let said = stock.machines.try_kubectl(&exec);
-        said.out.contains("The Corral Feed Shop")
-    });
-    let forward = ["-n", "shop", "port-forward", "deploy/web", "18080:8080"];
-    let mut forward = Stream::of(&mut stock.machines.kubectl_command(&forward));
-    forward.line_where(|line| line.starts_with("Forwarding from 127.0.0.1"));
-    let page = stock
-        .machines
-        .shell(SERVER, "curl -s http://127.0.0.1:18080/");
-    assert!(page.contains("The Corral Feed Shop"), "{page}");
-    forward.end();
+    for transport in [Transport::WebSocket, Transport::Spdy] {
+        streams_pass(&stock, transport);
+    }
 
     // Its claim is held by a finalizer that only a controller takes off: see the end of the namespace.
     let shelf = ["pvc/shelf", "-o", "jsonpath={.metadata.finalizers}"];

@@ -2,10 +2,10 @@
 //! `cargo xtask clients-go --peer-binaries DIR` runs it.
 
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::Command;
 
-use corral_e2e::Cluster;
 use corral_e2e::machines::succeed;
+use corral_e2e::{Cluster, Process};
 
 /// Where the binaries are.
 pub fn binary(name: &str) -> PathBuf {
@@ -14,31 +14,14 @@ pub fn binary(name: &str) -> PathBuf {
     Path::new(&folder).join(name)
 }
 
-/// A component that ends with the test.
-struct Component(Child);
-
-impl Drop for Component {
-    fn drop(&mut self) {
-        // It may have ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-impl Component {
-    /// Starts one as the user that it is in Kubernetes, with the rights that this user has by default.
-    fn start(cluster: &Cluster, folder: &Path, name: &str, flags: &[String]) -> Self {
-        let kubeconfig = identify(cluster, folder, name);
-        let log = std::fs::File::create(folder.join(format!("{name}.log"))).expect("a file");
-        let mut command = Command::new(binary(name));
-        command.arg("--kubeconfig").arg(kubeconfig);
-        command.args(["--secure-port=0", "--leader-elect=true"]);
-        command
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null());
-        Self(command.stderr(log).spawn().expect("the binary is there"))
-    }
+/// Starts a component as the user that it is in Kubernetes, with the rights that this user has by default.
+fn start(cluster: &Cluster, folder: &Path, name: &str, flags: &[String]) -> Process {
+    let kubeconfig = identify(cluster, folder, name);
+    let log = std::fs::File::create(folder.join(format!("{name}.log"))).expect("a file");
+    let mut command = Command::new(binary(name));
+    command.arg("--kubeconfig").arg(kubeconfig);
+    command.args(["--secure-port=0", "--leader-elect=true"]);
+    Process::start(command.args(flags).stderr(log))
 }
 
 /// The kubeconfig of a component, whose certificate the cluster's own authority signs.
@@ -186,8 +169,8 @@ fn the_stock_controller_manager_and_scheduler_run_a_shop_on_our_node() {
             pki.join("sa.key").display()
         ),
     ];
-    let _controllers = Component::start(&cluster, folder.path(), "kube-controller-manager", &flags);
-    let _scheduler = Component::start(&cluster, folder.path(), "kube-scheduler", &[]);
+    let _controllers = start(&cluster, folder.path(), "kube-controller-manager", &flags);
+    let _scheduler = start(&cluster, folder.path(), "kube-scheduler", &[]);
     cluster.wait("the node to be ready", || {
         let said = cluster.try_kubectl(&["get", "nodes", "--no-headers"]);
         said.ok && said.out.contains(" Ready ")
