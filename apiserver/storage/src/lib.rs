@@ -53,11 +53,13 @@ pub const KEY_BYTES_MAX: usize = 4_096;
 /// Most entries that one call of [`Storage::list`] returns; longer ranges are paged.
 pub const LIST_ENTRIES_MAX: usize = 10_000;
 
-/// Least number of revisions that compaction keeps, whatever their age.
-pub const HISTORY_REVISIONS_MIN: u64 = 1_000;
+/// Default of the least number of revisions that compaction keeps, whatever their age: none, as in Kubernetes, so that a
+/// continue token expires on a server that nobody writes to as well.
+pub const HISTORY_REVISIONS_MIN: u64 = 0;
 
-/// Default age up to which history is kept.
-pub const HISTORY_WINDOW: Duration = Duration::from_secs(600);
+/// Default age up to which history is kept: what kube-apiserver keeps at least. Clients wait for twice as long until a
+/// token has surely expired.
+pub const HISTORY_WINDOW: Duration = Duration::from_secs(300);
 
 /// A position in the store's history. 0 is "before everything"; the first write has a revision above 0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]

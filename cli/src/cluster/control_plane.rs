@@ -61,10 +61,10 @@ pub struct ControlPlaneArgs {
     #[command(flatten)]
     pub encryption: EncryptionArgs,
     /// How long history is kept, in seconds: watches and paged lists resume within it.
-    #[arg(long, default_value_t = 600, value_name = "SECONDS")]
+    #[arg(long, default_value_t = corral_storage::HISTORY_WINDOW.as_secs(), value_name = "SECONDS")]
     pub history_seconds: u64,
     /// Least number of revisions kept, whatever their age.
-    #[arg(long, default_value_t = 1000, value_name = "N")]
+    #[arg(long, default_value_t = corral_storage::HISTORY_REVISIONS_MIN, value_name = "N")]
     pub history_revisions: u64,
     #[command(flatten)]
     pub admission: AdmissionArgs,
