@@ -334,6 +334,12 @@ pub trait Kind: Send + Sync + 'static {
             .map(|t| corral_api::time::format_seconds(t.0));
         vec![meta.name.clone().into(), created.into()]
     }
+
+    /// Decodes of a stored object what [`Kind::cells`] looks at; `None` for a kind that has no shorter way to it than to decode
+    /// all.
+    fn decode_row(_json: &[u8]) -> Option<Result<Self::Object, serde_json::Error>> {
+        None
+    }
 }
 
 /// A decoded object of some kind.
@@ -464,6 +470,10 @@ pub trait AnyKind: Send + Sync {
     fn columns(&self) -> Vec<Column>;
     /// See [`Kind::cells`].
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value>;
+    /// See [`Kind::decode_row`].
+    fn decode_row(&self, _json: &[u8]) -> Option<Result<Object, serde_json::Error>> {
+        None
+    }
     /// The kind's schema.
     fn schema(&self) -> Node;
     /// See [`Kind::STORAGE_VERSION`].
@@ -687,6 +697,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn cells(&self, object: &Object, now: Timestamp) -> Vec<Value> {
         K::cells(typed::<K>(object), now)
+    }
+    fn decode_row(&self, json: &[u8]) -> Option<Result<Object, serde_json::Error>> {
+        Some(K::decode_row(json)?.map(Object::new))
     }
     fn schema(&self) -> Node {
         schema::of(self)

@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use corral_api::status::{Status as Failure, StatusReason};
 use corral_kinds::apiextensions::custom_resource_definition::{
-    CLEANUP_FINALIZER, CustomResourceDefinition,
+    CLEANUP_FINALIZER, CustomResourceDefinition, Names,
 };
 use corral_kinds::custom::kind;
 use corral_storage::Revision;
@@ -23,7 +23,8 @@ use tokio_util::task::TaskTracker;
 use crate::api::{Api, Converting};
 use crate::bootstrap;
 use crate::conversion::{Conversion, Conversions};
-use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
+use crate::object::Stored;
+use crate::registry::{Ownership, Part, Resource, WriteContext, metadata, parse_revision};
 
 mod cleanup;
 mod status;
@@ -31,13 +32,49 @@ mod status;
 const GROUP: &str = "apiextensions.k8s.io";
 const PLURAL: &str = "customresourcedefinitions";
 
+/// What is kept of a definition that was looked at: reading all of them at each change would take the longer the more there
+/// are.
+struct Seen {
+    /// Its revision then.
+    revision: Revision,
+    group: String,
+    /// The names that were accepted for it.
+    accepted: Names,
+    /// Whether those are all that it wants.
+    has_all: bool,
+}
+
+impl Seen {
+    fn of(revision: Revision, definition: &CustomResourceDefinition) -> Self {
+        let status = definition.status.as_ref();
+        Self {
+            revision,
+            group: definition.spec.group.clone(),
+            accepted: status
+                .map(|status| status.accepted_names.clone())
+                .unwrap_or_default(),
+            has_all: definition.is("NamesAccepted"),
+        }
+    }
+
+    /// Of what cannot be read: it is told once.
+    fn unreadable(revision: Revision) -> Self {
+        Self {
+            revision,
+            group: String::new(),
+            accepted: Names::default(),
+            has_all: true,
+        }
+    }
+}
+
 /// Serves what definitions describe.
 pub(crate) struct Definitions {
     api: Arc<Api>,
     conversions: Arc<Conversions>,
     stop: CancellationToken,
-    /// The revision of each definition that was looked at last.
-    seen: HashMap<String, Revision>,
+    /// What the others must know of each definition that was looked at, by its name.
+    seen: HashMap<String, Seen>,
     /// Definitions that are coming to an end, each by a task of its own.
     ending: TaskTracker,
     /// Their names.
@@ -88,69 +125,85 @@ impl Definitions {
             return;
         };
         let snapshot = resource.cacher.snapshot();
-        let mut all: Vec<(Revision, Arc<CustomResourceDefinition>)> = Vec::new();
-        let mut there = HashMap::new();
-        let mut news = Vec::new();
-        for stored in snapshot.objects.values() {
+        let there = snapshot.objects.values().map(|stored| {
             let (_, name) = stored.namespace_and_name(resource.cacher.prefix());
-            there.insert(name.to_owned(), stored.revision);
-            if self.seen.get(name) != Some(&stored.revision) {
-                news.push(name.to_owned());
-            }
-        }
-        let gone: Vec<String> = self
-            .seen
-            .keys()
-            .filter(|name| !there.contains_key(*name))
-            .cloned()
-            .collect();
-        if news.is_empty() && gone.is_empty() {
-            return;
-        }
+            (name, &**stored)
+        });
+        let there: HashMap<&str, &Stored> = there.collect();
+        let is_gone = |name: &String| !there.contains_key(name.as_str());
+        let gone: Vec<String> = self.seen.keys().filter(|n| is_gone(n)).cloned().collect();
         for name in &gone {
             self.api.withdraw(name);
             self.ended.remove(name);
+            self.seen.remove(name);
         }
-        for stored in snapshot.objects.values() {
+        let is_new = |(name, stored): &(&&str, &&Stored)| match self.seen.get(**name) {
+            None => true,
+            // A name that became free may be what another definition waits for.
+            Some(seen) => seen.revision != stored.revision || (!gone.is_empty() && !seen.has_all),
+        };
+        let mut news: Vec<(&str, &Stored)> = there
+            .iter()
+            .filter(is_new)
+            .map(|(name, stored)| (*name, *stored))
+            .collect();
+        // Who came first has the first choice of names.
+        news.sort_by_key(|(_, stored)| stored.revision);
+        let mut changed = Vec::new();
+        for (name, stored) in news {
             match serde_json::from_slice::<CustomResourceDefinition>(&stored.json) {
-                Ok(definition) => all.push((stored.revision, Arc::new(definition))),
+                Ok(definition) => {
+                    let seen = Seen::of(stored.revision, &definition);
+                    self.seen.insert(name.to_owned(), seen);
+                    changed.push((name, definition));
+                }
                 Err(error) => {
-                    tracing::error!(key = %stored.key, %error, "a definition cannot be read")
+                    tracing::error!(key = %stored.key, %error, "a definition cannot be read");
+                    let seen = Seen::unreadable(stored.revision);
+                    self.seen.insert(name.to_owned(), seen);
                 }
             }
         }
-        let others: Vec<Arc<CustomResourceDefinition>> = all
-            .iter()
-            .map(|(_, definition)| definition.clone())
-            .collect();
-        for (_, definition) in &all {
-            let name = definition.metadata.name.clone().unwrap_or_default();
-            // A name that became free may be what another definition waits for.
-            let waits = !gone.is_empty() && !definition.is("NamesAccepted");
-            if !news.contains(&name) && !waits {
-                continue;
-            }
-            if let Err(failure) = self.settle(&resource, &name, definition, &others).await {
+        for (name, definition) in changed {
+            if let Err(failure) = self.settle(&resource, name, definition).await {
                 tracing::warn!(definition = name, error = %failure.message, "tried again when it changes");
             }
         }
-        self.seen = there;
+    }
+
+    /// The names that were accepted for the others of a definition's group.
+    fn taken(&self, name: &str, group: &str) -> Vec<&Names> {
+        let others = self
+            .seen
+            .iter()
+            .filter(|(other, seen)| *other != name && seen.group == group);
+        others.map(|(_, seen)| &seen.accepted).collect()
     }
 
     async fn settle(
         &mut self,
         resource: &Resource,
         name: &str,
-        definition: &Arc<CustomResourceDefinition>,
-        others: &[Arc<CustomResourceDefinition>],
+        mut definition: CustomResourceDefinition,
     ) -> Result<(), Failure> {
         let goes = definition.metadata.deletion_timestamp.is_some();
-        if !goes && let Some(next) = status::next(definition, others, Timestamp::now()) {
+        let taken = self.taken(name, &definition.spec.group);
+        if !goes && let Some(next) = status::next(&definition, &taken, Timestamp::now()) {
             let next = serde_json::to_value(next).map_err(Failure::internal)?;
-            write_status(resource, name, definition, &next).await?;
+            let Some(written) = write_status(resource, name, &definition, &next).await? else {
+                // It has changed meanwhile, and is looked at again.
+                return Ok(());
+            };
+            // Served at once, not when the change comes back from the store.
+            definition = written;
+            let version = definition.metadata.resource_version.as_deref();
+            let revision = parse_revision(version.unwrap_or_default())?;
+            let seen = Seen::of(revision, &definition);
+            self.seen.insert(name.to_owned(), seen);
         }
+        let definition = Arc::new(definition);
         if definition.is("Established") && !(goes && self.api.custom(name).is_some()) {
-            self.serve(name, definition);
+            self.serve(name, &definition);
         }
         if !goes {
             return Ok(());
@@ -227,13 +280,14 @@ fn fingerprint(definition: &CustomResourceDefinition) -> String {
     )
 }
 
-/// Writes a status that follows from this very state of a definition; one that has changed meanwhile is looked at again.
+/// Writes a status that follows from this very state of a definition, and answers what it is then; `None` for one that has
+/// changed meanwhile.
 async fn write_status(
     resource: &Resource,
     name: &str,
     definition: &CustomResourceDefinition,
     status: &Value,
-) -> Result<(), Failure> {
+) -> Result<Option<CustomResourceDefinition>, Failure> {
     let seen = definition
         .metadata
         .resource_version
@@ -251,9 +305,11 @@ async fn write_status(
         Err(failure)
             if failure.is(StatusReason::Conflict) || failure.is(StatusReason::NotFound) =>
         {
-            Ok(())
+            Ok(None)
         }
-        other => other.map(drop),
+        other => serde_json::from_slice(&other?.json)
+            .map(Some)
+            .map_err(Failure::internal),
     }
 }
 

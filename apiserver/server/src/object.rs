@@ -224,15 +224,16 @@ impl Stored {
         self.message_size.store(size, Ordering::Relaxed);
     }
 
+    /// Its labels, in order of the keys.
+    pub fn label_pairs(&self) -> impl Iterator<Item = (&str, &str)> {
+        let mut texts = self.labels.iter();
+        std::iter::from_fn(move || texts.next().zip(texts.next()))
+    }
+
     /// The value of a label.
     pub fn label(&self, key: &str) -> Option<&str> {
-        let mut texts = self.labels.iter();
-        while let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-            if name == key {
-                return Some(value);
-            }
-        }
-        None
+        let mut pairs = self.label_pairs();
+        pairs.find_map(|(name, value)| (name == key).then_some(value))
     }
 
     /// The value of a field that selectors may name.
@@ -352,11 +353,15 @@ impl Metadata {
     }
 }
 
-/// Decodes a stored object for whoever asks nothing about the owners of its fields: to read them would be half of the work.
+/// Decodes of a stored object what its cells in a table tell: not the owners of its fields, which are half of the work, nor
+/// what the kind knows to be needless.
 ///
 /// # Errors
 /// When the bytes are not JSON of the kind.
-pub fn decode_stored(kind: &dyn AnyKind, json: &[u8]) -> Result<Object, serde_json::Error> {
+pub fn decode_row(kind: &dyn AnyKind, json: &[u8]) -> Result<Object, serde_json::Error> {
+    if let Some(read) = kind.decode_row(json) {
+        return read;
+    }
     const KEY: &[u8] = b"\"managedFields\":";
     let managed = Metadata::of(json).and_then(|metadata| metadata.managed);
     let cut = managed.and_then(|managed| {
@@ -418,7 +423,7 @@ mod tests {
             let mut expected = metadata.clone();
             expected["resourceVersion"] = "7".into();
             assert_eq!(found, expected);
-            let object = decode_stored(kind, &json).expect("an object");
+            let object = decode_row(kind, &json).expect("an object");
             let decoded = kind.encode(&object).expect("JSON");
             assert_eq!(decoded["metadata"]["name"], metadata["name"]);
             assert_eq!(decoded["metadata"]["labels"], metadata["labels"]);

@@ -5,7 +5,7 @@ use corral_kinds::AnyKind;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use crate::object::{decode_stored, metadata_of};
+use crate::object::{decode_row, metadata_of};
 
 /// The version of what a Table carries.
 const VERSION: &str = "meta.k8s.io/v1";
@@ -45,7 +45,7 @@ pub fn write_row(
     now: Timestamp,
     out: &mut BytesMut,
 ) {
-    let cells = match decode_stored(kind, object) {
+    let cells = match decode_row(kind, object) {
         Ok(decoded) => kind.cells(&decoded, now),
         Err(_) => Vec::new(),
     };

@@ -124,6 +124,9 @@ impl Kind for PodKind {
     fn cells(pod: &Pod, now: Timestamp) -> Vec<Value> {
         row::cells(pod, now)
     }
+    fn decode_row(json: &[u8]) -> Option<Result<Pod, serde_json::Error>> {
+        Some(row::decode(json))
+    }
 
     fn validate(pod: &Pod) -> Vec<FieldError> {
         rules::create(pod)

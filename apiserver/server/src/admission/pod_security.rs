@@ -371,15 +371,14 @@ pub(super) async fn labels_of(
 ) -> Result<Option<BTreeMap<String, String>>, Status> {
     let namespaces = api.core("namespaces");
     let key = namespaces.key("", name);
-    let json = match namespaces.cacher.peek(&key) {
-        Some(stored) => stored.json.clone(),
-        // The cache may be late.
-        None => {
-            let entry = namespaces.fetch(&key).await?;
-            entry.ok_or_else(|| namespaces.not_found(name))?.value
-        }
-    };
-    let namespace: Namespace = serde_json::from_slice(&json).map_err(Status::internal)?;
+    if let Some(stored) = namespaces.cacher.peek(&key) {
+        let owned = |(key, value): (&str, &str)| (key.to_owned(), value.to_owned());
+        return Ok(Some(stored.label_pairs().map(owned).collect()));
+    }
+    // The cache may be late.
+    let entry = namespaces.fetch(&key).await?;
+    let entry = entry.ok_or_else(|| namespaces.not_found(name))?;
+    let namespace: Namespace = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
     Ok(namespace.metadata.labels)
 }
 

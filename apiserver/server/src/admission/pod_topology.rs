@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use corral_api::k8s::api::core::v1::{Node, Pod};
+use corral_api::k8s::api::core::v1::Pod;
 use corral_kinds::Object;
 use serde_json::Value;
 
@@ -39,13 +39,12 @@ pub(super) fn admit_binding(api: &Api, binding: &mut Value) {
 /// A node that is not there has no labels.
 fn labels_of(api: &Api, node: &str) -> BTreeMap<String, String> {
     let nodes = api.core("nodes");
-    let stored = nodes.cacher.peek(&nodes.key("", node));
-    let node = stored.and_then(|stored| serde_json::from_slice::<Node>(&stored.json).ok());
-    let labels = node
-        .and_then(|node| node.metadata.labels)
-        .unwrap_or_default();
-    let known = labels
-        .into_iter()
-        .filter(|(key, _)| LABELS.contains(&key.as_str()));
+    let Some(stored) = nodes.cacher.peek(&nodes.key("", node)) else {
+        return BTreeMap::new();
+    };
+    let known = LABELS.into_iter().filter_map(|key| {
+        let value = stored.label(key)?;
+        Some((key.to_owned(), value.to_owned()))
+    });
     known.collect()
 }

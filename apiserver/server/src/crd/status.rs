@@ -1,7 +1,5 @@
 //! What the status of a definition shall say, given the others.
 
-use std::sync::Arc;
-
 use corral_api::time::Time;
 use corral_kinds::apiextensions::custom_resource_definition::{
     Condition, CustomResourceDefinition, Names, Status, approval, is_protected,
@@ -9,14 +7,15 @@ use corral_kinds::apiextensions::custom_resource_definition::{
 use jiff::Timestamp;
 
 /// The status that a definition shall have; `None` if it has it.
+/// `taken`: the names that were accepted for the other definitions of its group.
 pub(super) fn next(
     definition: &CustomResourceDefinition,
-    others: &[Arc<CustomResourceDefinition>],
+    taken: &[&Names],
     now: Timestamp,
 ) -> Option<Status> {
     let before = definition.status.clone().unwrap_or_default();
     let mut next = before.clone();
-    let conflict = accept(definition, others, &mut next.accepted_names);
+    let conflict = accept(definition, taken, &mut next.accepted_names);
     let accepted = match &conflict {
         Some((reason, message)) => condition("NamesAccepted", false, reason, message),
         None => condition("NamesAccepted", true, "NoConflicts", "no conflicts found"),
@@ -90,20 +89,13 @@ fn approved(definition: &CustomResourceDefinition) -> Condition {
 /// Accepts the names that are free. Answers the last conflict: its reason and its message.
 fn accept(
     definition: &CustomResourceDefinition,
-    others: &[Arc<CustomResourceDefinition>],
+    taken: &[&Names],
     accepted: &mut Names,
 ) -> Option<(String, String)> {
     let wanted = &definition.spec.names;
     if wanted == accepted {
         return None;
     }
-    let same_group = others
-        .iter()
-        .filter(|other| other.spec.group == definition.spec.group);
-    let others = same_group.filter(|other| other.metadata.name != definition.metadata.name);
-    let taken: Vec<&Names> = others
-        .filter_map(|other| Some(&other.status.as_ref()?.accepted_names))
-        .collect();
     let text = |name: &Option<String>| name.clone().unwrap_or_default();
     let resources = |name: &str| {
         taken.iter().any(|names| {
@@ -194,12 +186,10 @@ mod tests {
     #[test]
     fn a_name_that_is_taken_waits_until_it_is_free() {
         let first = definition("as", "A", json!({"storedVersions": ["v1"]}));
-        let status = next(&first, &[], Timestamp::UNIX_EPOCH);
-        let mut first = first;
-        first.status = status;
-        let first = Arc::new(first);
+        let accepted = next(&first, &[], Timestamp::UNIX_EPOCH).expect("news");
         let second = definition("bs", "A", json!({"storedVersions": ["v1"]}));
-        let status = next(&second, &[first], Timestamp::UNIX_EPOCH).expect("news");
+        let status =
+            next(&second, &[&accepted.accepted_names], Timestamp::UNIX_EPOCH).expect("news");
         assert_eq!(
             holds(&status, "NamesAccepted"),
             Some(("False".into(), "ListKindConflict".into()))

@@ -1,10 +1,14 @@
 //! The row of a Pod in a table: what `kubectl get pods` says of it.
 
 use corral_api::k8s::api::core::v1::{
-    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodStatus,
+    Container, ContainerState, ContainerStateTerminated, ContainerStatus, Pod, PodReadinessGate,
+    PodSpec, PodStatus,
 };
-use corral_api::time::human_duration;
+use corral_api::meta::ObjectMeta;
+use corral_api::time::{Time, human_duration};
 use jiff::Timestamp;
+use serde::Deserialize;
+use serde::de::IgnoredAny;
 use serde_json::Value;
 
 use crate::kind::{Column, age};
@@ -26,6 +30,75 @@ pub fn columns() -> Vec<Column> {
         Column::text("Nominated Node", "The node that preemption makes room on.").wide(),
         Column::text("Readiness Gates", "Extra conditions met, of how many.").wide(),
     ]
+}
+
+#[derive(Deserialize)]
+struct Read {
+    metadata: ReadMeta,
+    spec: Option<ReadSpec>,
+    status: Option<PodStatus>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadMeta {
+    name: Option<String>,
+    creation_timestamp: Option<Time>,
+    deletion_timestamp: Option<Time>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadSpec {
+    containers: Option<Vec<IgnoredAny>>,
+    init_containers: Option<Vec<ReadInit>>,
+    node_name: Option<String>,
+    readiness_gates: Option<Vec<PodReadinessGate>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct ReadInit {
+    name: String,
+    restart_policy: Option<String>,
+}
+
+/// Decodes of a stored pod what [`cells`] looks at. The rest of it, which is most, is read over: there are many pods, and
+/// tables of them are asked for all day.
+///
+/// # Errors
+/// When the bytes are not JSON of a pod.
+pub fn decode(json: &[u8]) -> Result<Pod, serde_json::Error> {
+    let Read {
+        metadata,
+        spec,
+        status,
+    } = serde_json::from_slice(json)?;
+    let init = |read: ReadInit| Container {
+        name: read.name,
+        restart_policy: read.restart_policy,
+        ..Container::default()
+    };
+    let spec = spec.map(|spec| PodSpec {
+        containers: vec![Container::default(); spec.containers.map_or(0, |all| all.len())],
+        init_containers: spec
+            .init_containers
+            .map(|all| all.into_iter().map(init).collect()),
+        node_name: spec.node_name,
+        readiness_gates: spec.readiness_gates,
+        ..PodSpec::default()
+    });
+    let metadata = ObjectMeta {
+        name: metadata.name,
+        creation_timestamp: metadata.creation_timestamp,
+        deletion_timestamp: metadata.deletion_timestamp,
+        ..ObjectMeta::default()
+    };
+    Ok(Pod {
+        metadata,
+        spec,
+        status,
+    })
 }
 
 /// Cells.
@@ -242,8 +315,10 @@ mod tests {
     use serde_json::json;
 
     fn row(pod: Value) -> String {
+        let read = decode(pod.to_string().as_bytes()).expect("a pod");
         let pod: Pod = serde_json::from_value(pod).expect("a pod");
         let now = "2026-01-01T00:10:00Z".parse().expect("a time");
+        assert_eq!(cells(&read, now), cells(&pod, now));
         let cells: Vec<String> = cells(&pod, now)
             .iter()
             .map(|c| c.as_str().unwrap_or_default().to_owned())
@@ -302,6 +377,17 @@ mod tests {
                 "{row}"
             );
         }
+    }
+
+    #[test]
+    fn nodes_addresses_and_gates_are_told() {
+        let mut placed = pod(json!({"phase": "Running", "podIPs": [{"ip": "10.0.0.9"}],
+            "nominatedNodeName": "other", "conditions": [{"type": "ready.example", "status": "True"}]}));
+        placed["spec"]["nodeName"] = "node-1".into();
+        placed["spec"]["readinessGates"] =
+            json!([{"conditionType": "ready.example"}, {"conditionType": "more.example"}]);
+        let row = row(placed);
+        assert!(row.ends_with("| 10.0.0.9 | node-1 | other | 1/2"), "{row}");
     }
 
     #[test]
