@@ -1,36 +1,50 @@
-//! Measures the release build and writes `docs/benchmarks.md`.
+//! Measures the release build and writes `docs/benchmarks.md`, part by part.
 //!
-//! Start, idle cost and pods are measured here, with `corral` itself. Load on the API is measured by `kload`, a load
-//! tool outside the project, if `--kload` names it; without it those rows are left out.
+//! Start, idle cost and pods are measured with `corral` itself. Load on the API is measured by `kload`, a load tool outside
+//! the project, if `--kload` names it, and on the real control plane, too, if its start script and binaries are named.
+//! What is not there leaves parts out. A run of every part is a whole one, whose commit the head of the page names; any
+//! other replaces the sections that it measured, and each of them names its commit.
 
-use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::Command;
 
-use anyhow::{Context, ensure};
+use anyhow::{Context, bail};
 
+use crate::peer::Programs;
 use crate::root;
 
+mod document;
+mod etcd;
+mod growth;
 mod load;
+mod running;
+mod start;
+mod target;
 
-/// How long anything is waited for.
-const WAIT_MAX: Duration = Duration::from_secs(120);
-/// How often something is looked at that cannot be awaited; the error of start and pod times.
-const LOOK_PERIOD: Duration = Duration::from_millis(2);
+use document::{Document, Section};
+use target::Tools;
 
 /// Measure the release build.
 #[derive(Debug, clap::Args)]
 pub struct BenchArgs {
+    /// The parts to measure; without it all for which the tools are there.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "PART[,PART…]")]
+    only: Vec<Part>,
+    /// Measure the release binary that is there.
+    #[arg(long)]
+    no_build: bool,
     /// How often each start is measured; the median counts.
-    #[arg(long, default_value_t = 5)]
-    times: usize,
+    #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+    times: u16,
     /// Pods stored for the figures about memory and lists.
     #[arg(long, default_value_t = 100_000)]
     objects: usize,
-    /// Rounds of load; the median counts.
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
+    /// Pods stored at the smallest of the three sizes of growth, the others being 4 and 16 times as many; 0 leaves growth out.
+    #[arg(long, default_value_t = 5_000)]
+    growth_objects: usize,
+    /// Rounds of load and of load on etcd; the median counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+    rounds: u16,
     /// The load tool.
     #[arg(long, value_name = "FILE")]
     kload: Option<PathBuf>,
@@ -42,280 +56,272 @@ pub struct BenchArgs {
     peer_binaries: Option<PathBuf>,
 }
 
-struct Running {
-    process: Child,
-    directory: PathBuf,
-    /// Whether what it has stored is somebody else's.
-    is_over: bool,
+/// What is measured and written as one section, in the order of the page.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum)]
+pub enum Part {
+    /// Starts, idle servers, pods.
+    Start,
+    /// Each kind of load, beside the peer.
+    Load,
+    /// Memory and lists with many pods.
+    Many,
+    /// Leases of many nodes.
+    Nodes,
+    /// Figures at three sizes.
+    Growth,
+    /// Creates on etcd, beside the peer.
+    Etcd,
 }
 
-impl Running {
-    fn start_server(directory: &Path, flags: &[&str]) -> anyhow::Result<(Self, Duration)> {
-        Self::start("server", directory, flags)
-    }
+impl Part {
+    pub const ALL: [Self; 6] = [
+        Self::Start,
+        Self::Load,
+        Self::Many,
+        Self::Nodes,
+        Self::Growth,
+        Self::Etcd,
+    ];
 
-    fn start(role: &str, directory: &Path, flags: &[&str]) -> anyhow::Result<(Self, Duration)> {
-        let _ = std::fs::remove_file(directory.join("admin.kubeconfig"));
-        std::fs::create_dir_all(directory)?;
-        let began = Instant::now();
-        let process = Command::new(binary())
-            .args([role, "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(directory)
-            .args(flags)
-            .stdin(Stdio::null())
-            .stdout(std::fs::File::create(directory.join("out"))?)
-            .stderr(std::fs::File::create(directory.join("log"))?)
-            .spawn()
-            .context("the release binary is not built")?;
-        let running = Self {
-            process,
-            directory: directory.to_owned(),
-            is_over: false,
-        };
-        // The kubeconfig is written once the API answers.
-        wait(|| directory.join("admin.kubeconfig").exists())?;
-        Ok((running, began.elapsed()))
-    }
-
-    fn kubeconfig(&self) -> PathBuf {
-        self.directory.join("admin.kubeconfig")
-    }
-
-    fn stat(&self) -> anyhow::Result<Stat> {
-        stat(self.process.id())
-    }
-
-    fn corral(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(binary())
-            .args(args)
-            .arg("--kubeconfig")
-            .arg(self.kubeconfig())
-            .output()?;
-        ensure!(
-            output.status.success(),
-            "corral {args:?}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
-        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
-    }
-}
-
-impl Running {
-    /// Ends the process as a crash would, and leaves what it has stored.
-    fn end(mut self) -> anyhow::Result<()> {
-        self.process.kill()?;
-        self.process.wait()?;
-        self.is_over = true;
-        Ok(())
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if self.is_over {
-            return;
+    /// The heading, behind the number that some begin with.
+    fn title(self) -> &'static str {
+        match self {
+            Self::Start => "Start, idle and pods",
+            Self::Load => "Load on the API",
+            Self::Many => "pods stored",
+            Self::Nodes => "nodes",
+            Self::Growth => "Growth",
+            Self::Etcd => "On etcd",
         }
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-        let _ = Command::new(binary())
-            .arg("down")
-            .arg("--data-dir")
-            .arg(&self.directory)
-            .output();
+    }
+
+    fn heading(self, objects: usize) -> String {
+        let title = self.title();
+        match self {
+            Self::Many => format!("{objects} {title}"),
+            Self::Nodes => format!("{} {title}", load::NODES),
+            Self::Start | Self::Load | Self::Growth | Self::Etcd => title.to_owned(),
+        }
+    }
+
+    /// Whether a heading is of this part, with whatever number.
+    fn is_headed(self, heading: &str) -> bool {
+        let bare = heading.trim_start_matches(|c: char| c.is_ascii_digit());
+        let is_numbered = bare.len() < heading.len();
+        bare.trim_start() == self.title() && is_numbered == matches!(self, Self::Many | Self::Nodes)
+    }
+
+    /// What would have to be given for it.
+    fn lacks(self, args: &BenchArgs) -> Option<&'static str> {
+        match self {
+            Self::Start => None,
+            _ if args.kload.is_none() => Some("--kload"),
+            Self::Etcd if args.peer_script.is_none() => Some("--peer-script"),
+            Self::Growth if args.growth_objects == 0 => Some("--growth-objects above 0"),
+            _ => None,
+        }
     }
 }
 
-struct Stat {
-    cpu: Duration,
-    rss_mib: f64,
+/// Which program was measured, and where.
+struct Origin {
+    commit: String,
+    /// Cores, kernel, and how the program was built.
+    circumstances: String,
 }
 
-fn stat(pid: u32) -> anyhow::Result<Stat> {
-    // Clock ticks are hundredths of a second on Linux.
-    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
-    let fields: Vec<&str> = text
-        .rsplit(')')
-        .next()
-        .unwrap_or("")
-        .split_whitespace()
-        .collect();
-    let ticks = |at: usize| {
-        fields
-            .get(at)
-            .and_then(|f| f.parse::<u64>().ok())
-            .unwrap_or(0)
-    };
-    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let rss = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmRSS:"))
-        .unwrap_or("0");
-    let kib: f64 = rss
-        .trim()
-        .trim_end_matches("kB")
-        .trim()
-        .parse()
-        .unwrap_or(0.0);
-    Ok(Stat {
-        cpu: Duration::from_millis((ticks(11) + ticks(12)) * 10),
-        rss_mib: kib / 1024.0,
-    })
-}
-
-fn binary() -> PathBuf {
-    root().join("target/release/corral")
-}
-
-fn wait(mut holds: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let deadline = Instant::now() + WAIT_MAX;
-    while !holds() {
-        ensure!(Instant::now() < deadline, "waited in vain");
-        std::thread::sleep(LOOK_PERIOD);
-    }
-    Ok(())
-}
-
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
-/// Measures and writes.
-pub fn run_all(args: &BenchArgs, report: &mut String) -> anyhow::Result<()> {
-    let scratch = std::env::temp_dir().join(format!("corral-bench-{}", std::process::id()));
-    let outcome = measure(args, &scratch, report);
-    let _ = std::fs::remove_dir_all(&scratch);
-    outcome
-}
-
-fn measure(args: &BenchArgs, scratch: &Path, report: &mut String) -> anyhow::Result<()> {
-    let mut starts = Vec::new();
-    for index in 0..args.times {
-        let (_running, took) = Running::start_server(&scratch.join(format!("start-{index}")), &[])?;
-        starts.push(took.as_secs_f64() * 1000.0);
-    }
-    row(
-        report,
-        "API ready after exec, empty store",
-        &format!("{:.0} ms", median(starts)),
-        "100 ms",
-    );
-
-    let (server, _) = Running::start_server(&scratch.join("idle"), &[])?;
-    std::thread::sleep(Duration::from_secs(10));
-    row(
-        report,
-        "`corral server` idle, RSS",
-        &format!("{:.0} MiB", server.stat()?.rss_mib),
-        "40 MiB",
-    );
-    drop(server);
-
-    let (up, _) = Running::start("up", &scratch.join("up"), &[])?;
-    wait(|| {
-        up.corral(&["get", "nodes"])
-            .is_ok_and(|out| out.contains("Ready"))
-    })?;
-    std::thread::sleep(Duration::from_secs(10));
-    let before = up.stat()?;
-    let idle = Duration::from_secs(30);
-    std::thread::sleep(idle);
-    let after = up.stat()?;
-    let share = (after.cpu - before.cpu).as_secs_f64() / idle.as_secs_f64() * 100.0;
-    row(
-        report,
-        "`corral up` idle, RSS",
-        &format!("{:.0} MiB", after.rss_mib),
-        "80 MB",
-    );
-    row(
-        report,
-        "`corral up` idle, CPU of one core",
-        &format!("{share:.2} %"),
-        "1 %",
-    );
-    pods(&up, report)?;
-    drop(up);
-
-    if let Some(kload) = &args.kload {
-        let tools = load::Tools {
-            kload: kload.clone(),
-            peer: args.peer_script.clone().zip(args.peer_binaries.clone()),
+impl Origin {
+    fn of(is_built: bool) -> anyhow::Result<Self> {
+        let output = Command::new("git")
+            .args(["rev-parse", "--short", "HEAD"])
+            .current_dir(root())
+            .output()?;
+        let cores = std::thread::available_parallelism().map_or(0, usize::from);
+        let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
+        let build = if is_built {
+            "release build"
+        } else {
+            "release build made before (`--no-build`)"
         };
-        load::compare(&tools, args.rounds, scratch, report)?;
-        load::many(&tools, args.objects, scratch, report)?;
-        load::nodes(&tools, scratch, report)?;
+        Ok(Self {
+            commit: String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+            circumstances: format!("{cores} cores, Linux {}, {build}", kernel.trim()),
+        })
     }
-    Ok(())
-}
 
-fn manifest(name: &str, replicas: usize) -> String {
-    format!(
-        "apiVersion: apps/v1\nkind: Deployment\nmetadata: {{name: {name}}}\nspec:\n  replicas: {replicas}\n  selector: \
-         {{matchLabels: {{app: {name}}}}}\n  template:\n    metadata: {{labels: {{app: {name}}}}}\n    spec:\n      \
-         terminationGracePeriodSeconds: 0\n      containers: [{{name: c, image: corral.dev/host, command: [sleep, '100000']}}]\n"
-    )
-}
-
-fn pods(up: &Running, report: &mut String) -> anyhow::Result<()> {
-    for (name, n, what, target) in [
-        (
-            "one",
-            1,
-            "first pod Running after apply (`corral.dev/host`)",
-            "1 s",
-        ),
-        (
-            "many",
-            100,
-            "100 pods applied at once, all Running",
-            "5 s (20 a second)",
-        ),
-    ] {
-        let file = up.directory.join(format!("{name}.yaml"));
-        std::fs::write(&file, manifest(name, n))?;
-        let began = Instant::now();
-        up.corral(&["apply", "-f", &file.to_string_lossy()])?;
-        wait(|| {
-            let selector = format!("app={name}");
-            let out = up
-                .corral(&["get", "pods", "-l", &selector])
-                .unwrap_or_default();
-            out.lines().filter(|line| line.contains("Running")).count() == n
-        })?;
-        let took = began.elapsed().as_secs_f64();
-        row(report, what, &format!("{took:.2} s"), target);
-        up.corral(&["delete", "deployment", name])?;
+    fn head(&self) -> String {
+        let Self {
+            commit,
+            circumstances,
+        } = self;
+        format!(
+            "# Benchmarks\n\nMade by `cargo xtask bench` at commit {commit}, {circumstances}. CPU and RSS are read from `/proc` \
+             of the server's process. `--only PART,…` (start, load, many, nodes, growth, etcd) measures parts again: their \
+             sections then name their commit. `--no-build` measures the release binary that is there. Sections of other \
+             headings are written by hand, and kept.\n"
+        )
     }
-    Ok(())
-}
 
-fn row(report: &mut String, what: &str, figure: &str, target: &str) {
-    println!("{what}: {figure} (target {target})");
-    let _ = writeln!(report, "| {what} | {figure} | {target} |");
+    fn mark(&self) -> String {
+        let Self {
+            commit,
+            circumstances,
+        } = self;
+        format!("Measured on its own at commit {commit}, {circumstances}.\n\n")
+    }
+
+    /// The page with what was measured in it.
+    fn put(&self, measured: &[(Part, Section)], page: &str) -> String {
+        let is_whole = measured.len() == Part::ALL.len();
+        let mut document = Document::parse(page);
+        if is_whole || !document.has_head() {
+            document.set_head(&self.head());
+        }
+        for (part, section) in measured {
+            let mut section = section.clone();
+            if !is_whole {
+                section.text.insert_str(0, &self.mark());
+            }
+            document.put(*part, section);
+        }
+        document.render()
+    }
 }
 
 /// Builds, measures and writes.
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
-    crate::run(
-        Command::new("cargo")
-            .args(["build", "--release", "--locked", "--bin", "corral"])
-            .current_dir(root()),
-    )?;
-    let commit = Command::new("git")
-        .args(["rev-parse", "--short", "HEAD"])
-        .current_dir(root())
-        .output()?;
-    let commit = String::from_utf8_lossy(&commit.stdout).trim().to_owned();
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let mut report = format!(
-        "# Benchmarks\n\nMade by `cargo xtask bench` at commit {commit}, {cores} cores, Linux {}, release build. Starts are \
-         medians of {}. CPU and RSS are read from `/proc` of the server's process.\n\n| figure | measured | target |\n|---|---|---|\n",
-        kernel.trim(),
-        args.times
-    );
-    run_all(args, &mut report)?;
-    std::fs::write(root().join("docs/benchmarks.md"), report)?;
+    let parts = parts(args)?;
+    if !args.no_build {
+        crate::run(
+            Command::new("cargo")
+                .args(["build", "--release", "--locked", "--bin", "corral"])
+                .current_dir(root()),
+        )?;
+    }
+    let origin = Origin::of(!args.no_build)?;
+    let scratch = std::env::temp_dir().join(format!("corral-bench-{}", std::process::id()));
+    let outcome = measure_all(args, &parts, &origin, &scratch);
+    let _ = std::fs::remove_dir_all(&scratch);
+    outcome
+}
+
+/// The parts asked for, or those for which there is what they need.
+fn parts(args: &BenchArgs) -> anyhow::Result<Vec<Part>> {
+    let mut parts = Vec::new();
+    for part in Part::ALL {
+        let is_asked = args.only.contains(&part);
+        match part.lacks(args) {
+            None if is_asked || args.only.is_empty() => parts.push(part),
+            Some(flag) if is_asked => bail!("{:?} needs {flag}", part.title()),
+            Some(flag) if args.only.is_empty() => {
+                println!("{:?} is left out: it needs {flag}", part.title());
+            }
+            None | Some(_) => {}
+        }
+    }
+    Ok(parts)
+}
+
+/// The page is written after each part, so that a later one that fails takes nothing away.
+fn measure_all(
+    args: &BenchArgs,
+    parts: &[Part],
+    origin: &Origin,
+    scratch: &Path,
+) -> anyhow::Result<()> {
+    let page = root().join("docs/benchmarks.md");
+    let mut sections = Vec::new();
+    for &part in parts {
+        let text = measure(
+            part,
+            args,
+            &scratch.join(format!("{part:?}").to_lowercase()),
+        )
+        .with_context(|| format!("{:?} was not measured", part.title()))?;
+        let heading = part.heading(args.objects);
+        sections.push((part, Section { heading, text }));
+        let before = std::fs::read_to_string(&page).unwrap_or_default();
+        std::fs::write(&page, origin.put(&sections, &before))?;
+    }
     Ok(())
+}
+
+fn measure(part: Part, args: &BenchArgs, scratch: &Path) -> anyhow::Result<String> {
+    let rounds = usize::from(args.rounds);
+    let tools = || {
+        let kload = args.kload.clone().context("no load tool")?;
+        let peer = args.peer_script.clone().zip(args.peer_binaries.clone());
+        let peer = peer.map(|(script, binaries)| Programs { script, binaries });
+        anyhow::Ok(Tools { kload, peer })
+    };
+    match part {
+        Part::Start => start::measure(usize::from(args.times), scratch),
+        Part::Load => load::compare(&tools()?, rounds, scratch),
+        Part::Many => load::many(&tools()?, args.objects, scratch),
+        Part::Nodes => load::nodes(&tools()?, scratch),
+        Part::Growth => growth::measure(&tools()?, args.growth_objects, scratch),
+        Part::Etcd => etcd::compare(&tools()?, rounds, scratch),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const PAGE: &str = "# Benchmarks\n\nMade at commit old.\n\n## Start, idle and pods\n\n| old |\n\n## Where the time goes\n\nBy hand.\n";
+
+    fn origin() -> Origin {
+        Origin {
+            commit: "new".to_owned(),
+            circumstances: "2 cores".to_owned(),
+        }
+    }
+
+    fn section(part: Part) -> (Part, Section) {
+        let heading = part.heading(100);
+        let text = "| new |\n".to_owned();
+        (part, Section { heading, text })
+    }
+
+    #[test]
+    fn a_part_measured_on_its_own_names_its_commit_and_leaves_the_rest() {
+        let text = origin().put(&[section(Part::Start)], PAGE);
+        let mark = "Measured on its own at commit new, 2 cores.\n\n| new |";
+        assert_eq!(text, PAGE.replace("| old |", mark));
+    }
+
+    #[test]
+    fn a_whole_run_names_its_commit_once_and_keeps_what_is_written_by_hand() {
+        let all = Part::ALL.map(section);
+        let on_its_own = origin().put(&all[1..], PAGE);
+        assert_eq!(on_its_own.matches("at commit new").count(), 5);
+        assert!(on_its_own.contains("Made at commit old."));
+        let whole = origin().put(&all, &on_its_own);
+        assert_eq!(whole.matches("at commit").count(), 1, "{whole}");
+        assert!(whole.starts_with(&origin().head()));
+        assert!(whole.contains("## Where the time goes\n\nBy hand.\n"));
+        let headings: Vec<&str> = whole.lines().filter(|l| l.starts_with("## ")).collect();
+        let expected = [
+            "## Start, idle and pods",
+            "## Load on the API",
+            "## 100 pods stored",
+            "## 50000 nodes",
+            "## Growth",
+            "## On etcd",
+            "## Where the time goes",
+        ];
+        assert_eq!(headings, expected);
+    }
+
+    #[test]
+    fn every_part_knows_its_heading_and_no_other() {
+        for part in Part::ALL {
+            for other in Part::ALL {
+                assert_eq!(part.is_headed(&other.heading(100)), part == other);
+            }
+        }
+        for heading in ["nodes", "12 Growth", "Where the time goes", "3 nodes more"] {
+            assert!(!Part::ALL.into_iter().any(|part| part.is_headed(heading)));
+        }
+    }
 }

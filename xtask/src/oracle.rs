@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::peer::Peer;
+use crate::peer::{self, Peer, Programs};
 use crate::{cargo, run};
 
 /// Arguments of `cargo xtask oracle`.
@@ -28,7 +28,11 @@ pub fn check(args: &OracleArgs) -> anyhow::Result<()> {
     };
     if let (Some(script), Some(binaries)) = (&args.peer_script, &args.peer_binaries) {
         let state = std::env::temp_dir().join(format!("corral-oracle-{}", std::process::id()));
-        let peer = Peer::start(script, binaries, &state)?;
+        let programs = Programs {
+            script: script.clone(),
+            binaries: binaries.clone(),
+        };
+        let peer = Peer::start(&programs, &state, peer::PORT)?;
         let outcome = run(oracle().args(["record", "--peer"]).arg(peer.master()));
         drop(peer);
         std::fs::remove_dir_all(&state)?;
