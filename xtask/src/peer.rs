@@ -162,7 +162,8 @@ impl Drop for Peer {
     }
 }
 
-fn signal(name: &str, pid: u32) {
+/// Sends a signal to a process.
+pub fn signal(name: &str, pid: u32) {
     let _ = Command::new("kill")
         .args(["-s", name, &pid.to_string()])
         .stderr(Stdio::null())

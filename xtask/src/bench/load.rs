@@ -21,7 +21,10 @@ pub const NODES: usize = 50_000;
 pub const CREATE: &str = "create --kind pods --n 10000 --workers 32 --offset {offset}";
 /// `{definition}` is the number of the first one.
 const DEFINITIONS: &str = "crds --n 40 --first-object --settle 5s --offset {definition}";
-const LIST: &str = "list --n-times 3";
+/// CPU is told in hundredths of a second, and a LIST takes a few of them.
+const LIST: &str = "list --n-times 10";
+/// LISTs of custom resources.
+const WIDGETS: &str = "list --n-times 10 --kind widgets";
 const WATCH: &str = "watch --watchers 1000 --events 200 --rate 20";
 
 /// What is measured in each round, and the target.
@@ -155,7 +158,7 @@ const MEASURES: &[(Measure, &str)] = &[
     (
         Measure {
             what: "the same in protobuf",
-            load: "list --n-times 3 --content protobuf",
+            load: "list --n-times 10 --content protobuf",
             figure: Figure::ListPerCpu,
             unit: "",
         },
@@ -164,7 +167,7 @@ const MEASURES: &[(Measure, &str)] = &[
     (
         Measure {
             what: "the same as a Table",
-            load: "list --n-times 3 --content table",
+            load: "list --n-times 10 --content table",
             figure: Figure::ListPerCpu,
             unit: "",
         },
@@ -173,7 +176,7 @@ const MEASURES: &[(Measure, &str)] = &[
     (
         Measure {
             what: "LIST of custom resources, MB per second of server CPU",
-            load: "list --n-times 10 --kind widgets",
+            load: WIDGETS,
             figure: Figure::ListPerCpu,
             unit: "",
         },
@@ -305,8 +308,12 @@ pub fn many(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Str
     let selected = call(SELECTED)?;
     call("patch --kind pods --n 5000")?;
     let memory = call(MEMORY)?;
-    server.end()?;
-    let (_server, restarted) = Running::start("server", scratch, &FLAGS)?;
+    server.stop()?;
+    let (server, after_stop) = Running::start("server", scratch, &FLAGS)?;
+    server.crash()?;
+    let (server, after_crash) = Running::start("server", scratch, &FLAGS)?;
+    drop(server);
+    let widgets = widgets(tools, objects, &scratch.join("widgets"))?;
     let stored = number(&memory, "stored_mib").unwrap_or(0.0);
     let mut report = "| figure | measured | target | command |\n|---|---|---|---|\n".to_owned();
     for (what, measured, target, command) in [
@@ -344,15 +351,36 @@ pub fn many(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Str
             format!("`kload {MEMORY}`"),
         ),
         (
-            "restart, to ready",
-            format!("{:.2} s", restarted.as_secs_f64()),
+            "restart after a stop, to ready",
+            format!("{:.2} s", after_stop.as_secs_f64()),
             "1 s".to_owned(),
             String::new(),
+        ),
+        (
+            "restart after a kill, to ready",
+            format!("{:.2} s", after_crash.as_secs_f64()),
+            "1 s".to_owned(),
+            String::new(),
+        ),
+        (
+            "LIST of as many custom resources on a server of their own, MB per second of server CPU",
+            cell(Figure::ListPerCpu.of(&widgets), ""),
+            "700".to_owned(),
+            format!("`kload {WIDGETS}`"),
         ),
     ] {
         let _ = writeln!(report, "| {what} | {measured} | {target} | {command} |");
     }
     Ok(report)
+}
+
+/// LISTs of many custom resources.
+fn widgets(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Value> {
+    let (server, _) = Running::start("server", scratch, &FLAGS)?;
+    let target = Target::ours(&server);
+    let create = format!("create --kind widgets --n {objects} --workers 32");
+    target.run(&tools.kload, &create)?;
+    target.run(&tools.kload, WIDGETS)
 }
 
 /// A cluster's nodes that renew their leases and write their status now and then.

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 
+use crate::peer::signal;
 use crate::root;
 
 /// How long anything is waited for.
@@ -92,9 +93,17 @@ impl Running {
     }
 
     /// Ends the process as a crash would, and leaves what it has stored.
-    pub fn end(mut self) -> anyhow::Result<()> {
+    pub fn crash(mut self) -> anyhow::Result<()> {
         self.process.kill()?;
         self.process.wait()?;
+        self.is_over = true;
+        Ok(())
+    }
+
+    /// Tells the process to end, waits until it has, and leaves what it has stored.
+    pub fn stop(mut self) -> anyhow::Result<()> {
+        signal("TERM", self.pid());
+        wait(|| !matches!(self.process.try_wait(), Ok(None)))?;
         self.is_over = true;
         Ok(())
     }

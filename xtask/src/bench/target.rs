@@ -69,7 +69,7 @@ impl Server {
         match self {
             Self::Ours(running) => {
                 let directory = running.directory().to_owned();
-                running.end()?;
+                running.crash()?;
                 let (running, took) = Running::start("server", &directory, &FLAGS)?;
                 Ok((Self::Ours(running), Some(took)))
             }
