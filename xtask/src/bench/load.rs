@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
 
+use serde_json::Value;
+
 use super::running::Running;
 use super::target::{
     FLAGS, Figure, MEMORY, Measure, SELECTED, Target, Tools, cell, median, number, of_rounds,

@@ -141,6 +141,35 @@ async fn a_name_that_is_taken_is_served_once_it_is_free() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_definitions_that_come_at_once_one_gets_the_name() {
+    const N: usize = 8;
+    let fixture = Fixture::start().await;
+    let plural = |i: usize| format!("things{i}");
+    let created = futures::future::join_all((0..N).map(|i| {
+        let thing = definition(&plural(i), "Thing", json!({"type": "object"}));
+        fixture.create(DEFINITIONS, thing)
+    }));
+    assert!(created.await.iter().all(|answer| answer.code == 201));
+    let mut accepted = Vec::new();
+    for i in 0..N {
+        let path = format!("{DEFINITIONS}/{}.tests.example", plural(i));
+        let begun = Instant::now();
+        accepted.push(loop {
+            let status = fixture.get(&path).await.body["status"].clone();
+            let conditions = status["conditions"].as_array().into_iter().flatten();
+            let mut names = conditions.filter(|condition| condition["type"] == "NamesAccepted");
+            if let Some(names) = names.next() {
+                break names["status"] == "True";
+            }
+            assert!(begun.elapsed() < Duration::from_secs(20), "{status}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        });
+    }
+    let n_accepted = accepted.iter().filter(|accepted| **accepted).count();
+    assert_eq!(n_accepted, 1, "{accepted:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_definition_goes_after_its_objects_and_takes_no_new_ones() {
     let fixture = start().await;
     let mut held = gadget("a", json!({}));
