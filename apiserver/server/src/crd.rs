@@ -35,8 +35,10 @@ const PLURAL: &str = "customresourcedefinitions";
 /// What is kept of a definition that was looked at: reading all of them at each change would take the longer the more there
 /// are.
 struct Seen {
-    /// Its revision then.
+    /// Its revision then, which may be ahead of the cache: what this task writes it knows before.
     revision: Revision,
+    /// Whether it waits for a name, and one has become free.
+    is_due: bool,
     group: String,
     /// The names that were accepted for it.
     accepted: Names,
@@ -49,6 +51,7 @@ impl Seen {
         let status = definition.status.as_ref();
         Self {
             revision,
+            is_due: false,
             group: definition.spec.group.clone(),
             accepted: status
                 .map(|status| status.accepted_names.clone())
@@ -61,6 +64,7 @@ impl Seen {
     fn unreadable(revision: Revision) -> Self {
         Self {
             revision,
+            is_due: false,
             group: String::new(),
             accepted: Names::default(),
             has_all: true,
@@ -136,11 +140,14 @@ impl Definitions {
             self.api.withdraw(name);
             self.ended.remove(name);
             self.seen.remove(name);
+            let waiting = self.seen.values_mut().filter(|seen| !seen.has_all);
+            waiting.for_each(|seen| seen.is_due = true);
         }
         let is_new = |(name, stored): &(&&str, &&Stored)| match self.seen.get(**name) {
             None => true,
-            // A name that became free may be what another definition waits for.
-            Some(seen) => seen.revision != stored.revision || (!gone.is_empty() && !seen.has_all),
+            // An older one is what it was before this task wrote it.
+            Some(seen) if seen.is_due => seen.revision <= stored.revision,
+            Some(seen) => seen.revision < stored.revision,
         };
         let mut news: Vec<(&str, &Stored)> = there
             .iter()
