@@ -140,6 +140,8 @@ impl Definitions {
             self.api.withdraw(name);
             self.ended.remove(name);
             self.seen.remove(name);
+        }
+        if !gone.is_empty() {
             let waiting = self.seen.values_mut().filter(|seen| !seen.has_all);
             waiting.for_each(|seen| seen.is_due = true);
         }
@@ -208,7 +210,6 @@ impl Definitions {
             let seen = Seen::of(revision, &definition);
             self.seen.insert(name.to_owned(), seen);
         }
-        let definition = Arc::new(definition);
         if definition.is("Established") && !(goes && self.api.custom(name).is_some()) {
             self.serve(name, &definition);
         }
@@ -226,7 +227,7 @@ impl Definitions {
                 .get(name)
                 .is_none_or(tokio::task::JoinHandle::is_finished)
         {
-            let work = cleanup::run(self.api.clone(), definition.clone(), self.stop.clone());
+            let work = cleanup::run(self.api.clone(), definition, self.stop.clone());
             self.ended.insert(name.to_owned(), self.ending.spawn(work));
         }
         Ok(())

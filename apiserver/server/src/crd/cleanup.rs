@@ -22,7 +22,7 @@ const RETRY_PAUSE: Duration = Duration::from_secs(1);
 /// Deletes the objects of a definition, waits until they are gone, and lets the definition go.
 pub(super) async fn run(
     api: Arc<Api>,
-    definition: Arc<CustomResourceDefinition>,
+    definition: CustomResourceDefinition,
     stop: CancellationToken,
 ) {
     let name = definition.metadata.name.clone().unwrap_or_default();
