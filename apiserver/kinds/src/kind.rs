@@ -18,6 +18,7 @@ use serde::Serialize;
 use serde::de::{Deserialize as _, DeserializeOwned};
 use serde_json::Value;
 
+use crate::scan::Malformed;
 use crate::schema::{self, Node, Report, TypeError};
 use crate::selectable::{Index, SelectableField};
 
@@ -454,7 +455,7 @@ pub trait AnyKind: Send + Sync {
     ///
     /// # Errors
     /// When the bytes are not a JSON object with object metadata.
-    fn index(&self, json: &[u8]) -> Result<Index, serde_json::Error>;
+    fn index(&self, json: &[u8]) -> Result<Index, Malformed>;
     /// See [`Kind::CONVERTS`].
     fn converts(&self) -> bool;
     /// See [`Kind::CHECKED_IN_GROUP`].
@@ -674,7 +675,7 @@ impl<K: Kind> AnyKind for Erased<K> {
             .map(|field| field.name)
             .collect()
     }
-    fn index(&self, json: &[u8]) -> Result<Index, serde_json::Error> {
+    fn index(&self, json: &[u8]) -> Result<Index, Malformed> {
         Index::read(K::SELECTABLE_FIELDS, json)
     }
     fn converts(&self) -> bool {

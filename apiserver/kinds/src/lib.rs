@@ -34,6 +34,7 @@ pub mod protobuf;
 pub mod rbac;
 pub mod resource;
 mod rules;
+pub mod scan;
 pub mod scheduling;
 pub mod schema;
 pub mod selectable;

@@ -9,7 +9,6 @@ mod decode;
 mod encode;
 mod known;
 mod layout;
-mod scan;
 
 use decode::Reader;
 
@@ -17,20 +16,10 @@ pub use decode::decode;
 pub use encode::Encoder;
 pub use layout::Layout;
 
+pub use crate::scan::Malformed;
+
 /// The four bytes before every Kubernetes protobuf body.
 pub const MAGIC: &[u8; 4] = b"k8s\0";
-
-/// Why bytes are not Kubernetes protobuf.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Malformed(pub &'static str);
-
-impl std::fmt::Display for Malformed {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(self.0)
-    }
-}
-
-impl std::error::Error for Malformed {}
 
 /// The envelope around an object.
 #[derive(Debug, Clone, PartialEq, Eq)]

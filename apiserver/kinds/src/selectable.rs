@@ -2,10 +2,8 @@
 //! that skips everything else, because every object is looked at so, whenever it changes and whenever a server starts.
 
 use std::collections::BTreeMap;
-use std::fmt;
 
-use serde::Deserialize;
-use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use crate::scan::{Malformed, Scanner};
 
 /// A field that a field selector may name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,7 +70,7 @@ impl Index {
     ///
     /// # Errors
     /// When the bytes are not a JSON object with object metadata.
-    pub fn read(fields: &[SelectableField], json: &[u8]) -> Result<Self, serde_json::Error> {
+    pub fn read(fields: &[SelectableField], json: &[u8]) -> Result<Self, Malformed> {
         let paths = fields.iter().flat_map(|field| [field.path, field.or]);
         let wanted: Vec<Wanted> = paths
             .enumerate()
@@ -80,14 +78,18 @@ impl Index {
             .collect();
         let mut found = vec![String::new(); fields.len() * 2];
         let mut labels = BTreeMap::new();
-        let mut reader = serde_json::Deserializer::from_slice(json);
-        let whole = Whole {
-            wanted: &wanted,
-            found: &mut found,
-            labels: &mut labels,
-        };
-        reader.deserialize_map(whole)?;
-        reader.end()?;
+        let mut scanner = Scanner::new(json);
+        scanner.each_field(|scanner, key| match key {
+            b"metadata" => {
+                labels = BTreeMap::new();
+                scanner.each_field(|scanner, key| match key {
+                    b"labels" => read_labels(scanner, &mut labels),
+                    _ => scanner.skip().map(drop),
+                })
+            }
+            key => below(&wanted, key).read(scanner, &mut found),
+        })?;
+        scanner.end()?;
         let mut found = found.into_iter();
         let value = |field: &SelectableField| {
             let (value, other) = (found.next()?, found.next()?);
@@ -101,164 +103,62 @@ impl Index {
     }
 }
 
+fn read_labels(
+    scanner: &mut Scanner<'_>,
+    labels: &mut BTreeMap<String, String>,
+) -> Result<(), Malformed> {
+    labels.clear();
+    scanner.each_field(|scanner, key| {
+        let key = std::str::from_utf8(key).map_err(|_| Malformed("a label is not UTF-8"))?;
+        labels.insert(key.to_owned(), scanner.string()?);
+        Ok(())
+    })
+}
+
 /// Where a value goes, and what is left of the way to it.
 type Wanted = (usize, &'static str);
 
-struct Whole<'a> {
-    wanted: &'a [Wanted],
-    found: &'a mut [String],
-    labels: &'a mut BTreeMap<String, String>,
+/// What is wanted of a value.
+struct Below(Vec<Wanted>);
+
+/// What is wanted of the field of this name.
+fn below(wanted: &[Wanted], name: &[u8]) -> Below {
+    let below = |(place, path): &Wanted| {
+        let rest = path.get(name.len()..)?;
+        if !path.as_bytes().starts_with(name) {
+            return None;
+        }
+        match rest.is_empty() {
+            true => Some((*place, rest)),
+            false => Some((*place, rest.strip_prefix('.')?)),
+        }
+    };
+    Below(wanted.iter().filter_map(below).collect())
 }
 
-#[derive(Deserialize)]
-struct Metadata {
-    #[serde(default)]
-    labels: Option<BTreeMap<String, String>>,
-}
-
-impl<'de> Visitor<'de> for Whole<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("an object")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key(self.wanted))? {
-            match key {
-                Name::Metadata => {
-                    let metadata: Metadata = map.next_value()?;
-                    *self.labels = metadata.labels.unwrap_or_default();
-                }
-                Name::Nobodys => drop(map.next_value::<IgnoredAny>()?),
-                Name::Wanted(wanted) => map.next_value_seed(Walk {
-                    wanted: &wanted,
-                    found: self.found,
-                })?,
+impl Below {
+    fn read(&self, scanner: &mut Scanner<'_>, found: &mut [String]) -> Result<(), Malformed> {
+        if self.0.is_empty() {
+            return scanner.skip().map(drop);
+        }
+        match scanner.peek() {
+            Some(b'{') => {
+                return scanner.each_field(|scanner, key| below(&self.0, key).read(scanner, found));
             }
+            Some(b'"') => self.take(found, &scanner.string()?),
+            Some(b't' | b'f') => self.take(found, &scanner.boolean()?.to_string()),
+            Some(b'[' | b'n') => drop(scanner.skip()?),
+            _ => self.take(found, &scanner.number_text()?),
         }
         Ok(())
     }
-}
 
-/// What the name of a field leads to.
-enum Name {
-    Metadata,
-    Nobodys,
-    Wanted(Vec<Wanted>),
-}
-
-/// Reads the name of a field, and looks up what is wanted below it.
-struct Key<'a>(&'a [Wanted]);
-
-impl<'de> DeserializeSeed<'de> for Key<'_> {
-    type Value = Name;
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Name, D::Error> {
-        deserializer.deserialize_str(self)
-    }
-}
-
-impl Visitor<'_> for Key<'_> {
-    type Value = Name;
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the name of a field")
-    }
-
-    fn visit_str<E>(self, name: &str) -> Result<Name, E> {
-        if name == "metadata" {
-            return Ok(Name::Metadata);
-        }
-        let below = |(place, path): &Wanted| match path.split_once('.') {
-            Some((head, rest)) if head == name => Some((*place, rest)),
-            None if *path == name => Some((*place, "")),
-            _ => None,
-        };
-        let below: Vec<Wanted> = self.0.iter().filter_map(below).collect();
-        Ok(match below.is_empty() {
-            true => Name::Nobodys,
-            false => Name::Wanted(below),
-        })
-    }
-}
-
-/// Reads what is wanted of a value.
-struct Walk<'a> {
-    wanted: &'a [Wanted],
-    found: &'a mut [String],
-}
-
-impl Walk<'_> {
-    fn take(self, value: impl fmt::Display) {
-        for (place, path) in self.wanted {
+    fn take(&self, found: &mut [String], value: &str) {
+        for (place, path) in &self.0 {
             if path.is_empty() {
-                self.found[*place] = value.to_string();
+                value.clone_into(&mut found[*place]);
             }
         }
-    }
-}
-
-impl<'de> DeserializeSeed<'de> for Walk<'_> {
-    type Value = ();
-
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de> Visitor<'de> for Walk<'_> {
-    type Value = ();
-
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("any value")
-    }
-
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
-        while let Some(key) = map.next_key_seed(Key(self.wanted))? {
-            match key {
-                Name::Metadata | Name::Nobodys => drop(map.next_value::<IgnoredAny>()?),
-                Name::Wanted(wanted) => map.next_value_seed(Walk {
-                    wanted: &wanted,
-                    found: self.found,
-                })?,
-            }
-        }
-        Ok(())
-    }
-
-    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(())
-    }
-
-    fn visit_str<E>(self, text: &str) -> Result<(), E> {
-        self.take(text);
-        Ok(())
-    }
-
-    fn visit_bool<E>(self, truth: bool) -> Result<(), E> {
-        self.take(truth);
-        Ok(())
-    }
-
-    fn visit_i64<E>(self, number: i64) -> Result<(), E> {
-        self.take(number);
-        Ok(())
-    }
-
-    fn visit_u64<E>(self, number: u64) -> Result<(), E> {
-        self.take(number);
-        Ok(())
-    }
-
-    fn visit_f64<E>(self, number: f64) -> Result<(), E> {
-        self.take(number);
-        Ok(())
-    }
-
-    fn visit_unit<E>(self) -> Result<(), E> {
-        Ok(())
     }
 }
 
@@ -304,7 +204,8 @@ mod tests {
             "[]",
             "{\"metadata\":1}",
             "{} x",
-            "{\"spec\":{\"a\":}}",
+            "{\"spec\":{\"nodeName\":}}",
+            "{\"spec\":{\"a\":[}",
             "{\"status\":{\"succeeded\":3}",
         ] {
             assert!(Index::read(&FIELDS, bad.as_bytes()).is_err(), "{bad}");

@@ -200,7 +200,8 @@ impl Cacher {
         conversion: Option<Arc<Conversion>>,
         demand: Option<Demand>,
     ) -> Arc<Self> {
-        let shape = Shape::new(kind);
+        let mut shape = Shape::new(kind);
+        shape.foreign = storage.is_shared();
         let names = shape.kind.names();
         Arc::new(Self {
             prefix: match shape.kind.is_custom() {

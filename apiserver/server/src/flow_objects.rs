@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::Shared;
 use crate::api::Api;
-use crate::bootstrap::context;
+use crate::bootstrap::{at_once, context};
 use crate::decode::Decoded;
 use crate::flow::Flow;
 use crate::flow::fairness::{Object, REBALANCE_PERIOD};
@@ -139,9 +139,11 @@ pub async fn ensure(api: &Api) -> Result<(), Status> {
         (SCHEMAS, mandatory::schemas()),
     ] {
         let resource = resource(api, plural)?;
+        let mut ensured = Vec::new();
         for (name, spec) in all {
-            ensure_one(resource, name, spec).await?;
+            ensured.push(ensure_one(resource, name, spec));
         }
+        at_once(ensured).await?;
     }
     for plural in [LEVELS, SCHEMAS] {
         resource(api, plural)?.cacher.fresh().await?;

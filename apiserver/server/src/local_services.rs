@@ -8,7 +8,7 @@ use corral_kinds::all;
 use serde_json::json;
 
 use crate::api::Api;
-use crate::bootstrap::context;
+use crate::bootstrap::{at_once, context};
 use crate::decode::Decoded;
 
 const GROUP: &str = "apiregistration.k8s.io";
@@ -52,10 +52,10 @@ pub async fn ensure(api: &Api) -> Result<(), Status> {
     let own = PRIORITIES
         .iter()
         .filter(|(group, version, ..)| served.contains(&(*group, *version)));
-    for (group, version, group_priority, version_priority) in own {
+    let made = own.map(async |(group, version, group_priority, version_priority)| {
         let name = format!("{version}.{group}");
         if resource.cacher.peek(&resource.key("", &name)).is_some() {
-            continue;
+            return Ok(());
         }
         let mut spec = json!({
             "version": version, "groupPriorityMinimum": group_priority, "versionPriority": version_priority,
@@ -66,13 +66,11 @@ pub async fn ensure(api: &Api) -> Result<(), Status> {
         let service =
             json!({"metadata": {"name": name, "labels": {AUTOMANAGED: "onstart"}}, "spec": spec});
         match resource.create(&context(""), Decoded::of(service)).await {
-            Err(status) if status.is(StatusReason::AlreadyExists) => {}
-            other => {
-                other?;
-            }
+            Err(status) if !status.is(StatusReason::AlreadyExists) => Err(status),
+            _ => Ok(()),
         }
-    }
-    Ok(())
+    });
+    at_once(made).await
 }
 
 #[cfg(test)]

@@ -9,9 +9,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use bytes::Bytes;
+use corral_kinds::scan::Scanner;
 use corral_kinds::{AnyKind, KindRef, Object};
 use corral_storage::{Entry, Key, Revision};
-use serde_json::value::RawValue;
+use serde::de::IgnoredAny;
 use serde_json::{Map, Value};
 
 const METADATA: &[u8] = b"\"metadata\":{";
@@ -119,16 +120,20 @@ pub struct Shape {
     pub kind: KindRef,
     /// The fields that field selectors may name.
     pub fields: Arc<[String]>,
+    /// Whether somebody else may have written the bytes. They are looked at in full then: what is no JSON of an object
+    /// would spoil every list that it is in.
+    pub foreign: bool,
 }
 
 impl Shape {
-    /// The shape of a kind's objects.
+    /// The shape of a kind's objects, which this program wrote.
     pub fn new(kind: impl Into<KindRef>) -> Self {
         let kind = kind.into();
         let fields = kind.selectable_field_names().into_iter();
         Self {
             fields: fields.map(str::to_owned).collect(),
             kind,
+            foreign: false,
         }
     }
 }
@@ -178,11 +183,16 @@ impl Stored {
         value: &Bytes,
         revision: Revision,
     ) -> Result<Self, Corrupt> {
-        let corrupt = |error: serde_json::Error| Corrupt {
+        let corrupt = |why: String| Corrupt {
             key: key.clone(),
-            why: error.to_string(),
+            why,
         };
-        let index = shape.kind.index(value).map_err(corrupt)?;
+        if shape.foreign {
+            let whole: Result<IgnoredAny, _> = serde_json::from_slice(value);
+            whole.map_err(|error| corrupt(error.to_string()))?;
+        }
+        let index = shape.kind.index(value);
+        let index = index.map_err(|error| corrupt(error.to_string()))?;
         Ok(Self {
             revision,
             json: with_revision(value, revision),
@@ -323,34 +333,23 @@ fn write_json(out: &mut Vec<u8>, value: &(impl serde::Serialize + ?Sized)) {
 
 /// Where the metadata of a stored object are, braces included; they come early, and nothing after them is read.
 pub fn metadata_of(json: &[u8]) -> Option<Range<usize>> {
-    Metadata::of(json).map(|metadata| metadata.range)
+    let start = find(json, METADATA)? + METADATA.len() - 1;
+    let range = Scanner::new(&json[start..]).range().ok()?;
+    Some(start..start + range.end)
 }
 
-/// The metadata of a stored object.
-struct Metadata {
-    range: Range<usize>,
-    /// The owners of its fields: where their text is.
-    managed: Option<Range<usize>>,
-}
-
-impl Metadata {
-    fn of(json: &[u8]) -> Option<Self> {
-        #[derive(serde::Deserialize)]
-        struct Read<'a> {
-            #[serde(borrow, rename = "managedFields")]
-            managed: Option<&'a RawValue>,
+/// Where the owners of the fields of a stored object are told.
+fn managed_fields_of(json: &[u8]) -> Option<Range<usize>> {
+    let start = find(json, METADATA)? + METADATA.len() - 1;
+    let mut managed = None;
+    let read = Scanner::new(&json[start..]).each_field(|scanner, key| {
+        let range = scanner.range()?;
+        if key == b"managedFields" {
+            managed = Some(start + range.start..start + range.end);
         }
-        let start = find(json, METADATA)? + METADATA.len() - 1;
-        let mut stream = serde_json::Deserializer::from_slice(&json[start..]).into_iter::<Read>();
-        let read = stream.next()?.ok()?;
-        let range = start..start + stream.byte_offset();
-        let managed = read.managed.map(|managed| {
-            let text = managed.get();
-            let at = text.as_ptr() as usize - json.as_ptr() as usize;
-            at..at + text.len()
-        });
-        Some(Self { range, managed })
-    }
+        Ok(())
+    });
+    read.ok().and(managed)
 }
 
 /// Decodes of a stored object what its cells in a table tell: not the owners of its fields, which are half of the work, nor
@@ -363,8 +362,7 @@ pub fn decode_row(kind: &dyn AnyKind, json: &[u8]) -> Result<Object, serde_json:
         return read;
     }
     const KEY: &[u8] = b"\"managedFields\":";
-    let managed = Metadata::of(json).and_then(|metadata| metadata.managed);
-    let cut = managed.and_then(|managed| {
+    let cut = managed_fields_of(json).and_then(|managed| {
         let start = managed.start.checked_sub(KEY.len())?;
         // Its name, at least, comes after.
         let is_followed = json.get(managed.end) == Some(&b',');

@@ -292,7 +292,8 @@ fn new_ca(common_name: &str) -> Result<(String, KeyPair), Error> {
         KeyUsagePurpose::CrlSign,
         KeyUsagePurpose::DigitalSignature,
     ];
-    let now = jiff::Zoned::now().with_time_zone(jiff::tz::TimeZone::UTC);
+    // The clock of the machine's own zone would be looked for among all zones that there are.
+    let now = jiff::Timestamp::now().to_zoned(jiff::tz::TimeZone::UTC);
     params.not_before = rcgen::date_time_ymd(i32::from(now.year()) - 1, 1, 1);
     params.not_after = rcgen::date_time_ymd(i32::from(now.year()) + CA_YEARS, 1, 1);
     let certificate = params

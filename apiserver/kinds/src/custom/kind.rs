@@ -19,6 +19,7 @@ use crate::apiextensions::custom_resource_definition::{
     CustomResourceDefinition, Names as DefinitionNames, Spec, Version,
 };
 use crate::kind::{AnyKind, Column, Names, Object, ScalePaths, Verbs, Words, age};
+use crate::scan::Malformed;
 use crate::schema::{self, Node, Report, TypeError};
 use crate::selectable::Index;
 
@@ -493,12 +494,13 @@ impl AnyKind for CustomKind {
     fn indexed_field(&self) -> Option<&str> {
         None
     }
-    fn index(&self, json: &[u8]) -> Result<Index, serde_json::Error> {
+    fn index(&self, json: &[u8]) -> Result<Index, Malformed> {
         let mut index = Index::read(&[], json)?;
         if self.selectable.is_empty() {
             return Ok(index);
         }
-        let value: Value = serde_json::from_slice(json)?;
+        let value: Value = serde_json::from_slice(json)
+            .map_err(|_| Malformed("the bytes of an object are not JSON"))?;
         let field = |(_, path): &(String, Option<Path>)| {
             let found = path
                 .as_ref()

@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 
 use super::Malformed;
 use super::layout::{Item, Layout, Shape, Tag, Target};
-use super::scan::{Scanner, Span};
+use crate::scan::{Scanner, Span};
 use crate::schema::Other;
 
 /// Deepest nesting of messages.

@@ -7,11 +7,11 @@ use corral_api::k8s::api::core::v1::{
 use corral_api::meta::ObjectMeta;
 use corral_api::time::{Time, human_duration};
 use jiff::Timestamp;
-use serde::Deserialize;
-use serde::de::IgnoredAny;
+use serde::de::Error;
 use serde_json::Value;
 
 use crate::kind::{Column, age};
+use crate::scan::{Malformed, Scanner};
 use crate::table;
 
 /// Columns.
@@ -32,73 +32,95 @@ pub fn columns() -> Vec<Column> {
     ]
 }
 
-#[derive(Deserialize)]
-struct Read {
-    metadata: ReadMeta,
-    spec: Option<ReadSpec>,
-    status: Option<PodStatus>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadMeta {
-    name: Option<String>,
-    creation_timestamp: Option<Time>,
-    deletion_timestamp: Option<Time>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadSpec {
-    containers: Option<Vec<IgnoredAny>>,
-    init_containers: Option<Vec<ReadInit>>,
-    node_name: Option<String>,
-    readiness_gates: Option<Vec<PodReadinessGate>>,
-}
-
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct ReadInit {
-    name: String,
-    restart_policy: Option<String>,
-}
-
-/// Decodes of a stored pod what [`cells`] looks at. The rest of it, which is most, is read over: there are many pods, and
+/// Decodes of a stored pod what [`cells`] looks at. The rest of it, which is most, is passed over: there are many pods, and
 /// tables of them are asked for all day.
 ///
 /// # Errors
 /// When the bytes are not JSON of a pod.
 pub fn decode(json: &[u8]) -> Result<Pod, serde_json::Error> {
-    let Read {
-        metadata,
-        spec,
-        status,
-    } = serde_json::from_slice(json)?;
-    let init = |read: ReadInit| Container {
-        name: read.name,
-        restart_policy: read.restart_policy,
-        ..Container::default()
-    };
-    let spec = spec.map(|spec| PodSpec {
-        containers: vec![Container::default(); spec.containers.map_or(0, |all| all.len())],
-        init_containers: spec
-            .init_containers
-            .map(|all| all.into_iter().map(init).collect()),
-        node_name: spec.node_name,
-        readiness_gates: spec.readiness_gates,
-        ..PodSpec::default()
+    let mut pod = Pod::default();
+    let mut status = None;
+    let mut scanner = Scanner::new(json);
+    let read = scanner.each_field(|scanner, key| {
+        match key {
+            b"metadata" => read_metadata(scanner, &mut pod.metadata)?,
+            b"spec" => read_spec(scanner, pod.spec.get_or_insert_default())?,
+            b"status" => status = Some(scanner.range()?),
+            _ => drop(scanner.skip()?),
+        }
+        Ok(())
     });
-    let metadata = ObjectMeta {
-        name: metadata.name,
-        creation_timestamp: metadata.creation_timestamp,
-        deletion_timestamp: metadata.deletion_timestamp,
-        ..ObjectMeta::default()
-    };
-    Ok(Pod {
-        metadata,
-        spec,
-        status,
+    read.map_err(serde_json::Error::custom)?;
+    if let Some(status) = status {
+        pod.status = serde_json::from_slice(&json[status])?;
+    }
+    Ok(pod)
+}
+
+fn read_metadata(scanner: &mut Scanner<'_>, metadata: &mut ObjectMeta) -> Result<(), Malformed> {
+    scanner.each_field(|scanner, key| {
+        match key {
+            b"name" => metadata.name = Some(scanner.string()?),
+            b"creationTimestamp" => metadata.creation_timestamp = Some(read_time(scanner)?),
+            b"deletionTimestamp" => metadata.deletion_timestamp = Some(read_time(scanner)?),
+            _ => drop(scanner.skip()?),
+        }
+        Ok(())
     })
+}
+
+fn read_time(scanner: &mut Scanner<'_>) -> Result<Time, Malformed> {
+    let at = scanner.string()?.parse();
+    at.map(Time).map_err(|_| Malformed("a time does not parse"))
+}
+
+fn read_spec(scanner: &mut Scanner<'_>, spec: &mut PodSpec) -> Result<(), Malformed> {
+    scanner.each_field(|scanner, key| match key {
+        b"containers" => scanner.each_item(|scanner| {
+            spec.containers.push(Container::default());
+            scanner.skip().map(drop)
+        }),
+        b"initContainers" => {
+            let containers = spec.init_containers.get_or_insert_default();
+            scanner.each_item(|scanner| {
+                containers.push(read_init_container(scanner)?);
+                Ok(())
+            })
+        }
+        b"nodeName" => {
+            spec.node_name = Some(scanner.string()?);
+            Ok(())
+        }
+        b"readinessGates" => {
+            let gates = spec.readiness_gates.get_or_insert_default();
+            scanner.each_item(|scanner| {
+                let mut condition_type = String::new();
+                scanner.each_field(|scanner, key| {
+                    match key {
+                        b"conditionType" => condition_type = scanner.string()?,
+                        _ => drop(scanner.skip()?),
+                    }
+                    Ok(())
+                })?;
+                gates.push(PodReadinessGate { condition_type });
+                Ok(())
+            })
+        }
+        _ => scanner.skip().map(drop),
+    })
+}
+
+fn read_init_container(scanner: &mut Scanner<'_>) -> Result<Container, Malformed> {
+    let mut container = Container::default();
+    scanner.each_field(|scanner, key| {
+        match key {
+            b"name" => container.name = scanner.string()?,
+            b"restartPolicy" => container.restart_policy = Some(scanner.string()?),
+            _ => drop(scanner.skip()?),
+        }
+        Ok(())
+    })?;
+    Ok(container)
 }
 
 /// Cells.
