@@ -1,6 +1,8 @@
 //! Checks a JSON tree against a schema: unknown fields are reported and taken out, nulls are taken out, and a value of
 //! the wrong type is an error in the words that Kubernetes uses.
 
+use std::fmt::Write as _;
+
 use base64::Engine as _;
 use serde_json::Value;
 
@@ -265,7 +267,7 @@ impl<'a> Walk<'a> {
                 *inner = item.zero();
             }
             let length = self.path.len();
-            self.path.push_str(&format!("[{index}]"));
+            let _ = write!(self.path, "[{index}]"); // memory takes it
             self.node(item, inner, item_type(go_type))?;
             self.path.truncate(length);
         }
