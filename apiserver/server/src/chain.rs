@@ -105,6 +105,11 @@ where
         }
         Err(status) => (None, Err(status)),
     };
+    if let (Some((_, series)), Err(status)) = (&info, &outcome)
+        && (status.code == 504 || flow::refusal(status).is_some())
+    {
+        shared.metrics.requests.terminated(series, status.code);
+    }
     let (mut answer, failure) = match outcome {
         Ok(answer) => (answer, None),
         Err(status) if status == Status::no_such_path() && !is_of_own_group(info.as_ref()) => {
@@ -156,8 +161,15 @@ fn series_of(shared: &Shared, info: &RequestInfo, headers: &HeaderMap) -> Arc<Se
 /// Whether a path that leads nowhere begins in a group of this server's own, whose answers all have the types of the API.
 fn is_of_own_group(info: Option<&(Arc<RequestInfo>, Arc<Series>)>) -> bool {
     let Some((info, _)) = info else { return false };
+    let parts: Vec<&str> = info.path.trim_end_matches('/').split('/').collect();
+    let group = match parts.as_slice() {
+        _ if info.is_resource => info.group.as_str(),
+        ["", "api", _] => "",
+        ["", "apis", group, _] => group,
+        _ => return false,
+    };
     let mut kinds = corral_kinds::all::RESOURCES.iter();
-    info.is_resource && kinds.any(|kind| kind.names().group == info.group)
+    kinds.any(|kind| kind.names().group == group)
 }
 
 /// Measures an answer, and keeps what is held until it has been sent; those that last hold nothing here.
@@ -197,6 +209,9 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
+    if !is_long_running(&info) {
+        flow::check_time(&info)?;
+    }
     let user = match origin {
         Origin::Local(user) => user,
         Origin::Connection(peer) => {
@@ -326,7 +341,9 @@ where
     let body = if share == Share::LongRunning {
         None
     } else {
-        Some(shared.flow.body(body).await?)
+        let body = shared.flow.body(body).await?;
+        asked.series.sent(body.bytes.len());
+        Some(body)
     };
     let lasts = share == Share::LongRunning;
     let stock = || {

@@ -364,6 +364,19 @@ impl Drop for Whole {
     }
 }
 
+/// That the time that a client gives a request is one.
+///
+/// # Errors
+/// 400 otherwise.
+pub fn check_time(info: &RequestInfo) -> Result<(), Status> {
+    let asked = info.query.get("timeout").filter(|text| !text.is_empty());
+    asked.map_or(Ok(()), duration::check).map_err(|why| {
+        Status::bad_request(format!(
+            "invalid timeout specified in the request URL - {why}"
+        ))
+    })
+}
+
 /// How long a request waits for its turn: a quarter of the time that it has.
 fn wait_max(info: &RequestInfo) -> Duration {
     let asked = info

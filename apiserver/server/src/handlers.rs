@@ -10,7 +10,7 @@ use corral_kinds::protobuf::Layout;
 use corral_kinds::schema::{self, Node};
 use corral_kinds::{KindRef, all};
 use http::request::Parts;
-use http::{HeaderMap, HeaderValue};
+use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
 use serde_json::Value;
 
@@ -256,6 +256,18 @@ pub async fn handle(call: Call) -> Result<Answer, Status> {
     let api = &call.shared.api;
     let kind = api.kind(&info.group, &info.version, &info.resource);
     let kind = kind.ok_or_else(Status::no_such_path)?;
+    // What lies behind a proxy has paths and methods of its own.
+    if info.subresource != "proxy" {
+        if !info.rest.is_empty() {
+            return Err(Status::no_such_path());
+        }
+        if call.parts.method == Method::HEAD {
+            return Err(Status::method_not_allowed());
+        }
+    }
+    if kind.deprecation().is_some() {
+        call.shared.metrics.deprecated(info);
+    }
     let mut answer = route(call, &kind).await?;
     if let Some(text) = kind.deprecation() {
         warn(&mut answer, text);
@@ -286,7 +298,11 @@ async fn route(call: Call, kind: &KindRef) -> Result<Answer, Status> {
         Verb::Update if !info.name.is_empty() => write::replace(&call, &resource).await,
         Verb::Patch if !info.name.is_empty() => write::patch(&call, &resource).await,
         Verb::Delete => write::delete(&call, &resource).await,
-        Verb::DeleteCollection if resource.kind.verbs() == Verbs::All => {
+        // Nobody empties all namespaces at once.
+        Verb::DeleteCollection
+            if resource.kind.verbs() == Verbs::All
+                && resource.kind.names().namespaced != info.namespace.is_empty() =>
+        {
             write::delete_collection(&call, &resource).await
         }
         _ => Err(Status::method_not_allowed()),

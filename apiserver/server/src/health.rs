@@ -9,6 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use corral_api::status::Status;
 use http::HeaderValue;
 use http::header::X_CONTENT_TYPE_OPTIONS;
+use prometheus::{IntCounterVec, IntGaugeVec, Opts, Registry};
 use tokio::task::{AbortHandle, JoinHandle};
 
 use crate::Shared;
@@ -50,6 +51,45 @@ impl Hooks {
             },
         };
         list.iter().map(check).collect()
+    }
+}
+
+/// The outcomes of checks as they were last found, for those who compute objectives of service from them.
+pub struct Indicators {
+    /// Apart from other metrics: these are read often.
+    pub registry: Registry,
+    last: IntGaugeVec,
+    total: IntCounterVec,
+}
+
+impl Indicators {
+    /// None yet.
+    ///
+    /// # Errors
+    /// Never: the names are constants, and valid.
+    pub fn new() -> Result<Self, prometheus::Error> {
+        let last = Opts::new("kubernetes_healthcheck", "Whether a check passed last.");
+        let total = Opts::new("kubernetes_healthchecks_total", "Checks made.");
+        let indicators = Self {
+            registry: Registry::new(),
+            last: IntGaugeVec::new(last, &["name", "type"])?,
+            total: IntCounterVec::new(total, &["name", "status", "type"])?,
+        };
+        let registry = &indicators.registry;
+        registry.register(Box::new(indicators.last.clone()))?;
+        registry.register(Box::new(indicators.total.clone()))?;
+        Ok(indicators)
+    }
+
+    fn found(&self, endpoint: &str, check: &Check) {
+        let (passed, status) = match check.outcome {
+            Ok(()) => (1, "success"),
+            Err(_) => (0, "error"),
+        };
+        let name = check.name.as_str();
+        self.last.with_label_values(&[name, endpoint]).set(passed);
+        let total = self.total.with_label_values(&[name, status, endpoint]);
+        total.inc();
     }
 }
 
@@ -115,11 +155,16 @@ async fn checks(shared: &Shared, endpoint: &str) -> Vec<Check> {
 /// 404 for a check that there is not.
 pub async fn handle(call: &Call, endpoint: &str, one: &str) -> Result<Answer, Status> {
     let checks = checks(&call.shared, endpoint).await;
+    let indicators = &call.shared.metrics.indicators;
     if one.is_empty() {
+        checks
+            .iter()
+            .for_each(|check| indicators.found(endpoint, check));
         return Ok(all(call, endpoint, &checks));
     }
     let check = checks.iter().find(|check| check.name == one);
     let check = check.ok_or_else(Status::no_such_path)?;
+    indicators.found(endpoint, check);
     Ok(match &check.outcome {
         Ok(()) => response::text(200, "ok"),
         Err(why) => plain(500, format!("internal server error: {why}\n")),

@@ -11,7 +11,9 @@ use prometheus::{
 
 use crate::Shared;
 use crate::authz::Decision;
-use crate::paths::{KUBERNETES_MINOR, KUBERNETES_VERSION};
+use crate::health::Indicators;
+use crate::paths::{self, KUBERNETES_MINOR, KUBERNETES_VERSION};
+use crate::request::RequestInfo;
 
 pub mod requests;
 pub mod store;
@@ -37,6 +39,9 @@ const KINDS: [&str; 2] = ["readOnly", "mutating"];
 pub struct Metrics {
     /// Of each request.
     pub requests: Requests,
+    /// Of the checks of health.
+    pub indicators: Indicators,
+    deprecated: IntGaugeVec,
     inflight: IntGaugeVec,
     inqueue: IntGaugeVec,
     stored: IntGaugeVec,
@@ -167,6 +172,18 @@ impl Metrics {
         tell_versions(&make, registry)?;
         Ok(Self {
             requests: Requests::register(registry)?,
+            indicators: Indicators::new()?,
+            deprecated: make.gauges(
+                "apiserver_requested_deprecated_apis",
+                "Whether somebody has asked for something that is to go.",
+                &[
+                    "group",
+                    "removed_release",
+                    "resource",
+                    "subresource",
+                    "version",
+                ],
+            )?,
             inflight: make.gauges(
                 "apiserver_current_inflight_requests",
                 "Requests being answered, but those that last.",
@@ -240,6 +257,18 @@ impl Metrics {
         }
     }
 
+    /// Somebody asked for a kind that is deprecated. None of them is to be removed in a known release.
+    pub fn deprecated(&self, info: &RequestInfo) {
+        let labels = [
+            info.group.as_str(),
+            "",
+            &info.resource,
+            &info.subresource,
+            &info.version,
+        ];
+        self.deprecated.with_label_values(&labels).set(1);
+    }
+
     /// It was decided what somebody may.
     pub fn authorized(&self, decision: Decision, took: Duration) {
         let index = match decision {
@@ -296,13 +325,28 @@ impl Metrics {
 
 /// What does not change: which version this is.
 fn tell_versions(make: &Maker<'_>, registry: &Registry) -> Result<(), prometheus::Error> {
-    let (major, minor, version) = KUBERNETES_VERSION;
-    let git = format!("{version}+corral.{}", env!("CARGO_PKG_VERSION"));
-    let labels = ["major", "minor", "git_version"];
+    let (major, _, version) = KUBERNETES_VERSION;
+    let told = paths::version();
+    // Labels, and the fields of what the server says of its version.
+    let (labels, fields): (Vec<&str>, Vec<&str>) = [
+        ("build_date", "buildDate"),
+        ("compiler", "compiler"),
+        ("git_commit", "gitCommit"),
+        ("git_tree_state", "gitTreeState"),
+        ("git_version", "gitVersion"),
+        ("go_version", "goVersion"),
+        ("major", "major"),
+        ("minor", "minor"),
+        ("platform", "platform"),
+    ]
+    .into_iter()
+    .unzip();
     let build = make.gauges("kubernetes_build_info", "Whose API this is.", &labels)?;
-    build
-        .with_label_values(&[major, minor, git.as_str()])
-        .set(1);
+    let values: Vec<&str> = fields
+        .iter()
+        .map(|field| told[field].as_str().unwrap_or_default())
+        .collect();
+    build.with_label_values(&values).set(1);
     let labels = ["binary", "component", "emulation", "min_compat"];
     let info = GaugeVec::new(Opts::new("version_info", "Whose API this is."), &labels)?;
     registry.register(Box::new(info.clone()))?;

@@ -8,7 +8,7 @@ use corral_api::status::Status;
 use corral_kinds::schema::{self, facts};
 use corral_kinds::{AnyKind, KindRef};
 use http::HeaderValue;
-use http::header::{ETAG, IF_NONE_MATCH, VARY};
+use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -114,6 +114,9 @@ pub fn v3_index(call: &Call) -> Result<Answer, Status> {
     ))
 }
 
+/// How long a document that is asked for by its hash may be kept, as in Kubernetes: a year.
+const KEPT: jiff::SignedDuration = jiff::SignedDuration::from_hours(365 * 24);
+
 /// `/openapi/v3/api/v1` and the like.
 ///
 /// # Errors
@@ -125,7 +128,12 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
         .find(|(group, version)| path_of(group, version) == path);
     let (group, version) = found.ok_or_else(Status::no_such_path)?;
     let kinds = kinds_of(&kinds, group, version);
-    Ok(document(call, &tag(path, &kinds), || {
+    let tag = tag(path, &kinds);
+    let asked = call.info.query.get("hash");
+    if asked.is_some_and(|asked| asked != tag) {
+        return Ok(moved(&format!("/openapi/v3/{path}?hash={tag}")));
+    }
+    let mut answer = document(call, &tag, || {
         let document = json!({
             "openapi": "3.0.0",
             "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
@@ -133,7 +141,32 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
             "components": {"schemas": definitions(&kinds, Dialect::V3)},
         });
         response::object(200, Representation::default(), &document)
-    }))
+    });
+    if asked.is_some() {
+        keep(&mut answer);
+    }
+    Ok(answer)
+}
+
+/// What is asked for by its hash never changes, and may be kept.
+fn keep(answer: &mut Answer) {
+    const FOR_EVER: HeaderValue = HeaderValue::from_static("public, immutable");
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, FOR_EVER);
+    let expires = jiff::Timestamp::now() + KEPT;
+    let expires = expires.strftime("%a, %d %b %Y %H:%M:%S UTC").to_string();
+    if let Ok(expires) = HeaderValue::from_str(&expires) {
+        headers.insert(EXPIRES, expires);
+    }
+}
+
+/// Sends a client to the document as it is now.
+fn moved(to: &str) -> Answer {
+    let mut answer = response::answer(301, "application/json", response::full(""));
+    if let Ok(to) = HeaderValue::from_str(to) {
+        answer.headers_mut().insert(LOCATION, to);
+    }
+    answer
 }
 
 /// `/openapi/v2`.

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use corral_api::status::Status;
 use http::Method;
-use prometheus::{Encoder, TextEncoder};
+use prometheus::{Encoder, Registry, TextEncoder};
 use serde_json::json;
 
 use crate::Shared;
@@ -34,53 +34,71 @@ const JSON_ONLY: Offer = Offer {
 /// Answers a path that is no resource.
 ///
 /// # Errors
-/// 404 for a path that is not served.
+/// 404 for a path that is not served, 405 where only GET is.
 pub async fn handle(call: &Call) -> Result<Answer, Status> {
-    let path = call.info.path.trim_end_matches('/');
-    if call.parts.method == Method::POST && path == "/corral/v1/node-certificates" {
+    let method = &call.parts.method;
+    let path = call.info.path.as_str();
+    let parts: Vec<&str> = path.trim_end_matches('/').split('/').skip(1).collect();
+    if *method == Method::POST && path == "/corral/v1/node-certificates" {
         return join::node_certificate(call).await;
     }
-    if !matches!(call.parts.method, Method::GET | Method::HEAD) {
-        return Err(Status::method_not_allowed());
+    // What describes the API is asked for with GET, and may end with a slash. The rest answers any method alike, and only to
+    // its own name.
+    if let Some(described) = description(call, &parts) {
+        let answer = described?;
+        return match *method {
+            Method::GET => Ok(answer),
+            _ => Err(Status::method_not_allowed()),
+        };
     }
-    let parts: Vec<&str> = path.split('/').skip(1).collect();
     match parts.as_slice() {
         [] => Ok(response::object(
             200,
             negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
             &json!({"paths": index(&call.shared).await}),
         )),
-        ["api"] => discovery::core(call),
         ["apis"] => discovery::groups(call),
-        ["api", version] => discovery::resources(call, "", version),
         ["apis", group] => discovery::group(call, group),
-        ["apis", group, version] => discovery::resources(call, group, version),
-        ["version"] => Ok(response::object(
-            200,
-            negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
-            &version(),
-        )),
+        _ if path.ends_with('/') && !path.starts_with("/debug/") => Ok(nothing_here()),
         [endpoint @ ("healthz" | "livez" | "readyz"), check @ ..] => {
             health::handle(call, endpoint, &check.join("/")).await
         }
         ["statusz"] => zpages::statusz(call),
         ["flagz"] => zpages::flagz(call),
-        ["metrics"] => metrics(call),
-        ["debug", "pprof", rest @ ..] => profiling::handle(call, rest).await,
-        ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
-        _ if path == issuer::CONFIGURATION_PATH => Ok(document(
-            "application/json",
-            &issuer::configuration(call.shared.authenticator.tokens().issuer()),
-        )),
-        _ if path == issuer::KEYS_PATH => {
-            let key = call.shared.authenticator.tokens().public_key();
-            Ok(document(issuer::KEYS_TYPE, &key.set()))
+        ["metrics"] => {
+            call.shared.metrics.observe(&call.shared);
+            metrics(&call.shared.registry)
         }
+        ["metrics", "slis"] => metrics(&call.shared.metrics.indicators.registry),
+        ["debug", "pprof", rest @ ..] if matches!(*method, Method::GET | Method::HEAD) => {
+            profiling::handle(call, rest).await
+        }
+        ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
         ["openapi", "v2"] => openapi::v2(call),
         ["openapi", "v3"] => openapi::v3_index(call),
         ["openapi", "v3", rest @ ..] => openapi::v3(call, &rest.join("/")),
         _ => Ok(nothing_here()),
     }
+}
+
+/// What describes versions of the API, and the issuer of tokens. `None` for other paths.
+fn description(call: &Call, parts: &[&str]) -> Option<Result<Answer, Status>> {
+    let tokens = call.shared.authenticator.tokens();
+    Some(match parts {
+        ["api"] => discovery::core(call),
+        ["api", version] => discovery::resources(call, "", version),
+        ["apis", group, version] => discovery::resources(call, group, version),
+        ["version"] => negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)
+            .map(|accepted| response::object(200, accepted, &version())),
+        _ if call.info.path == issuer::CONFIGURATION_PATH => Ok(document(
+            "application/json",
+            &issuer::configuration(tokens.issuer()),
+        )),
+        _ if call.info.path == issuer::KEYS_PATH => {
+            Ok(document(issuer::KEYS_TYPE, &tokens.public_key().set()))
+        }
+        _ => return None,
+    })
 }
 
 /// What is no part of the API at all is not answered in its types.
@@ -93,10 +111,16 @@ fn nothing_here() -> Answer {
 }
 
 async fn index(shared: &Shared) -> Vec<String> {
-    const FIXED: [&str; 7] = [
+    const FIXED: [&str; 12] = [
         issuer::CONFIGURATION_PATH,
         "/api",
         "/apis",
+        "/apis/",
+        // Nothing of these is stored, so that no cache has them.
+        "/apis/authentication.k8s.io",
+        "/apis/authentication.k8s.io/v1",
+        "/apis/authorization.k8s.io",
+        "/apis/authorization.k8s.io/v1",
         "/openapi/v2",
         "/openapi/v3",
         "/openapi/v3/",
@@ -125,7 +149,8 @@ fn document(media_type: &'static str, content: &serde_json::Value) -> Answer {
     answer
 }
 
-fn version() -> serde_json::Value {
+/// What the server says of its version.
+pub(crate) fn version() -> serde_json::Value {
     let (major, minor, git) = KUBERNETES_VERSION;
     json!({
         "major": major, "minor": minor, "emulationMajor": major, "emulationMinor": minor,
@@ -144,15 +169,14 @@ fn fairness_page(call: &Call, name: &str) -> Result<Answer, Status> {
     Ok(page.map_or_else(nothing_here, |page| response::text(200, page)))
 }
 
-fn metrics(call: &Call) -> Result<Answer, Status> {
+fn metrics(registry: &Registry) -> Result<Answer, Status> {
     let mut text = Vec::new();
-    call.shared.metrics.observe(&call.shared);
     TextEncoder::new()
-        .encode(&call.shared.registry.gather(), &mut text)
+        .encode(&registry.gather(), &mut text)
         .map_err(Status::internal)?;
     Ok(response::answer(
         200,
-        "text/plain; version=0.0.4",
+        "text/plain; version=0.0.4; charset=utf-8; escaping=underscores",
         response::full(text),
     ))
 }

@@ -175,11 +175,9 @@ impl RequestInfo {
         }
         let query = Query::parse(uri.query().unwrap_or(""))?;
         let path = unescape(uri.path(), false)?;
-        let parts: Vec<&str> = path
-            .trim_matches('/')
-            .split('/')
-            .filter(|p| !p.is_empty())
-            .collect();
+        // A part that is empty is a part, of which there is nothing; only the end may have more slashes than it needs.
+        let whole = path.strip_prefix('/').unwrap_or(&path);
+        let parts: Vec<&str> = whole.trim_end_matches('/').split('/').collect();
         let mut info = Self {
             verb: Verb::Other,
             method: method.as_str().to_ascii_lowercase(),
@@ -233,11 +231,17 @@ impl RequestInfo {
                     self.subresource = (*subresource).to_owned();
                     self.rest = rest.join("/");
                 }
+                let is_nameless = self.name.is_empty() && !rest.is_empty();
+                if is_nameless || watch_path && !self.subresource.is_empty() {
+                    // There is no such path, and so no such resource.
+                    self.resource.clear();
+                }
             }
         }
         let collection = self.name.is_empty();
         self.verb = match *method {
             Method::GET | Method::HEAD if watch_path => Verb::Watch,
+            _ if watch_path => Verb::Other,
             Method::GET | Method::HEAD if collection && self.query.flag("watch") => Verb::Watch,
             Method::GET | Method::HEAD if collection => Verb::List,
             Method::GET | Method::HEAD

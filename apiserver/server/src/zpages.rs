@@ -136,6 +136,7 @@ pub fn flagz(call: &Call) -> Result<Answer, Status> {
 /// The pages that there are.
 pub async fn index(shared: &Shared) -> Vec<String> {
     let mut paths: Vec<String> = PATHS.iter().map(|path| (*path).to_owned()).collect();
+    paths.push("/metrics/slis".to_owned());
     for endpoint in ["healthz", "livez", "readyz"] {
         let names = crate::health::names(shared, endpoint).await;
         paths.extend(names.iter().map(|name| format!("/{endpoint}/{name}")));

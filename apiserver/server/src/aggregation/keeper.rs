@@ -1,7 +1,7 @@
 //! Whether those who serve parts of the API are there: each is asked by a task of its own, so that one that is slow holds up
 //! no other. What is found out is the condition of its APIService.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -81,14 +81,24 @@ pub(crate) async fn run(shared: Arc<Shared>) {
     };
     let (mut changes, mut described) = (services.cacher.changes(), definitions.cacher.changes());
     let mut tasks: HashMap<String, (Arc<Remote>, DropGuard)> = HashMap::new();
+    let mut locals = BTreeSet::new();
     loop {
         changes.borrow_and_update();
         described.borrow_and_update();
         if let Err(status) = registration::pass(&api).await {
             tracing::warn!(error = %status.message, "APIServices are not as definitions say");
         }
-        if let Err(status) = local(&api).await {
-            tracing::debug!(error = %status.message, "tried again");
+        match local(&api).await {
+            Ok(now) => {
+                let metrics = &shared.aggregation.metrics;
+                now.iter()
+                    .for_each(|name| metrics.observe(name, true, true, ""));
+                locals
+                    .difference(&now)
+                    .for_each(|name| metrics.forget(name));
+                locals = now;
+            }
+            Err(status) => tracing::debug!(error = %status.message, "tried again"),
         }
         let known = shared.aggregation.known(&api);
         tasks.retain(|name, (remote, _)| {
@@ -125,10 +135,11 @@ fn same(a: &Remote, b: &Remote) -> bool {
     (&a.service, &a.bundle, a.insecure) == (&b.service, &b.bundle, b.insecure)
 }
 
-/// What this server serves itself is always there.
-async fn local(api: &Api) -> Result<(), Status> {
+/// What this server serves itself is always there. Answers the names of it.
+async fn local(api: &Api) -> Result<BTreeSet<String>, Status> {
+    let mut names = BTreeSet::new();
     let Some(services) = api.resource(GROUP, "apiservices") else {
-        return Ok(());
+        return Ok(names);
     };
     for stored in services.cacher.snapshot().objects.values() {
         let service: APIService = serde_json::from_slice(&stored.json).map_err(Status::internal)?;
@@ -138,8 +149,9 @@ async fn local(api: &Api) -> Result<(), Status> {
         }
         let name = service.metadata.name.unwrap_or_default();
         write(api, &name, &Found::local()).await?;
+        names.insert(name);
     }
-    Ok(())
+    Ok(names)
 }
 
 /// Looks at one server until told to stop.

@@ -419,6 +419,8 @@ async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
         return Err(forbidden("sendInitialEvents", why));
     }
     let matching = version_match(call)?;
+    // Only watches last as long as that says.
+    query.integer("timeoutSeconds")?;
     let limit = query
         .integer("limit")?
         .and_then(|n| usize::try_from(n).ok())

@@ -21,6 +21,9 @@ pub const SECONDS: [f64; 23] = [
     10.0, 15.0, 20.0, 30.0, 45.0, 60.0,
 ];
 const BYTES: [f64; 7] = [1e3, 1e4, 1e5, 1e6, 1e7, 1e8, 1e9];
+/// The least of the buckets of bodies, which are twice that apart, and how many there are, as in kube-apiserver: up to 3 MB.
+const BODY_BYTES: f64 = 50_000.0;
+const N_BODY_BUCKETS: usize = 31;
 /// Kinds of requests that are told apart. There are some thousands where every resource is used in every way; beyond, nobody
 /// can make more by asking for strange things.
 const SERIES_MAX: usize = 50_000;
@@ -38,6 +41,16 @@ const LABELS_WITH_CODE: [&str; 9] = [
     "code",
     "component",
     "dry_run",
+    "group",
+    "resource",
+    "scope",
+    "subresource",
+    "verb",
+    "version",
+];
+const LABELS_OF_TERMINATIONS: [&str; 8] = [
+    "code",
+    "component",
     "group",
     "resource",
     "scope",
@@ -130,6 +143,18 @@ fn verb(info: &RequestInfo, headers: &HeaderMap) -> &'static str {
     }
 }
 
+/// The verb under which bodies are counted.
+fn body_verb(verb: &str) -> Option<&'static str> {
+    Some(match verb {
+        "POST" => "create",
+        "PUT" => "update",
+        "PATCH" | "APPLY" => "patch",
+        "DELETE" => "delete",
+        "DELETECOLLECTION" => "delete_collection",
+        _ => return None,
+    })
+}
+
 fn method(name: &str) -> &'static str {
     const METHODS: [(&str, &str); 7] = [
         ("get", "GET"),
@@ -166,6 +191,8 @@ pub struct Series {
     /// Not of those that last.
     own: Option<Histogram>,
     sizes: Histogram,
+    /// Of those that send something.
+    bodies: Option<Histogram>,
     lasting: IntGauge,
 }
 
@@ -185,6 +212,13 @@ impl Series {
         Lasting(self.lasting.clone())
     }
 
+    /// Counts the bytes of a body.
+    pub fn sent(&self, bytes: usize) {
+        if let Some(bodies) = &self.bodies {
+            bodies.observe(bytes as f64);
+        }
+    }
+
     /// Counts the bytes of an answer.
     pub fn sizes(&self) -> &Histogram {
         &self.sizes
@@ -197,6 +231,8 @@ pub struct Requests {
     duration: HistogramVec,
     own: HistogramVec,
     sizes: HistogramVec,
+    bodies: HistogramVec,
+    terminations: IntCounterVec,
     lasting: IntGaugeVec,
     hasher: RandomState,
     // Guards which series there are; written once for each.
@@ -220,8 +256,21 @@ impl Requests {
         );
         let lasting = IntGaugeVec::new(lasting, &LABELS_WITHOUT_DRY_RUN)?;
         registry.register(Box::new(lasting.clone()))?;
+        let terminations = Opts::new(
+            "apiserver_request_terminations_total",
+            "Requests that were refused or given up to keep the server going.",
+        );
+        let terminations = IntCounterVec::new(terminations, &LABELS_OF_TERMINATIONS)?;
+        registry.register(Box::new(terminations.clone()))?;
         Ok(Self {
             total,
+            terminations,
+            bodies: histogram(
+                "apiserver_request_body_size_bytes",
+                "Bytes of what requests send.",
+                &prometheus::linear_buckets(BODY_BYTES, 2.0 * BODY_BYTES, N_BODY_BUCKETS)?,
+                &["group", "resource", "verb"],
+            )?,
             duration: histogram(
                 "apiserver_request_duration_seconds",
                 "Time to the head of the answer.",
@@ -328,6 +377,8 @@ impl Requests {
                 _ => Histogram::with_opts(HistogramOpts::new("unused", "unused"))
                     .expect("a valid name"),
             },
+            bodies: body_verb(verb)
+                .map(|verb| self.bodies.with_label_values(&[group, resource, verb])),
             lasting: match lasts {
                 true => self.lasting.with_label_values(&some),
                 false => IntGauge::new("unused", "unused").expect("a valid name"),
@@ -342,6 +393,24 @@ impl Requests {
         if let Some(own) = &series.own {
             own.observe(took.saturating_sub(waited).as_secs_f64());
         }
+    }
+
+    /// Counts a request that was not answered to keep the server going.
+    pub fn terminated(&self, series: &Series, code: u16) {
+        let code = code.to_string();
+        let [component, _dry_run, rest @ ..] = series.labels.each_ref().map(String::as_str);
+        let [group, resource, scope, subresource, verb, version] = rest;
+        let labels = [
+            &code,
+            component,
+            group,
+            resource,
+            scope,
+            subresource,
+            verb,
+            version,
+        ];
+        self.terminations.with_label_values(&labels).inc();
     }
 
     fn counter(&self, series: &Series, code: u16) -> IntCounter {

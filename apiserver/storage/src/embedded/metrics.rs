@@ -1,6 +1,6 @@
 //! What the embedded store tells Prometheus.
 
-use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Registry};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntGauge, Opts, Registry};
 
 /// Metrics of one embedded store. `EmbeddedMetrics::default()` counts without being registered anywhere.
 #[derive(Debug, Clone)]
@@ -58,7 +58,15 @@ impl Default for EmbeddedMetrics {
                 "corral_storage_watchers_too_slow_total",
                 "Watches ended because their buffer was full.",
             ),
-            file_bytes: gauge("corral_storage_file_bytes", "Length of the store's file."),
+            file_bytes: IntGauge::with_opts(
+                // The name and label that dashboards for kube-apiserver use.
+                Opts::new(
+                    "apiserver_storage_size_bytes",
+                    "Length of the store's file.",
+                )
+                .const_label("storage_cluster_id", "embedded"),
+            )
+            .expect("the name is a constant and valid"),
             compacted_revision: gauge(
                 "corral_storage_compacted_revision",
                 "Oldest revision that can be read.",
