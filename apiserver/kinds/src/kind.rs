@@ -289,8 +289,10 @@ pub trait Kind: Send + Sync + 'static {
         None
     }
 
-    /// Marks an object whose deletion begins: what must happen before it goes.
-    fn begin_deletion(_value: &mut Value, _now: Timestamp) {}
+    /// Marks an object whose deletion begins: what must happen before it goes. Whether that is all there is to mark.
+    fn begin_deletion(_value: &mut Value, _now: Timestamp) -> bool {
+        false
+    }
 
     /// Fields that a field selector may name, besides `metadata.name` and `metadata.namespace`.
     const SELECTABLE_FIELDS: &'static [SelectableField] = &[];
@@ -446,7 +448,7 @@ pub trait AnyKind: Send + Sync {
     /// See [`Kind::default_grace_period`].
     fn default_grace_period(&self, object: &Object) -> Option<i64>;
     /// See [`Kind::begin_deletion`].
-    fn begin_deletion(&self, value: &mut Value, now: Timestamp);
+    fn begin_deletion(&self, value: &mut Value, now: Timestamp) -> bool;
     /// See [`Kind::INDEXED_FIELD`].
     fn indexed_field(&self) -> Option<&str>;
     /// Names of the selectable fields: see [`Kind::SELECTABLE_FIELDS`].
@@ -663,8 +665,8 @@ impl<K: Kind> AnyKind for Erased<K> {
     fn default_grace_period(&self, object: &Object) -> Option<i64> {
         K::default_grace_period(typed::<K>(object))
     }
-    fn begin_deletion(&self, value: &mut Value, now: Timestamp) {
-        K::begin_deletion(value, now);
+    fn begin_deletion(&self, value: &mut Value, now: Timestamp) -> bool {
+        K::begin_deletion(value, now)
     }
     fn indexed_field(&self) -> Option<&str> {
         K::INDEXED_FIELD

@@ -29,6 +29,7 @@ mod component_status;
 mod eviction;
 mod read;
 mod review;
+mod scale;
 mod subresource;
 mod watch;
 mod write;
@@ -168,6 +169,12 @@ impl Call {
                 return Err(Status::invalid("meta.k8s.io", self.options(), "", &[error]));
             }
         };
+        self.context(dry_run)
+    }
+
+    /// The same, where it is known whether the write is to change anything.
+    fn context(&self, dry_run: bool) -> Result<WriteContext, Status> {
+        let query = &self.info.query;
         let validation = match query.get("fieldValidation") {
             None | Some("" | "Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,

@@ -163,21 +163,7 @@ impl Resource {
         cx: &WriteContext,
         patch: impl Fn() -> Result<Value, Status>,
     ) -> Result<Value, Status> {
-        let read = self.read_body(cx, Decoded::of(patch()?));
-        read.map_err(|status| {
-            let names = self.kind.names();
-            let frame = format!(" cannot be handled as a {}: ", names.kind);
-            let Some((_, why)) = status.message.split_once(&frame) else {
-                return status;
-            };
-            // Reading takes the object apart; it is made once more to be shown.
-            let shown = match patch() {
-                Ok(patched) => patched.to_string(),
-                Err(status) => return status,
-            };
-            let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
-            Status::invalid("", "", "", &[error])
-        })
+        body::read_patched(&*self.kind, cx, patch)
     }
 
     fn decode(&self, value: Value) -> Result<Object, Status> {

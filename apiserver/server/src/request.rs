@@ -122,7 +122,7 @@ impl Query {
     /// 400 when it is not one.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, Status> {
         match self.get(name) {
-            None | Some("") => Ok(None),
+            None => Ok(None),
             Some(text) => text.parse().map(Some).map_err(|_| {
                 Status::bad_request(format!(
                     "strconv.ParseInt: parsing {text:?}: invalid syntax"
@@ -244,11 +244,6 @@ impl RequestInfo {
             _ if watch_path => Verb::Other,
             Method::GET | Method::HEAD if collection && self.query.flag("watch") => Verb::Watch,
             Method::GET | Method::HEAD if collection => Verb::List,
-            Method::GET | Method::HEAD
-                if self.subresource.is_empty() && self.query.flag("watch") =>
-            {
-                Verb::Watch
-            }
             Method::GET | Method::HEAD => Verb::Get,
             Method::POST => Verb::Create,
             Method::PUT => Verb::Update,

@@ -136,7 +136,9 @@ impl Kind for CustomResourceDefinitionKind {
         warnings
     }
 
-    fn begin_deletion(value: &mut Value, now: Timestamp) {
+    fn begin_deletion(value: &mut Value, now: Timestamp) -> bool {
+        let now = corral_api::time::format_seconds(now);
+        value["metadata"]["deletionTimestamp"] = now.as_str().into();
         let finalizers = &mut value["metadata"]["finalizers"];
         if !finalizers.is_array() {
             *finalizers = json!([]);
@@ -155,9 +157,10 @@ impl Kind for CustomResourceDefinitionKind {
         conditions.push(json!({
             "type": "Terminating", "status": "True", "reason": "InstanceDeletionPending",
             "message": "CustomResourceDefinition marked for deletion; CustomResource deletion will begin soon",
-            "lastTransitionTime": corral_api::time::format_seconds(now),
+            "lastTransitionTime": now,
         }));
         value["status"]["conditions"] = conditions.into();
+        true
     }
 
     fn columns() -> Vec<Column> {

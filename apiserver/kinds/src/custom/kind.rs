@@ -490,7 +490,9 @@ impl AnyKind for CustomKind {
     fn default_grace_period(&self, _object: &Object) -> Option<i64> {
         None
     }
-    fn begin_deletion(&self, _value: &mut Value, _now: Timestamp) {}
+    fn begin_deletion(&self, _value: &mut Value, _now: Timestamp) -> bool {
+        false
+    }
     fn indexed_field(&self) -> Option<&str> {
         None
     }

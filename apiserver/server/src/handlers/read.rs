@@ -200,11 +200,28 @@ impl Token {
 }
 
 /// A page of selected objects.
-struct Listing {
-    items: Vec<Arc<Stored>>,
+pub(super) struct Listing {
+    pub(super) items: Vec<Arc<Stored>>,
     revision: Revision,
     continue_token: Option<String>,
     remaining: Option<usize>,
+}
+
+impl Listing {
+    /// The metadata of the list. Lists without a type of their own always say whether there is more.
+    pub(super) fn metadata(&self, untyped: bool) -> Value {
+        let mut metadata = json!({"resourceVersion": self.revision.to_string()});
+        if untyped {
+            metadata["continue"] = "".into();
+        }
+        if let Some(token) = &self.continue_token {
+            metadata["continue"] = token.clone().into();
+            if let Some(remaining) = self.remaining {
+                metadata["remainingItemCount"] = remaining.into();
+            }
+        }
+        metadata
+    }
 }
 
 /// LIST.
@@ -217,17 +234,8 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     }
     let resource = shown_of(resource, representation.transform);
     let listing = select(call, resource).await?;
-    let mut metadata = json!({"resourceVersion": listing.revision.to_string()});
-    if resource.kind.is_custom() && representation.transform == Transform::None {
-        // Lists without a type of their own always say so.
-        metadata["continue"] = "".into();
-    }
-    if let Some(token) = &listing.continue_token {
-        metadata["continue"] = token.clone().into();
-        if let Some(remaining) = listing.remaining {
-            metadata["remainingItemCount"] = remaining.into();
-        }
-    }
+    let untyped = resource.kind.is_custom() && representation.transform == Transform::None;
+    let metadata = listing.metadata(untyped);
     match representation.transform {
         Transform::Table => {
             let (now, include) = (Timestamp::now(), include(call));
@@ -411,7 +419,8 @@ pub(super) fn version_match(call: &Call) -> Result<Option<&str>, Status> {
     Ok(Some(kind))
 }
 
-async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
+/// The objects that a request means: all, a page, or those of some version.
+pub(super) async fn select(call: &Call, resource: &Resource) -> Result<Listing, Status> {
     let query = &call.info.query;
     let predicate = predicate(call, resource)?;
     if query.get("sendInitialEvents").is_some() {

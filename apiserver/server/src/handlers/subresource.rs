@@ -11,13 +11,11 @@ use corral_api::time::Time;
 use corral_kinds::{AnyKind, all};
 use serde_json::{Value, json};
 
-use super::{Call, eviction, object_answer, with_warnings, write};
+use super::{Call, eviction, object_answer, scale, with_warnings, write};
 use crate::admission::request::{Operation, Request};
-use crate::apply;
 use crate::authn::tokens::{Binding, Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
 use crate::decode::Decoded;
-use crate::negotiate;
 use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
 use crate::request::Verb;
 use crate::response::{self, Answer};
@@ -56,7 +54,7 @@ pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
             let part = Part::Of(known.expect("it is contained"));
             change_part(&call, &resource, part, verb).await
         }
-        ("scale", verb) if kind.scale().is_some() => scale(&call, &resource, verb).await,
+        ("scale", verb) if kind.scale().is_some() => scale::handle(&call, &resource, verb).await,
         ("finalize", Verb::Update) if kind.names().kind == "Namespace" => {
             finalize(&call, &resource).await
         }
@@ -193,131 +191,6 @@ async fn change_part(
         Verb::Patch => write::patch_part(call, resource, part).await,
         _ => Err(Status::method_not_allowed()),
     }
-}
-
-async fn scale(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, Status> {
-    let name = &call.info.name;
-    let representation = call.whole_representation()?;
-    if verb == Verb::Get {
-        let key = resource.key(&call.info.namespace, name);
-        let entry = resource
-            .fetch(&key)
-            .await?
-            .ok_or_else(|| resource.not_found(name))?;
-        let json = crate::object::with_revision(&entry.value, entry.revision);
-        let object = serde_json::from_slice(&json).map_err(Status::internal)?;
-        return Ok(response::object(
-            200,
-            representation,
-            &resource.scale_of(&object)?,
-        ));
-    }
-    let cx = call.write_context()?;
-    let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
-    let patch = match verb {
-        Verb::Update => None,
-        Verb::Patch => Some(negotiate::patch_type(call.headers())?),
-        _ => return Err(Status::method_not_allowed()),
-    };
-    let node = all::kind("autoscaling", "v1", "Scale")
-        .map(corral_kinds::schema::of)
-        .unwrap_or(corral_kinds::schema::Node::Any);
-    let document = match patch {
-        None => Some(call.decoded(&node)?.value),
-        Some((negotiate::PatchType::Json, _)) => None,
-        Some((_, format)) => Some(call.decoded_patch(format)?.value),
-    };
-    let force = call.info.query.flag("force");
-    let change = |live: &Value| {
-        let current = resource.scale_to_change(live)?;
-        let wanted = match (patch, &document) {
-            (None, Some(sent)) => sent.clone(),
-            (
-                Some((negotiate::PatchType::Strategic | negotiate::PatchType::Apply, _)),
-                Some(sent),
-            ) => crate::patch::strategic_patch(&node, &current, sent)?,
-            (_, Some(sent)) => crate::patch::merge_patch(&current, sent)?,
-            (_, None) => crate::patch::json_patch(&current, &call.body)?,
-        };
-        resource.check_name(&cx, name, &wanted)?;
-        let replicas = wanted["spec"]
-            .get("replicas")
-            .and_then(Value::as_i64)
-            .unwrap_or(0);
-        if replicas < 0 || replicas > i64::from(i32::MAX) {
-            let path = FieldPath::new("spec.replicas");
-            let error = FieldError::invalid(&path, replicas, "must be greater than or equal to 0");
-            return Err(Status::invalid("autoscaling", "Scale", name, &[error]));
-        }
-        let mut object = live.clone();
-        // The live version is nobody's wish: without one of the client's the change is tried again after a conflict.
-        if let Some(metadata) = object["metadata"].as_object_mut() {
-            metadata.remove("resourceVersion");
-        }
-        if let Some(version) = metadata::wanted_version(&wanted) {
-            object["metadata"]["resourceVersion"] = version.into();
-        }
-        let steps = paths.spec_replicas.split('/').skip(1);
-        let mut target = &mut object;
-        for step in steps {
-            if !matches!(target, Value::Object(_) | Value::Null) {
-                let path = paths.spec_replicas.replace('/', ".");
-                return Err(Status::internal(format!(
-                    "{path:?} leads through what is no object"
-                )));
-            }
-            target = &mut target[step];
-        }
-        *target = replicas.into();
-        if let Some((negotiate::PatchType::Apply, _)) = patch {
-            let applied = apply_scale(&cx, resource, name, live, replicas, force)?;
-            return Ok((applied, Ownership::Applied));
-        }
-        if patch.is_some() {
-            metadata::drop_live_version(&mut object, live);
-        }
-        Ok((object, Ownership::Update))
-    };
-    let written = resource
-        .update(&cx, name, Part::Main, "scale", &change)
-        .await?;
-    let object = serde_json::from_slice(&written.json).map_err(Status::internal)?;
-    let answer = response::object(200, representation, &resource.scale_of(&object)?);
-    Ok(with_warnings(answer, &cx))
-}
-
-/// An object with as many as somebody applies: who applies a number owns it.
-fn apply_scale(
-    cx: &WriteContext,
-    resource: &Resource,
-    name: &str,
-    live: &Value,
-    replicas: i64,
-    force: bool,
-) -> Result<Value, Status> {
-    let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
-    let owned = paths.spec_replicas.replace('/', "/f:");
-    let owners = live["metadata"]["managedFields"].as_array();
-    let is_owned = |entry: &Value| entry["fieldsV1"].pointer(&owned).is_some();
-    let before = live.pointer(paths.spec_replicas).and_then(Value::as_i64);
-    let is_disputed = before.is_some_and(|before| before != replicas);
-    if !force && is_disputed && !owners.into_iter().flatten().any(is_owned) {
-        return Err(apply::unowned_scale());
-    }
-    let mut wanted = serde_json::json!({"metadata": {"name": name}});
-    let mut target = &mut wanted;
-    for step in paths.spec_replicas.split('/').skip(1) {
-        target = &mut target[step];
-    }
-    *target = replicas.into();
-    let config = apply::Configuration {
-        sent: &wanted,
-        object: &wanted,
-    };
-    let manager = resource.manager(cx, "scale");
-    let mut applied = apply::apply(resource.schema(), live, config, &manager, force, None)?;
-    metadata::drop_live_version(&mut applied, live);
-    Ok(applied)
 }
 
 /// Replaces the finalizers of a namespace's spec.

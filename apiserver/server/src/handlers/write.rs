@@ -214,11 +214,9 @@ fn report_duplicates(cx: &WriteContext, duplicates: &[String]) -> Result<(), Sta
     }
 }
 
-/// Options of a deletion: from the body, or from the URL.
+/// Options of a deletion: those of the body, or, without one, those of the URL.
 pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
-    let mut options = if call.body.is_empty() {
-        DeleteOptions::default()
-    } else {
+    if !call.body.is_empty() {
         let body = call.decoded(&schema::of_type::<meta::DeleteOptions>())?;
         let kind = body.value["kind"].as_str().unwrap_or("");
         if !matches!(kind, "" | "DeleteOptions") {
@@ -226,34 +224,27 @@ pub(super) fn delete_options(call: &Call) -> Result<DeleteOptions, Status> {
                 "converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"
             )));
         }
-        serde_json::from_value(body.value)
-            .map_err(|e| Status::bad_request(format!("DeleteOptions cannot be read: {e}")))?
-    };
+        return serde_json::from_value(body.value)
+            .map_err(|e| Status::bad_request(format!("DeleteOptions cannot be read: {e}")));
+    }
     let query = &call.info.query;
-    if let Some(seconds) = query.integer("gracePeriodSeconds")? {
-        options.grace_period_seconds = Some(seconds);
-    }
-    if let Some(policy) = query.get("propagationPolicy") {
-        options.propagation_policy = Some(policy.to_owned());
-    }
-    if query.get("orphanDependents").is_some() {
-        options.orphan_dependents = Some(query.flag("orphanDependents"));
-    }
-    let unreadable = "ignoreStoreReadErrorWithClusterBreakingPotential";
-    if query.get(unreadable).is_some() {
-        options.ignore_read_error = Some(query.flag(unreadable));
-    }
-    Ok(options)
+    let flag = |name| query.get(name).map(|_| query.flag(name));
+    let dry_run = query.all("dryRun");
+    Ok(DeleteOptions {
+        grace_period_seconds: query.integer("gracePeriodSeconds")?,
+        preconditions: None,
+        orphan_dependents: flag("orphanDependents"),
+        propagation_policy: query.get("propagationPolicy").map(str::to_owned),
+        dry_run: (!dry_run.is_empty()).then(|| dry_run.to_vec()),
+        ignore_read_error: flag("ignoreStoreReadErrorWithClusterBreakingPotential"),
+    })
 }
 
 /// DELETE of one object.
 pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let mut cx = call.write_context()?;
     let options = delete_options(call)?;
-    cx.dry_run |= options
-        .dry_run
-        .as_ref()
-        .is_some_and(|d| d.iter().any(|v| v == "All"));
+    options.validate()?;
+    let cx = call.context(options.is_dry_run())?;
     if options.ignores_read_error() {
         return delete_unreadable(call, resource, &cx, &options).await;
     }
@@ -261,7 +252,14 @@ pub(super) async fn delete(call: &Call, resource: &Resource) -> Result<Answer, S
     let answer = if written.removed && !returns_object(resource) {
         status_answer(call, resource, &resource.deleted_status(&written)?)
     } else {
-        object_answer(call, resource, 200, written.json)
+        // Of old, who asked for dependents to go as well was told that they had not gone yet.
+        let is_told = !written.removed && options.orphan_dependents == Some(false);
+        object_answer(
+            call,
+            resource,
+            if is_told { 202 } else { 200 },
+            written.json,
+        )
     };
     Ok(with_warnings(answer?, &cx))
 }
@@ -273,7 +271,6 @@ async fn delete_unreadable(
     cx: &WriteContext,
     options: &DeleteOptions,
 ) -> Result<Answer, Status> {
-    options.validate()?;
     audit::annotate(unreadable::AUDIT_ANNOTATION, "");
     let name = &call.info.name;
     let names = resource.kind.names();
@@ -302,29 +299,24 @@ fn returns_object(resource: &Resource) -> bool {
     )
 }
 
-/// An item of a list: the list says its type.
-fn without_type(mut item: Value) -> Value {
-    if let Value::Object(map) = &mut item {
+/// An item of a list: the list says its type, unless a client has described the kind.
+fn item(resource: &Resource, mut item: Value) -> Value {
+    if let (Value::Object(map), false) = (&mut item, resource.kind.is_custom()) {
         map.remove("apiVersion");
         map.remove("kind");
     }
     item
 }
 
-/// DELETE of a collection.
+/// DELETE of a collection, or of a page of it.
 pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Result<Answer, Status> {
-    let mut cx = call.write_context()?;
-    cx.asked.collection = true;
     let options = delete_options(call)?;
+    options.validate()?;
     unreadable::refuse_for_collections(&options)?;
-    cx.dry_run |= options
-        .dry_run
-        .as_ref()
-        .is_some_and(|d| d.iter().any(|v| v == "All"));
-    let predicate = read::predicate(call, resource)?;
-    let snapshot = resource.cacher.fresh().await?;
-    let selected: Vec<_> = snapshot.select(&predicate, None).cloned().collect();
-    for stored in &selected {
+    let mut cx = call.context(options.is_dry_run())?;
+    cx.asked.collection = true;
+    let selected = read::select(call, resource).await?;
+    for stored in &selected.items {
         let (namespace, name) = stored.namespace_and_name(resource.cacher.prefix());
         namespace.clone_into(&mut cx.namespace);
         match resource.delete(&cx, name, &options).await {
@@ -335,14 +327,11 @@ pub(super) async fn delete_collection(call: &Call, resource: &Resource) -> Resul
         }
     }
     let names = resource.kind.names();
-    let mut metadata = serde_json::json!({"resourceVersion": snapshot.revision.to_string()});
-    if resource.kind.is_custom() {
-        metadata["continue"] = "".into();
-    }
+    let items = selected.items.iter().filter_map(|s| s.value().ok());
     let list = serde_json::json!({
         "kind": resource.kind.list_kind(), "apiVersion": names.api_version(),
-        "metadata": metadata,
-        "items": selected.iter().filter_map(|s| s.value().ok()).map(without_type).collect::<Vec<_>>(),
+        "metadata": selected.metadata(resource.kind.is_custom()),
+        "items": items.map(|value| item(resource, value)).collect::<Vec<_>>(),
     });
     let answer = crate::response::object(200, call.representation(resource)?, &list);
     Ok(with_warnings(answer, &cx))

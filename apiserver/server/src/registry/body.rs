@@ -27,6 +27,30 @@ pub fn read(kind: &dyn AnyKind, cx: &WriteContext, body: Decoded) -> Result<Valu
     Ok(value)
 }
 
+/// Checks what a patch has made of an object.
+///
+/// # Errors
+/// 422 with the object that it made, where a body would be answered with 400.
+pub fn read_patched(
+    kind: &dyn AnyKind,
+    cx: &WriteContext,
+    patch: impl Fn() -> Result<Value, Status>,
+) -> Result<Value, Status> {
+    read(kind, cx, Decoded::of(patch()?)).map_err(|status| {
+        let frame = format!(" cannot be handled as a {}: ", kind.names().kind);
+        let Some((_, why)) = status.message.split_once(&frame) else {
+            return status;
+        };
+        // Reading takes the object apart; it is made once more to be shown.
+        let shown = match patch() {
+            Ok(patched) => patched.to_string(),
+            Err(status) => return status,
+        };
+        let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
+        Status::invalid("", "", "", &[error])
+    })
+}
+
 /// What a body calls itself must be text.
 fn check_names(kind: &dyn AnyKind, value: &Value, head: &str) -> Result<(), Status> {
     for key in ["apiVersion", "kind"] {

@@ -1,6 +1,6 @@
 //! Deletion: preconditions, grace periods, finalizers and propagation.
 
-use bytes::Bytes;
+use corral_api::field::{FieldError, FieldPath};
 use corral_api::meta::MetaIndex;
 use corral_api::status::{Status, StatusDetails};
 use corral_kinds::AnyKind;
@@ -21,14 +21,12 @@ pub const ORPHAN: &str = "orphan";
 /// How often a deletion is tried again because another writer came first.
 const RETRIES_MAX: usize = 16;
 
-/// The last state of an object that goes at once: it waits no longer, if it did.
-fn at_once(mut old: Value) -> Result<Bytes, Status> {
-    let metadata = old["metadata"].as_object_mut();
-    let metadata = metadata.ok_or_else(|| Status::internal("stored object without metadata"))?;
-    if metadata.contains_key("deletionGracePeriodSeconds") {
-        metadata.insert("deletionGracePeriodSeconds".into(), 0.into());
-    }
-    Ok(canonical(old))
+/// What a deletion makes of an object.
+struct Plan {
+    /// As it is marked, or as it is last seen.
+    object: Value,
+    /// Whether nothing has to happen before it goes.
+    goes: bool,
 }
 
 /// Conditions on the object that a deletion means.
@@ -61,36 +59,39 @@ pub struct DeleteOptions {
 }
 
 impl DeleteOptions {
+    /// Whether nothing is to be changed.
+    pub fn is_dry_run(&self) -> bool {
+        let dry_run = self.dry_run.iter().flatten();
+        dry_run.into_iter().any(|value| value == "All")
+    }
+
     /// Checks the options.
     ///
     /// # Errors
     /// 422 for values that there are not.
     pub fn validate(&self) -> Result<(), Status> {
-        let invalid = |path: &str, error: corral_api::FieldError| {
-            let _ = path;
-            Status::invalid("meta.k8s.io", "DeleteOptions", "", &[error])
-        };
-        let path = corral_api::FieldPath::new;
+        let mut errors = Vec::new();
+        let path = FieldPath::new("propagationPolicy");
         if self.orphan_dependents.is_some() && self.propagation_policy.is_some() {
-            return Err(invalid(
-                "propagationPolicy",
-                corral_api::FieldError::invalid(
-                    &path("propagationPolicy"),
-                    self.propagation_policy.clone(),
-                    "orphanDependents and deletionPropagation cannot be both set",
-                ),
-            ));
+            let why = "orphanDependents and deletionPropagation cannot be both set";
+            let policy = self.propagation_policy.clone();
+            errors.push(FieldError::invalid(&path, policy, why));
         }
-        match self.propagation_policy.as_deref() {
-            None | Some("Orphan" | "Background" | "Foreground") => unreadable::validate(self),
-            Some(other) => Err(invalid(
-                "propagationPolicy",
-                corral_api::FieldError::not_supported_of(
-                    &path("propagationPolicy"),
-                    other,
-                    &["Foreground", "Background", "Orphan", "nil"],
-                ),
-            )),
+        let policies = ["Foreground", "Background", "Orphan", "nil"];
+        if let Some(policy) = self.propagation_policy.as_deref()
+            && !matches!(policy, "Foreground" | "Background" | "Orphan")
+        {
+            errors.push(FieldError::not_supported_of(&path, policy, &policies));
+        }
+        let dry_run = self.dry_run.as_deref().unwrap_or_default();
+        if dry_run.iter().any(|value| value != "All") {
+            let path = FieldPath::new("dryRun");
+            let given = Value::from(dry_run.to_vec());
+            errors.push(FieldError::not_supported(&path, given, &["All"]));
+        }
+        match errors.is_empty() {
+            true => unreadable::validate(self),
+            false => Err(Status::invalid("meta.k8s.io", "DeleteOptions", "", &errors)),
         }
     }
 }
@@ -118,40 +119,29 @@ impl Resource {
             self.check_preconditions(name, &old, options)?;
             self.admission.delete(self, cx, name, options, &old).await?;
             let plan = self.plan_deletion(cx, &old, options)?;
-            if cx.dry_run {
-                return Ok(Written {
-                    json,
-                    created: false,
-                    removed: plan.is_none(),
-                });
-            }
-            let (bytes, mut transaction) = match plan {
-                Some(marked) if canonical(marked.clone()) == live.value => {
-                    return Ok(Written {
-                        json,
-                        created: false,
-                        removed: false,
-                    });
-                }
-                Some(marked) => {
-                    let bytes = canonical(marked);
-                    let update = Operation::Update {
-                        key: key.clone(),
-                        value: self.stored(&bytes).await?,
-                        expected: live.revision,
-                    };
-                    (Some(bytes), vec![update])
-                }
-                None => {
-                    let delete = Operation::Delete {
-                        key: key.clone(),
-                        expected: live.revision,
-                    };
-                    (None, vec![delete])
-                }
+            let goes = plan.goes;
+            let last = canonical(plan.object);
+            let written = |revision| Written {
+                json: with_revision(&last, revision),
+                created: false,
+                removed: goes,
             };
+            if cx.dry_run || (!goes && last == live.value) {
+                return Ok(written(live.revision));
+            }
+            let (key, expected) = (key.clone(), live.revision);
+            let mut transaction = vec![if goes {
+                Operation::Delete { key, expected }
+            } else {
+                let value = self.stored(&last).await?;
+                Operation::Update {
+                    key,
+                    value,
+                    expected,
+                }
+            }];
             let mut _turn = None;
-            if bytes.is_none() {
+            if goes {
                 transaction.extend(self.admission.releases(&*self.kind, &live.value).await?);
                 let quotas = self.admission.discharge(&*self.kind, cx, name, &live.value);
                 let (given_back, turn) = quotas.await?;
@@ -159,15 +149,7 @@ impl Resource {
                 _turn = turn;
             }
             match self.storage.commit(transaction).await {
-                Ok(revision) => {
-                    let removed = bytes.is_none();
-                    let last = bytes.map_or_else(|| at_once(old), Ok)?;
-                    return Ok(Written {
-                        removed,
-                        json: with_revision(&last, revision),
-                        created: false,
-                    });
-                }
+                Ok(revision) => return Ok(written(revision)),
                 Err(storage::Error::Conflict { .. }) => {}
                 Err(storage::Error::NotFound { .. }) => {}
                 Err(error) => return Err(storage_status(&error)),
@@ -209,17 +191,20 @@ impl Resource {
         Ok(())
     }
 
-    /// The object marked as being deleted; `None` when it goes at once.
     fn plan_deletion(
         &self,
         cx: &WriteContext,
         old: &Value,
         options: &DeleteOptions,
-    ) -> Result<Option<Value>, Status> {
+    ) -> Result<Plan, Status> {
         let object = self.decode(old.clone())?;
         let mut marked = old.clone();
-        if marked["metadata"].get("deletionTimestamp").is_none() {
-            self.kind.begin_deletion(&mut marked, cx.now);
+        let begins = marked["metadata"].get("deletionTimestamp").is_none();
+        if begins && self.kind.begin_deletion(&mut marked, cx.now) {
+            return Ok(Plan {
+                object: marked,
+                goes: false,
+            });
         }
         let finalizers = finalizers(&*self.kind, &marked, options);
         let default = self.kind.default_grace_period(&object);
@@ -236,12 +221,12 @@ impl Resource {
             && old["spec"]["finalizers"]
                 .as_array()
                 .is_some_and(|l| !l.is_empty());
-        if finalizers.is_empty() && grace == 0 && !waits_for_namespace {
-            return Ok(None);
-        }
-        if finalizers.is_empty() {
+        let goes = finalizers.is_empty() && grace == 0 && !waits_for_namespace;
+        // What never waits is last seen as it was, unless it waited for something else.
+        let is_marked = !goes || default.is_some();
+        if finalizers.is_empty() && !goes {
             metadata.remove("finalizers");
-        } else {
+        } else if !goes {
             metadata.insert("finalizers".into(), finalizers.into());
         }
         let already = metadata.contains_key("deletionTimestamp");
@@ -249,7 +234,7 @@ impl Resource {
             .get("deletionGracePeriodSeconds")
             .and_then(Value::as_i64)
             .unwrap_or(0);
-        if !already || grace < before {
+        if (!already && is_marked) || grace < before {
             let start = match (
                 already,
                 metadata.get("deletionTimestamp").and_then(Value::as_str),
@@ -271,10 +256,13 @@ impl Resource {
                 metadata.insert("generation".into(), (generation + 1).into());
             }
         }
-        if self.kind.names().kind == "Namespace" {
+        if self.kind.names().kind == "Namespace" && !goes {
             marked["status"]["phase"] = "Terminating".into();
         }
-        Ok(Some(marked))
+        Ok(Plan {
+            object: marked,
+            goes,
+        })
     }
 
     /// What a finished deletion answers.

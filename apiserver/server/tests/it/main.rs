@@ -29,6 +29,7 @@ mod rotation;
 mod seeds;
 mod service;
 mod storage_versions;
+mod surface;
 mod takeover;
 mod traces;
 mod watches;
