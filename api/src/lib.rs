@@ -6,13 +6,14 @@
 //! Kubernetes API (v1.36). Use `corral_api::k8s` for its types.
 //!
 //! Reading order: [`gvk`], [`status`], [`field`], [`meta`], [`selector`], [`quantity`], [`amounts`], [`quota`] (what server
-//! and controllers must count alike), [`names`], [`time`].
+//! and controllers must count alike), [`names`], [`time`], [`mod@duration`].
 
 #![warn(missing_docs)]
 
 pub mod amounts;
 pub mod base64;
 pub mod disruption;
+pub mod duration;
 pub mod field;
 pub mod gvk;
 pub mod int_or_string;

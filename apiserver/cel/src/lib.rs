@@ -82,6 +82,9 @@ mod validators;
 mod value;
 mod version;
 
+/// Patterns as Go has them.
+pub use library::regex as pattern;
+
 pub use authorizer::{Authorizer, AuthorizerValue};
 pub use budget::Budget;
 pub use cost::estimate::Range;

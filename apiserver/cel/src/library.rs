@@ -10,7 +10,7 @@ pub(crate) mod ip;
 mod lists;
 mod operators;
 pub(crate) mod quantity;
-pub(crate) mod regex;
+pub mod regex;
 pub(crate) mod semver;
 mod strings;
 pub(crate) mod url;

@@ -289,6 +289,14 @@ pub trait Kind: Send + Sync + 'static {
         None
     }
 
+    /// What is told to whoever creates an object, besides [`Kind::warnings`].
+    fn creation_warnings(_object: &Self::Object) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Takes back what a write of the status may not change besides the rest of the object, before it is told who owns what.
+    fn keep_for_status(_new: &mut Self::Object, _old: &Self::Object) {}
+
     /// Marks an object whose deletion begins: what must happen before it goes. Whether that is all there is to mark.
     fn begin_deletion(_value: &mut Value, _now: Timestamp) -> bool {
         false
@@ -449,6 +457,12 @@ pub trait AnyKind: Send + Sync {
     fn default_grace_period(&self, object: &Object) -> Option<i64>;
     /// See [`Kind::begin_deletion`].
     fn begin_deletion(&self, value: &mut Value, now: Timestamp) -> bool;
+    /// See [`Kind::creation_warnings`].
+    fn creation_warnings(&self, _object: &Object) -> Vec<String> {
+        Vec::new()
+    }
+    /// See [`Kind::keep_for_status`].
+    fn keep_for_status(&self, _new: &mut Object, _old: &Object) {}
     /// See [`Kind::INDEXED_FIELD`].
     fn indexed_field(&self) -> Option<&str>;
     /// Names of the selectable fields: see [`Kind::SELECTABLE_FIELDS`].
@@ -560,6 +574,15 @@ fn typed<K: Kind>(object: &Object) -> &K::Object {
     object.get().expect("an object that this kind decoded")
 }
 
+/// Keeps of an object's metadata what a write of its status may not change.
+pub(crate) fn keep_metadata(new: &mut ObjectMeta, old: &ObjectMeta) {
+    let old = old.clone();
+    new.labels = old.labels;
+    new.annotations = old.annotations;
+    new.finalizers = old.finalizers;
+    new.owner_references = old.owner_references;
+}
+
 fn typed_mut<K: Kind>(object: &mut Object) -> &mut K::Object {
     object.get_mut().expect("an object that this kind decoded")
 }
@@ -667,6 +690,12 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn begin_deletion(&self, value: &mut Value, now: Timestamp) -> bool {
         K::begin_deletion(value, now)
+    }
+    fn creation_warnings(&self, object: &Object) -> Vec<String> {
+        K::creation_warnings(typed::<K>(object))
+    }
+    fn keep_for_status(&self, new: &mut Object, old: &Object) {
+        K::keep_for_status(typed_mut::<K>(new), typed::<K>(old));
     }
     fn indexed_field(&self) -> Option<&str> {
         K::INDEXED_FIELD

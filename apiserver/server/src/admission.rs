@@ -446,6 +446,9 @@ impl Admission {
         if self.plugins.run("NamespaceLifecycle") {
             namespace_lifecycle::check_delete(kind, name)?;
         }
+        if !cx.asked.collection {
+            pod_priority::check_delete(kind, name)?;
+        }
         let told = if cx.asked.collection { "" } else { name };
         let request = Request::about(resource, cx, Operation::Delete, told).with_deletion(options);
         self.ask_about_deletion(&api, &request, old).await

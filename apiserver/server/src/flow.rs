@@ -370,11 +370,13 @@ impl Drop for Whole {
 /// 400 otherwise.
 pub fn check_time(info: &RequestInfo) -> Result<(), Status> {
     let asked = info.query.get("timeout").filter(|text| !text.is_empty());
-    asked.map_or(Ok(()), duration::check).map_err(|why| {
-        Status::bad_request(format!(
-            "invalid timeout specified in the request URL - {why}"
-        ))
-    })
+    asked
+        .map_or(Ok(()), corral_api::duration::check)
+        .map_err(|why| {
+            Status::bad_request(format!(
+                "invalid timeout specified in the request URL - {why}"
+            ))
+        })
 }
 
 /// How long a request waits for its turn: a quarter of the time that it has.

@@ -330,8 +330,36 @@ fn object_answer(
 /// Adds the warnings of a write to its answer.
 fn with_warnings(mut answer: Answer, cx: &WriteContext) -> Answer {
     let warnings = std::mem::take(&mut *cx.warnings.lock().expect("no panic under the lock"));
-    warnings.iter().for_each(|text| warn(&mut answer, text));
+    let fitting = fitting(&warnings);
+    fitting.iter().for_each(|text| warn(&mut answer, text));
     answer
+}
+
+/// The warnings that a response has room for. When they are too much in all, each is cut and the first stay.
+fn fitting(warnings: &[String]) -> Vec<&str> {
+    /// Characters of all warnings of a response, as in Kubernetes: clients and proxies bound headers.
+    const CHARACTERS_MAX: usize = 4096;
+    /// Characters of each where they are cut.
+    const CUT: usize = 256;
+    let length = |text: &str| text.chars().count();
+    let total: usize = warnings.iter().map(|text| length(text)).sum();
+    if total <= CHARACTERS_MAX {
+        return warnings.iter().map(String::as_str).collect();
+    }
+    let mut room = CHARACTERS_MAX;
+    let cut = warnings.iter().map(|text| {
+        let end = text
+            .char_indices()
+            .nth(CUT)
+            .map_or(text.len(), |(at, _)| at);
+        &text[..end]
+    });
+    cut.take_while(|text| {
+        let fits = length(text) <= room;
+        room = room.saturating_sub(length(text));
+        fits
+    })
+    .collect()
 }
 
 fn warn(answer: &mut Answer, text: &str) {

@@ -330,8 +330,9 @@ impl Resource {
         if !errors.is_empty() {
             return Err(self.invalid(&name, &errors));
         }
-        kind.warnings(&object)
-            .into_iter()
+        let warnings = kind.warnings(&object).into_iter();
+        warnings
+            .chain(kind.creation_warnings(&object))
             .for_each(|text| cx.warn(text));
         self.admission.validate(&attributes, &object, None).await?;
         self.admission
@@ -470,6 +471,9 @@ impl Resource {
         // An apply that changes nothing leaves the object as it is read, defaults or not.
         if ownership == Ownership::Update || !is_same {
             kind.default(&mut object);
+        }
+        if part == Part::Status {
+            kind.keep_for_status(&mut object, &old);
         }
         let stored = old_managed.as_ref();
         let owners = match ownership {

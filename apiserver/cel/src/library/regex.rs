@@ -12,8 +12,11 @@ const REPEAT_MAX: u32 = 1000;
 /// The deepest nesting of groups.
 const DEPTH_MAX: u32 = 250;
 
-/// Compiles a pattern; the error is as Go tells it.
-pub(crate) fn compile(pattern: &str) -> Result<Regex, String> {
+/// Compiles a pattern of Go's syntax within bounds.
+///
+/// # Errors
+/// What is wrong with it, as Go tells it.
+pub fn compile(pattern: &str) -> Result<Regex, String> {
     let wrong = |what: String| format!("error parsing regexp: {what}");
     let translated = Translator::new(pattern).run().map_err(wrong)?;
     regex::RegexBuilder::new(&translated)

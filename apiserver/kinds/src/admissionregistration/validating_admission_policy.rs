@@ -15,7 +15,7 @@ use super::matching::{self, given};
 use super::{name_warnings, policy};
 use crate::conditions;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, Words, age};
+use crate::kind::{Column, Kind, Names, Words, age, keep_metadata};
 use crate::rules::{Errors, at, complain, json, supported, text};
 
 const AUDIT_ANNOTATIONS_MAX: usize = 20;
@@ -52,13 +52,8 @@ impl Kind for ValidatingAdmissionPolicyKind {
     }
 
     /// Nobody changes labels and the like by the way.
-    fn prepare_status_update(new: &mut ValidatingAdmissionPolicy, old: &ValidatingAdmissionPolicy) {
-        let old = old.metadata.clone();
-        let meta = &mut new.metadata;
-        meta.labels = old.labels;
-        meta.annotations = old.annotations;
-        meta.finalizers = old.finalizers;
-        meta.owner_references = old.owner_references;
+    fn keep_for_status(new: &mut ValidatingAdmissionPolicy, old: &ValidatingAdmissionPolicy) {
+        keep_metadata(&mut new.metadata, &old.metadata);
     }
 
     fn validate(object: &ValidatingAdmissionPolicy) -> Vec<FieldError> {

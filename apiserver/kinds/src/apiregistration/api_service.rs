@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use crate::fill;
-use crate::kind::{Column, Kind, Names, Words, age};
+use crate::kind::{Column, Kind, Names, Words, age, keep_metadata};
 use crate::rules::{self, Errors, at, complain, text};
 
 const PORT_DEFAULT: i32 = 443;
@@ -45,13 +45,8 @@ impl Kind for ApiServiceKind {
     }
 
     /// Nobody changes labels and the like by the way.
-    fn prepare_status_update(new: &mut APIService, old: &APIService) {
-        let old = old.metadata.clone();
-        let meta = &mut new.metadata;
-        meta.labels = old.labels;
-        meta.annotations = old.annotations;
-        meta.finalizers = old.finalizers;
-        meta.owner_references = old.owner_references;
+    fn keep_for_status(new: &mut APIService, old: &APIService) {
+        keep_metadata(&mut new.metadata, &old.metadata);
     }
 
     fn validate(service: &APIService) -> Vec<FieldError> {

@@ -104,6 +104,10 @@ impl Kind for DeploymentKind {
         ]
     }
 
+    fn keep_for_status(new: &mut Deployment, old: &Deployment) {
+        new.metadata.labels.clone_from(&old.metadata.labels);
+    }
+
     fn validate(deployment: &Deployment) -> Vec<FieldError> {
         let mut errors = Errors::new();
         if let Some(spec) = &deployment.spec {

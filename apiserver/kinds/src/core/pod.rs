@@ -10,7 +10,7 @@ use corral_api::k8s::api::core::v1::{Pod, PodCondition, PodIP, PodSpec, PodStatu
 use jiff::Timestamp;
 use serde_json::Value;
 
-use super::pod_spec::{defaults, prepare, qos, warnings};
+use super::pod_spec::{app_armor, defaults, prepare, qos, warnings};
 use crate::kind::{Column, Kind, Names, Words};
 use crate::selectable::SelectableField;
 
@@ -60,6 +60,7 @@ impl Kind for PodKind {
         defaults::service_account_alias(spec);
         prepare::drop_unoffered(spec, None);
         prepare::select_by_own_labels(spec, pod.metadata.labels.as_ref());
+        app_armor::take_up(pod.metadata.annotations.as_ref(), spec);
         pod.status = Some(PodStatus {
             phase: Some("Pending".to_owned()),
             qos_class: Some(qos::class(spec).to_owned()),
@@ -73,6 +74,11 @@ impl Kind for PodKind {
         defaults::service_account_alias(spec);
         prepare::drop_unoffered(spec, old.spec.as_ref());
         new.status.clone_from(&old.status);
+    }
+
+    fn keep_for_status(new: &mut Pod, old: &Pod) {
+        let owners = &old.metadata.owner_references;
+        new.metadata.owner_references.clone_from(owners);
     }
 
     fn prepare_status_update(new: &mut Pod, old: &Pod) {
@@ -138,6 +144,12 @@ impl Kind for PodKind {
 
     fn validate_status_update(new: &Pod, old: &Pod) -> Vec<FieldError> {
         status::rules(new, old)
+    }
+
+    fn creation_warnings(pod: &Pod) -> Vec<String> {
+        let annotations = pod.metadata.annotations.as_ref();
+        let spec = pod.spec.as_ref();
+        spec.map_or_else(Vec::new, |spec| app_armor::warnings(annotations, spec))
     }
 
     fn warnings(pod: &Pod) -> Vec<String> {

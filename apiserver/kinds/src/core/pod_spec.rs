@@ -3,6 +3,7 @@
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::k8s::api::core::v1::Toleration;
 
+pub mod app_armor;
 pub mod defaults;
 pub mod image;
 pub mod prepare;

@@ -9,8 +9,6 @@ use std::sync::OnceLock;
 use regex::Regex;
 use serde_json::Value;
 
-/// Bytes that a compiled pattern may take; one of a definition must not take the memory of the server.
-const PATTERN_BYTES_MAX: usize = 1 << 20;
 /// Levels of a schema; deeper ones are refused, since every walk over them is recursive.
 pub const DEPTH_MAX: usize = 128;
 
@@ -102,11 +100,9 @@ impl Pattern {
     /// Compiles a pattern within bounds.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn compile(text: &str) -> Result<Regex, regex::Error> {
-        regex::RegexBuilder::new(text)
-            .size_limit(PATTERN_BYTES_MAX)
-            .build()
+    /// What is wrong with it, as Go tells it.
+    pub fn compile(text: &str) -> Result<Regex, String> {
+        corral_cel::pattern::compile(text)
     }
 
     /// Whether a text matches somewhere. Nothing matches what is no pattern.

@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::mandatory;
 use super::rules::condition_types;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, Words, age};
+use crate::kind::{Column, Kind, Names, Words, age, keep_metadata};
 use crate::rules::{self, Errors, at, json, text};
 
 const PRECEDENCE_DEFAULT: i32 = 1000;
@@ -82,6 +82,10 @@ impl Kind for FlowSchemaKind {
     fn default(schema: &mut FlowSchema) {
         let spec = schema.spec.get_or_insert_default();
         fill::zero(&mut spec.matching_precedence, PRECEDENCE_DEFAULT);
+    }
+
+    fn keep_for_status(new: &mut FlowSchema, old: &FlowSchema) {
+        keep_metadata(&mut new.metadata, &old.metadata);
     }
 
     fn validate(schema: &FlowSchema) -> Vec<FieldError> {

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::mandatory;
 use super::rules::condition_types;
 use crate::fill;
-use crate::kind::{Column, Kind, Names, Words, age};
+use crate::kind::{Column, Kind, Names, Words, age, keep_metadata};
 use crate::rules::{self, Errors, at, json, text};
 
 const SHARES: i32 = 30;
@@ -89,6 +89,10 @@ impl Kind for PriorityLevelConfigurationKind {
                 fill::zero(&mut queuing.queue_length_limit, QUEUE_LENGTH);
             }
         }
+    }
+
+    fn keep_for_status(new: &mut PriorityLevelConfiguration, old: &PriorityLevelConfiguration) {
+        keep_metadata(&mut new.metadata, &old.metadata);
     }
 
     fn validate(level: &PriorityLevelConfiguration) -> Vec<FieldError> {

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::address;
 use crate::conditions;
-use crate::kind::{Column, Kind, Names, Words, age};
+use crate::kind::{Column, Kind, Names, Words, age, keep_metadata};
 use crate::rules::{Errors, at, json};
 
 /// The range that the server itself makes from its configuration.
@@ -55,15 +55,8 @@ impl Kind for ServiceCidrKind {
     }
 
     /// Labels and annotations are not written along with the status.
-    fn prepare_status_update(new: &mut ServiceCIDR, old: &ServiceCIDR) {
-        new.metadata.labels.clone_from(&old.metadata.labels);
-        new.metadata
-            .annotations
-            .clone_from(&old.metadata.annotations);
-        new.metadata.finalizers.clone_from(&old.metadata.finalizers);
-        new.metadata
-            .owner_references
-            .clone_from(&old.metadata.owner_references);
+    fn keep_for_status(new: &mut ServiceCIDR, old: &ServiceCIDR) {
+        keep_metadata(&mut new.metadata, &old.metadata);
     }
 
     fn validate(range: &ServiceCIDR) -> Vec<FieldError> {

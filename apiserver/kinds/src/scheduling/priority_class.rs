@@ -50,8 +50,7 @@ impl Kind for PriorityClassKind {
             Column::text(
                 "PreemptionPolicy",
                 "Whether pods of this class preempt others.",
-            )
-            .wide(),
+            ),
         ]
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use corral_api::k8s::api::core::v1::Pod;
 use corral_api::k8s::api::scheduling::v1::PriorityClass;
 use corral_api::status::Status;
-use corral_kinds::Object;
+use corral_kinds::{AnyKind, Object};
 use serde::Deserialize;
 
 use super::{Action, Attributes};
@@ -104,6 +104,17 @@ pub(super) fn admit(
 }
 
 /// A pod keeps the priority that it was given when an update leaves it out.
+/// The classes that the system's own pods have stay, though a whole collection may go.
+pub(super) fn check_delete(kind: &dyn AnyKind, name: &str) -> Result<(), Status> {
+    const SYSTEM: [&str; 2] = ["system-cluster-critical", "system-node-critical"];
+    let names = kind.names();
+    if names.kind == "PriorityClass" && !kind.is_custom() && SYSTEM.contains(&name) {
+        let why = "this is a system priority class and cannot be deleted";
+        return Err(Status::forbidden(names.group, names.plural, name, why));
+    }
+    Ok(())
+}
+
 pub(super) fn keep(object: &mut Object, old: Option<&Object>) {
     let old = old.and_then(Object::get::<Pod>);
     let Some(old) = old.and_then(|old| old.spec.as_ref()) else {

@@ -20,8 +20,13 @@ pub(super) fn admit(
     let Some(spec) = pod.spec.as_mut() else {
         return Ok(());
     };
+    let undefined =
+        "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
     let Some(name) = spec.runtime_class_name.clone() else {
-        return Ok(());
+        return match spec.overhead {
+            Some(_) => Err(attributes.forbidden(&pod_name, undefined)),
+            None => Ok(()),
+        };
     };
     if name.is_empty() {
         return Err(Status::unexpected("resource name may not be empty"));
@@ -36,7 +41,8 @@ pub(super) fn admit(
     };
     let overhead = class.overhead.and_then(|o| o.pod_fixed);
     if spec.overhead.is_some() && spec.overhead != overhead {
-        let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+        let differs = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
+        let why = overhead.map_or(undefined, |_| differs);
         return Err(attributes.forbidden(&pod_name, why));
     }
     spec.overhead = overhead;
@@ -45,8 +51,10 @@ pub(super) fn admit(
     };
     for (key, value) in scheduling.node_selector.into_iter().flatten() {
         let selector = spec.node_selector.get_or_insert_default();
-        if selector.get(&key).is_some_and(|given| *given != value) {
-            let why = format!("conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}");
+        if let Some(given) = selector.get(&key).filter(|given| **given != value) {
+            let why = format!(
+                "conflict: runtimeClass.scheduling.nodeSelector[{key}] = {value}; pod.spec.nodeSelector[{key}] = {given}"
+            );
             return Err(attributes.forbidden(&pod_name, &why));
         }
         selector.insert(key, value);

@@ -1,9 +1,11 @@
 //! Every pod runs under a ServiceAccount; its containers get the account's token, unless they do not want it.
 
+use std::collections::HashSet;
+
 use corral_api::k8s::api::core::v1::{
-    ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
-    ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection,
-    Volume, VolumeMount, VolumeProjection,
+    ConfigMapProjection, Container, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
+    ObjectFieldSelector, Pod, PodSpec, ProjectedVolumeSource, ServiceAccount,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use corral_api::meta::{GENERATED_SUFFIX_LENGTH, generated_name};
 use corral_api::status::Status;
@@ -16,6 +18,8 @@ use crate::api::Api;
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seconds of a token's life; an hour and a little more, so that renewal once an hour is in time.
 const TOKEN_SECONDS: i64 = 3607;
+/// Says that an account's pods may use no other secrets than the account names.
+const ENFORCE_ANNOTATION: &str = "kubernetes.io/enforce-mountable-secrets";
 /// Marks a pod that mirrors one of a node's own.
 const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
@@ -33,9 +37,15 @@ pub(super) async fn admit(
         .as_ref()
         .is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let Some(spec) = pod.spec.as_mut().filter(|_| !mirror) else {
+    let Some(spec) = pod.spec.as_mut() else {
         return Ok(());
     };
+    if mirror {
+        return match needs_of_mirror(spec) {
+            Some(why) => Err(attributes.forbidden(&pod_name, why)),
+            None => Ok(()),
+        };
+    }
     let name = match spec.service_account_name.as_deref() {
         None | Some("") => "default".to_owned(),
         Some(name) => name.to_owned(),
@@ -66,10 +76,105 @@ pub(super) async fn admit(
     if automount {
         mount_token(spec);
     }
+    if mounts_only_its_own(&account)
+        && let Some(why) = foreign_secret(spec, &account, &name)
+    {
+        return Err(attributes.forbidden(&pod_name, &why));
+    }
     Ok(())
 }
 
-fn mount_token(spec: &mut corral_api::k8s::api::core::v1::PodSpec) {
+/// What a pod of a node's own may not have: it is there already, and nobody has given it a token.
+fn needs_of_mirror(spec: &PodSpec) -> Option<&'static str> {
+    let named = |name: Option<&String>| name.is_some_and(|name| !name.is_empty());
+    if named(spec.service_account_name.as_ref()) {
+        return Some("a mirror pod may not reference service accounts");
+    }
+    let volumes = || spec.volumes.iter().flatten();
+    let sources = || {
+        let projected = volumes().filter_map(|volume| volume.projected.as_ref());
+        projected.flat_map(|projected| projected.sources.iter().flatten())
+    };
+    let has_secrets = volumes().any(|volume| volume.secret.is_some())
+        || sources().any(|source| source.secret.is_some())
+        || spec.image_pull_secrets.iter().flatten().next().is_some()
+        || containers(spec).any(|(_, container)| secrets_of(container).next().is_some());
+    if has_secrets {
+        return Some("a mirror pod may not reference secrets");
+    }
+    let has_tokens = sources().any(|source| source.service_account_token.is_some());
+    has_tokens.then_some("a mirror pod may not use ServiceAccountToken volume projections")
+}
+
+/// The containers, each with what it is called among them.
+fn containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)> {
+    let init = spec.init_containers.iter().flatten();
+    let main = spec.containers.iter();
+    init.map(|container| ("init container", container))
+        .chain(main.map(|container| ("container", container)))
+}
+
+/// The secrets of which a container's environment is made: by which variable, if by one, and of what name.
+fn secrets_of(container: &Container) -> impl Iterator<Item = (Option<&str>, &str)> {
+    let one_by_one = container.env.iter().flatten().filter_map(|variable| {
+        let source = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
+        Some((Some(variable.name.as_str()), source.name.as_str()))
+    });
+    let whole = container.env_from.iter().flatten().filter_map(|source| {
+        let secret = source.secret_ref.as_ref()?;
+        Some((None, secret.name.as_str()))
+    });
+    one_by_one.chain(whole)
+}
+
+/// Whether an account's pods may use no other secrets than it names.
+fn mounts_only_its_own(account: &ServiceAccount) -> bool {
+    let annotations = account.metadata.annotations.as_ref();
+    let said = annotations.and_then(|all| all.get(ENFORCE_ANNOTATION));
+    said.is_some_and(|said| matches!(said.as_str(), "1" | "t" | "T" | "true" | "TRUE" | "True"))
+}
+
+/// What a pod uses that its account does not name.
+fn foreign_secret(spec: &PodSpec, account: &ServiceAccount, name: &str) -> Option<String> {
+    let secrets = account.secrets.iter().flatten();
+    let own: HashSet<&str> = secrets
+        .filter_map(|secret| secret.name.as_deref())
+        .collect();
+    let refused = |what: String, of: &str| {
+        format!("{what} is not allowed because service account {name} does not reference that {of}")
+    };
+    for volume in spec.volumes.iter().flatten() {
+        let secret = volume
+            .secret
+            .as_ref()
+            .and_then(|s| s.secret_name.as_deref());
+        if let Some(secret) = secret.filter(|secret| !own.contains(secret)) {
+            let what = format!("volume with secret.secretName={secret:?}");
+            return Some(refused(what, "secret"));
+        }
+    }
+    for (what, container) in containers(spec) {
+        let mut foreign = secrets_of(container).filter(|(_, secret)| !own.contains(secret));
+        if let Some((variable, secret)) = foreign.next() {
+            let by = match variable {
+                Some(variable) => format!("envVar {variable}"),
+                None => "envFrom".to_owned(),
+            };
+            let container = &container.name;
+            let what =
+                format!("{what} {container} with {by} referencing secret.secretName={secret:?}");
+            return Some(refused(what, "secret"));
+        }
+    }
+    let pulled = account.image_pull_secrets.iter().flatten();
+    let pulled: HashSet<&str> = pulled.map(|secret| secret.name.as_str()).collect();
+    let mut given = spec.image_pull_secrets.iter().flatten().enumerate();
+    let (index, secret) = given.find(|(_, secret)| !pulled.contains(secret.name.as_str()))?;
+    let what = format!("imagePullSecrets[{index}].name={:?}", secret.name);
+    Some(refused(what, "imagePullSecret"))
+}
+
+fn mount_token(spec: &mut PodSpec) {
     let random: [u8; GENERATED_SUFFIX_LENGTH] = rand::random();
     let volume = generated_name("kube-api-access-", random);
     let init = spec.init_containers.iter_mut().flatten();

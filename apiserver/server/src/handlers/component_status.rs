@@ -36,9 +36,10 @@ pub(super) async fn read(call: &Call, kind: &KindRef) -> Result<Answer, Status> 
     let representation = negotiate::accept(call.headers(), &call.info.query, offer)?;
     let mut components = components(call).await;
     let revision = json!({"resourceVersion": ""});
+    let include = include(call)?;
     let rows = |components: &[Value]| -> Vec<Value> {
         let now = Timestamp::now();
-        let row = |c: &Value| table::row(&**kind, c.to_string().as_bytes(), include(call), now);
+        let row = |c: &Value| table::row(&**kind, c.to_string().as_bytes(), include, now);
         components.iter().map(row).collect()
     };
     let partial = |component: &Value| table::partial(component.to_string().as_bytes());

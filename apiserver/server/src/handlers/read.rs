@@ -80,11 +80,21 @@ pub(super) fn predicate(call: &Call, resource: &Resource) -> Result<Predicate, S
 }
 
 /// Which part of objects a Table carries.
-pub(super) fn include(call: &Call) -> Include {
+///
+/// # Errors
+/// 400 for what is no part.
+pub(super) fn include(call: &Call) -> Result<Include, Status> {
     match call.info.query.get("includeObject") {
-        Some("None") => Include::None,
-        Some("Object") => Include::Object,
-        _ => Include::Metadata,
+        Some("None") => Ok(Include::None),
+        Some("Object") => Ok(Include::Object),
+        None | Some("" | "Metadata") => Ok(Include::Metadata),
+        Some(other) => {
+            let path = FieldPath::new("includeObject");
+            let why = "must be 'Metadata', 'Object', 'None', or empty";
+            let error = FieldError::invalid(&path, other, why);
+            let why = format!("Unable to convert to Table as requested: {error}");
+            Err(Status::bad_request(why))
+        }
     }
 }
 
@@ -143,7 +153,7 @@ pub(super) fn transformed(
             return Err(Status::not_transformable(format!("{what} ({kind})")));
         }
         Transform::Table => {
-            let row = table::row(&*resource.kind, &json, include(call), Timestamp::now());
+            let row = table::row(&*resource.kind, &json, include(call)?, Timestamp::now());
             let revision = table::partial(&json)["metadata"]["resourceVersion"].clone();
             let metadata = json!({"resourceVersion": revision});
             let table = table::table(Some(&*resource.kind), metadata, vec![row]);
@@ -238,7 +248,7 @@ pub(super) async fn list(call: &Call, resource: &Resource) -> Result<Answer, Sta
     let metadata = listing.metadata(untyped);
     match representation.transform {
         Transform::Table => {
-            let (now, include) = (Timestamp::now(), include(call));
+            let (now, include) = (Timestamp::now(), include(call)?);
             let kind = resource.kind.clone();
             let head = table::head(&*kind, representation.meta_version, &metadata);
             let row = move |stored: &Stored, out: &mut BytesMut| {

@@ -102,7 +102,7 @@ pub(super) async fn watch(call: &Call, resource: &Resource) -> Result<Answer, St
         .take();
     options.begins = seat.map(|seat| Box::new(Brief::new(seat)) as Box<dyn Send>);
     let items = watcher::watch(resource.cacher.clone(), options).await?;
-    let mut teller = Teller::new(call, resource, representation);
+    let mut teller = Teller::new(call, resource, representation)?;
     // Kubernetes shows no event as a list, and ends such a watch at the first one.
     let told = representation.transform != Transform::PartialMetadataList;
     let frames = items
@@ -142,7 +142,12 @@ struct Teller {
 }
 
 impl Teller {
-    fn new(call: &Call, resource: &Resource, representation: Representation) -> Self {
+    fn new(
+        call: &Call,
+        resource: &Resource,
+        representation: Representation,
+    ) -> Result<Self, Status> {
+        let include = read::include(call)?;
         let layout = match representation.format {
             Format::Protobuf => Layout::of_node(resource.schema()),
             _ => None,
@@ -152,17 +157,17 @@ impl Teller {
             Transform::None => Shown::whole(layout, &names),
             _ => Shown::metadata(representation.meta_version),
         });
-        Self {
+        Ok(Self {
             kind: resource.kind.clone(),
             representation,
-            include: read::include(call),
+            include,
             shown,
             heading: true,
             counts: call
                 .shared
                 .metrics
                 .events(names.group, names.plural, names.version),
-        }
+        })
     }
 
     fn frame(&mut self, item: WatchItem) -> Bytes {

@@ -69,11 +69,16 @@ pub struct Annotations {
 impl WriteContext {
     /// Adds a warning.
     pub fn warn(&self, text: impl Into<String>) {
-        /// A response carries no more than this many `Warning` headers.
-        const WARNINGS_MAX: usize = 100;
+        /// More are not kept; far fewer have room in a response.
+        const WARNINGS_MAX: usize = 1000;
+        let text = text.into();
         let mut warnings = self.warnings.lock().expect("no panic under the lock");
-        if warnings.len() < WARNINGS_MAX {
-            warnings.push(text.into());
+        // Nobody is told the same twice, nor what no header holds.
+        if warnings.len() < WARNINGS_MAX
+            && !warnings.contains(&text)
+            && !text.contains(char::is_control)
+        {
+            warnings.push(text);
         }
     }
 

@@ -9,7 +9,7 @@ use corral_api::status::Status;
 use corral_kinds::AnyKind;
 use serde_json::{Map, Value};
 
-use super::{Resource, WriteContext, metadata_path};
+use super::{Resource, WriteContext, delete, metadata_path};
 
 /// Bytes of all annotations together, as in Kubernetes.
 pub const ANNOTATIONS_BYTES_MAX: usize = 256 * 1024;
@@ -82,19 +82,16 @@ pub fn drop_system_fields(value: &mut Value) -> Result<(), Status> {
 /// Sets what only the server may set on creation.
 ///
 /// # Errors
-/// 400 for a namespace other than the URL's or a `resourceVersion`, 422 without a name.
+/// 400 for a namespace other than the URL's, 422 without a name, 500 (as kube-apiserver) for a `resourceVersion`.
 pub fn for_create(kind: &dyn AnyKind, cx: &WriteContext, value: &mut Value) -> Result<(), Status> {
     if kind.names().namespaced {
         check_namespace(cx, value)?;
     }
-    // To Kubernetes' store, what is no number is no version.
-    if text(value, "resourceVersion")
-        .parse::<u64>()
-        .is_ok_and(|version| version > 0)
-    {
-        return Err(Status::bad_request(
-            "resourceVersion should not be set on objects to be created",
-        ));
+    // It is the store of Kubernetes that refuses a version, and to it what is no number is none.
+    let version = text(value, "resourceVersion").parse::<u64>();
+    if !cx.dry_run && version.is_ok_and(|version| version > 0) {
+        let why = "resourceVersion should not be set on objects to be created";
+        return Err(Status::unexpected(why));
     }
     let generate = generates_name(value);
     drop_system_fields(value)?;
@@ -269,14 +266,20 @@ fn validate_common(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
             ("name", &owner.name),
             ("uid", &owner.uid),
         ] {
-            if value.is_empty() {
-                let why = if field == "apiVersion" {
-                    "version must not be empty"
-                } else {
-                    "must not be empty"
+            let is_version = field == "apiVersion";
+            // What has more than a group and a version has neither.
+            if value.is_empty() || is_version && value.matches('/').count() > 1 {
+                let why = match is_version {
+                    true => "version must not be empty",
+                    false => "must not be empty",
                 };
-                errors.push(FieldError::invalid(&path.child(field), "", why));
+                errors.push(FieldError::invalid(&path.child(field), value, why));
             }
+        }
+        if (owner.api_version.as_str(), owner.kind.as_str()) == ("v1", "Event") {
+            let why = "/v1, Kind=Event is disallowed from being an owner";
+            let shown = serde_json::to_value(owner).unwrap_or_default();
+            errors.push(FieldError::invalid(&path, shown, why));
         }
     }
     let controllers = meta
@@ -284,11 +287,13 @@ fn validate_common(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
         .iter()
         .flatten()
         .filter(|o| o.controller == Some(true));
-    let controllers: Vec<&str> = controllers.map(|o| o.name.as_str()).collect();
+    let controllers: Vec<String> = controllers
+        .map(|o| format!("{}/{}", o.kind, o.name))
+        .collect();
     if let [first, second, ..] = controllers.as_slice() {
         errors.push(FieldError::invalid(
             &metadata_path("ownerReferences"),
-            "",
+            serde_json::to_value(&meta.owner_references).unwrap_or_default(),
             format!("Only one reference can have Controller set to true. Found \"true\" in references for {first} and {second}"),
         ));
     }
@@ -300,6 +305,16 @@ fn validate_common(kind: &dyn AnyKind, meta: &ObjectMeta) -> Vec<FieldError> {
                 why,
             ));
         }
+    }
+    let has = |name: &str| meta.finalizers.iter().flatten().any(|f| f == name);
+    if has(delete::ORPHAN) && has(delete::FOREGROUND) {
+        let shown = serde_json::to_value(&meta.finalizers).unwrap_or_default();
+        let why = "finalizer orphan and foregroundDeletion cannot be both set";
+        errors.push(FieldError::invalid(
+            &metadata_path("finalizers"),
+            shown,
+            why,
+        ));
     }
     let finalizers = meta.finalizers.iter().flatten().enumerate();
     for (index, finalizer) in finalizers.filter(|_| kind.checks_finalizers()) {

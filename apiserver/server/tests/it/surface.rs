@@ -350,3 +350,22 @@ async fn checks_of_health_are_counted() {
         );
     }
 }
+
+#[tokio::test]
+async fn a_write_of_the_status_changes_no_metadata_that_belong_to_the_rest() {
+    let fixture = Fixture::start().await;
+    let level = "/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/exempt";
+    let before = fixture.get(level).await.body;
+    let metadata = json!({"labels": {"x": "y"}, "annotations": {"x": "y"}});
+    let patch = json!({"metadata": metadata, "status": {}});
+    let status = format!("{level}/status");
+    let patched = fixture.patch(&status, "merge-patch+json", patch).await;
+    assert_eq!(patched.code, 200);
+    let after = fixture.get(level).await.body;
+    for field in ["labels", "annotations", "managedFields"] {
+        assert_eq!(
+            after["metadata"][field], before["metadata"][field],
+            "{field}"
+        );
+    }
+}

@@ -424,16 +424,17 @@ async fn the_answer_to_head_has_no_body_over_http_2_either() {
         .expect("HTTP/2");
     tokio::spawn(connection);
     for (path, code) in [
-        (format!("{CMS}/c"), 200),
-        (format!("{CMS}/none"), 404),
-        (CMS.to_owned(), 200),
+        (format!("{CMS}/c"), 405),
+        (CMS.to_owned(), 405),
+        ("/apis/none.example.com/v1/things".to_owned(), 404),
+        ("/apis/apps".to_owned(), 200),
         ("/openapi/v2".to_owned(), 200),
     ] {
         let request = http::Request::head(format!("https://localhost{path}"));
         let request = request.body(Full::new(Bytes::new())).expect("a request");
         let answer = sender.send_request(request).await.expect("an answer");
         assert_eq!(answer.status(), code, "{path}");
-        assert_eq!(answer.headers()["content-type"], "application/json");
+        assert!(answer.headers().contains_key("content-type"), "{path}");
         let body = answer.into_body().collect().await.expect("an end");
         assert!(body.to_bytes().is_empty(), "{path}");
     }

@@ -275,7 +275,8 @@ fn alternative(errors: &mut Errors, path: &FieldPath, schema: &Value, skips_any:
     }
 }
 
-/// Every field that an alternative names must be named outside of it, too.
+/// Every field that an alternative names must be named outside of it, too. Kubernetes looks at the alternatives of the whole
+/// object alone, and into what they say.
 fn completeness(
     errors: &mut Errors,
     says: &Value,
@@ -306,28 +307,6 @@ fn completeness(
                 here,
                 &there.child(key).index(index),
             );
-        }
-    }
-    // The structure itself is complete level by level.
-    if std::ptr::eq(says, schema) {
-        let additional = &schema["additionalProperties"];
-        let path = here.child("additionalProperties");
-        if additional.is_object() {
-            completeness(errors, additional, Some(additional), &path, &path);
-        }
-        if schema["items"].is_object() {
-            let path = here.child("items");
-            completeness(
-                errors,
-                &schema["items"],
-                Some(&schema["items"]),
-                &path,
-                &path,
-            );
-        }
-        for (name, property) in properties(schema) {
-            let path = here.child("properties").key(name);
-            completeness(errors, property, Some(property), &path, &path);
         }
     }
 }
@@ -393,7 +372,19 @@ mod tests {
                 "s.properties[list].items: Required value: must be specified",
                 "s.properties[metadata]: Forbidden: must not specify anything other than name and generateName, but metadata is implicitly specified",
                 "s.properties[spec].anyOf[0].type: Forbidden: must be empty to be structural",
-                "s.properties[spec].properties[b]: Required value: because it is defined in s.properties[spec].anyOf[0].properties[b]",
+            ]
+        );
+    }
+
+    #[test]
+    fn alternatives_of_the_whole_name_only_what_there_is() {
+        let inner = json!({"properties": {"b": {"minimum": 1}}});
+        let spec = json!({"type": "object", "anyOf": [inner]});
+        let schema = json!({"type": "object", "properties": {"spec": spec}, "oneOf": [{"properties": {"spec": inner}}]});
+        assert_eq!(
+            told(schema),
+            [
+                "s.properties[spec].properties[b]: Required value: because it is defined in s.oneOf[0].properties[spec].properties[b]"
             ]
         );
     }

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use corral_api::field::{FieldError, FieldPath, go_quote};
 use corral_api::k8s::api::core::v1::PodSpec;
 
+use super::super::app_armor::ANNOTATION as APP_ARMOR;
 use super::every_container;
 use crate::rules::{self, Errors, text};
 
@@ -14,7 +15,6 @@ pub(crate) const MIRROR: &str = "kubernetes.io/config.mirror";
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 const SECCOMP_OF_POD: &str = "seccomp.security.alpha.kubernetes.io/pod";
 const SECCOMP_OF_CONTAINER: &str = "container.seccomp.security.alpha.kubernetes.io/";
-const APP_ARMOR: &str = "container.apparmor.security.beta.kubernetes.io/";
 const LOCALHOST: &str = "localhost/";
 
 type Annotations = BTreeMap<String, String>;
