@@ -1,6 +1,6 @@
 // Facts reads the Go modules k8s.io/api, k8s.io/apiextensions-apiserver and k8s.io/apimachinery and prints, as JSON, what the OpenAPI schemas do
-// not say: how lists and maps merge, defaults, which zero values are left out, Go types for messages, and protobuf
-// field numbers. Only facts are taken, no prose.
+// not say: how lists and maps merge, defaults, which values there are, which fields are always there and which zero values
+// are left out, Go types for messages, and protobuf field numbers. Only facts are taken, no prose.
 package main
 
 import (
@@ -13,6 +13,8 @@ import (
 	"os/exec"
 	"path/filepath"
 	"reflect"
+	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -33,13 +35,22 @@ type Field struct {
 	Wire           string `json:"w,omitempty"`
 	// A list whose type has a name, and which is no message of its own all the same.
 	Repeated bool `json:"r,omitempty"`
+	// All values that there are of its type.
+	Enum []string `json:"en,omitempty"`
+	// The type of which those are, until all types are known.
+	enumOf string
 }
 
 // Type is what is known of one struct.
 type Type struct {
 	StructType string           `json:"st,omitempty"`
 	Fields     map[string]Field `json:"f"`
+	// Fields that are always there, in their order; of embedded structs, those as a whole.
+	Required []string `json:"rq,omitempty"`
 }
+
+// enums are the values of types that have no others, by the full names of the types.
+var enums = map[string][]string{}
 
 var packages = map[string]string{
 	"core/v1": "", "apps/v1": "", "batch/v1": "", "discovery/v1": "", "events/v1": "", "coordination/v1": "",
@@ -62,6 +73,21 @@ func main() {
 	read(filepath.Join(machinery, "pkg/apis/meta/v1"), "v1", "io.k8s.apimachinery.pkg.apis.meta.v1.", out)
 	aggregator := filepath.Join(module("k8s.io/kube-aggregator"), "pkg/apis/apiregistration/v1")
 	read(aggregator, "v1", "io.k8s.kube-aggregator.pkg.apis.apiregistration.v1.", out)
+	for of, names := range others {
+		for _, name := range names {
+			if text, ok := texts[name]; ok {
+				value(of, text)
+			}
+		}
+	}
+	for _, t := range out {
+		for name, field := range t.Fields {
+			if values := enums[field.enumOf]; isEnum[field.enumOf] && len(values) > 0 {
+				field.Enum = values
+				t.Fields[name] = field
+			}
+		}
+	}
 	encoder := json.NewEncoder(os.Stdout)
 	encoder.SetEscapeHTML(false)
 	if err := encoder.Encode(out); err != nil {
@@ -93,23 +119,38 @@ func read(dir, pkg, prefix string, out map[string]Type) {
 		if err != nil {
 			panic(err)
 		}
+		imports := map[string]string{}
+		for _, i := range file.Imports {
+			path := strings.Trim(i.Path.Value, `"`)
+			name := filepath.Base(path)
+			if i.Name != nil {
+				name = i.Name.Name
+			}
+			imports[name] = definitions(path)
+		}
 		for _, decl := range file.Decls {
 			gen, ok := decl.(*ast.GenDecl)
+			if ok && gen.Tok == token.CONST {
+				constants(gen, prefix, imports)
+			}
 			if !ok || gen.Tok != token.TYPE {
 				continue
 			}
 			for _, spec := range gen.Specs {
 				ts := spec.(*ast.TypeSpec)
-				st, ok := ts.Type.(*ast.StructType)
-				if !ok {
-					continue
-				}
 				doc := ts.Doc
 				if doc == nil {
 					doc = gen.Doc
 				}
+				if _, ok := markers(doc)["enum"]; ok {
+					isEnum[prefix+ts.Name.Name] = true
+				}
+				st, ok := ts.Type.(*ast.StructType)
+				if !ok {
+					continue
+				}
 				t := Type{StructType: markers(doc)["structType"], Fields: map[string]Field{}}
-				fields(st, pkg, t.Fields)
+				t.Required = fields(st, pkg, prefix, imports, t.Fields)
 				if len(t.Fields) > 0 {
 					out[prefix+ts.Name.Name] = t
 				}
@@ -118,7 +159,82 @@ func read(dir, pkg, prefix string, out map[string]Type) {
 	}
 }
 
-func fields(st *ast.StructType, pkg string, out map[string]Field) {
+// definitions is how the names of a package's types begin.
+func definitions(path string) string {
+	parts := strings.Split(path, "/")
+	host := strings.Split(parts[0], ".")
+	slices.Reverse(host)
+	return strings.Join(append(host, parts[1:]...), ".") + "."
+}
+
+// isEnum tells which types have no values but their constants.
+var isEnum = map[string]bool{}
+
+// texts are the constants of all packages, and others those that are one of another package, by the type that they make of it.
+var texts, others = map[string]string{}, map[string][]string{}
+
+// value adds one to those of a type.
+func value(of, text string) {
+	if !slices.Contains(enums[of], text) {
+		enums[of] = append(enums[of], text)
+		slices.Sort(enums[of])
+	}
+}
+
+// constants takes up constants that have a type of their package.
+func constants(gen *ast.GenDecl, prefix string, imports map[string]string) {
+	for _, spec := range gen.Specs {
+		one := spec.(*ast.ValueSpec)
+		if len(one.Values) != 1 {
+			continue
+		}
+		given := one.Values[0]
+		of, ok := one.Type.(*ast.Ident)
+		if call, is := given.(*ast.CallExpr); is && len(call.Args) == 1 {
+			// The type stands before the value.
+			of, ok = call.Fun.(*ast.Ident)
+			given = call.Args[0]
+		}
+		if !ok {
+			continue
+		}
+		if _, is := given.(*ast.SelectorExpr); is {
+			name := typeName(given, prefix, imports)
+			others[prefix+of.Name] = append(others[prefix+of.Name], name)
+			continue
+		}
+		literal, ok := given.(*ast.BasicLit)
+		if !ok || literal.Kind != token.STRING {
+			continue
+		}
+		text, err := strconv.Unquote(literal.Value)
+		if err != nil {
+			panic(err)
+		}
+		texts[prefix+one.Names[0].Name] = text
+		value(prefix+of.Name, text)
+	}
+}
+
+// typeName is the full name of the type that a field, or each of its items, has.
+func typeName(e ast.Expr, prefix string, imports map[string]string) string {
+	switch t := e.(type) {
+	case *ast.Ident:
+		return prefix + t.Name
+	case *ast.StarExpr:
+		return typeName(t.X, prefix, imports)
+	case *ast.ArrayType:
+		return typeName(t.Elt, prefix, imports)
+	case *ast.SelectorExpr:
+		if x, ok := t.X.(*ast.Ident); ok {
+			return imports[x.Name] + t.Sel.Name
+		}
+	}
+	return ""
+}
+
+func fields(st *ast.StructType, pkg, prefix string, imports map[string]string, out map[string]Field) []string {
+	var required []string
 	for _, f := range st.Fields.List {
 		if f.Tag == nil {
 			continue
@@ -132,6 +248,7 @@ func fields(st *ast.StructType, pkg string, out map[string]Field) {
 			fact := Field{GoType: goType}
 			wire(&fact, tag)
 			out["+inline:"+goType] = fact
+			required = append(required, "+inline:"+goType)
 			continue
 		}
 		if name == "" || name == "-" {
@@ -141,6 +258,12 @@ func fields(st *ast.StructType, pkg string, out map[string]Field) {
 		fact := Field{
 			ListType: m["listType"], MapType: m["mapType"], StructType: m["structType"],
 			Strategy: tag.Get("patchStrategy"), MergeKey: tag.Get("patchMergeKey"), GoType: goType,
+			enumOf: typeName(f.Type, prefix, imports),
+		}
+		_, isRequired := m["required"]
+		_, isOptional := m["optional"]
+		if isRequired || !isOptional && !slices.Contains(parts[1:], "omitempty") {
+			required = append(required, name)
 		}
 		if keys := m["listMapKey"]; keys != "" {
 			fact.ListMapKeys = strings.Split(keys, ",")
@@ -159,6 +282,7 @@ func fields(st *ast.StructType, pkg string, out map[string]Field) {
 		wire(&fact, tag)
 		out[name] = fact
 	}
+	return required
 }
 
 func wire(fact *Field, tag reflect.StructTag) {

@@ -337,6 +337,9 @@ pub struct FieldFacts {
     /// Number in protobuf; 0 if it has none.
     #[serde(rename = "n", default)]
     pub number: u32,
+    /// All values that there are, where its type says so.
+    #[serde(rename = "en", default)]
+    pub values: Vec<Arc<str>>,
 }
 
 #[derive(Debug, Deserialize, Default)]
@@ -345,6 +348,9 @@ struct TypeFacts {
     struct_type: Option<String>,
     #[serde(rename = "f", default)]
     fields: HashMap<String, FieldFacts>,
+    /// Fields that are always there; embedded structs as a whole.
+    #[serde(rename = "rq", default)]
+    required: Vec<Arc<str>>,
 }
 
 /// The facts of every type. They are parsed once and dropped with the definitions' sources when all are built.
@@ -352,6 +358,27 @@ static FACTS: LazyLock<HashMap<String, TypeFacts>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("facts.json"))
         .expect("facts.json is made by xtask and tested")
 });
+
+/// Whether a struct is one value to those who merge.
+pub fn is_atomic(definition: &str) -> bool {
+    let facts = FACTS.get(definition);
+    facts.is_some_and(|facts| facts.struct_type.as_deref() == Some("atomic"))
+}
+
+/// The fields of a struct that are always there, those of embedded structs included; `None` for what is no struct.
+pub fn required(definition: &str) -> Option<Vec<&'static str>> {
+    let types = FACTS.get(definition)?;
+    let (package, own) = definition.rsplit_once('.')?;
+    let fields = types.required.iter().flat_map(|name| {
+        let Some(go) = name.strip_prefix("+inline:") else {
+            return vec![&**name];
+        };
+        let inner = go.rsplit('.').next().filter(|inner| *inner != own);
+        let inner = inner.and_then(|inner| required(&format!("{package}.{inner}")));
+        inner.unwrap_or_default()
+    });
+    Some(fields.collect())
+}
 
 /// The facts of a field, embedded structs included.
 pub fn facts(definition: &str, field: &str) -> Option<&'static FieldFacts> {

@@ -6,7 +6,8 @@ use base64::Engine as _;
 use corral_api::status::Status;
 use corral_kinds::kind::Verbs;
 use corral_kinds::{AnyKind, KindRef};
-use http::header::ACCEPT;
+use http::HeaderValue;
+use http::header::{ACCEPT, CACHE_CONTROL};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
@@ -234,7 +235,12 @@ fn aggregated_resource(kind: &dyn AnyKind) -> Value {
     } else {
         "Cluster"
     };
-    let own = json!({"group": names.group, "version": names.version, "kind": names.kind});
+    // Kubernetes says of its own kinds only what they are called.
+    let (group, version) = match kind.is_custom() {
+        true => (names.group, names.version),
+        false => ("", ""),
+    };
+    let own = json!({"group": group, "version": version, "kind": names.kind});
     let mut out = json!({
         "resource": names.plural, "responseKind": own, "scope": scope,
         "singularResource": names.singular, "verbs": verbs(kind),
@@ -249,7 +255,7 @@ fn aggregated_resource(kind: &dyn AnyKind) -> Value {
         .iter()
         .map(|entry| {
             let (group, version) = if entry.version.is_empty() {
-                (names.group, names.version)
+                (group, version)
             } else {
                 (entry.group, entry.version)
             };
@@ -290,9 +296,9 @@ fn aggregated_group(
         })
         .collect();
     let metadata = if group.is_empty() {
-        json!({"creationTimestamp": null})
+        json!({})
     } else {
-        json!({"name": group, "creationTimestamp": null})
+        json!({"name": group})
     };
     json!({"metadata": metadata, "versions": versions})
 }
@@ -314,12 +320,19 @@ fn wants_aggregated(call: &Call) -> bool {
     })
 }
 
-fn aggregated(groups: Vec<Value>) -> Result<Answer, Status> {
+/// All that is served, unless the client says that it has it.
+fn aggregated(call: &Call, groups: Vec<Value>) -> Result<Answer, Status> {
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": groups,
     });
     let body = serde_json::to_vec(&list).map_err(Status::internal)?;
-    Ok(response::answer(200, AGGREGATED, response::full(body)))
+    let tag = Sha256::digest(&body);
+    let tag: String = tag.iter().map(|byte| format!("{byte:02X}")).collect();
+    let make = || response::answer(200, AGGREGATED, response::full(body));
+    let mut answer = response::tagged(call.headers(), &tag, make);
+    let headers = answer.headers_mut();
+    headers.insert(CACHE_CONTROL, HeaderValue::from_static("public"));
+    Ok(answer)
 }
 
 fn plain(call: &Call, value: &Value) -> Result<Answer, Status> {
@@ -334,7 +347,10 @@ pub fn core(call: &Call) -> Result<Answer, Status> {
     if wants_aggregated(call) {
         let (kinds, known) = (call.shared.api.kinds(), known(call));
         let versions = ["v1".to_owned()];
-        return aggregated(vec![aggregated_group(call, &known, &kinds, "", &versions)]);
+        return aggregated(
+            call,
+            vec![aggregated_group(call, &known, &kinds, "", &versions)],
+        );
     }
     let address = call.shared.address.to_string();
     plain(
@@ -368,7 +384,7 @@ pub fn groups(call: &Call) -> Result<Answer, Status> {
         let groups = groups.iter();
         let told =
             groups.map(|(group, versions)| aggregated_group(call, &known, &kinds, group, versions));
-        return aggregated(told.collect());
+        return aggregated(call, told.collect());
     }
     let list: Vec<Value> = groups
         .iter()

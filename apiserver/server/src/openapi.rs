@@ -4,17 +4,27 @@
 
 mod protobuf;
 
+use corral_api::k8s::api::authentication::v1::TokenRequest;
+use corral_api::k8s::api::autoscaling::v1::Scale;
+use corral_api::k8s::api::policy::v1::Eviction;
+use corral_api::k8s::apimachinery::pkg::apis::meta::v1 as meta;
 use corral_api::status::Status;
-use corral_kinds::schema::{self, facts};
+use corral_kinds::schema::{self, facts, raw_type};
 use corral_kinds::{AnyKind, KindRef};
 use http::HeaderValue;
-use http::header::{CACHE_CONTROL, ETAG, EXPIRES, IF_NONE_MATCH, LOCATION, VARY};
+use http::header::{CACHE_CONTROL, EXPIRES, LOCATION};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::handlers::Call;
 use crate::negotiate::{self, Offer, Representation};
 use crate::response::{self, Answer};
+
+/// The version of the API that the documents are about.
+const INFO_VERSION: &str = "1.36";
+
+/// What a list says of itself.
+const LIST_META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1.ListMeta";
 
 /// Where definitions live in one version of the format.
 #[derive(Clone, Copy)]
@@ -73,24 +83,6 @@ fn tag(salt: &str, kinds: &[&dyn AnyKind]) -> String {
     hash.iter().take(16).map(|b| format!("{b:02X}")).collect()
 }
 
-/// A document, unless the client says that it has it.
-fn document(call: &Call, tag: &str, make: impl FnOnce() -> Answer) -> Answer {
-    let tag = format!("\"{tag}\"");
-    let has = call.headers().get(IF_NONE_MATCH);
-    let has = has.and_then(|value| value.to_str().ok());
-    let known = has.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
-    let mut answer = match known {
-        true => response::not_modified(),
-        false => make(),
-    };
-    let headers = answer.headers_mut();
-    if let Ok(tag) = HeaderValue::from_str(&tag) {
-        headers.insert(ETAG, tag);
-    }
-    headers.insert(VARY, HeaderValue::from_static("Accept"));
-    answer
-}
-
 /// `/openapi/v3`.
 ///
 /// # Errors
@@ -133,10 +125,10 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
     if asked.is_some_and(|asked| asked != tag) {
         return Ok(moved(&format!("/openapi/v3/{path}?hash={tag}")));
     }
-    let mut answer = document(call, &tag, || {
+    let mut answer = response::tagged(call.headers(), &tag, || {
         let document = json!({
             "openapi": "3.0.0",
-            "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+            "info": {"title": "Kubernetes", "version": INFO_VERSION},
             "paths": paths(&kinds, Dialect::V3),
             "components": {"schemas": definitions(&kinds, Dialect::V3)},
         });
@@ -188,10 +180,10 @@ pub fn v2(call: &Call) -> Result<Answer, Status> {
     let known = aggregation.known(&call.shared.api);
     let others = crate::aggregation::openapi::tag(aggregation, &known);
     let tag = tag(&format!("v2 {others}"), &kinds);
-    Ok(document(call, &tag, || {
+    Ok(response::tagged(call.headers(), &tag, || {
         let mut document = json!({
             "swagger": "2.0",
-            "info": {"title": "Kubernetes", "version": crate::paths::KUBERNETES_VERSION.2},
+            "info": {"title": "Kubernetes", "version": INFO_VERSION},
             "paths": paths(&kinds, Dialect::V2),
             "definitions": definitions(&kinds, Dialect::V2),
         });
@@ -228,17 +220,72 @@ fn definitions(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
         if let Some(definition) = out.get_mut(&root) {
             definition["x-kubernetes-group-version-kind"] = gvk;
         }
+        let own = |field: &str| match out.get(&root).map(|own| &own["properties"][field]) {
+            Some(property @ Value::Object(_)) => property.clone(),
+            _ => json!({"type": "string"}),
+        };
+        let reference = |name: &str| {
+            let reference = json!({"$ref": format!("{}{name}", dialect.prefix())});
+            match dialect {
+                Dialect::V2 => reference,
+                Dialect::V3 => json!({"allOf": [reference], "default": {}}),
+            }
+        };
         let list = json!({
             "type": "object", "required": ["items"],
             "properties": {
-                "apiVersion": {"type": "string"}, "kind": {"type": "string"},
-                "items": {"type": "array", "items": {"$ref": format!("{}{root}", dialect.prefix())}},
-                "metadata": {"type": "object"},
+                "apiVersion": own("apiVersion"), "kind": own("kind"),
+                "items": {"type": "array", "items": reference(&root)},
+                "metadata": reference(LIST_META),
             },
             "x-kubernetes-group-version-kind":
                 [{"group": names.group, "version": names.version, "kind": kind.list_kind()}],
         });
         out.insert(format!("{root}List"), list);
+    }
+    out.extend(common(kinds, dialect));
+    out
+}
+
+/// The definitions of what requests and answers hold besides objects.
+fn common(kinds: &[&dyn AnyKind], dialect: Dialect) -> Map<String, Value> {
+    let mut found = vec![
+        (raw_type::<meta::APIGroup>(), None),
+        (raw_type::<meta::APIResourceList>(), None),
+        (raw_type::<meta::APIVersions>(), None),
+        (raw_type::<meta::DeleteOptions>(), None),
+        (raw_type::<meta::ListMeta>(), None),
+        (raw_type::<meta::Status>(), Some(("", "v1", "Status"))),
+    ];
+    let has = |kind: &str| {
+        kinds
+            .iter()
+            .any(|one| !one.is_custom() && one.names().kind == kind)
+    };
+    if kinds.iter().any(|kind| kind.scale().is_some()) {
+        let gvk = ("autoscaling", "v1", "Scale");
+        found.push((raw_type::<Scale>(), Some(gvk)));
+    }
+    if has("Pod") || has("PodDisruptionBudget") {
+        let gvk = ("policy", "v1", "Eviction");
+        found.push((raw_type::<Eviction>(), Some(gvk)));
+    }
+    if has("ServiceAccount") {
+        let gvk = ("authentication.k8s.io", "v1", "TokenRequest");
+        found.push((raw_type::<TokenRequest>(), Some(gvk)));
+    }
+    let mut out = Map::new();
+    for ((root, definitions), gvk) in found {
+        let root = root["$ref"].as_str().and_then(|r| r.rsplit('/').next());
+        let root = root.unwrap_or_default().to_owned();
+        for (name, source) in definitions {
+            out.entry(name.clone())
+                .or_insert_with(|| converted(&name, source, dialect));
+        }
+        if let (Some((group, version, kind)), Some(definition)) = (gvk, out.get_mut(&root)) {
+            definition["x-kubernetes-group-version-kind"] =
+                json!([{"group": group, "version": version, "kind": kind}]);
+        }
     }
     out
 }
@@ -248,9 +295,18 @@ fn converted(name: &str, mut source: Value, dialect: Dialect) -> Value {
     if let Some(properties) = source.get_mut("properties").and_then(Value::as_object_mut) {
         for (field, property) in properties {
             if let Some(facts) = facts(name, field) {
-                extend(property, facts);
+                extend(property, facts, dialect);
             }
         }
+    }
+    if schema::is_atomic(name) {
+        source["x-kubernetes-map-type"] = "atomic".into();
+    }
+    if let (Some(required), Value::Object(map)) = (schema::required(name), &mut source) {
+        match required.is_empty() {
+            true => map.remove("required"),
+            false => map.insert("required".into(), required.into()),
+        };
     }
     match (name.rsplit('.').next(), dialect) {
         (Some("IntOrString"), Dialect::V2) => json!({"type": "string", "format": "int-or-string"}),
@@ -261,8 +317,10 @@ fn converted(name: &str, mut source: Value, dialect: Dialect) -> Value {
         (Some("Quantity"), Dialect::V3) => {
             json!({"oneOf": [{"type": "string"}, {"type": "number"}]})
         }
+        // Either of two kinds, for which version 2 has no words.
+        (Some("JSONSchemaPropsOrArray" | "JSONSchemaPropsOrBool" | "JSONSchemaPropsOrStringArray"), Dialect::V2)
         // Any value at all.
-        (Some("JSON"), _) => json!({"description": source["description"].take()}),
+        |         (Some("JSON"), _) => json!({"description": source["description"].take()}),
         _ => source,
     }
 }
@@ -338,7 +396,14 @@ fn without_nullable_required(map: &mut Map<String, Value>) {
 }
 
 /// What the schemas leave out, as extensions.
-fn extend(property: &mut Value, facts: &schema::FieldFacts) {
+fn extend(property: &mut Value, facts: &schema::FieldFacts, dialect: Dialect) {
+    if !facts.values.is_empty() {
+        let values = facts.values.iter().map(|value| &**value).collect();
+        match property.get_mut("items") {
+            Some(items) => items["enum"] = values,
+            None => property["enum"] = values,
+        }
+    }
     if let Some(kind) = &facts.list_type {
         property["x-kubernetes-list-type"] = kind.as_str().into();
     }
@@ -354,9 +419,55 @@ fn extend(property: &mut Value, facts: &schema::FieldFacts) {
     if let Some(key) = &facts.merge_key {
         property["x-kubernetes-patch-merge-key"] = (**key).into();
     }
-    if let Some(default) = &facts.default {
-        property["default"] = default.clone();
+    // Version 2 tells no defaults.
+    if let Dialect::V3 = dialect {
+        let elements = facts.go_type.strip_prefix("[]").or_else(|| {
+            let (_, element) = facts.go_type.strip_prefix("map[")?.split_once(']')?;
+            Some(element)
+        });
+        for key in ["items", "additionalProperties"] {
+            if let (Some(element), Some(inner)) = (elements, property.get_mut(key)) {
+                default(inner, element, false, None);
+            }
+        }
+        let own = facts.default.as_ref();
+        default(property, &facts.go_type, facts.omit_zero, own);
     }
+}
+
+/// Tells the default of a value: its own, or what Go makes of one that is not there.
+fn default(property: &mut Value, go_type: &str, omits_zero: bool, own: Option<&Value>) {
+    /// Structs that Go reads and writes by themselves.
+    const VALUES: [&str; 9] = [
+        "Time",
+        "MicroTime",
+        "Duration",
+        "Quantity",
+        "IntOrString",
+        "RawExtension",
+        "FieldsV1",
+        "JSON",
+        "byte",
+    ];
+    if let Some(own) = own {
+        property["default"] = own.clone();
+        return;
+    }
+    let name = go_type.rsplit('.').next().unwrap_or(go_type);
+    if go_type.starts_with(['*', '[']) || go_type.starts_with("map[") || VALUES.contains(&name) {
+        return;
+    }
+    if let Some(reference) = property.get("$ref").cloned() {
+        *property = json!({"allOf": [{"$ref": reference}]});
+    }
+    let zero = match property["type"].as_str() {
+        None if property["allOf"].is_array() => json!({}),
+        Some("string") if !omits_zero => "".into(),
+        Some("integer" | "number") if !omits_zero => 0.into(),
+        Some("boolean") if !omits_zero => false.into(),
+        _ => return,
+    };
+    property["default"] = zero;
 }
 
 /// References point into the document. In version 2 a reference stands alone; in version 3 it may be wrapped.
@@ -367,10 +478,18 @@ fn references(value: &mut Value, dialect: Dialect) {
                 let name = reference.rsplit('/').next().unwrap_or("").to_owned();
                 *reference = format!("{}{name}", dialect.prefix());
             }
-            map.values_mut()
-                .for_each(|inner| references(inner, dialect));
-            if let (Dialect::V2, Some(all)) = (dialect, map.get("allOf")) {
-                let reference = all[0]["$ref"].clone();
+            for (key, inner) in map.iter_mut() {
+                match (key.as_str(), inner) {
+                    // These are names, whatever they look like.
+                    ("properties", Value::Object(properties)) => {
+                        let properties = properties.values_mut();
+                        properties.for_each(|inner| references(inner, dialect));
+                    }
+                    (_, inner) => references(inner, dialect),
+                }
+            }
+            let wrapped = map.get("allOf").and_then(|all| all[0].get("$ref")).cloned();
+            if let (Dialect::V2, Some(reference)) = (dialect, wrapped) {
                 map.remove("allOf");
                 map.insert("$ref".into(), reference);
             }

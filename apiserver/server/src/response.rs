@@ -6,8 +6,8 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use corral_api::status::Status;
 use futures::{Stream, StreamExt};
-use http::header::{CONTENT_LENGTH, CONTENT_TYPE, RETRY_AFTER};
-use http::{HeaderValue, Response, StatusCode};
+use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Full, StreamBody};
 use hyper::body::{Body as _, Frame};
@@ -144,6 +144,24 @@ pub fn object(code: u16, representation: Representation, value: &impl Serialize)
         Ok(bytes) => json(code, representation, bytes.into()),
         Err(error) => status(&Status::internal(error), representation),
     }
+}
+
+/// What clients keep until it has another tag, unless the client says that it has it.
+pub fn tagged(headers: &HeaderMap, tag: &str, make: impl FnOnce() -> Answer) -> Answer {
+    let tag = format!("\"{tag}\"");
+    let has = headers.get(IF_NONE_MATCH);
+    let has = has.and_then(|value| value.to_str().ok());
+    let known = has.is_some_and(|tags| tags.split(',').any(|known| known.trim() == tag));
+    let mut answer = match known {
+        true => not_modified(),
+        false => make(),
+    };
+    let headers = answer.headers_mut();
+    if let Ok(tag) = HeaderValue::from_str(&tag) {
+        headers.insert(ETAG, tag);
+    }
+    headers.insert(VARY, HeaderValue::from_static("Accept"));
+    answer
 }
 
 /// What a client is answered that has the document already.

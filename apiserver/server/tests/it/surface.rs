@@ -369,3 +369,81 @@ async fn a_write_of_the_status_changes_no_metadata_that_belong_to_the_rest() {
         );
     }
 }
+
+#[tokio::test]
+async fn openapi_tells_what_is_one_value_what_must_be_there_and_which_values_there_are() {
+    let fixture = Fixture::start().await;
+    let two = fixture.get("/openapi/v2").await.body;
+    let three = fixture.get("/openapi/v3/apis/apps/v1").await.body;
+    let core = "io.k8s.api.core.v1";
+    let meta = "io.k8s.apimachinery.pkg.apis.meta.v1";
+    for (schemas, prefix) in [
+        (&two["definitions"], "#/definitions/"),
+        (&three["components"]["schemas"], "#/components/schemas/"),
+    ] {
+        let of = |name: &str| &schemas[name];
+        assert_eq!(
+            of(&format!("{meta}.LabelSelector"))["x-kubernetes-map-type"],
+            "atomic"
+        );
+        assert_eq!(of("io.k8s.api.apps.v1.Deployment")["required"], Value::Null);
+        let spec = of("io.k8s.api.apps.v1.DeploymentSpec");
+        assert_eq!(spec["required"], json!(["selector", "template"]));
+        let strategy = &of("io.k8s.api.apps.v1.DeploymentStrategy")["properties"]["type"];
+        assert_eq!(strategy["enum"], json!(["Recreate", "RollingUpdate"]));
+        let modes = &of(&format!("{core}.PersistentVolumeClaimSpec"))["properties"]["accessModes"];
+        assert_eq!(modes["items"]["enum"].as_array().map(Vec::len), Some(4));
+        assert!(modes.get("enum").is_none());
+        let list = &of("io.k8s.api.apps.v1.DeploymentList")["properties"]["metadata"];
+        let reference = list.get("$ref").or_else(|| list["allOf"][0].get("$ref"));
+        assert_eq!(reference, Some(&json!(format!("{prefix}{meta}.ListMeta"))));
+        for name in ["ListMeta", "DeleteOptions", "Status"] {
+            assert!(of(&format!("{meta}.{name}")).is_object(), "{name}");
+        }
+        assert!(of("io.k8s.api.autoscaling.v1.Scale").is_object());
+    }
+    let port = |schemas: &Value| schemas[format!("{core}.ContainerPort")]["properties"].clone();
+    let (two, three) = (
+        port(&two["definitions"]),
+        port(&three["components"]["schemas"]),
+    );
+    assert_eq!(two["protocol"].get("default"), None);
+    assert_eq!(three["protocol"]["default"], "TCP");
+    assert_eq!(three["containerPort"]["default"], 0);
+    assert_eq!(three["name"].get("default"), None);
+    // A schema of schemas has fields that are called as what describes them.
+    let schemas = fixture
+        .get("/openapi/v3/apis/apiextensions.k8s.io/v1")
+        .await
+        .body;
+    let name = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1.JSONSchemaProps";
+    let fields = &schemas["components"]["schemas"][name]["properties"];
+    assert_eq!(fields["$ref"]["type"], "string");
+    assert_eq!(fields["allOf"]["type"], "array");
+}
+
+#[tokio::test]
+async fn discovery_is_kept_by_its_tag() {
+    let fixture = Fixture::start().await;
+    let accept = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let mut connection = fixture.connect().await;
+    for path in ["/api", "/apis"] {
+        let headers = [("accept", accept.to_owned())];
+        let first = send(&mut connection, "GET", path, &headers, Bytes::new()).await;
+        assert_eq!(first.headers()["cache-control"], "public");
+        let tag = first.headers()["etag"].to_str().expect("text").to_owned();
+        let body = first
+            .into_body()
+            .collect()
+            .await
+            .expect("an end")
+            .to_bytes();
+        let list: Value = serde_json::from_slice(&body).expect("a list");
+        let resource = &list["items"][0]["versions"][0]["resources"][0];
+        assert_eq!(resource["responseKind"]["version"], "", "{path}");
+        let headers = [("accept", accept.to_owned()), ("if-none-match", tag)];
+        let again = send(&mut connection, "GET", path, &headers, Bytes::new()).await;
+        assert_eq!(again.status(), 304, "{path}");
+        let _ = again.into_body().collect().await;
+    }
+}
