@@ -36,12 +36,13 @@ impl Default for Compressors {
     }
 }
 
-/// Whether an answer may be compressed: what is about resources and is no stream.
+/// Whether an answer may be compressed: what is about resources and is no stream, and the large pages.
 pub fn is_meant(info: &RequestInfo, headers: &HeaderMap) -> bool {
     let is_discovery = || matches!(info.path.split('/').nth(1), Some("api" | "apis"));
+    let is_large = || matches!(info.path.as_str(), "/openapi/v2" | "/metrics");
     let may = match info.is_resource {
         true => info.verb != Verb::Watch,
-        false => is_discovery(),
+        false => is_discovery() || is_large(),
     };
     may && takes_gzip(headers)
 }

@@ -323,6 +323,13 @@ impl Resource {
         self.admission
             .mutate(&mut attributes, &mut object, None)
             .await?;
+        let namespace = kind.meta(&object).namespace.as_deref();
+        if kind.names().namespaced && namespace.unwrap_or_default() != cx.namespace {
+            // Whoever changed it did not move the request.
+            return Err(Status::bad_request(
+                "the namespace of the provided object does not match the namespace sent on the request",
+            ));
+        }
         kind.prepare_create(&mut object);
         let name = kind.meta(&object).name.clone().unwrap_or_default();
         let mut errors = metadata::validate(kind, kind.meta(&object));

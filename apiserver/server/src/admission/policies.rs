@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use corral_api::status::{Status, StatusCause, StatusReason};
+use corral_kinds::AnyKind;
 use serde_json::{Value, json};
 
 use super::exemption::{self, Exemption};
@@ -386,6 +387,9 @@ impl Policies {
                 self.metrics.mutated(names, error, started.elapsed());
                 match made {
                     Ok(made) => {
+                        if let Some(owner) = invocation.seen.owner(request) {
+                            known_fields(&*owner.kind, &made)?;
+                        }
                         *object = completed(invocation.seen.back(request, made).await?)?;
                         let seen = invocation.seen.view(request, object).await?.into_owned();
                         subject.with_object(seen);
@@ -417,6 +421,24 @@ impl Policies {
             return Ok(None);
         }
         matching::namespace(api, &request.namespace).await.map(Some)
+    }
+}
+
+/// That what a policy made of an object has no fields that there are not: nobody would see them go.
+fn known_fields(kind: &dyn AnyKind, made: &Value) -> Result<(), Status> {
+    if kind.is_custom() {
+        return Ok(());
+    }
+    let report = kind.check(&mut made.clone());
+    let report = report.map_err(|error| Status::unexpected(error.0))?;
+    let unknown = report.unknown.iter();
+    let unknown: Vec<String> = unknown.map(|f| format!("unknown field {f:?}")).collect();
+    match unknown.is_empty() {
+        true => Ok(()),
+        false => Err(Status::unexpected(format!(
+            "strict decoding error: {}",
+            unknown.join(", ")
+        ))),
     }
 }
 

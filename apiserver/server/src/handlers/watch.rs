@@ -72,7 +72,8 @@ fn options(call: &Call, resource: &Resource) -> Result<WatchOptions, Status> {
         (Some(revision), _) => Some(revision),
     };
     let timeout = match query.integer("timeoutSeconds")? {
-        Some(seconds) if seconds > 0 => Duration::from_secs(seconds.unsigned_abs()),
+        // Less than no time is none.
+        Some(seconds) if seconds != 0 => Duration::from_secs(seconds.max(0).unsigned_abs()),
         _ => TIMEOUT_MIN.mul_f64(1.0 + rand::random::<f64>()),
     };
     Ok(WatchOptions {
@@ -254,7 +255,7 @@ fn bookmark(
 ) -> Value {
     let names = kind.names();
     let version = representation.meta_version;
-    let mut metadata = json!({"resourceVersion": revision.to_string(), "creationTimestamp": null});
+    let mut metadata = json!({"resourceVersion": revision.to_string()});
     if end {
         metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
     }

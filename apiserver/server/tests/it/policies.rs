@@ -431,3 +431,40 @@ async fn a_webhook_is_asked_only_when_its_conditions_hold() {
     fixture.get(&path).await;
     assert_eq!(fixture.config_map("asked-2", "x").await.code, 201);
 }
+
+#[tokio::test]
+async fn what_a_policy_makes_is_an_object_of_its_kind_and_namespace() {
+    let fixture = Fixture::start().await;
+    let maps = || constraints("", "configmaps");
+    let moved =
+        patch("[JSONPatch{op: 'replace', path: '/metadata/namespace', value: 'kube-system'}]");
+    let unknown = patch("[JSONPatch{op: 'add', path: '/spec', value: {'a': 1}}]");
+    for (name, mutation, code, told) in [
+        (
+            "unknown",
+            unknown,
+            500,
+            "strict decoding error: unknown field \"spec\"",
+        ),
+        (
+            "moved",
+            moved,
+            400,
+            "does not match the namespace sent on the request",
+        ),
+    ] {
+        change(&fixture, name, maps(), json!({"mutations": [mutation]})).await;
+        let refused = fixture.config_map("x", "1").await;
+        assert_eq!(refused.code, code, "{}", refused.body);
+        assert!(message(&refused).contains(told), "{}", message(&refused));
+        for kind in [
+            "mutatingadmissionpolicybindings",
+            "mutatingadmissionpolicies",
+        ] {
+            let path = format!("{GROUP}/{kind}/{name}");
+            let gone = fixture.ask("DELETE", &path, Value::Null).await;
+            assert_eq!(gone.code, 200);
+            assert_eq!(fixture.get(&format!("{GROUP}/{kind}")).await.code, 200);
+        }
+    }
+}

@@ -6,7 +6,7 @@ use corral_cel::rules::Rules;
 use serde_json::Value;
 
 use crate::custom::prune::{META_FIELDS, prune_value};
-use crate::custom::structural::{Additional, Structural};
+use crate::custom::structural::Structural;
 use crate::custom::validate;
 use crate::rules::Errors;
 
@@ -51,17 +51,7 @@ fn walk(errors: &mut Errors, path: &FieldPath, source: &Value, schema: &Structur
         }
         errors.extend(faults);
     }
-    // Defaults inside of additional properties are looked at where they stand, as the values that they are.
-    if let Additional::Of(inner) = &schema.additional {
-        let path = path.child("additionalProperties");
-        walk(
-            errors,
-            &path,
-            &source["additionalProperties"],
-            inner,
-            inside(inner),
-        );
-    }
+    // What is inside of additional properties Kubernetes does not look at.
     if let Some(items) = &schema.items {
         walk(
             errors,
@@ -105,6 +95,7 @@ mod tests {
             "n": {"type": "integer", "minimum": 5, "default": 1},
             "o": {"type": "object", "properties": {"a": {"type": "string"}}, "default": {"b": 1}},
             "good": {"type": "string", "default": "x"},
+            "map": {"type": "object", "additionalProperties": {"type": "string", "default": 1}},
         }});
         let mut errors = Errors::new();
         validate(&mut errors, &FieldPath::new("s"), &schema);
