@@ -387,6 +387,9 @@ impl Admission {
         if is_pod && run("PodTolerationRestriction") {
             self.tolerations.check(&api, attributes, object).await?;
         }
+        if attributes.is("", "Pod", Action::Create) && run("RuntimeClass") {
+            runtime_class::check(&api, attributes, object)?;
+        }
         if run("EventRateLimit") {
             self.event_limits.check(attributes, object)?;
         }

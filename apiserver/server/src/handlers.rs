@@ -71,6 +71,7 @@ impl Call {
         let offer = Offer {
             transforms: true,
             protobuf: Layout::of_node(resource.schema()).is_some(),
+            metadata_in_protobuf: true,
             streams: matches!(self.info.verb, Verb::List | Verb::Watch),
         };
         match self.info.verb {
@@ -297,6 +298,8 @@ async fn route(call: Call, kind: &KindRef) -> Result<Answer, Status> {
         return component_status::read(&call, kind).await;
     }
     let resource = call.resource()?;
+    // Who cannot be answered changes nothing.
+    call.representation(&resource)?;
     match info.verb {
         Verb::Get => read::get(&call, &resource).await,
         Verb::List => read::list(&call, &resource).await,

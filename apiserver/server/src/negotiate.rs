@@ -60,6 +60,8 @@ pub struct Offer {
     pub transforms: bool,
     /// Protobuf, too, which there is for built-in types only.
     pub protobuf: bool,
+    /// Metadata alone in protobuf, of whatever type.
+    pub metadata_in_protobuf: bool,
     /// Streams of events, too.
     pub streams: bool,
 }
@@ -69,11 +71,12 @@ impl Offer {
     pub const WHOLE: Self = Self {
         transforms: false,
         protobuf: true,
+        metadata_in_protobuf: false,
         streams: false,
     };
 
     fn formats(self) -> &'static [Format] {
-        match self.protobuf {
+        match self.protobuf || self.metadata_in_protobuf {
             true => &[Format::Json, Format::Yaml, Format::Protobuf],
             false => &[Format::Json, Format::Yaml],
         }
@@ -85,7 +88,7 @@ impl Offer {
     }
 
     fn streamed(self) -> &'static str {
-        match self.protobuf {
+        match self.protobuf || self.metadata_in_protobuf {
             true => {
                 "application/json;stream=watch, application/vnd.kubernetes.protobuf;stream=watch"
             }
@@ -169,7 +172,8 @@ impl<'a> Clause<'a> {
         }
         let asked = [get("as"), get("g"), get("v")];
         if asked == [None; 3] {
-            return Some(chosen);
+            let has_form = format != Format::Protobuf || offer.protobuf;
+            return has_form.then_some(chosen);
         }
         let [kind, group, version] = asked.map(Option::unwrap_or_default);
         chosen.meta_version = match (group, version) {

@@ -20,32 +20,22 @@ pub(super) fn admit(
     let Some(spec) = pod.spec.as_mut() else {
         return Ok(());
     };
-    let undefined =
-        "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
     let Some(name) = spec.runtime_class_name.clone() else {
-        return match spec.overhead {
-            Some(_) => Err(attributes.forbidden(&pod_name, undefined)),
-            None => Ok(()),
-        };
+        return Ok(());
     };
     if name.is_empty() {
         return Err(Status::unexpected("resource name may not be empty"));
     }
-    let classes = api.resource("node.k8s.io", "runtimeclasses");
-    let stored = classes.and_then(|classes| classes.cacher.peek(&classes.key("", &name)));
-    let class: Option<RuntimeClass> =
-        stored.and_then(|stored| serde_json::from_slice(&stored.json).ok());
-    let Some(class) = class else {
+    let Some(class) = find(api, &name) else {
         let why = format!("pod rejected: RuntimeClass {name:?} not found");
         return Err(attributes.forbidden(&pod_name, &why));
     };
     let overhead = class.overhead.and_then(|o| o.pod_fixed);
-    if spec.overhead.is_some() && spec.overhead != overhead {
-        let differs = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
-        let why = overhead.map_or(undefined, |_| differs);
+    if overhead.is_some() && spec.overhead.is_some() && spec.overhead != overhead {
+        let why = "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead";
         return Err(attributes.forbidden(&pod_name, why));
     }
-    spec.overhead = overhead;
+    spec.overhead = overhead.or(spec.overhead.take());
     let Some(scheduling) = class.scheduling else {
         return Ok(());
     };
@@ -66,4 +56,26 @@ pub(super) fn admit(
         }
     }
     Ok(())
+}
+
+/// That a pod says what it takes besides its containers only with a class that does.
+pub(super) fn check(api: &Api, attributes: &Attributes<'_>, object: &Object) -> Result<(), Status> {
+    let pod = object.get::<Pod>();
+    let Some((pod, spec)) = pod.and_then(|pod| Some((pod, pod.spec.as_ref()?))) else {
+        return Ok(());
+    };
+    let class = spec.runtime_class_name.as_deref();
+    let class = class.and_then(|name| find(api, name));
+    if spec.overhead.is_none() || class.is_some_and(|class| class.overhead.is_some()) {
+        return Ok(());
+    }
+    let name = pod.metadata.name.as_deref().unwrap_or_default();
+    let why = "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead";
+    Err(attributes.forbidden(name, why))
+}
+
+fn find(api: &Api, name: &str) -> Option<RuntimeClass> {
+    let classes = api.resource("node.k8s.io", "runtimeclasses")?;
+    let stored = classes.cacher.peek(&classes.key("", name))?;
+    serde_json::from_slice(&stored.json).ok()
 }

@@ -31,6 +31,7 @@ pub(super) async fn read(call: &Call, kind: &KindRef) -> Result<Answer, Status> 
     let offer = Offer {
         transforms: true,
         protobuf: false,
+        metadata_in_protobuf: false,
         streams: false,
     };
     let representation = negotiate::accept(call.headers(), &call.info.query, offer)?;

@@ -149,15 +149,15 @@ impl Teller {
         representation: Representation,
     ) -> Result<Self, Status> {
         let include = read::include(call)?;
-        let layout = match representation.format {
-            Format::Protobuf => Layout::of_node(resource.schema()),
+        let names = resource.kind.names();
+        let shown = match (representation.format, representation.transform) {
+            (Format::Protobuf, Transform::None) => {
+                Layout::of_node(resource.schema()).map(|layout| Shown::whole(layout, &names))
+            }
+            // Metadata have one form, whatever they are of.
+            (Format::Protobuf, _) => Some(Shown::metadata(representation.meta_version)),
             _ => None,
         };
-        let names = resource.kind.names();
-        let shown = layout.map(|layout| match representation.transform {
-            Transform::None => Shown::whole(layout, &names),
-            _ => Shown::metadata(representation.meta_version),
-        });
         Ok(Self {
             kind: resource.kind.clone(),
             representation,

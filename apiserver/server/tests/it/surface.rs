@@ -447,3 +447,74 @@ async fn discovery_is_kept_by_its_tag() {
         let _ = again.into_body().collect().await;
     }
 }
+
+#[tokio::test]
+async fn metadata_of_any_kind_come_in_protobuf() {
+    let fixture = Fixture::start().await;
+    let schema = json!({"openAPIV3Schema": {"type": "object", "x-kubernetes-preserve-unknown-fields": true}});
+    let definition = json!({
+        "apiVersion": "apiextensions.k8s.io/v1", "kind": "CustomResourceDefinition",
+        "metadata": {"name": "things.example.com"},
+        "spec": {"group": "example.com", "scope": "Namespaced",
+            "names": {"plural": "things", "singular": "thing", "kind": "Thing", "listKind": "ThingList"},
+            "versions": [{"name": "v1", "served": true, "storage": true, "schema": schema}]},
+    });
+    let definitions = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions";
+    assert_eq!(fixture.create(definitions, definition).await.code, 201);
+    let things = "/apis/example.com/v1/namespaces/default/things";
+    let thing = json!({"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"name": "a"}});
+    while fixture.get(things).await.code != 200 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(fixture.create(things, thing).await.code, 201);
+    let one = format!("{things}/a");
+    let watch = format!("{things}?watch=1&resourceVersion=0");
+    let message = "application/vnd.kubernetes.protobuf";
+    let mut connection = fixture.connect().await;
+    for (method, path, kind, code) in [
+        ("GET", &one, "PartialObjectMetadata", 200),
+        ("GET", &things.to_owned(), "PartialObjectMetadataList", 200),
+        ("GET", &one, "", 406),
+        ("DELETE", &one, "", 406),
+    ] {
+        let accept = match kind {
+            "" => message.to_owned(),
+            kind => format!("{message};as={kind};g=meta.k8s.io;v=v1"),
+        };
+        let headers = [("accept", accept)];
+        let answer = send(&mut connection, method, path, &headers, Bytes::new()).await;
+        assert_eq!(answer.status(), code, "{method} {path} {kind}");
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .expect("an end")
+            .to_bytes();
+        if code == 200 {
+            assert!(body.starts_with(b"k8s\0"), "{method} {path} {kind}");
+        }
+    }
+    assert_eq!(fixture.get(&one).await.code, 200, "it is still there");
+    let accept = format!("{message};as=PartialObjectMetadata;g=meta.k8s.io;v=v1;stream=watch");
+    let mut watching = fixture.connect().await;
+    let answer = send(
+        &mut watching,
+        "GET",
+        &watch,
+        &[("accept", accept)],
+        Bytes::new(),
+    )
+    .await;
+    assert_eq!(answer.status(), 200);
+    let frame = answer
+        .into_body()
+        .frame()
+        .await
+        .expect("an event")
+        .expect("a frame");
+    let frame = frame.into_data().expect("data");
+    assert!(
+        frame.windows(4).any(|part| part == b"k8s\0"),
+        "an object in a message"
+    );
+}
