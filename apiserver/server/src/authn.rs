@@ -34,6 +34,7 @@ use request_header::RequestHeader;
 use token_file::TokenFile;
 use tokens::Tokens;
 use webhook::{Webhook, WebhookConfig};
+use x509::{Peer, Signers};
 
 /// Longest bearer token that is looked at.
 const TOKEN_LENGTH_MAX: usize = 16 * 1024;
@@ -121,15 +122,6 @@ impl Default for Reload {
     fn default() -> Self {
         Self(Duration::from_secs(10))
     }
-}
-
-/// What is at the other end of a connection.
-#[derive(Debug, Default)]
-pub struct Peer {
-    /// The user whose certificate it showed.
-    pub user: Option<User>,
-    /// The name of the proxy whose certificate it showed.
-    pub proxy: Option<String>,
 }
 
 /// What an `AuthenticationConfiguration` says.
@@ -274,24 +266,27 @@ impl Authenticator {
     /// The user of a request: whom a proxy names, else of the connection's certificate, else of its token, else nobody.
     ///
     /// # Errors
-    /// 401 when a token or a proxy is not good, or where nobody may ask without a name.
+    /// 401 when a certificate, token or proxy is not good and nothing else is, or where nobody may ask without a name.
     pub async fn authenticate(
         &self,
         headers: &mut HeaderMap,
-        peer: &Peer,
+        (peer, signers): (&Peer, &Arc<Signers>),
         path: &str,
     ) -> Result<User, Status> {
-        let mut refused = false;
-        if let (Some(proxy), Some(config)) = (&peer.proxy, &self.request_header) {
-            if config.allows(proxy)
-                && let Some(user) = config.user(headers)
-            {
-                config.strip(headers);
-                return Ok(user);
+        let shown = peer.shown(signers).unwrap_or_default();
+        let mut refused = shown.refused;
+        if let (Some(proxy), Some(config)) = (&shown.proxy, &self.request_header) {
+            match config.allows(proxy) {
+                true => {
+                    if let Some(user) = config.user(headers) {
+                        config.strip(headers);
+                        return Ok(user);
+                    }
+                }
+                false => refused = true,
             }
-            refused = peer.user.is_none();
         }
-        if let Some(user) = &peer.user {
+        if let Some(user) = &shown.user {
             return Ok(user.clone());
         }
         if let Some(token) = bearer(headers) {

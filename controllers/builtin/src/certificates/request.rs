@@ -57,7 +57,8 @@ impl Request {
         let common = texts(common.filter_map(|v| v.as_str().ok()).collect());
         let organizations = info.subject.iter_organization();
         Ok(Self {
-            common_name: common.into_iter().next().unwrap_or_default(),
+            // Of several the last counts, as for whoever reads the certificate.
+            common_name: common.into_iter().next_back().unwrap_or_default(),
             organizations: texts(organizations.filter_map(|v| v.as_str().ok()).collect()),
             names: alternative_names(&request),
             subject: info.subject.as_raw().to_vec(),
