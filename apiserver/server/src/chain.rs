@@ -26,8 +26,8 @@ use crate::Shared;
 use crate::aggregation::{self, proxy::Passed};
 use crate::aside::{self, Aside};
 use crate::audit::{self, Record};
-use crate::authn::User;
 use crate::authn::x509::Peer;
+use crate::authn::{Notes, User};
 use crate::authz::{Access, Decision};
 use crate::compress;
 use crate::discovery;
@@ -200,8 +200,8 @@ where
     B: http_body::Body<Data = Bytes> + Send + 'static,
     B::Error: std::error::Error + Send + Sync + 'static,
 {
-    let user = match origin {
-        Origin::Local(user) => user,
+    let (user, notes) = match origin {
+        Origin::Local(user) => (user, Notes::new()),
         Origin::Connection(peer) => {
             let began = Instant::now();
             let signers = shared.tls.signers.load_full();
@@ -209,7 +209,7 @@ where
                 .authenticator
                 .authenticate(&mut parts.headers, (&peer, &signers), &info.path)
                 .await;
-            let name = found.as_ref().ok().map(|user| user.name.as_str());
+            let name = found.as_ref().ok().map(|(user, _)| user.name.as_str());
             shared.metrics.authenticated(name, began.elapsed());
             if let Err(status) = &found {
                 let (id, received) = (recording.id, recording.received);
@@ -217,12 +217,16 @@ where
                     record.unauthenticated(status);
                 }
             }
-            Arc::new(found?)
+            let (user, notes) = found?;
+            (Arc::new(user), notes)
         }
     };
     let (id, received) = (recording.id, recording.received);
     let record = shared.audit.begin(id, received, &parts, &info, Some(&user));
     if let Some(record) = &record {
+        for (key, told) in &notes {
+            record.annotate(key, told);
+        }
         if !record.received() {
             shared.audit.rejected();
             let uri = parts.uri.to_string();

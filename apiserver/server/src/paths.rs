@@ -68,13 +68,17 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
         ["metrics"] => metrics(call),
         ["debug", "pprof", rest @ ..] => profiling::handle(call, rest).await,
         ["debug", "api_priority_and_fairness", page] => fairness_page(call, page),
-        _ if path == issuer::CONFIGURATION_PATH => Ok(document(
-            "application/json",
-            &issuer::configuration(call.shared.authenticator.tokens().issuer()),
-        )),
+        _ if path == issuer::CONFIGURATION_PATH => {
+            let tokens = call.shared.authenticator.tokens();
+            let told = issuer::configuration(tokens.issuer(), tokens.public_keys());
+            Ok(document("application/json", &told))
+        }
         _ if path == issuer::KEYS_PATH => {
-            let key = call.shared.authenticator.tokens().public_key();
-            Ok(document(issuer::KEYS_TYPE, &key.set()))
+            let tokens = call.shared.authenticator.tokens();
+            Ok(document(
+                issuer::KEYS_TYPE,
+                &issuer::set(tokens.public_keys()),
+            ))
         }
         ["openapi", "v2"] => openapi::v2(call),
         ["openapi", "v3"] => openapi::v3_index(call),

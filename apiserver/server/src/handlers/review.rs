@@ -157,21 +157,21 @@ async fn token(call: &Call) -> Result<Answer, Status> {
     let audiences = review.spec.audiences.clone().unwrap_or_default();
     let found = call.shared.authenticator.token(&given, &audiences).await;
     review.status = Some(match found {
-        Some((user, good_for)) => TokenReviewStatus {
+        Ok(known) => TokenReviewStatus {
             authenticated: Some(true),
-            audiences: Some(if good_for.is_empty() {
-                vec![call.shared.authenticator.tokens().issuer().to_owned()]
-            } else {
-                good_for
-            }),
-            user: Some(info(user)),
+            audiences: Some(known.audiences),
+            user: Some(info(known.user)),
             error: None,
         },
-        None => {
+        Err(why) => {
             // As in Kubernetes, what the client says of it stands where there is nothing to say.
             let said = review.status.take().unwrap_or_default();
+            let none = "invalid bearer token";
             TokenReviewStatus {
-                error: Some("invalid bearer token".to_owned()),
+                error: Some(match why.as_slice() {
+                    [] => none.to_owned(),
+                    why => format!("[{none}, {}]", why.join(", ")),
+                }),
                 authenticated: None,
                 user: said.user.or_else(|| Some(UserInfo::default())),
                 audiences: said.audiences,

@@ -505,7 +505,7 @@ async fn tokens_die_with_the_secret_or_the_node_that_they_are_bound_to() {
     assert_eq!(refused.code, 400);
     assert_eq!(
         refused.body["message"],
-        "cannot bind token for serviceaccount to object of type /v1, Kind=Service"
+        "cannot bind token to object of type /v1, Kind=Service"
     );
 }
 

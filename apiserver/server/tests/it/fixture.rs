@@ -9,6 +9,7 @@ use corral_server::audit::AuditConfig;
 use corral_server::authn::{AuthnConfig, User};
 use corral_server::authz::AuthzConfig;
 use corral_server::flow::Bounds;
+use corral_server::given::Given;
 use corral_server::pki::Identity;
 use corral_server::serving::Serving;
 use corral_server::{Server, ServerConfig};
@@ -51,7 +52,7 @@ async fn serve(
         advertise: None,
         names: Vec::new(),
         pki: directory.path().join("pki"),
-        given: Default::default(),
+        given: setup.given,
         service_range: "10.96.0.0/16".parse().expect("a network"),
         node_ports: 30_000..=32_767,
         storage: storage.clone(),
@@ -77,6 +78,7 @@ pub struct Setup {
     pub authn: AuthnConfig,
     pub authz: AuthzConfig,
     pub serving: Serving,
+    pub given: Given,
 }
 
 /// What the server answered.

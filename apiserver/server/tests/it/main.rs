@@ -30,6 +30,7 @@ mod seeds;
 mod service;
 mod storage_versions;
 mod takeover;
+mod tokens;
 mod traces;
 mod watches;
 mod webhook_server;
