@@ -117,12 +117,12 @@ async fn handshake(
     tcp.read_exact(&mut words).await?;
     if PLAIN.contains(&&words) {
         tcp.write_all(PLAIN_ANSWER).await?;
-        tcp.shutdown().await?;
-        // Closing before the request has come would take the answer back.
-        let mut rest = tokio::io::sink();
-        let request = &mut tcp.take(HEADER_BYTES_MAX as u64);
-        let _ = tokio::time::timeout(PLAIN_PATIENCE, tokio::io::copy(request, &mut rest)).await;
     }
+    tcp.shutdown().await?;
+    // Closing before all of it has come would take back what was told.
+    let mut rest = tokio::io::sink();
+    let request = &mut tcp.take(HEADER_BYTES_MAX as u64);
+    let _ = tokio::time::timeout(PLAIN_PATIENCE, tokio::io::copy(request, &mut rest)).await;
     Err(std::io::ErrorKind::InvalidData.into())
 }
 

@@ -11,6 +11,7 @@ use corral_api::k8s::api::authorization::v1::{
 };
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
+use corral_api::time::Time;
 use corral_kinds::all;
 use corral_kinds::schema::Node;
 use serde::Serialize;
@@ -184,6 +185,7 @@ async fn token(call: &Call) -> Result<Answer, Status> {
 fn who(call: &Call) -> Result<Answer, Status> {
     let mut asked = read::<SelfSubjectReview>(call)?;
     let review = &mut asked.review;
+    review.metadata.creation_timestamp = Some(Time(asked.cx.now));
     review.status = Some(SelfSubjectReviewStatus {
         user_info: Some(info((*call.user).clone())),
     });

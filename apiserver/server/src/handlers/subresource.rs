@@ -505,7 +505,14 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         stored: None,
         sent: owners.as_ref(),
     };
-    let managed = apply::update(&schema, None, &sent, owners, &manager, &Views::default());
+    let mut managed = apply::update(&schema, None, &sent, owners, &manager, &Views::default());
+    for entry in managed.iter_mut().filter_map(Value::as_array_mut).flatten() {
+        // To Go an empty request has it already, as null, so that nobody owns that it is there.
+        let reference = entry["fieldsV1"].pointer_mut("/f:spec/f:boundObjectRef");
+        if let Some(fields) = reference.and_then(Value::as_object_mut) {
+            fields.remove(".");
+        }
+    }
     namespace_lifecycle::check_there(&call.shared.api, &info.namespace).await?;
     let mut answer = admit_other(call, resource, &cx, kind, sent).await?;
     let invalid = |name: &str, error: FieldError| Status::invalid(GROUP, KIND, name, &[error]);

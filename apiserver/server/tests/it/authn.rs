@@ -346,6 +346,83 @@ async fn tokens_of_issuers_are_read_by_their_mappings() {
 }
 
 #[tokio::test]
+async fn each_of_two_issuers_speaks_for_its_own_users() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (Issuer::start().await, Issuer::start().await);
+    let path = folder.path().join("authentication.yaml");
+    let parsed = |issuer: &Issuer, prefix: &str| -> Value {
+        serde_json::from_str(&issuer.configuration(prefix)).expect("JSON")
+    };
+    let (mut both, other) = (parsed(&one, "one:"), parsed(&two, "two:"));
+    let issuers = both["jwt"].as_array_mut().expect("issuers");
+    issuers.push(other["jwt"][0].clone());
+    std::fs::write(&path, both.to_string()).expect("written");
+    let fixture = start(AuthnConfig {
+        configuration: Some(path),
+        ..Default::default()
+    })
+    .await;
+    for (issuer, name) in [(&one, "one:jane"), (&two, "two:jane")] {
+        let user = who_has(&fixture, &issuer.token(json!({}))).await;
+        assert_eq!(user.expect("known")["username"], name);
+    }
+    // In the name of the other, with a key of its own.
+    let forged = one.token(json!({"iss": two.url()}));
+    assert_eq!(who_has(&fixture, &forged).await, Err(401));
+}
+
+#[tokio::test]
+async fn a_service_that_fails_or_says_nothing_holds_up_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tokens.csv");
+    std::fs::write(&file, "abc,jane,7\n").expect("written");
+    let fails = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let failing = fails.clone();
+    let handler: Handler = Arc::new(move |_, _| match failing.load(Ordering::Relaxed) {
+        true => (400, json!({})),
+        false => (
+            200,
+            json!({"status": {"authenticated": true, "user": {"username": "ann"}}}),
+        ),
+    });
+    let authn = |service: &Service| AuthnConfig {
+        token_file: Some(file.clone()),
+        webhook: Some(WebhookConfig {
+            kubeconfig: service.kubeconfig(&folder, "/review"),
+            version: "v1".into(),
+            cache_life: Duration::from_secs(600),
+        }),
+        ..Default::default()
+    };
+    let service = Service::http(handler).await;
+    let fixture = start(authn(&service)).await;
+    assert_eq!(who_has(&fixture, "some").await, Err(401));
+    assert_eq!(
+        who_has(&fixture, "abc").await.expect("known")["username"],
+        "jane"
+    );
+    // That it failed is not kept.
+    fails.store(false, Ordering::Relaxed);
+    assert_eq!(
+        who_has(&fixture, "some").await.expect("known")["username"],
+        "ann"
+    );
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let fixture = start(authn(&Service { address })).await;
+    tokio::select! {
+        found = who_has(&fixture, "some") => panic!("nobody knows it: {found:?}"),
+        known = async {
+            // The other waits for an answer before this one asks.
+            let _asked = silent.accept().await.expect("a question");
+            who_has(&fixture, "abc").await
+        } => assert_eq!(known.expect("known")["username"], "jane"),
+    }
+}
+
+#[tokio::test]
 async fn nobody_asks_without_a_name_but_where_paths_are_open() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("authentication.yaml");

@@ -268,6 +268,21 @@ async fn tokens_that_pods_get_are_good_for_longer_than_is_told() {
     }
 }
 
+#[tokio::test]
+async fn who_asks_for_a_bound_token_owns_what_it_says_of_the_object() {
+    let (fixture, _) = start(Setup::default()).await;
+    let secret = json!({"metadata": {"name": "s"}});
+    assert_eq!(fixture.create(SECRETS, secret).await.code, 201);
+    let bound = json!({"kind": "Secret", "apiVersion": "v1", "name": "s"});
+    let made = request(&fixture, json!({"spec": {"boundObjectRef": bound}})).await;
+    assert_eq!(made.body["spec"]["boundObjectRef"], bound);
+    let owned = json!({"f:kind": {}, "f:apiVersion": {}, "f:name": {}});
+    assert_eq!(
+        made.body["metadata"]["managedFields"][0]["fieldsV1"],
+        json!({"f:spec": {"f:boundObjectRef": owned, "f:expirationSeconds": {}}})
+    );
+}
+
 /// Writes a key into a file, and answers the path.
 fn keep(folder: &tempfile::TempDir, name: &str, pem: String) -> std::path::PathBuf {
     let path = folder.path().join(name);
