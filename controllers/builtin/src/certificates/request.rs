@@ -162,3 +162,25 @@ pub fn of_api_client(usages: &[String]) -> Result<(), String> {
     }
     Err("missing required usage for client certificate: client auth".to_owned())
 }
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn of_several_common_names_the_last_counts() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let names = &mut params.distinguished_name;
+        names.push(DnType::CommonName, "system:node:n");
+        // The builder keeps one of a kind: this is the same by its number.
+        names.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "admin");
+        let key = KeyPair::generate().expect("a key");
+        let made = params.serialize_request(&key).expect("a request");
+        let pem = made.pem().expect("PEM");
+        let read = Request::parse(pem.as_bytes()).expect("it is one");
+        assert_eq!(read.common_name, "admin");
+    }
+}
