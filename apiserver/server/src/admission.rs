@@ -27,7 +27,7 @@ mod image_policy;
 pub mod laps;
 mod limit_ranger;
 mod matching;
-mod namespace_lifecycle;
+pub(crate) mod namespace_lifecycle;
 mod node_restriction;
 mod node_taints;
 mod optional;

@@ -21,6 +21,7 @@ pub mod cache;
 pub mod config;
 mod expressions;
 pub mod issuer;
+pub mod legacy;
 pub mod oidc;
 pub mod request_header;
 pub mod token_file;
@@ -34,6 +35,7 @@ use request_header::RequestHeader;
 use token_file::TokenFile;
 use tokens::Tokens;
 use webhook::{Webhook, WebhookConfig};
+use x509::{Peer, Signers};
 
 /// Longest bearer token that is looked at.
 const TOKEN_LENGTH_MAX: usize = 16 * 1024;
@@ -96,6 +98,23 @@ impl User {
     }
 }
 
+/// What is told of a token in the audit log: keys of annotations, and what they say.
+pub type Notes = Vec<(&'static str, String)>;
+
+/// Somebody whom a token names.
+#[derive(Debug, Clone)]
+pub struct Known {
+    /// The user.
+    pub user: User,
+    /// For which of the audiences that were asked about the token is good.
+    pub audiences: Vec<String>,
+    /// What is noted of it.
+    pub notes: Notes,
+}
+
+/// Whom a token names: nobody if it is somebody else's to say, or what is wrong with it.
+type Found = Result<Option<Known>, String>;
+
 /// Who is believed besides certificates of the cluster, ServiceAccounts and bootstrap tokens.
 #[derive(Debug, Clone, Default)]
 pub struct AuthnConfig {
@@ -121,15 +140,6 @@ impl Default for Reload {
     fn default() -> Self {
         Self(Duration::from_secs(10))
     }
-}
-
-/// What is at the other end of a connection.
-#[derive(Debug, Default)]
-pub struct Peer {
-    /// The user whose certificate it showed.
-    pub user: Option<User>,
-    /// The name of the proxy whose certificate it showed.
-    pub proxy: Option<String>,
 }
 
 /// What an `AuthenticationConfiguration` says.
@@ -274,55 +284,94 @@ impl Authenticator {
     /// The user of a request: whom a proxy names, else of the connection's certificate, else of its token, else nobody.
     ///
     /// # Errors
-    /// 401 when a token or a proxy is not good, or where nobody may ask without a name.
+    /// 401 when a certificate, token or proxy is not good and nothing else is, or where nobody may ask without a name.
     pub async fn authenticate(
         &self,
         headers: &mut HeaderMap,
-        peer: &Peer,
+        (peer, signers): (&Peer, &Arc<Signers>),
         path: &str,
-    ) -> Result<User, Status> {
-        let mut refused = false;
-        if let (Some(proxy), Some(config)) = (&peer.proxy, &self.request_header) {
-            if config.allows(proxy)
-                && let Some(user) = config.user(headers)
-            {
-                config.strip(headers);
-                return Ok(user);
+    ) -> Result<(User, Notes), Status> {
+        let shown = peer.shown(signers).unwrap_or_default();
+        let mut refused = shown.refused;
+        if let (Some(proxy), Some(config)) = (&shown.proxy, &self.request_header) {
+            match config.allows(proxy) {
+                true => {
+                    if let Some(user) = config.user(headers) {
+                        config.strip(headers);
+                        return Ok((user, Notes::new()));
+                    }
+                }
+                false => refused = true,
             }
-            refused = peer.user.is_none();
         }
-        if let Some(user) = &peer.user {
-            return Ok(user.clone());
+        if let Some(user) = &shown.user {
+            return Ok((user.clone(), Notes::new()));
         }
         if let Some(token) = bearer(headers) {
             let found = self.token(token, &[]).await;
-            return found.map(|(user, _)| user).ok_or_else(Status::unauthorized);
+            let found = found.map(|known| (known.user, known.notes));
+            return found.map_err(|_| Status::unauthorized());
         }
         match !refused && self.configured.load().anonymous.allows(path) {
-            true => Ok(User::anonymous()),
+            true => Ok((User::anonymous(), Notes::new())),
             false => Err(Status::unauthorized()),
         }
     }
 
-    /// The user of a token and the audiences it is good for; `None` if it is not good.
-    pub async fn token(&self, token: &str, audiences: &[String]) -> Option<(User, Vec<String>)> {
+    /// The user of a token and the audiences it is good for, of those that are asked about or else the API's own.
+    ///
+    /// # Errors
+    /// What is wrong with the token, as far as anybody can tell.
+    pub async fn token(&self, token: &str, audiences: &[String]) -> Result<Known, Vec<String>> {
         if token.is_empty() || token.len() > TOKEN_LENGTH_MAX {
-            return None;
+            return Err(Vec::new());
         }
-        if let Some(user) = self.token_file.load().user(token) {
-            return Some((user.clone(), Vec::new()));
+        let own = self.tokens.audiences();
+        // Who knows nothing of audiences means the API.
+        let of_api = || -> Vec<String> {
+            let wanted = match audiences {
+                [] => own,
+                some => some,
+            };
+            wanted.iter().filter(|a| own.contains(a)).cloned().collect()
+        };
+        let for_api = |user: User| {
+            let audiences = of_api();
+            (!audiences.is_empty()).then_some(Known {
+                user,
+                audiences,
+                notes: Notes::new(),
+            })
+        };
+        let for_some = |(user, audiences): (User, Vec<String>)| Known {
+            user,
+            audiences: match audiences.is_empty() {
+                true => own.to_vec(),
+                false => audiences,
+            },
+            notes: Notes::new(),
+        };
+        let of_file = self.token_file.load().user(token).cloned();
+        if let Some(known) = of_file.and_then(for_api) {
+            return Ok(known);
         }
-        if let Some(user) = bootstrap::authenticate(&self.api, token) {
-            return Some((user, Vec::new()));
-        }
-        if let Some(found) = self.tokens.authenticate(&self.api, token, audiences).await {
-            return Some(found);
+        let why = match self.tokens.authenticate(&self.api, token, audiences).await {
+            Ok(Some(known)) => return Ok(known),
+            Ok(None) => Vec::new(),
+            Err(why) => vec![why],
+        };
+        if let Some(known) = bootstrap::authenticate(&self.api, token).and_then(for_api) {
+            return Ok(known);
         }
         let configured = self.configured.load_full();
         if let Some(found) = configured.issuers.authenticate(token, audiences).await {
-            return Some(found);
+            return Ok(for_some(found));
         }
-        self.webhook.as_ref()?.authenticate(token, audiences).await
+        let Some(webhook) = &self.webhook else {
+            return Err(why);
+        };
+        let found = webhook.authenticate(token, audiences).await;
+        found.map(for_some).ok_or(why)
     }
 }
 

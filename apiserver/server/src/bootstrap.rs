@@ -126,7 +126,8 @@ pub(crate) async fn create(
         return Ok(());
     }
     let body = Decoded::of(value);
-    match resource.create(&context(namespace), body).await {
+    // Boxed: many are made at once.
+    match Box::pin(resource.create(&context(namespace), body)).await {
         Err(status) if !status.is(StatusReason::AlreadyExists) => Err(status),
         _ => Ok(()),
     }

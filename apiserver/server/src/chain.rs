@@ -26,7 +26,8 @@ use crate::Shared;
 use crate::aggregation::{self, proxy::Passed};
 use crate::aside::{self, Aside};
 use crate::audit::{self, Record};
-use crate::authn::{Peer, User};
+use crate::authn::x509::Peer;
+use crate::authn::{Notes, User};
 use crate::authz::{Access, Decision};
 use crate::compress;
 use crate::discovery;
@@ -39,15 +40,17 @@ use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 use crate::serve::patience;
 
+mod impersonation;
+
 /// Longest time until the head of an answer, for everything that is not long-running.
 pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(60);
 /// Profiles take as long as the client wants.
 const PROFILES: &str = "/debug/pprof/";
 
 /// How a request came.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub enum Origin {
-    /// Over a connection, perhaps with a verified certificate.
+    /// Over a connection, perhaps with a certificate.
     Connection(Arc<Peer>),
     /// From a component in this process that is known.
     Local(Arc<User>),
@@ -212,15 +215,16 @@ where
     if !is_long_running(&info) {
         flow::check_time(&info)?;
     }
-    let user = match origin {
-        Origin::Local(user) => user,
+    let (user, notes) = match origin {
+        Origin::Local(user) => (user, Notes::new()),
         Origin::Connection(peer) => {
             let began = Instant::now();
+            let signers = shared.tls.signers.load_full();
             let found = shared
                 .authenticator
-                .authenticate(&mut parts.headers, &peer, &info.path)
+                .authenticate(&mut parts.headers, (&peer, &signers), &info.path)
                 .await;
-            let name = found.as_ref().ok().map(|user| user.name.as_str());
+            let name = found.as_ref().ok().map(|(user, _)| user.name.as_str());
             shared.metrics.authenticated(name, began.elapsed());
             if let Err(status) = &found {
                 let (id, received) = (recording.id, recording.received);
@@ -228,12 +232,16 @@ where
                     record.unauthenticated(status);
                 }
             }
-            Arc::new(found?)
+            let (user, notes) = found?;
+            (Arc::new(user), notes)
         }
     };
     let (id, received) = (recording.id, recording.received);
     let record = shared.audit.begin(id, received, &parts, &info, Some(&user));
     if let Some(record) = &record {
+        for (key, told) in &notes {
+            record.annotate(key, told);
+        }
         if !record.received() {
             shared.audit.rejected();
             let uri = parts.uri.to_string();
@@ -303,7 +311,7 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let (info, mut user) = (asked.info, asked.user);
-    if let Some(taken) = impersonated(shared, &user, &parts.headers).await? {
+    if let Some(taken) = impersonation::user(shared, &user, &parts.headers).await? {
         if let Some(record) = record.filter(|_| taken != *user) {
             record.impersonated(&taken);
         }
@@ -507,103 +515,4 @@ async fn authorize(
         ..Default::default()
     });
     Err(status)
-}
-
-/// The user that a client asks to be taken for, if it may.
-async fn impersonated(
-    shared: &Shared,
-    user: &User,
-    headers: &HeaderMap,
-) -> Result<Option<User>, Status> {
-    let texts = |name: &str| -> Vec<String> {
-        let values = headers.get_all(name).iter();
-        values
-            .filter_map(|v| v.to_str().ok().map(str::to_owned))
-            .collect()
-    };
-    let wanted = texts("impersonate-user");
-    let groups = texts("impersonate-group");
-    let Some(name) = wanted.first() else {
-        if groups.is_empty() {
-            return Ok(None);
-        }
-        return Err(Status::bad_request(
-            "requested impersonation without impersonating a user",
-        ));
-    };
-    let may = async |resource: &str, namespace: &str, name: &str| {
-        let access = Access {
-            verb: "impersonate".to_owned(),
-            resource: resource.to_owned(),
-            namespace: namespace.to_owned(),
-            name: name.to_owned(),
-            ..Default::default()
-        };
-        if shared.authorizer.allows(user, &access).await {
-            return Ok(());
-        }
-        Err(Status::forbidden(
-            "",
-            resource,
-            name,
-            &access.refusal(&user.name),
-        ))
-    };
-    let account = name
-        .strip_prefix("system:serviceaccount:")
-        .and_then(|rest| rest.split_once(':'));
-    let mut taken = match account {
-        Some((namespace, account)) => {
-            may("serviceaccounts", namespace, account).await?;
-            User::service_account(namespace, account)
-        }
-        None => {
-            may("users", "", name).await?;
-            User::new(name, &[])
-        }
-    };
-    for group in &groups {
-        may("groups", "", group).await?;
-    }
-    let in_authentication = async |resource: &str, subresource: &str, name: &str| {
-        let access = Access {
-            verb: "impersonate".to_owned(),
-            group: "authentication.k8s.io".to_owned(),
-            resource: resource.to_owned(),
-            subresource: subresource.to_owned(),
-            name: name.to_owned(),
-            ..Default::default()
-        };
-        if shared.authorizer.allows(user, &access).await {
-            return Ok(());
-        }
-        Err(Status::forbidden(
-            "authentication.k8s.io",
-            resource,
-            name,
-            &access.refusal(&user.name),
-        ))
-    };
-    if let Some(uid) = texts("impersonate-uid").first() {
-        in_authentication("uids", "", uid).await?;
-        taken.uid.clone_from(uid);
-    }
-    let prefix = "impersonate-extra-";
-    let extras = headers
-        .keys()
-        .filter_map(|key| Some((key, key.as_str().strip_prefix(prefix)?)));
-    for (header, key) in extras {
-        let values = texts(header.as_str());
-        for value in &values {
-            in_authentication("userextras", key, value).await?;
-        }
-        taken
-            .extra
-            .insert(crate::request::unescape(key, false)?, values);
-    }
-    if !groups.is_empty() {
-        taken.groups = groups;
-        taken.groups.push(crate::authn::AUTHENTICATED.to_owned());
-    }
-    Ok(Some(taken))
 }

@@ -3,8 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use rcgen::PublicKeyData;
-
+use crate::authn::issuer::{PublicKey, SigningKey};
 use crate::authn::tokens;
 
 /// What was made elsewhere; what is not given the server makes itself.
@@ -12,10 +11,14 @@ use crate::authn::tokens;
 pub struct Given {
     /// The key that signs tokens of ServiceAccounts.
     pub signing_key: Option<PathBuf>,
-    /// Public keys, or certificates with them, that such tokens are checked with: they must be of the signing key.
+    /// Keys that such tokens are checked with besides: public ones, private ones, or certificates, several in a file.
     pub checking_keys: Vec<PathBuf>,
-    /// Who issues such tokens.
-    pub issuer: String,
+    /// Who issues such tokens: the first, in whose name they are signed, and others who are believed, too.
+    pub issuers: Vec<String>,
+    /// Whom tokens for the API name; the issuers if nobody is named here.
+    pub audiences: Vec<String>,
+    /// Whether the tokens that pods get are good for longer than is told.
+    pub extend_expiration: bool,
 }
 
 impl Default for Given {
@@ -23,7 +26,9 @@ impl Default for Given {
         Self {
             signing_key: None,
             checking_keys: Vec::new(),
-            issuer: tokens::ISSUER.to_owned(),
+            issuers: vec![tokens::ISSUER.to_owned()],
+            audiences: Vec::new(),
+            extend_expiration: true,
         }
     }
 }
@@ -33,56 +38,26 @@ fn told(path: &Path, why: impl std::fmt::Display) -> String {
     format!("{}: {why}", path.display())
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| told(path, error))
+fn read(path: &Path) -> Result<String, String> {
+    std::fs::read_to_string(path).map_err(|error| told(path, error))
 }
 
 impl Given {
-    /// The key that signs tokens. Keys that check them must be its own: this server believes no tokens but those that it
-    /// has issued.
-    pub(crate) fn signing_key(&self) -> Result<Option<rcgen::KeyPair>, String> {
-        let Some(path) = &self.signing_key else {
-            return match self.checking_keys.first() {
-                Some(path) => Err(told(
-                    path,
-                    "a key that checks tokens needs the one that signs them",
-                )),
-                None => Ok(None),
-            };
-        };
-        let pem = String::from_utf8(read(path)?).map_err(|error| told(path, error))?;
-        let key = rcgen::KeyPair::from_pem(&pem).map_err(|error| told(path, error))?;
-        if !key.is_compatible(&rcgen::PKCS_ECDSA_P256_SHA256) {
-            return Err(told(
-                path,
-                "tokens are signed with keys on the curve P-256 only",
-            ));
+    /// The key that signs tokens, which is the server's own if none is given.
+    pub(crate) fn signing_key(&self, own: &str) -> Result<SigningKey, String> {
+        match &self.signing_key {
+            Some(path) => SigningKey::of_pem(&read(path)?).map_err(|error| told(path, error)),
+            None => SigningKey::of_pem(own),
         }
-        for path in &self.checking_keys {
-            if public_key(path)? != key.subject_public_key_info() {
-                return Err(told(path, "it is not the key that signs tokens"));
-            }
-        }
-        Ok(Some(key))
     }
-}
 
-/// The public key in a file, or that of the certificate in it.
-fn public_key(path: &Path) -> Result<Vec<u8>, String> {
-    let pem = read(path)?;
-    let item = rustls_pemfile::read_one(&mut pem.as_slice()).map_err(|error| told(path, error))?;
-    match item {
-        None => Err(told(path, "there is no key in it")),
-        Some(rustls_pemfile::Item::SubjectPublicKeyInfo(key)) => Ok(key.to_vec()),
-        Some(rustls_pemfile::Item::X509Certificate(certificate)) => {
-            let (_, read) = x509_parser::parse_x509_certificate(&certificate)
-                .map_err(|error| told(path, error))?;
-            Ok(read.public_key().raw.to_vec())
+    /// The keys that tokens are checked with besides the one that signs them.
+    pub(crate) fn checking_keys(&self) -> Result<Vec<PublicKey>, String> {
+        let mut keys = Vec::new();
+        for path in &self.checking_keys {
+            let pem = read(path)?;
+            keys.extend(PublicKey::all_of_pem(pem.as_bytes()).map_err(|error| told(path, error))?);
         }
-        Some(_) => {
-            let text = String::from_utf8_lossy(&pem);
-            let key = rcgen::KeyPair::from_pem(&text).map_err(|error| told(path, error))?;
-            Ok(key.subject_public_key_info())
-        }
+        Ok(keys)
     }
 }

@@ -87,6 +87,7 @@ use admission::policies::{self, Policies};
 use admission::webhooks::{self, Webhooks};
 use admission::{Admission, AdmissionConfig, EventLimits, ImagePolicy, Parts, Settings};
 use api::{Api, Late};
+use authn::legacy;
 use authn::tokens::Tokens;
 use authn::{Authenticator, User};
 use authz::Authorizer;
@@ -249,10 +250,8 @@ impl Server {
         let audit = audit::Audit::open(config.audit, &config.registry).await;
         let audit = Arc::new(audit.map_err(Error::Audit)?);
         let given = config.given;
-        let mut pki = Pki::open(&config.pki)?;
-        if let Some(key) = given.signing_key().map_err(Error::Authentication)? {
-            pki.sign_tokens_with(key);
-        }
+        let pki = Pki::open(&config.pki)?;
+        let tokens = Tokens::new(&pki, &given).map_err(Error::Authentication)?;
         let listener = TcpListener::bind(config.listen)
             .await
             .map_err(|e| Error::Listen(config.listen, e))?;
@@ -303,8 +302,6 @@ impl Server {
             tasks.spawn(resource.cacher.clone().run(answered.clone()));
         }
         let advertise = config.advertise.unwrap_or_else(|| reachable(address.ip()));
-        let tokens =
-            Tokens::new(&pki, given.issuer.clone()).map_err(|e| Error::Tls(e.to_string()))?;
         let material = tls::Material {
             names: config.names,
             addresses: vec![address.ip(), advertise, IpAddr::V4(api_address)],
@@ -391,6 +388,9 @@ impl Server {
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         local_services::ensure(&shared.api)
+            .await
+            .map_err(|status| Error::Bootstrap(Box::new(status)))?;
+        legacy::track(&shared.api, shared.started)
             .await
             .map_err(|status| Error::Bootstrap(Box::new(status)))?;
         let client_ca = format!("{}{}", shared.pki.ca(), material.client_ca_text()?);

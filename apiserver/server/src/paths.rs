@@ -90,13 +90,14 @@ fn description(call: &Call, parts: &[&str]) -> Option<Result<Answer, Status>> {
         ["apis", group, version] => discovery::resources(call, group, version),
         ["version"] => negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)
             .map(|accepted| response::object(200, accepted, &version())),
-        _ if call.info.path == issuer::CONFIGURATION_PATH => Ok(document(
-            "application/json",
-            &issuer::configuration(tokens.issuer()),
-        )),
-        _ if call.info.path == issuer::KEYS_PATH => {
-            Ok(document(issuer::KEYS_TYPE, &tokens.public_key().set()))
+        _ if call.info.path == issuer::CONFIGURATION_PATH => {
+            let told = issuer::configuration(tokens.issuer(), tokens.public_keys());
+            Ok(document("application/json", &told))
         }
+        _ if call.info.path == issuer::KEYS_PATH => Ok(document(
+            issuer::KEYS_TYPE,
+            &issuer::set(tokens.public_keys()),
+        )),
         _ => return None,
     })
 }

@@ -149,11 +149,6 @@ impl Pki {
         })
     }
 
-    /// Signs tokens of ServiceAccounts with another key.
-    pub fn sign_tokens_with(&mut self, key: KeyPair) {
-        self.tokens = key;
-    }
-
     /// The CA's certificate in PEM.
     pub fn ca(&self) -> &str {
         &self.ca_pem
@@ -167,14 +162,9 @@ impl Pki {
         }
     }
 
-    /// The private key of service-account tokens, in PEM.
+    /// The private key of service-account tokens that this server has made, in PEM.
     pub fn token_key(&self) -> String {
         self.tokens.serialize_pem()
-    }
-
-    /// The public key of service-account tokens, in PEM.
-    pub fn token_public_key(&self) -> String {
-        self.tokens.public_key_pem()
     }
 
     /// A certificate for a server that answers to the given names and addresses.

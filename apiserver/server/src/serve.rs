@@ -8,9 +8,11 @@ use std::time::Duration;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -18,6 +20,7 @@ use self::gather::{Gathered, Served};
 use self::patience::Patient;
 use self::together::{Streams, Together};
 use crate::Shared;
+use crate::authn::x509::Peer;
 use crate::chain::{self, Origin};
 use crate::response;
 
@@ -29,6 +32,15 @@ mod together;
 pub const CONNECTIONS_MAX: usize = 120_000;
 /// How long a client may take for the TLS handshake.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The types of the records with which a client of TLS begins: an alert or a handshake.
+const RECORDS: [u8; 2] = [21, 22];
+/// By which requests without TLS are known, as servers in Go know them: by as much as the head of a record of TLS has.
+const PLAIN: [&[u8; 5]; 5] = [b"GET /", b"HEAD ", b"POST ", b"PUT /", b"OPTIO"];
+/// What such a client is told.
+const PLAIN_ANSWER: &[u8] =
+    b"HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+/// How long such a client may take to close its end.
+const PLAIN_PATIENCE: Duration = Duration::from_secs(1);
 /// Bytes of the head of one request.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 /// Requests at a time on one HTTP/2 connection; clients in Go open another one beyond.
@@ -91,6 +103,29 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>) {
     let _ = tokio::time::timeout(DRAIN_TIMEOUT, tasks.wait()).await;
 }
 
+/// Makes TLS of a connection, or tells a client that does not speak it.
+async fn handshake(
+    mut tcp: TcpStream,
+    acceptor: TlsAcceptor,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut first = [0; 1];
+    tcp.peek(&mut first).await?;
+    if RECORDS.contains(&first[0]) {
+        return acceptor.accept(tcp).await;
+    }
+    let mut words = [0; 5];
+    tcp.read_exact(&mut words).await?;
+    if PLAIN.contains(&&words) {
+        tcp.write_all(PLAIN_ANSWER).await?;
+    }
+    tcp.shutdown().await?;
+    // Closing before all of it has come would take back what was told.
+    let mut rest = tokio::io::sink();
+    let request = &mut tcp.take(HEADER_BYTES_MAX as u64);
+    let _ = tokio::time::timeout(PLAIN_PATIENCE, tokio::io::copy(request, &mut rest)).await;
+    Err(std::io::ErrorKind::InvalidData.into())
+}
+
 async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) {
     // Small answers must not wait for more.
     let _ = tcp.set_nodelay(true);
@@ -101,12 +136,12 @@ async fn connection(tcp: TcpStream, acceptor: TlsAcceptor, shared: Arc<Shared>) 
         client: client.ip().to_canonical(),
         server: server.ip().to_canonical(),
     };
-    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, acceptor.accept(tcp)).await else {
+    let Ok(Ok(tls)) = tokio::time::timeout(HANDSHAKE_TIMEOUT, handshake(tcp, acceptor)).await
+    else {
         shared.metrics.handshake_errors.inc();
         return;
     };
-    let certificates = tls.get_ref().1.peer_certificates();
-    let peer = Arc::new(shared.tls.signers.load().peer(certificates));
+    let peer = Arc::new(Peer::new(tls.get_ref().1.peer_certificates()));
     let stop: CancellationToken = shared.stop.clone();
     let (head_time, patience) = {
         let bounds = shared.flow.bounds();

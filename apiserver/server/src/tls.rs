@@ -1,5 +1,6 @@
 //! TLS of the server: the certificates that it shows, and who may sign those of clients. Files are read again when they have
-//! changed, so that certificates are rotated without a restart; connections that are open stay as they were made.
+//! changed, so that certificates are rotated without a restart; connections that are open go on with the certificate that
+//! they were made with, and with whom the authorities of now believe.
 //!
 //! The cluster's own certificate is shown to whoever asks for one of the cluster's own names or addresses, where nodes and
 //! pods know the authority that signed it; one of the administrator's is shown to those who ask for a name in it, and to
@@ -11,11 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use rustls::client::danger::HandshakeSignatureValid;
 use rustls::crypto::aws_lc_rs::sign::any_supported_type;
-use rustls::server::danger::ClientCertVerifier;
-use rustls::server::{ClientHello, ResolvesServerCert, WebPkiClientVerifier};
+use rustls::crypto::{WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
+use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{
+    DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
+};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use x509_parser::extensions::GeneralName;
@@ -92,14 +98,14 @@ impl Tls {
 }
 
 fn make(pki: &Pki, material: &Material) -> Result<(Arc<ServerConfig>, Signers), Error> {
-    let (all, signers) = signers(pki, material)?;
+    let (holders, signers) = signers(pki, material)?;
     let shown = material.shown.as_ref().map(given).transpose()?;
     let certificates = Certificates {
         own: own(pki, material)?,
         shown,
     };
     let mut config = ServerConfig::builder()
-        .with_client_cert_verifier(all)
+        .with_client_cert_verifier(Arc::new(holders))
         .with_cert_resolver(Arc::new(certificates));
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok((Arc::new(config), signers))
@@ -186,7 +192,7 @@ impl ResolvesServerCert for Certificates {
 }
 
 fn certified(
-    chain: Vec<rustls::pki_types::CertificateDer<'static>>,
+    chain: Vec<CertificateDer<'static>>,
     key: &rustls::pki_types::PrivateKeyDer<'static>,
 ) -> Result<CertifiedKey, Error> {
     let key = any_supported_type(key).map_err(|error| Error::Tls(error.to_string()))?;
@@ -234,28 +240,76 @@ fn given(files: &KeyFiles) -> Result<Given, Error> {
     })
 }
 
-/// Who signs the certificates of clients: all of them for the handshake, and each to tell users from proxies.
-fn signers(
-    pki: &Pki,
-    material: &Material,
-) -> Result<(Arc<dyn ClientCertVerifier>, Signers), Error> {
-    let verifier = |roots: RootCertStore| {
-        let builder = WebPkiClientVerifier::builder(Arc::new(roots)).allow_unauthenticated();
-        builder.build().map_err(|e| Error::Tls(e.to_string()))
-    };
-    let mut all = roots(pki)?;
-    if let Some(path) = &material.client_ca {
-        add_all(&mut all, path, "CA of clients")?;
+/// Takes certificates of clients whoever signed them, if the client has the key: who asks is found out for each request,
+/// as kube-apiserver does, so that one whose certificate has ended is told so, and may come with a token instead.
+#[derive(Debug)]
+struct Holders {
+    /// Whom clients are asked for certificates of.
+    hints: Vec<DistinguishedName>,
+    algorithms: WebPkiSupportedAlgorithms,
+}
+
+impl ClientCertVerifier for Holders {
+    fn client_auth_mandatory(&self) -> bool {
+        false
     }
-    let users = verifier(all.clone())?;
-    let Some(path) = &material.proxy_ca else {
-        return Ok((users.clone(), Signers::new(users, None)));
+
+    fn root_hint_subjects(&self) -> &[DistinguishedName] {
+        &self.hints
+    }
+
+    fn verify_client_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: UnixTime,
+    ) -> Result<ClientCertVerified, rustls::Error> {
+        Ok(ClientCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls12_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        certificate: &CertificateDer<'_>,
+        signed: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        verify_tls13_signature(message, certificate, signed, &self.algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.algorithms.supported_schemes()
+    }
+}
+
+/// Who signs the certificates of clients: what the handshake tells of them, and each to tell users from proxies.
+fn signers(pki: &Pki, material: &Material) -> Result<(Holders, Signers), Error> {
+    let mut users = roots(pki)?;
+    if let Some(path) = &material.client_ca {
+        add_all(&mut users, path, "CA of clients")?;
+    }
+    let mut hints = users.subjects();
+    let proxies = match &material.proxy_ca {
+        None => None,
+        Some(path) => {
+            let mut proxies = RootCertStore::empty();
+            add_all(&mut proxies, path, "CA of proxies")?;
+            hints.extend(proxies.subjects());
+            Some(proxies)
+        }
     };
-    let mut proxies = RootCertStore::empty();
-    add_all(&mut proxies, path, "CA of proxies")?;
-    add_all(&mut all, path, "CA of proxies")?;
-    let signers = Signers::new(users, Some(verifier(proxies)?));
-    Ok((verifier(all)?, signers))
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let algorithms = provider.signature_verification_algorithms;
+    let signers = Signers::new(users, proxies, algorithms);
+    Ok((Holders { hints, algorithms }, signers))
 }
 
 fn add_all(roots: &mut RootCertStore, path: &PathBuf, what: &str) -> Result<(), Error> {

@@ -9,7 +9,6 @@ use anyhow::{Context, ensure};
 use clap::Args;
 use corral_nodelet::network::range::Range;
 use corral_server::authn::User;
-use corral_server::given::Given;
 use corral_server::local::Local;
 use corral_server::stored_values::StoredValues;
 use corral_server::{AddressRange, Server, ServerConfig, encryption};
@@ -25,7 +24,7 @@ use super::admission::AdmissionArgs;
 use super::clients::Clients;
 use super::encryption::EncryptionArgs;
 use super::etcd::EtcdArgs;
-use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
+use super::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs, ServiceAccountArgs};
 use super::serving::ServingArgs;
 use crate::kubeconfig;
 use crate::logging::LogArgs;
@@ -81,6 +80,8 @@ pub struct ControlPlaneArgs {
     #[command(flatten)]
     pub authentication: AuthenticationArgs,
     #[command(flatten)]
+    pub service_accounts: ServiceAccountArgs,
+    #[command(flatten)]
     pub authorization: AuthorizationArgs,
     #[command(flatten)]
     pub audit: AuditArgs,
@@ -135,7 +136,7 @@ impl ControlPlane {
             advertise: args.advertise,
             names: args.tls_san.clone(),
             pki: args.data_dir.join("pki"),
-            given: Given::default(),
+            given: args.service_accounts.given(),
             service_range: args.service_range()?,
             node_ports: 30_000..=32_767,
             storage,

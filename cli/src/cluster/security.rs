@@ -9,6 +9,7 @@ use corral_server::audit::AuditConfig;
 use corral_server::audit::log::{LogConfig, SIZE_MEGABYTES};
 use corral_server::audit::webhook::{Throttle, WebhookConfig};
 use corral_server::authn::request_header::RequestHeader;
+use corral_server::authn::tokens;
 use corral_server::authn::webhook::WebhookConfig as TokenWebhook;
 use corral_server::authn::{AuthnConfig, Reload};
 use corral_server::authz::AuthzConfig;
@@ -16,6 +17,7 @@ use corral_server::authz::config::{
     AuthorizerConfig, ConnectionInfo, FailurePolicy, Mode, WebhookConfig as AuthorizationWebhook,
 };
 use corral_server::duration;
+use corral_server::given::Given;
 
 /// Bytes of a megabyte, as the audit log counts.
 const MEGABYTE: u64 = 1024 * 1024;
@@ -253,6 +255,49 @@ impl AuthenticationArgs {
             request_header: requestheader_client_ca_file.map(|ca| (ca, header)),
             anonymous: anonymous_auth,
             ..AuthnConfig::default()
+        }
+    }
+}
+
+/// The tokens of ServiceAccounts.
+#[derive(Debug, Clone, Args)]
+pub struct ServiceAccountArgs {
+    /// Who issues tokens of ServiceAccounts; may be repeated: the first signs them, and those of all are believed.
+    #[arg(long, value_name = "URL", default_value = tokens::ISSUER)]
+    service_account_issuer: Vec<String>,
+    /// Keys by which tokens of ServiceAccounts are checked besides the one that signs them: public or private ones, RSA or on
+    /// the curves P-256 and P-384, or certificates; may be repeated.
+    #[arg(long, value_name = "FILE")]
+    service_account_key_file: Vec<PathBuf>,
+    /// The key that signs tokens of ServiceAccounts (default: one of the cluster's own).
+    #[arg(long, value_name = "FILE")]
+    service_account_signing_key_file: Option<PathBuf>,
+    /// Whom tokens for the API name (default: the issuers).
+    #[arg(long, value_delimiter = ',', value_name = "AUDIENCES")]
+    api_audiences: Vec<String>,
+    /// Whether tokens that pods get are good for a year, for programs that do not read them again; what pods are told is an
+    /// hour.
+    #[arg(long, default_value_t = true, action = clap::ArgAction::Set, num_args = 0..=1, require_equals = true,
+        default_missing_value = "true", value_name = "BOOL")]
+    service_account_extend_token_expiration: bool,
+}
+
+impl ServiceAccountArgs {
+    /// What the flags give.
+    pub fn given(&self) -> Given {
+        let Self {
+            service_account_issuer,
+            service_account_key_file,
+            service_account_signing_key_file,
+            api_audiences,
+            service_account_extend_token_expiration,
+        } = self.clone();
+        Given {
+            signing_key: service_account_signing_key_file,
+            checking_keys: service_account_key_file,
+            issuers: service_account_issuer,
+            audiences: api_audiences,
+            extend_expiration: service_account_extend_token_expiration,
         }
     }
 }

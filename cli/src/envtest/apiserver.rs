@@ -8,8 +8,6 @@ use std::time::Duration;
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use corral_server::authn::tokens;
-use corral_server::given::Given;
 use corral_server::serving::Serving;
 use corral_server::tls::KeyFiles;
 use corral_server::{AddressRange, Server, ServerConfig};
@@ -24,7 +22,9 @@ use crate::cluster::admission::AdmissionArgs;
 use crate::cluster::control_plane::{connect, layered};
 use crate::cluster::encryption::EncryptionArgs;
 use crate::cluster::etcd::EtcdArgs;
-use crate::cluster::security::{AuditArgs, AuthenticationArgs, AuthorizationArgs};
+use crate::cluster::security::{
+    AuditArgs, AuthenticationArgs, AuthorizationArgs, ServiceAccountArgs,
+};
 use crate::cluster::serving::ServingArgs;
 use crate::cluster::signals;
 use crate::logging::{self, LogFormat};
@@ -48,15 +48,6 @@ pub struct ApiServerArgs {
     /// Where certificates are, and those that the server makes.
     #[arg(long, value_name = "DIR", default_value = "/var/run/kubernetes")]
     cert_dir: PathBuf,
-    /// Who issues tokens of ServiceAccounts.
-    #[arg(long, value_name = "URL", default_value = tokens::ISSUER)]
-    service_account_issuer: String,
-    /// Public keys, or certificates, by which tokens of ServiceAccounts are checked: of the key that signs them.
-    #[arg(long, value_name = "FILE")]
-    service_account_key_file: Vec<PathBuf>,
-    /// The key that signs tokens of ServiceAccounts, on the curve P-256.
-    #[arg(long, value_name = "FILE")]
-    service_account_signing_key_file: Option<PathBuf>,
     /// Addresses of Services.
     #[arg(long, value_name = "NETWORK", default_value = "10.0.0.0/24")]
     service_cluster_ip_range: AddressRange,
@@ -77,6 +68,8 @@ pub struct ApiServerArgs {
     admission: AdmissionArgs,
     #[command(flatten)]
     authentication: AuthenticationArgs,
+    #[command(flatten)]
+    service_accounts: ServiceAccountArgs,
     #[command(flatten)]
     authorization: AuthorizationArgs,
     #[command(flatten)]
@@ -105,7 +98,7 @@ pub async fn run(args: ApiServerArgs) -> anyhow::Result<()> {
         listen: SocketAddr::new(args.bind_address, args.secure_port),
         advertise: args.advertise_address,
         names: Vec::new(),
-        given: given(&args),
+        given: args.service_accounts.given(),
         pki: args.cert_dir.join("corral"),
         service_range: args.service_cluster_ip_range,
         node_ports: 30_000..=32_767,
@@ -136,14 +129,6 @@ fn serving(args: &ApiServerArgs) -> anyhow::Result<Serving> {
         serving.certificate = Some(KeyFiles { certificate, key });
     }
     Ok(serving)
-}
-
-fn given(args: &ApiServerArgs) -> Given {
-    Given {
-        signing_key: args.service_account_signing_key_file.clone(),
-        checking_keys: args.service_account_key_file.clone(),
-        issuer: args.service_account_issuer.clone(),
-    }
 }
 
 /// How long our own stand-in for etcd, which may be starting beside this server, is waited for.

@@ -80,6 +80,17 @@ pub(super) async fn find(api: &Api, name: &str) -> Result<Option<Found>, Status>
     Ok(entry.and_then(|entry| serde_json::from_slice(&entry.value).ok()))
 }
 
+/// The same where nothing is stored: there must be the namespace.
+///
+/// # Errors
+/// 404 for a namespace that is not there.
+pub(crate) async fn check_there(api: &Api, name: &str) -> Result<(), Status> {
+    match find(api, name).await? {
+        Some(_) => Ok(()),
+        None => Err(Status::not_found("", "namespaces", name)),
+    }
+}
+
 /// NamespaceExists: nothing is written where there is no namespace.
 ///
 /// # Errors

@@ -11,6 +11,7 @@ use corral_api::k8s::api::authorization::v1::{
 };
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
+use corral_api::time::Time;
 use corral_kinds::all;
 use corral_kinds::schema::Node;
 use serde::Serialize;
@@ -157,21 +158,21 @@ async fn token(call: &Call) -> Result<Answer, Status> {
     let audiences = review.spec.audiences.clone().unwrap_or_default();
     let found = call.shared.authenticator.token(&given, &audiences).await;
     review.status = Some(match found {
-        Some((user, good_for)) => TokenReviewStatus {
+        Ok(known) => TokenReviewStatus {
             authenticated: Some(true),
-            audiences: Some(if good_for.is_empty() {
-                vec![call.shared.authenticator.tokens().issuer().to_owned()]
-            } else {
-                good_for
-            }),
-            user: Some(info(user)),
+            audiences: Some(known.audiences),
+            user: Some(info(known.user)),
             error: None,
         },
-        None => {
+        Err(why) => {
             // As in Kubernetes, what the client says of it stands where there is nothing to say.
             let said = review.status.take().unwrap_or_default();
+            let none = "invalid bearer token";
             TokenReviewStatus {
-                error: Some("invalid bearer token".to_owned()),
+                error: Some(match why.as_slice() {
+                    [] => none.to_owned(),
+                    why => format!("[{none}, {}]", why.join(", ")),
+                }),
                 authenticated: None,
                 user: said.user.or_else(|| Some(UserInfo::default())),
                 audiences: said.audiences,
@@ -184,6 +185,7 @@ async fn token(call: &Call) -> Result<Answer, Status> {
 fn who(call: &Call) -> Result<Answer, Status> {
     let mut asked = read::<SelfSubjectReview>(call)?;
     let review = &mut asked.review;
+    review.metadata.creation_timestamp = Some(Time(asked.cx.now));
     review.status = Some(SelfSubjectReviewStatus {
         user_info: Some(info((*call.user).clone())),
     });

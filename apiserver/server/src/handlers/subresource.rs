@@ -2,23 +2,25 @@
 
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::gvk::GroupVersionKind;
-use corral_api::k8s::api::authentication::v1::{
-    TokenRequest, TokenRequestSpec, TokenRequestStatus,
-};
+use corral_api::k8s::api::authentication::v1::{TokenRequest, TokenRequestSpec};
 use corral_api::k8s::api::core::v1::ServiceAccount;
 use corral_api::status::Status;
-use corral_api::time::Time;
 use corral_kinds::{AnyKind, all};
 use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, scale, with_warnings, write};
+use crate::admission::namespace_lifecycle;
 use crate::admission::request::{Operation, Request};
+use crate::apply::{self, Manager, Owners, Views, take_managed};
 use crate::authn::tokens::{Binding, Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
 use crate::decode::Decoded;
-use crate::registry::{Ownership, Part, Resource, WriteContext, metadata};
+use crate::registry::{Ownership, Part, Resource, WriteContext, body, metadata};
 use crate::request::Verb;
 use crate::response::{self, Answer};
+
+/// The life of a token for which none is asked.
+const LIFE_SECONDS: i64 = 3600;
 
 /// Answers a request on a subresource.
 pub(super) async fn handle(call: Call) -> Result<Answer, Status> {
@@ -271,7 +273,7 @@ async fn bind_to(
     let cx = call.write_context()?;
     let binding = all::kind("", "v1", "Binding")
         .ok_or_else(|| Status::internal("there is no kind Binding"))?;
-    let mut body = crate::registry::body::read(binding, &cx, Decoded::of(body))?;
+    let mut body = body::read(binding, &cx, Decoded::of(body))?;
     let kind = GroupVersionKind {
         group: String::new(),
         version: "v1".to_owned(),
@@ -354,89 +356,130 @@ pub(super) fn set_condition(pod: &mut Value, condition: Value) {
 
 /// Makes a token of a ServiceAccount.
 async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
+    const GROUP: &str = "authentication.k8s.io";
+    const KIND: &str = "TokenRequest";
     let info = &call.info;
     let cx = call.write_context()?;
-    let body = call.decoded_kind("authentication.k8s.io", "v1", "TokenRequest")?;
-    let kind = all::kind("authentication.k8s.io", "v1", "TokenRequest");
-    let kind = kind.ok_or_else(Status::no_such_path)?;
-    let body = admit_other(call, resource, &cx, kind, body.value).await?;
-    let mut request: TokenRequest = serde_json::from_value(body)
+    let kind = all::kind(GROUP, "v1", KIND).ok_or_else(Status::no_such_path)?;
+    let schema = corral_kinds::schema::of(kind);
+    let mut sent = body::read(kind, &cx, call.decoded(&schema)?)?;
+    metadata::check_namespace(&cx, &sent)?;
+    if !sent["spec"].is_object() {
+        sent["spec"] = json!({});
+    }
+    if sent["spec"]["expirationSeconds"].is_null() {
+        sent["spec"]["expirationSeconds"] = LIFE_SECONDS.into();
+    }
+    let owners = take_managed(&mut sent);
+    let manager = Manager {
+        api_version: kind.names().api_version(),
+        ..resource.manager(&cx, "token")
+    };
+    let owners = Owners {
+        stored: None,
+        sent: owners.as_ref(),
+    };
+    let mut managed = apply::update(&schema, None, &sent, owners, &manager, &Views::default());
+    for entry in managed.iter_mut().filter_map(Value::as_array_mut).flatten() {
+        // To Go an empty request has it already, as null, so that nobody owns that it is there.
+        let reference = entry["fieldsV1"].pointer_mut("/f:spec/f:boundObjectRef");
+        if let Some(fields) = reference.and_then(Value::as_object_mut) {
+            fields.remove(".");
+        }
+    }
+    namespace_lifecycle::check_there(&call.shared.api, &info.namespace).await?;
+    let mut answer = admit_other(call, resource, &cx, kind, sent).await?;
+    let invalid = |name: &str, error: FieldError| Status::invalid(GROUP, KIND, name, &[error]);
+    let request: TokenRequest = serde_json::from_value(answer.clone())
         .map_err(|e| Status::bad_request(format!("TokenRequest cannot be read: {e}")))?;
+    if let Some(name) = request.metadata.name.filter(|name| *name != info.name) {
+        let why = "must match the service account name if specified";
+        let error = FieldError::invalid(&FieldPath::new("metadata.name"), name, why);
+        return Err(invalid(&info.name, error));
+    }
     let key = resource.key(&info.namespace, &info.name);
     let entry = resource
         .fetch(&key)
         .await?
         .ok_or_else(|| resource.not_found(&info.name))?;
     let account: ServiceAccount = serde_json::from_slice(&entry.value).map_err(Status::internal)?;
-    let invalid =
-        |error: FieldError| Status::invalid("authentication.k8s.io", "TokenRequest", "", &[error]);
-    let mut spec = request.spec.take().unwrap_or_default();
-    let seconds = spec.expiration_seconds.unwrap_or(3600);
-    let path = FieldPath::new("spec.expirationSeconds");
-    if seconds < LIFE_SECONDS_MIN {
-        return Err(invalid(FieldError::invalid(
-            &path,
-            seconds,
-            "may not specify a duration less than 10 minutes",
-        )));
+    let uid = account.metadata.uid.unwrap_or_default();
+    if let Some(wanted) = request.metadata.uid.filter(|wanted| *wanted != uid) {
+        let why = format!(
+            "the UID in the token request ({wanted}) does not match the UID of the service account ({uid})"
+        );
+        return Err(Status::conflict(GROUP, KIND, &info.name, &why));
     }
-    if seconds > LIFE_SECONDS_MAX {
-        return Err(invalid(FieldError::invalid(
-            &path,
-            seconds,
-            "may not specify a duration larger than 2^32 seconds",
-        )));
+    let mut spec = request.spec.unwrap_or_default();
+    let seconds = spec.expiration_seconds.unwrap_or(LIFE_SECONDS);
+    let out_of_bounds = match seconds {
+        ..LIFE_SECONDS_MIN => Some("may not specify a duration less than 10 minutes"),
+        LIFE_SECONDS_MIN..=LIFE_SECONDS_MAX => None,
+        _ => Some("may not specify a duration larger than 2^32 seconds"),
+    };
+    if let Some(why) = out_of_bounds {
+        let path = FieldPath::new("spec.expirationSeconds");
+        return Err(invalid("", FieldError::invalid(&path, seconds, why)));
     }
+    let tokens = call.shared.authenticator.tokens();
     let mut audiences = std::mem::take(&mut spec.audiences).unwrap_or_default();
     if audiences.is_empty() {
-        audiences.push(call.shared.authenticator.tokens().issuer().to_owned());
+        audiences.extend(tokens.audiences().iter().cloned());
     }
     let binding = binding(call, &spec).await?;
-    let bound_by_uid = spec
-        .bound_object_ref
-        .as_ref()
-        .is_some_and(|reference| reference.uid.as_deref().is_some_and(|uid| !uid.is_empty()));
-    if let Some(me) = node::name_of(&call.user) {
-        // A node has tokens only for what runs on it, and they die with that.
-        let refuse = |why| Status::forbidden("", "serviceaccounts", &info.name, why);
-        if binding.pod.is_none() {
-            return Err(refuse("node requested token not bound to a pod"));
-        }
-        if !bound_by_uid {
-            return Err(refuse(
-                "node requested token with a pod binding without a uid",
-            ));
-        }
-        let node = binding.node.as_ref();
-        if node.is_none_or(|node| node.name != me) {
-            return Err(refuse(
-                "node requested token bound to a pod scheduled on a different node",
-            ));
-        }
-    }
+    check_node(call, &spec, &binding)?;
     let grant = Grant {
         namespace: &info.namespace,
         account: Bound {
             name: info.name.clone(),
-            uid: account.metadata.uid.unwrap_or_default(),
+            uid: uid.clone(),
         },
         binding,
         audiences: audiences.clone(),
         seconds,
     };
-    let (token, expires) = call.shared.authenticator.tokens().issue(grant, cx.now)?;
-    spec.audiences = Some(audiences);
-    spec.expiration_seconds = Some(seconds);
-    request.spec = Some(spec);
-    request.metadata.name = Some(info.name.clone());
-    request.metadata.namespace = Some(info.namespace.clone());
-    request.metadata.creation_timestamp = Some(Time(cx.now));
-    request.status = Some(TokenRequestStatus {
-        token: Some(token),
-        expiration_timestamp: Some(Time(expires)),
-    });
-    let answer = response::object(201, call.whole_representation()?, &request);
+    let issued = tokens.issue(grant, cx.now)?;
+    let id = format!("JTI={}", issued.id);
+    crate::audit::annotate("authentication.kubernetes.io/issued-credential-id", &id);
+    let text = |at| Value::from(corral_api::time::format_seconds(at));
+    let metadata = &mut answer["metadata"];
+    metadata["name"] = info.name.clone().into();
+    metadata["namespace"] = info.namespace.clone().into();
+    metadata["uid"] = uid.into();
+    metadata["creationTimestamp"] = text(cx.now);
+    metadata["managedFields"] = managed.unwrap_or_default();
+    answer["spec"]["audiences"] = audiences.into();
+    answer["spec"]["boundObjectRef"] = answer["spec"]["boundObjectRef"].take();
+    answer["status"] = json!({"token": issued.token, "expirationTimestamp": text(issued.expires)});
+    let answer = response::object(201, call.whole_representation()?, &answer);
     Ok(with_warnings(answer, &cx))
+}
+
+/// A node has tokens only for what runs on it, and they die with that.
+fn check_node(call: &Call, spec: &TokenRequestSpec, binding: &Binding) -> Result<(), Status> {
+    let Some(me) = node::name_of(&call.user) else {
+        return Ok(());
+    };
+    let refuse = |why| {
+        Err(Status::forbidden(
+            "",
+            "serviceaccounts",
+            &call.info.name,
+            why,
+        ))
+    };
+    if binding.pod.is_none() {
+        return refuse("node requested token not bound to a pod");
+    }
+    let reference = spec.bound_object_ref.as_ref();
+    let uid = reference.and_then(|reference| reference.uid.as_deref());
+    if uid.unwrap_or("").is_empty() {
+        return refuse("node requested token with a pod binding without a uid");
+    }
+    if binding.node.as_ref().is_none_or(|node| node.name != me) {
+        return refuse("node requested token bound to a pod scheduled on a different node");
+    }
+    Ok(())
 }
 
 /// What a token shall be bound to; with a pod, its node.
@@ -447,23 +490,25 @@ async fn binding(call: &Call, spec: &TokenRequestSpec) -> Result<Binding, Status
     };
     let version = reference.api_version.as_deref().unwrap_or("");
     let kind = reference.kind.as_deref().unwrap_or("");
-    let is_core = !version.contains('/');
-    let (plural, place) = match kind {
-        "Pod" if is_core => ("pods", &mut binding.pod),
-        "Node" if is_core => ("nodes", &mut binding.node),
-        "Secret" if is_core => ("secrets", &mut binding.secret),
+    let (group, version) = match version.split_once('/') {
+        None => ("", version),
+        Some((group, version)) if !version.contains('/') => (group, version),
+        Some(_) => ("", ""),
+    };
+    let (plural, place) = match (group, kind) {
+        ("", "Pod") => ("pods", &mut binding.pod),
+        ("", "Node") => ("nodes", &mut binding.node),
+        ("", "Secret") => ("secrets", &mut binding.secret),
         _ => {
-            let version = if is_core {
-                format!("/{version}")
-            } else {
-                version.to_owned()
-            };
             return Err(Status::bad_request(format!(
-                "cannot bind token for serviceaccount to object of type {version}, Kind={kind}"
+                "cannot bind token to object of type {group}/{version}, Kind={kind}"
             )));
         }
     };
     let name = reference.name.clone().unwrap_or_default();
+    if name.is_empty() {
+        return Err(Status::bad_request("Name parameter required."));
+    }
     let resource = call.shared.api.core(plural);
     let namespace = if plural == "nodes" {
         ""

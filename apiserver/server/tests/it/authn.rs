@@ -10,6 +10,7 @@ use bytes::Bytes;
 use corral_server::authn::request_header::RequestHeader;
 use corral_server::authn::webhook::WebhookConfig;
 use corral_server::authn::{AuthnConfig, Reload};
+use corral_server::serving::Serving;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -345,6 +346,83 @@ async fn tokens_of_issuers_are_read_by_their_mappings() {
 }
 
 #[tokio::test]
+async fn each_of_two_issuers_speaks_for_its_own_users() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (one, two) = (Issuer::start().await, Issuer::start().await);
+    let path = folder.path().join("authentication.yaml");
+    let parsed = |issuer: &Issuer, prefix: &str| -> Value {
+        serde_json::from_str(&issuer.configuration(prefix)).expect("JSON")
+    };
+    let (mut both, other) = (parsed(&one, "one:"), parsed(&two, "two:"));
+    let issuers = both["jwt"].as_array_mut().expect("issuers");
+    issuers.push(other["jwt"][0].clone());
+    std::fs::write(&path, both.to_string()).expect("written");
+    let fixture = start(AuthnConfig {
+        configuration: Some(path),
+        ..Default::default()
+    })
+    .await;
+    for (issuer, name) in [(&one, "one:jane"), (&two, "two:jane")] {
+        let user = who_has(&fixture, &issuer.token(json!({}))).await;
+        assert_eq!(user.expect("known")["username"], name);
+    }
+    // In the name of the other, with a key of its own.
+    let forged = one.token(json!({"iss": two.url()}));
+    assert_eq!(who_has(&fixture, &forged).await, Err(401));
+}
+
+#[tokio::test]
+async fn a_service_that_fails_or_says_nothing_holds_up_nobody_else() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("tokens.csv");
+    std::fs::write(&file, "abc,jane,7\n").expect("written");
+    let fails = Arc::new(std::sync::atomic::AtomicBool::new(true));
+    let failing = fails.clone();
+    let handler: Handler = Arc::new(move |_, _| match failing.load(Ordering::Relaxed) {
+        true => (400, json!({})),
+        false => (
+            200,
+            json!({"status": {"authenticated": true, "user": {"username": "ann"}}}),
+        ),
+    });
+    let authn = |service: &Service| AuthnConfig {
+        token_file: Some(file.clone()),
+        webhook: Some(WebhookConfig {
+            kubeconfig: service.kubeconfig(&folder, "/review"),
+            version: "v1".into(),
+            cache_life: Duration::from_secs(600),
+        }),
+        ..Default::default()
+    };
+    let service = Service::http(handler).await;
+    let fixture = start(authn(&service)).await;
+    assert_eq!(who_has(&fixture, "some").await, Err(401));
+    assert_eq!(
+        who_has(&fixture, "abc").await.expect("known")["username"],
+        "jane"
+    );
+    // That it failed is not kept.
+    fails.store(false, Ordering::Relaxed);
+    assert_eq!(
+        who_has(&fixture, "some").await.expect("known")["username"],
+        "ann"
+    );
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a port");
+    let address = silent.local_addr().expect("an address");
+    let fixture = start(authn(&Service { address })).await;
+    tokio::select! {
+        found = who_has(&fixture, "some") => panic!("nobody knows it: {found:?}"),
+        known = async {
+            // The other waits for an answer before this one asks.
+            let _asked = silent.accept().await.expect("a question");
+            who_has(&fixture, "abc").await
+        } => assert_eq!(known.expect("known")["username"], "jane"),
+    }
+}
+
+#[tokio::test]
 async fn nobody_asks_without_a_name_but_where_paths_are_open() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("authentication.yaml");
@@ -504,6 +582,237 @@ async fn tokens_die_with_the_secret_or_the_node_that_they_are_bound_to() {
     assert_eq!(refused.code, 400);
     assert_eq!(
         refused.body["message"],
-        "cannot bind token for serviceaccount to object of type /v1, Kind=Service"
+        "cannot bind token to object of type /v1, Kind=Service"
     );
+}
+
+/// A server that another authority may sign users for, and that knows the token `abc`.
+async fn start_signed_by(signer: &Signer) -> (Fixture, tempfile::TempDir) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = |name: &str| folder.path().join(name);
+    std::fs::write(path("tokens.csv"), "abc,jane,7\n").expect("written");
+    std::fs::write(path("ca.crt"), signer.pem()).expect("written");
+    let fixture = Fixture::start_with(Setup {
+        authn: AuthnConfig {
+            token_file: Some(path("tokens.csv")),
+            reload: Reload(Duration::from_millis(20)),
+            ..Default::default()
+        },
+        serving: Serving {
+            client_ca: Some(path("ca.crt")),
+            ..Default::default()
+        },
+        ..Default::default()
+    })
+    .await;
+    (fixture, folder)
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_good_is_refused_and_a_token_beside_it_counts() {
+    let (known, stranger) = (Signer::new("known"), Signer::new("stranger"));
+    let (fixture, _folder) = start_signed_by(&known).await;
+    let good = [("authorization", "Bearer abc".to_owned())];
+    let wrong = [("authorization", "Bearer wrong".to_owned())];
+    let mut client = speak(fixture.connect_by(Some(known.sign("ann"))).await).await;
+    let ann = who(&mut client, &[]).await.expect("known");
+    assert_eq!(ann["username"], "ann");
+    // Who is believed by a certificate need not be by a token.
+    let ann = who(&mut client, &wrong).await.expect("known");
+    assert_eq!(ann["username"], "ann");
+    let ended = |params: &mut rcgen::CertificateParams| {
+        params.not_before = rcgen::date_time_ymd(2000, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2001, 1, 1);
+    };
+    let of_server = |params: &mut rcgen::CertificateParams| {
+        params.extended_key_usages = vec![rcgen::ExtendedKeyUsagePurpose::ServerAuth];
+    };
+    for bad in [
+        stranger.sign("ann"),
+        known.sign_with("ann", ended),
+        known.sign_with("ann", of_server),
+    ] {
+        let mut client = speak(fixture.connect_by(Some(bad)).await).await;
+        assert_eq!(who(&mut client, &[]).await, Err(401));
+        assert_eq!(who(&mut client, &wrong).await, Err(401));
+        let jane = who(&mut client, &good).await.expect("known");
+        assert_eq!(jane["username"], "jane");
+    }
+}
+
+#[tokio::test]
+async fn whoever_has_no_key_of_a_certificate_is_not_heard() {
+    let known = Signer::new("known");
+    let (fixture, _folder) = start_signed_by(&known).await;
+    let ((certificate, _), (_, another_key)) = (known.sign("ann"), known.sign("bob"));
+    let stolen = fixture
+        .try_connect_by(Some((certificate, another_key)))
+        .await;
+    let Ok(stream) = stolen else { return };
+    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.expect("HTTP");
+    tokio::spawn(connection);
+    let request = http::Request::get("/version").body(Full::<Bytes>::default());
+    let answer = sender.send_request(request.expect("a request")).await;
+    assert!(answer.is_err(), "{answer:?}");
+}
+
+#[tokio::test]
+async fn open_connections_are_believed_by_the_authorities_of_now() {
+    let (first, next) = (Signer::new("first"), Signer::new("next"));
+    let (fixture, folder) = start_signed_by(&first).await;
+    let mut old = speak(fixture.connect_by(Some(first.sign("ann"))).await).await;
+    let mut new = speak(fixture.connect_by(Some(next.sign("bob"))).await).await;
+    assert_eq!(who(&mut old, &[]).await.expect("known")["username"], "ann");
+    assert_eq!(who(&mut new, &[]).await, Err(401));
+    std::fs::write(folder.path().join("ca.crt"), next.pem()).expect("written");
+    let changes = tokio::time::timeout(WAIT_MAX, async {
+        while who(&mut new, &[]).await.is_err() {
+            tokio::task::yield_now().await;
+        }
+    });
+    changes.await.expect("the file is read again");
+    assert_eq!(who(&mut old, &[]).await, Err(401));
+}
+
+#[tokio::test]
+async fn of_several_common_names_the_last_counts_and_of_uids_there_is_one() {
+    let known = Signer::new("known");
+    let (fixture, _folder) = start_signed_by(&known).await;
+    let uid = || rcgen::DnType::CustomDnType(vec![1, 3, 6, 1, 4, 1, 57683, 2]);
+    let two = known.sign_with("first", |params| {
+        // The builder keeps one of a kind: the other is of the same kind by its number.
+        let name = rcgen::DnType::CustomDnType(vec![2, 5, 4, 3]);
+        params.distinguished_name.push(name, "last");
+        params.distinguished_name.push(uid(), "u1");
+    });
+    let mut client = speak(fixture.connect_by(Some(two)).await).await;
+    let user = who(&mut client, &[]).await.expect("known");
+    assert_eq!(
+        (&user["username"], &user["uid"]),
+        (&json!("last"), &json!("u1"))
+    );
+}
+
+#[tokio::test]
+async fn a_client_without_tls_is_told_so() {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let fixture = Fixture::start().await;
+    let told = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
+    for (sent, expected) in [
+        ("GET /livez HTTP/1.1\r\nhost: a\r\n\r\n", told),
+        ("POST /api HTTP/1.1\r\n\r\n", told),
+        ("OPTIONS * HTTP/1.1\r\n\r\n", told),
+        ("PUT * HTTP/1.1\r\n\r\n", ""),
+        ("DELETE /api HTTP/1.1\r\n\r\n", ""),
+    ] {
+        let tcp = tokio::net::TcpStream::connect(fixture.address()).await;
+        let mut tcp = tcp.expect("the server listens");
+        tcp.write_all(sent.as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        // One that is not answered may be closed with what it has sent unread.
+        let _ = tcp.read_to_end(&mut answer).await;
+        assert_eq!(
+            String::from_utf8_lossy(&answer).lines().last(),
+            expected.lines().last(),
+            "{sent}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn who_names_a_group_but_no_user_does_not_act_as_itself() {
+    let fixture = Fixture::start().await;
+    let mut admin = fixture.connect().await;
+    let headers = |pairs: &[(&'static str, &str)]| -> Vec<(&'static str, String)> {
+        pairs
+            .iter()
+            .map(|(name, value)| (*name, (*value).to_owned()))
+            .collect()
+    };
+    for bad in [
+        headers(&[("impersonate-uid", "a")]),
+        headers(&[("impersonate-group", "a")]),
+        headers(&[("impersonate-extra-scopes", "a")]),
+        headers(&[("impersonate-user", ""), ("impersonate-group", "a")]),
+    ] {
+        assert_eq!(who(&mut admin, &bad).await, Err(400), "{bad:?}");
+    }
+    let nobody = who(&mut admin, &headers(&[("impersonate-user", "")])).await;
+    assert_eq!(nobody.expect("itself")["username"], "admin");
+    let anonymous = headers(&[
+        ("impersonate-user", "system:anonymous"),
+        ("impersonate-group", "system:authenticated"),
+    ]);
+    let anonymous = who(&mut admin, &anonymous).await.expect("allowed");
+    assert_eq!(
+        anonymous["groups"],
+        json!(["system:authenticated", "system:unauthenticated"])
+    );
+    // Who is not authenticated may not even ask who it is.
+    let stranger = headers(&[("impersonate-user", "system:anonymous")]);
+    assert_eq!(who(&mut admin, &stranger).await, Err(403));
+}
+
+#[tokio::test]
+async fn bootstrap_tokens_are_good_while_their_secret_says_so() {
+    let fixture = Fixture::start().await;
+    let secrets = "/api/v1/namespaces/kube-system/secrets";
+    let make = async |id: &str, more: Value| {
+        let mut data = json!({
+            "token-id": id, "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true",
+        });
+        for (key, value) in more.as_object().expect("data") {
+            data[key] = value.clone();
+        }
+        let secret = json!({"apiVersion": "v1", "kind": "Secret", "type": "bootstrap.kubernetes.io/token",
+            "metadata": {"name": format!("bootstrap-token-{id}")}, "stringData": data});
+        let made = fixture.create(secrets, secret).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+    };
+    let who = async |id: &str| who_has(&fixture, &format!("{id}.0123456789abcdef")).await;
+    for (id, more) in [
+        ("bad001", json!({"expiration": "2020-01-01T00:00:00Z"})),
+        ("bad002", json!({"expiration": "soon"})),
+        ("bad003", json!({"usage-bootstrap-authentication": "false"})),
+        ("bad004", json!({"auth-extra-groups": "foo"})),
+        ("bad005", json!({"token-id": "zzzzzz"})),
+        ("bad006", json!({"token-secret": "fedcba9876543210"})),
+        (
+            "good01",
+            json!({
+                "expiration": "2090-01-01T00:00:00Z",
+                "auth-extra-groups": "system:bootstrappers:y,system:bootstrappers:x",
+            }),
+        ),
+    ] {
+        make(id, more).await;
+    }
+    let known = tokio::time::timeout(WAIT_MAX, async {
+        loop {
+            // The cache that is asked hears of it a moment later.
+            if let Ok(user) = who("good01").await {
+                break user;
+            }
+            tokio::task::yield_now().await;
+        }
+    });
+    let groups = [
+        "system:bootstrappers",
+        "system:bootstrappers:x",
+        "system:bootstrappers:y",
+        "system:authenticated",
+    ];
+    let expected = json!({"username": "system:bootstrap:good01", "groups": groups});
+    assert_eq!(known.await.expect("known"), expected);
+    for index in 1..=6 {
+        assert_eq!(who(&format!("bad00{index}")).await, Err(401), "{index}");
+    }
+    let path = format!("{secrets}/bootstrap-token-good01");
+    assert_eq!(fixture.ask("DELETE", &path, json!({})).await.code, 200);
+    let ends = tokio::time::timeout(WAIT_MAX, async {
+        while who("good01").await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    });
+    ends.await.expect("it dies with its secret");
 }

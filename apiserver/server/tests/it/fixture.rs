@@ -9,6 +9,7 @@ use corral_server::audit::AuditConfig;
 use corral_server::authn::{AuthnConfig, User};
 use corral_server::authz::AuthzConfig;
 use corral_server::flow::Bounds;
+use corral_server::given::Given;
 use corral_server::pki::Identity;
 use corral_server::serving::Serving;
 use corral_server::{Server, ServerConfig};
@@ -21,6 +22,7 @@ use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
@@ -50,7 +52,7 @@ async fn serve(
         advertise: None,
         names: Vec::new(),
         pki: directory.path().join("pki"),
-        given: Default::default(),
+        given: setup.given,
         service_range: "10.96.0.0/16".parse().expect("a network"),
         node_ports: 30_000..=32_767,
         storage: storage.clone(),
@@ -76,6 +78,7 @@ pub struct Setup {
     pub authn: AuthnConfig,
     pub authz: AuthzConfig,
     pub serving: Serving,
+    pub given: Given,
 }
 
 /// What the server answered.
@@ -295,6 +298,14 @@ impl Fixture {
         &self,
         shown: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
     ) -> tokio_rustls::client::TlsStream<TcpStream> {
+        self.try_connect_by(shown).await.expect("TLS")
+    }
+
+    /// The same, where the server may refuse the certificate.
+    pub async fn try_connect_by(
+        &self,
+        shown: Option<(CertificateDer<'static>, PrivateKeyDer<'static>)>,
+    ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         for certificate in rustls_pemfile::certs(&mut self.server.ca().as_bytes()) {
             roots
@@ -304,8 +315,10 @@ impl Fixture {
         let config = rustls::ClientConfig::builder().with_root_certificates(roots);
         let config = match shown {
             Some((certificate, key)) => {
-                let config = config.with_client_auth_cert(vec![certificate], key);
-                config.expect("a configuration")
+                let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key);
+                // Not looked at before it is shown: some tests have a key that is not the certificate's.
+                let shown = CertifiedKey::new(vec![certificate], key.expect("a key"));
+                config.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(shown)))
             }
             None => config.with_no_client_auth(),
         };
@@ -316,7 +329,6 @@ impl Fixture {
         tokio_rustls::TlsConnector::from(Arc::new(config))
             .connect(name, tcp)
             .await
-            .expect("TLS")
     }
 }
 

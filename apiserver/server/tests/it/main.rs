@@ -31,6 +31,7 @@ mod service;
 mod storage_versions;
 mod surface;
 mod takeover;
+mod tokens;
 mod traces;
 mod watches;
 mod webhook_server;

@@ -38,10 +38,20 @@ impl Signer {
 
     /// A certificate for a name, and its key.
     pub fn sign(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        self.sign_with(name, |_| ())
+    }
+
+    /// The same with something of it changed.
+    pub fn sign_with(
+        &self,
+        name: &str,
+        change: impl FnOnce(&mut CertificateParams),
+    ) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
         let mut params = CertificateParams::new(vec!["localhost".to_owned()]).expect("a name");
         let ip = rcgen::SanType::IpAddress(std::net::Ipv4Addr::LOCALHOST.into());
         params.subject_alt_names.push(ip);
         params.distinguished_name.push(DnType::CommonName, name);
+        change(&mut params);
         let key = KeyPair::generate().expect("a key");
         let certificate = params.signed_by(&key, &self.0).expect("a certificate");
         let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");

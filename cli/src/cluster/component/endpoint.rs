@@ -302,7 +302,9 @@ fn anonymous() -> UserInfo {
 fn subject(der: &CertificateDer<'_>) -> Option<UserInfo> {
     let (_, certificate) = X509Certificate::from_der(der).ok()?;
     let subject = certificate.subject();
-    let name = subject.iter_common_name().next()?.as_str().ok()?;
+    let names = subject.iter_common_name();
+    // Of several the last counts, as in Go.
+    let name = names.filter_map(|name| name.as_str().ok()).last()?;
     let groups = subject.iter_organization();
     let groups = groups.filter_map(|group| group.as_str().ok().map(str::to_owned));
     let everybody = "system:authenticated".to_owned();

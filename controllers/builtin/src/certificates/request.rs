@@ -57,7 +57,8 @@ impl Request {
         let common = texts(common.filter_map(|v| v.as_str().ok()).collect());
         let organizations = info.subject.iter_organization();
         Ok(Self {
-            common_name: common.into_iter().next().unwrap_or_default(),
+            // Of several the last counts, as for whoever reads the certificate.
+            common_name: common.into_iter().next_back().unwrap_or_default(),
             organizations: texts(organizations.filter_map(|v| v.as_str().ok()).collect()),
             names: alternative_names(&request),
             subject: info.subject.as_raw().to_vec(),
@@ -160,4 +161,26 @@ pub fn of_api_client(usages: &[String]) -> Result<(), String> {
         return Ok(());
     }
     Err("missing required usage for client certificate: client auth".to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
+
+    use super::*;
+
+    #[test]
+    fn of_several_common_names_the_last_counts() {
+        let mut params = CertificateParams::default();
+        params.distinguished_name = DistinguishedName::new();
+        let names = &mut params.distinguished_name;
+        names.push(DnType::CommonName, "system:node:n");
+        // The builder keeps one of a kind: this is the same by its number.
+        names.push(DnType::CustomDnType(vec![2, 5, 4, 3]), "admin");
+        let key = KeyPair::generate().expect("a key");
+        let made = params.serialize_request(&key).expect("a request");
+        let pem = made.pem().expect("PEM");
+        let read = Request::parse(pem.as_bytes()).expect("it is one");
+        assert_eq!(read.common_name, "admin");
+    }
 }

@@ -1,0 +1,202 @@
+//! Tokens of ServiceAccounts as they were before they had an end: each is in a Secret, and dies with it. Clusters that are
+//! taken over have such, and what was made for programs outside of a cluster.
+
+use std::collections::BTreeMap;
+
+use corral_api::k8s::ByteString;
+use corral_api::meta::ObjectMeta;
+use corral_api::status::Status;
+use jiff::Timestamp;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::tokens::{Live, account_name, lookup};
+use super::{Notes, User};
+use crate::api::Api;
+use crate::bootstrap;
+use crate::registry::{Ownership, Part, WriteContext};
+
+/// Who such tokens say has issued them.
+pub const ISSUER: &str = "kubernetes/serviceaccount";
+/// The day on which a token was used last.
+const LAST_USED: &str = "kubernetes.io/legacy-token-last-used";
+/// The day on which a token that nobody used was put out of use.
+const INVALID_SINCE: &str = "kubernetes.io/legacy-token-invalid-since";
+/// Where it stands since when it is noted which tokens are used: whoever cleans them up must know.
+const TRACKING: &str = "kube-apiserver-legacy-service-account-token-tracking";
+const TRACKING_NAMESPACE: &str = "kube-system";
+
+#[derive(Deserialize)]
+struct Claims {
+    #[serde(default)]
+    sub: String,
+    #[serde(default, rename = "kubernetes.io/serviceaccount/namespace")]
+    namespace: String,
+    #[serde(default, rename = "kubernetes.io/serviceaccount/secret.name")]
+    secret: String,
+    #[serde(default, rename = "kubernetes.io/serviceaccount/service-account.name")]
+    account: String,
+    #[serde(default, rename = "kubernetes.io/serviceaccount/service-account.uid")]
+    uid: String,
+}
+
+/// What is asked of the Secret of a token.
+#[derive(Deserialize)]
+struct Kept {
+    metadata: ObjectMeta,
+    #[serde(default)]
+    data: BTreeMap<String, ByteString>,
+}
+
+/// What is asked of the account of a token.
+#[derive(Deserialize)]
+struct Account {
+    #[serde(flatten)]
+    live: Live,
+    #[serde(default)]
+    secrets: Vec<Reference>,
+}
+
+#[derive(Deserialize)]
+struct Reference {
+    #[serde(default)]
+    name: String,
+}
+
+/// The user of a token that is signed, and what is noted of it. It is older than audiences if it names nobody.
+pub(super) async fn check(
+    api: &Api,
+    token: &str,
+    claims: Value,
+    names_nobody: bool,
+) -> Result<(User, Notes), String> {
+    let claims: Claims = serde_json::from_value(claims).map_err(|error| error.to_string())?;
+    for (claim, name) in [
+        (&claims.sub, "sub"),
+        (&claims.namespace, "namespace"),
+        (&claims.secret, "secretName"),
+        (&claims.account, "serviceAccountName"),
+        (&claims.uid, "serviceAccountUID"),
+    ] {
+        if claim.is_empty() {
+            return Err(format!("{name} claim is missing"));
+        }
+    }
+    if claims.sub != account_name(&claims.namespace, &claims.account) {
+        return Err("sub claim is invalid".to_owned());
+    }
+    let namespace = &claims.namespace;
+    let kept = lookup::<Kept>(api, "secrets", namespace, &claims.secret).await;
+    let kept = kept.filter(|kept| kept.metadata.deletion_timestamp.is_none());
+    let kept = kept.ok_or("Token has been invalidated")?;
+    if kept.data.get("token").map(|data| data.0.as_slice()) != Some(token.as_bytes()) {
+        return Err("Token does not match server's copy".to_owned());
+    }
+    let account = lookup::<Account>(api, "serviceaccounts", namespace, &claims.account).await;
+    let account =
+        account.ok_or_else(|| format!("serviceaccounts {:?} not found", claims.account))?;
+    if account.live.metadata.deletion_timestamp.is_some() {
+        return Err(format!(
+            "ServiceAccount {namespace}/{} has been deleted",
+            claims.account
+        ));
+    }
+    if account.live.uid() != claims.uid {
+        return Err(format!(
+            "ServiceAccount UID ({}) does not match claim ({})",
+            account.live.uid(),
+            claims.uid
+        ));
+    }
+    let label = |name: &str| {
+        let labels = kept.metadata.labels.as_ref();
+        labels
+            .and_then(|labels| labels.get(name))
+            .map_or("", String::as_str)
+    };
+    let today = day(Timestamp::now());
+    if label(LAST_USED) != today {
+        used(api, namespace, &claims.secret, &today).await;
+    }
+    if !label(INVALID_SINCE).is_empty() {
+        return Err(format!(
+            "the token in secret {namespace}/{} for service account {namespace}/{} has been marked invalid. Use tokens \
+             from the TokenRequest API or manually created secret-based tokens, or remove the '{INVALID_SINCE}' label \
+             from the secret to temporarily allow use of this token",
+            claims.secret, claims.account
+        ));
+    }
+    let is_its_own = account
+        .secrets
+        .iter()
+        .any(|secret| secret.name == claims.secret);
+    let note = match is_its_own {
+        true => "authentication.k8s.io/legacy-token-autogenerated-secret",
+        false => "authentication.k8s.io/legacy-token-manual-secret",
+    };
+    let mut user = User::service_account(namespace, &claims.account);
+    user.uid = claims.uid;
+    let mut notes = vec![(note, claims.secret)];
+    if names_nobody {
+        notes.push(("authentication.k8s.io/legacy-token", user.name.clone()));
+    }
+    Ok((user, notes))
+}
+
+/// The day of a time, as it is noted.
+fn day(at: Timestamp) -> String {
+    at.to_zoned(jiff::tz::TimeZone::UTC).date().to_string()
+}
+
+fn context(namespace: &str) -> WriteContext {
+    WriteContext {
+        // By this name kube-apiserver owns what it notes.
+        manager: "kube-apiserver".to_owned(),
+        ..bootstrap::context(namespace)
+    }
+}
+
+/// Notes that a token is used. One whose Secret cannot be written is good all the same.
+async fn used(api: &Api, namespace: &str, secret: &str, today: &str) {
+    let change = |live: &Value| {
+        let mut next = live.clone();
+        if let Some(metadata) = next["metadata"].as_object_mut() {
+            metadata.remove("resourceVersion");
+        }
+        next["metadata"]["labels"][LAST_USED] = today.into();
+        Ok((next, Ownership::Update))
+    };
+    let cx = context(namespace);
+    let secrets = api.core("secrets");
+    if let Err(status) = secrets.update(&cx, secret, Part::Main, "", &change).await {
+        tracing::warn!(
+            namespace,
+            secret,
+            why = status.message,
+            "the use of a token cannot be noted"
+        );
+    }
+}
+
+/// Notes since when uses of tokens are noted, unless that is known.
+///
+/// # Errors
+/// When the store does not take it.
+pub async fn track(api: &Api, now: Timestamp) -> Result<(), Status> {
+    let maps = api.core("configmaps");
+    let cx = context(TRACKING_NAMESPACE);
+    let today = day(now);
+    if maps
+        .cacher
+        .peek(&maps.key(TRACKING_NAMESPACE, TRACKING))
+        .is_none()
+    {
+        let made = json!({"metadata": {"name": TRACKING, "namespace": TRACKING_NAMESPACE}, "data": {"since": today}});
+        let made = maps.create(&cx, crate::decode::Decoded::of(made)).await;
+        return match made {
+            Err(status) if !status.is(corral_api::StatusReason::AlreadyExists) => Err(status),
+            _ => Ok(()),
+        };
+    }
+    Ok(())
+}
