@@ -82,14 +82,17 @@ impl Resource {
             return;
         };
         let was = &before["metadata"];
-        for key in SET_LATER.iter().chain(&["namespace"]) {
-            match was.get(*key) {
-                Some(kept) => metadata.insert((*key).to_owned(), kept.clone()),
-                None => metadata.remove(*key),
+        for key in SET_LATER {
+            match was.get(key) {
+                Some(kept) => metadata.insert(key.to_owned(), kept.clone()),
+                None => metadata.remove(key),
             };
         }
-        metadata
-            .entry("name")
-            .or_insert_with(|| was["name"].clone());
+        // Another name is taken, another namespace refused later on.
+        for key in ["name", "namespace"] {
+            if let (Some(kept), false) = (was.get(key), metadata.contains_key(key)) {
+                metadata.insert(key.to_owned(), kept.clone());
+            }
+        }
     }
 }
