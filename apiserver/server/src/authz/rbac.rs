@@ -77,9 +77,6 @@ impl Rbac {
 
     /// The rules that a user has in a namespace.
     pub fn rules(&self, user: &User, namespace: &str) -> Vec<PolicyRule> {
-        if user.is_in(MASTERS) {
-            return full_authority();
-        }
         let compiled = self.compiled();
         let here = compiled
             .grants(user)
