@@ -28,7 +28,7 @@ pub mod laps;
 mod limit_ranger;
 mod matching;
 mod namespace_lifecycle;
-mod node_restriction;
+pub(crate) mod node_restriction;
 mod node_taints;
 mod optional;
 mod owner_references;
@@ -287,14 +287,14 @@ impl Admission {
         if run("NamespaceLifecycle") {
             namespace_lifecycle::check(api, attributes, object).await?;
         }
-        if run("NodeRestriction") {
-            node_restriction::check(attributes, object, old)?;
-        }
         if creates_pod && run("LimitRanger") {
             limit_ranger::admit(api, attributes, object);
         }
         if creates_pod && run("ServiceAccount") {
             service_account::admit(api, attributes, object).await?;
+        }
+        if run("NodeRestriction") {
+            node_restriction::check(api, attributes, object, old)?;
         }
         if attributes.is("", "Node", Action::Create) && run("TaintNodesByCondition") {
             node_taints::admit(object);
@@ -441,7 +441,7 @@ impl Admission {
     ) -> Result<(), Status> {
         let (api, kind) = (self.api()?, &*resource.kind);
         if self.plugins.run("NodeRestriction") {
-            node_restriction::check_delete(&api, kind, cx, name).await?;
+            node_restriction::check_delete(&api, kind, cx, name, old).await?;
         }
         if self.plugins.run("NamespaceLifecycle") {
             namespace_lifecycle::check_delete(kind, name)?;

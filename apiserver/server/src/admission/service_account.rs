@@ -2,8 +2,8 @@
 
 use corral_api::k8s::api::core::v1::{
     ConfigMapProjection, DownwardAPIProjection, DownwardAPIVolumeFile, KeyToPath,
-    ObjectFieldSelector, Pod, ProjectedVolumeSource, ServiceAccount, ServiceAccountTokenProjection,
-    Volume, VolumeMount, VolumeProjection,
+    ObjectFieldSelector, Pod, PodSpec, ProjectedVolumeSource, ServiceAccount,
+    ServiceAccountTokenProjection, Volume, VolumeMount, VolumeProjection,
 };
 use corral_api::meta::{GENERATED_SUFFIX_LENGTH, generated_name};
 use corral_api::status::Status;
@@ -11,13 +11,12 @@ use corral_kinds::Object;
 
 use super::Attributes;
 use crate::api::Api;
+use crate::authz::node::names;
 
 /// Where containers find the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 /// Seconds of a token's life; an hour and a little more, so that renewal once an hour is in time.
 const TOKEN_SECONDS: i64 = 3607;
-/// Marks a pod that mirrors one of a node's own.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 pub(super) async fn admit(
     api: &Api,
@@ -27,13 +26,12 @@ pub(super) async fn admit(
     let Some(pod) = object.get_mut::<Pod>() else {
         return Ok(());
     };
-    let mirror = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
-    let Some(spec) = pod.spec.as_mut().filter(|_| !mirror) else {
+    if names::mirrors(pod) {
+        let why = pod.spec.as_ref().and_then(mirror_refusal);
+        return why.map_or(Ok(()), |why| Err(attributes.forbidden(&pod_name, why)));
+    }
+    let Some(spec) = pod.spec.as_mut() else {
         return Ok(());
     };
     let name = match spec.service_account_name.as_deref() {
@@ -69,7 +67,21 @@ pub(super) async fn admit(
     Ok(())
 }
 
-fn mount_token(spec: &mut corral_api::k8s::api::core::v1::PodSpec) {
+/// Why a pod that stands for one of a node's own is refused: the node runs it without asking anybody, so it can have nothing
+/// of the API's.
+fn mirror_refusal(spec: &PodSpec) -> Option<&'static str> {
+    let account = spec.service_account_name.as_deref();
+    if account.is_some_and(|name| !name.is_empty()) {
+        return Some("a mirror pod may not reference service accounts");
+    }
+    if names::secrets(spec).next().is_some() {
+        return Some("a mirror pod may not reference secrets");
+    }
+    let token = names::projections(spec).any(|source| source.service_account_token.is_some());
+    token.then_some("a mirror pod may not use ServiceAccountToken volume projections")
+}
+
+fn mount_token(spec: &mut PodSpec) {
     let random: [u8; GENERATED_SUFFIX_LENGTH] = rand::random();
     let volume = generated_name("kube-api-access-", random);
     let init = spec.init_containers.iter_mut().flatten();

@@ -9,7 +9,7 @@
 //! What belongs to whom is looked up when it is asked for: a node's pods are an index of their cache, everything else is found
 //! from them by its key. Leases and statuses, which nodes write all the time, need no look at all.
 
-mod names;
+pub mod names;
 
 use std::sync::Arc;
 

@@ -12,6 +12,7 @@ use corral_kinds::{AnyKind, all};
 use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, with_warnings, write};
+use crate::admission::node_restriction;
 use crate::admission::request::{Operation, Request};
 use crate::apply;
 use crate::authn::tokens::{Binding, Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
@@ -514,33 +515,23 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
             "may not specify a duration larger than 2^32 seconds",
         )));
     }
+    if let Some(me) = node::name_of(&call.user) {
+        // A node has tokens only for what runs on it, and they die with that.
+        let asked = node_restriction::tokens::Asked {
+            api: &call.shared.api,
+            authorizer: &call.shared.authorizer,
+            user: &call.user,
+            node: me,
+            namespace: &info.namespace,
+            account: &info.name,
+        };
+        asked.check(&spec).await?;
+    }
     let mut audiences = std::mem::take(&mut spec.audiences).unwrap_or_default();
     if audiences.is_empty() {
         audiences.push(call.shared.authenticator.tokens().issuer().to_owned());
     }
     let binding = binding(call, &spec).await?;
-    let bound_by_uid = spec
-        .bound_object_ref
-        .as_ref()
-        .is_some_and(|reference| reference.uid.as_deref().is_some_and(|uid| !uid.is_empty()));
-    if let Some(me) = node::name_of(&call.user) {
-        // A node has tokens only for what runs on it, and they die with that.
-        let refuse = |why| Status::forbidden("", "serviceaccounts", &info.name, why);
-        if binding.pod.is_none() {
-            return Err(refuse("node requested token not bound to a pod"));
-        }
-        if !bound_by_uid {
-            return Err(refuse(
-                "node requested token with a pod binding without a uid",
-            ));
-        }
-        let node = binding.node.as_ref();
-        if node.is_none_or(|node| node.name != me) {
-            return Err(refuse(
-                "node requested token bound to a pod scheduled on a different node",
-            ));
-        }
-    }
     let grant = Grant {
         namespace: &info.namespace,
         account: Bound {

@@ -7,16 +7,20 @@ use corral_api::k8s::api::core::v1::{
     VolumeProjection,
 };
 
-/// The mark of a pod that stands for one that a node runs on its own account. It gives the node nothing: the node wrote it.
-const MIRROR: &str = "kubernetes.io/config.mirror";
+/// The mark of a pod that stands for one that a node runs on its own account.
+pub const MIRROR: &str = "kubernetes.io/config.mirror";
 
 type Names<'a> = Box<dyn Iterator<Item = Cow<'a, str>> + 'a>;
 
-/// The objects of a kind, in its namespace, that a pod names.
-pub fn of<'a>(pod: &'a Pod, resource: &str) -> Names<'a> {
+/// Whether a pod stands for one that a node runs on its own account.
+pub fn mirrors(pod: &Pod) -> bool {
     let annotations = pod.metadata.annotations.as_ref();
-    let mirrors = annotations.is_some_and(|annotations| annotations.contains_key(MIRROR));
-    let Some(spec) = pod.spec.as_ref().filter(|_| !mirrors) else {
+    annotations.is_some_and(|annotations| annotations.contains_key(MIRROR))
+}
+
+/// The objects of a kind, in its namespace, that a pod names. One that a node wrote itself names nothing for it.
+pub fn of<'a>(pod: &'a Pod, resource: &str) -> Names<'a> {
+    let Some(spec) = pod.spec.as_ref().filter(|_| !mirrors(pod)) else {
         return Box::new(std::iter::empty());
     };
     match resource {
@@ -34,11 +38,13 @@ pub fn of<'a>(pod: &'a Pod, resource: &str) -> Names<'a> {
     }
 }
 
-fn volumes(spec: &PodSpec) -> impl Iterator<Item = &Volume> {
+/// The volumes of a pod.
+pub fn volumes(spec: &PodSpec) -> impl Iterator<Item = &Volume> {
     spec.volumes.iter().flatten()
 }
 
-fn projections(spec: &PodSpec) -> impl Iterator<Item = &VolumeProjection> {
+/// What a pod puts together in volumes.
+pub fn projections(spec: &PodSpec) -> impl Iterator<Item = &VolumeProjection> {
     volumes(spec)
         .filter_map(|volume| volume.projected.as_ref())
         .flat_map(|projected| projected.sources.iter().flatten())
@@ -58,7 +64,8 @@ fn environments(
     lasting.chain(passing.map(|container| (&container.env, &container.env_from)))
 }
 
-fn secrets(spec: &PodSpec) -> impl Iterator<Item = &str> {
+/// Secrets that a pod names.
+pub fn secrets(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let pull = spec.image_pull_secrets.iter().flatten();
     let pull = pull.map(|reference| reference.name.as_str());
     let mounted = volumes(spec).filter_map(secret_of);
@@ -93,7 +100,8 @@ fn secret_of(volume: &Volume) -> Option<&str> {
     reference.map(|reference| reference.name.as_str())
 }
 
-fn config_maps(spec: &PodSpec) -> impl Iterator<Item = &str> {
+/// ConfigMaps that a pod names.
+pub fn config_maps(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let mounted = volumes(spec).filter_map(|v| Some(v.config_map.as_ref()?.name.as_str()));
     let projected = projections(spec).filter_map(|p| Some(p.config_map.as_ref()?.name.as_str()));
     let environment = environments(spec).flat_map(|(env, from)| {
