@@ -98,6 +98,8 @@ pub struct Attributes<'a> {
     pub old_managed: Option<&'a Value>,
     /// Whether the server chooses the name of the object.
     pub names_itself: bool,
+    /// Whether what was sent lacks the UID or the time of the stored object, or has others: it was made, not read and changed.
+    pub is_made_anew: bool,
     /// Operations that must succeed together with the write: addresses and ports taken or given back.
     pub claims: Vec<StoreOperation>,
     /// Whether the object goes with this write, having waited for its finalizers or its node.
@@ -119,6 +121,7 @@ impl<'a> Attributes<'a> {
             managed: None,
             old_managed: None,
             names_itself: false,
+            is_made_anew: false,
             claims: Vec::new(),
             removes: false,
             turn: None,

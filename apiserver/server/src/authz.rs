@@ -141,7 +141,11 @@ impl Authorizer {
                     Decision::Allow,
                     self.rbac.reason(user, access).unwrap_or_default(),
                 ),
-                false => (Decision::NoOpinion, String::new()),
+                false => {
+                    let missing = self.rbac.missing(user, &access.namespace);
+                    let why = rbac::unresolved(&missing).map(|missing| format!("RBAC: {missing}"));
+                    (Decision::NoOpinion, why.unwrap_or_default())
+                }
             },
             Link::AlwaysAllow => (Decision::Allow, String::new()),
             Link::AlwaysDeny => (Decision::NoOpinion, "Everything is forbidden.".to_owned()),

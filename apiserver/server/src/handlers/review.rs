@@ -22,7 +22,7 @@ use serde_json::Value;
 use super::Call;
 use crate::apply::{self, Manager, Owners, Views, take_managed};
 use crate::authn::User;
-use crate::authz::{Access, Decision, Requirement, node};
+use crate::authz::{Access, Decision, Requirement, node, rbac};
 use crate::registry::{WriteContext, body, metadata};
 use crate::response::{self, Answer};
 
@@ -348,11 +348,14 @@ fn rules(call: &Call) -> Result<Answer, Status> {
             });
         }
     }
+    let mut errors = Vec::new();
     if node::name_of(&call.user).is_some() {
         status.incomplete = true;
-        let why = "node authorizer does not support user rule resolution";
-        status.evaluation_error = Some(why.to_owned());
+        errors.push("node authorizer does not support user rule resolution".to_owned());
     }
+    let missing = call.shared.authorizer.rbac.missing(&call.user, &namespace);
+    errors.extend(rbac::unresolved(&missing));
+    status.evaluation_error = rbac::unresolved(&errors);
     // Kubernetes answers what it found, and not what it was asked.
     *review = SelfSubjectRulesReview {
         status: Some(status),
