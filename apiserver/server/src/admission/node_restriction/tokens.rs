@@ -126,7 +126,7 @@ impl Asked<'_> {
     /// The drivers of a pod's volumes; what is not there is told apart.
     fn drivers(&self, pod: &Pod, missing: &mut Vec<String>) -> Vec<String> {
         let pod_name = pod.metadata.name.as_deref().unwrap_or("");
-        let volumes = pod.spec.iter().flat_map(|spec| names::volumes(spec));
+        let volumes = pod.spec.iter().flat_map(names::volumes);
         let mut drivers = Vec::new();
         for volume in volumes {
             if let Some(csi) = &volume.csi {
