@@ -28,7 +28,7 @@ pub mod laps;
 mod limit_ranger;
 mod matching;
 pub(crate) mod namespace_lifecycle;
-mod node_restriction;
+pub(crate) mod node_restriction;
 mod node_taints;
 mod optional;
 mod owner_references;
@@ -98,6 +98,8 @@ pub struct Attributes<'a> {
     pub old_managed: Option<&'a Value>,
     /// Whether the server chooses the name of the object.
     pub names_itself: bool,
+    /// Whether what was sent lacks the UID or the time of the stored object, or has others: it was made, not read and changed.
+    pub is_made_anew: bool,
     /// Operations that must succeed together with the write: addresses and ports taken or given back.
     pub claims: Vec<StoreOperation>,
     /// Whether the object goes with this write, having waited for its finalizers or its node.
@@ -119,6 +121,7 @@ impl<'a> Attributes<'a> {
             managed: None,
             old_managed: None,
             names_itself: false,
+            is_made_anew: false,
             claims: Vec::new(),
             removes: false,
             turn: None,
@@ -287,14 +290,14 @@ impl Admission {
         if run("NamespaceLifecycle") {
             namespace_lifecycle::check(api, attributes, object).await?;
         }
-        if run("NodeRestriction") {
-            node_restriction::check(attributes, object, old)?;
-        }
         if creates_pod && run("LimitRanger") {
             limit_ranger::admit(api, attributes, object);
         }
         if creates_pod && run("ServiceAccount") {
             service_account::admit(api, attributes, object).await?;
+        }
+        if run("NodeRestriction") {
+            node_restriction::check(api, attributes, object, old)?;
         }
         if attributes.is("", "Node", Action::Create) && run("TaintNodesByCondition") {
             node_taints::admit(object);
@@ -444,7 +447,7 @@ impl Admission {
     ) -> Result<(), Status> {
         let (api, kind) = (self.api()?, &*resource.kind);
         if self.plugins.run("NodeRestriction") {
-            node_restriction::check_delete(&api, kind, cx, name).await?;
+            node_restriction::check_delete(&api, kind, cx, name, old).await?;
         }
         if self.plugins.run("NamespaceLifecycle") {
             namespace_lifecycle::check_delete(kind, name)?;

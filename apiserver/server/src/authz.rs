@@ -116,36 +116,36 @@ impl Authorizer {
             return (Decision::Allow, String::new());
         }
         let links = self.links.load_full();
-        let mut why = String::new();
+        let mut why = Vec::new();
         for link in links.iter() {
             let (decision, reason) = self.ask(link, user, access).await;
             if decision != Decision::NoOpinion {
                 return (decision, reason);
             }
             if !reason.is_empty() {
-                why = reason;
+                why.push(reason);
             }
         }
-        (Decision::NoOpinion, why)
+        (Decision::NoOpinion, why.join("\n"))
     }
 
     async fn ask(&self, link: &Link, user: &User, access: &Access) -> (Decision, String) {
-        let yes = |allowed: bool| match allowed {
-            true => Decision::Allow,
-            false => Decision::NoOpinion,
-        };
         match link {
-            Link::Node => {
-                let node = node::name_of(user);
-                let allowed = node.is_some_and(|node| self.node.allows(node, access));
-                (yes(allowed), String::new())
-            }
+            Link::Node => match node::name_of(user).map(|node| self.node.check(node, access)) {
+                Some(Ok(())) => (Decision::Allow, String::new()),
+                Some(Err(why)) => (Decision::NoOpinion, why),
+                None => (Decision::NoOpinion, String::new()),
+            },
             Link::Rbac => match self.rbac.allows(user, access) {
                 true => (
                     Decision::Allow,
                     self.rbac.reason(user, access).unwrap_or_default(),
                 ),
-                false => (Decision::NoOpinion, String::new()),
+                false => {
+                    let missing = self.rbac.missing(user, &access.namespace);
+                    let why = rbac::unresolved(&missing).map(|missing| format!("RBAC: {missing}"));
+                    (Decision::NoOpinion, why.unwrap_or_default())
+                }
             },
             Link::AlwaysAllow => (Decision::Allow, String::new()),
             Link::AlwaysDeny => (Decision::NoOpinion, "Everything is forbidden.".to_owned()),
@@ -249,8 +249,6 @@ pub struct Access {
     pub name: String,
     /// The path, where no resource is named.
     pub path: String,
-    /// The node whose objects alone are asked for, by a field selector.
-    pub node_selected: Option<String>,
     /// What of a collection is asked for, by fields.
     pub fields: Vec<Requirement>,
     /// The same by labels.
@@ -290,7 +288,6 @@ impl Access {
             namespace: info.namespace.clone(),
             name: name.to_owned(),
             path: String::new(),
-            node_selected: fields.required("spec.nodeName").map(str::to_owned),
             fields: Requirement::of_fields(&fields),
             labels,
         }

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Mutex;
 
+use corral_api::k8s::api::rbac::v1::PolicyRule;
 use corral_api::status::{Status, StatusReason};
 use futures::stream::{StreamExt, TryStreamExt};
 use jiff::Timestamp;
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 
 use crate::api::Api;
 use crate::authn::{MASTERS, User};
-use crate::authz::roles;
+use crate::authz::{coverage, roles};
 use crate::decode::Decoded;
 use crate::registry::{DeleteOptions, FieldValidation, Ownership, Part, WriteContext, metadata};
 
@@ -23,6 +24,8 @@ const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-no
 const FURTHER_SLICES: &str = "kubernetes-";
 /// Tells to which Service a slice belongs.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+const RBAC: &str = "rbac.authorization.k8s.io";
 
 /// The name that the server itself writes by.
 pub(crate) const SERVER: &str = "system:apiserver";
@@ -59,27 +62,38 @@ pub(crate) fn context(namespace: &str) -> WriteContext {
     }
 }
 
+fn values<T: serde::Serialize>(objects: Vec<T>) -> Result<impl Iterator<Item = Value>, Status> {
+    let values = objects.into_iter().map(serde_json::to_value);
+    let values: Result<Vec<_>, _> = values.collect();
+    Ok(values.map_err(Status::internal)?.into_iter())
+}
+
+fn namespace_of(value: &Value) -> String {
+    let namespace = value["metadata"]["namespace"].as_str();
+    namespace.unwrap_or_default().to_owned()
+}
+
 /// Makes what is missing.
 ///
 /// # Errors
 /// When the store does not take it.
 pub async fn run(api: &Api, service_address: IpAddr, port: u16) -> Result<(), Status> {
-    const RBAC: &str = "rbac.authorization.k8s.io";
     at_once(NAMESPACES.map(|name| {
         let namespace = json!({"metadata": {"name": name}});
         create(api, "", "namespaces", "", namespace)
     }))
     .await?;
     keep_additions(api).await?;
-    let roles = roles::cluster_roles().into_iter().map(async |role| {
-        let role = serde_json::to_value(role).map_err(Status::internal)?;
-        ensure_rules(api, role).await
-    });
+    let roles = values(roles::cluster_roles())?.map(|role| ensure_rules(api, "clusterroles", role));
     at_once(roles).await?;
-    let bindings = roles::cluster_role_bindings().into_iter();
-    let bindings = bindings.map(async |binding| {
-        let binding = serde_json::to_value(binding).map_err(Status::internal)?;
-        create(api, RBAC, "clusterrolebindings", "", binding).await
+    let roles = values(roles::roles())?.map(|role| ensure_rules(api, "roles", role));
+    at_once(roles).await?;
+    let bindings = values(roles::cluster_role_bindings())?;
+    let bindings = bindings.map(|binding| create(api, RBAC, "clusterrolebindings", "", binding));
+    at_once(bindings).await?;
+    let bindings = values(roles::role_bindings())?.map(async |binding| {
+        let namespace = namespace_of(&binding);
+        create(api, RBAC, "rolebindings", &namespace, binding).await
     });
     at_once(bindings).await?;
     let classes = [
@@ -137,7 +151,7 @@ pub(crate) async fn create(
 /// that its rules are gathered from others.
 async fn keep_additions(api: &Api) -> Result<(), Status> {
     let resource = api
-        .resource("rbac.authorization.k8s.io", "clusterroles")
+        .resource(RBAC, "clusterroles")
         .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
     for part in roles::cluster_roles() {
         let Some(name) = part
@@ -158,19 +172,20 @@ async fn keep_additions(api: &Api) -> Result<(), Status> {
         }
         let mut part = serde_json::to_value(&part).map_err(Status::internal)?;
         part["rules"] = live["rules"].clone();
-        create(api, "rbac.authorization.k8s.io", "clusterroles", "", part).await?;
+        create(api, RBAC, "clusterroles", "", part).await?;
     }
     Ok(())
 }
 
 /// Makes a role, or adds the rules and labels that it lacks. The rules of one that aggregates are not ours.
-async fn ensure_rules(api: &Api, role: Value) -> Result<(), Status> {
+async fn ensure_rules(api: &Api, plural: &str, role: Value) -> Result<(), Status> {
     let resource = api
-        .resource("rbac.authorization.k8s.io", "clusterroles")
+        .resource(RBAC, plural)
         .ok_or_else(|| Status::internal("a built-in resource is missing"))?;
     let name = role["metadata"]["name"].as_str().unwrap_or("").to_owned();
-    let Some(stored) = resource.cacher.peek(&resource.key("", &name)) else {
-        return create(api, "rbac.authorization.k8s.io", "clusterroles", "", role).await;
+    let namespace = namespace_of(&role);
+    let Some(stored) = resource.cacher.peek(&resource.key(&namespace, &name)) else {
+        return create(api, RBAC, plural, &namespace, role).await;
     };
     let live = stored.value().map_err(Status::internal)?;
     let updates =
@@ -184,7 +199,7 @@ async fn ensure_rules(api: &Api, role: Value) -> Result<(), Status> {
         return Ok(());
     }
     resource
-        .update(&context(""), &name, Part::Main, "", &change)
+        .update(&context(&namespace), &name, Part::Main, "", &change)
         .await
         .map(|_| ())
 }
@@ -203,13 +218,19 @@ fn completed(live: &Value, wanted: &Value) -> Value {
         return next;
     }
     let mut rules = live["rules"].as_array().cloned().unwrap_or_default();
+    let held = rules.iter().filter_map(read_rule).collect::<Vec<_>>();
     for rule in wanted["rules"].as_array().into_iter().flatten() {
-        if !rules.contains(rule) {
+        let gives = read_rule(rule).into_iter().collect::<Vec<_>>();
+        if !coverage::uncovered(&held, &gives).is_empty() {
             rules.push(rule.clone());
         }
     }
     next["rules"] = rules.into();
     next
+}
+
+fn read_rule(rule: &Value) -> Option<PolicyRule> {
+    serde::Deserialize::deserialize(rule).ok()
 }
 
 /// The Service by which pods reach the API.
@@ -317,10 +338,14 @@ mod tests {
 
     #[test]
     fn a_stored_role_gets_what_it_lacks_and_keeps_what_was_added() {
-        let live = json!({"metadata": {"labels": {"own": "1"}}, "rules": [1, 2]});
-        let wanted = json!({"metadata": {"labels": {"ours": "1"}}, "rules": [2, 3]});
+        let rule =
+            |verbs: &[&str]| json!({"apiGroups": [""], "resources": ["pods"], "verbs": verbs});
+        let (own, held) = (rule(&["delete"]), rule(&["get", "list"]));
+        let live = json!({"metadata": {"labels": {"own": "1"}}, "rules": [own, held]});
+        let (less, more) = (rule(&["list"]), rule(&["get", "watch"]));
+        let wanted = json!({"metadata": {"labels": {"ours": "1"}}, "rules": [less, more]});
         let next = completed(&live, &wanted);
-        assert_eq!(next["rules"], json!([1, 2, 3]));
+        assert_eq!(next["rules"], json!([own, held, more]));
         assert_eq!(next["metadata"]["labels"], json!({"own": "1", "ours": "1"}));
         assert_eq!(completed(&next, &wanted), next);
     }

@@ -362,6 +362,7 @@ mod tests {
     const OBJECTS: Offer = Offer {
         transforms: true,
         protobuf: true,
+        metadata_in_protobuf: false,
         streams: false,
     };
     const JSON: &str = "application/json";

@@ -457,6 +457,7 @@ impl Resource {
             }
         }
         body::check_type(&*self.kind, &mut value)?;
+        let is_made_anew = !metadata::has_identity_of(&value, &old_value);
         metadata::for_update(self, cx, name, &mut value, &old_value)?;
         // From here on both objects are without their owners, which are often the larger half of them.
         let old_managed = take_managed(&mut old_value);
@@ -493,6 +494,7 @@ impl Resource {
             Ownership::Applied => managed.clone(),
         };
         let mut attributes = Attributes::update(self, cx, part, subresource);
+        attributes.is_made_anew = is_made_anew;
         attributes.old_managed = stored;
         attributes.managed = owners.as_ref();
         self.admission

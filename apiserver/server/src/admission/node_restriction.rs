@@ -1,13 +1,19 @@
-//! A node writes its own Node, its own Lease, and the status of its own pods, and nothing of other nodes.
+//! A node writes its own Node, its own Lease and CSINode, its own ResourceSlices, the status of its own pods and how far their
+//! claims have grown, and nothing of other nodes.
 //!
 //! The other half of `authz/node.rs`: what cannot be told from the URL. The rules and words are those of the
 //! NodeRestriction plugin of Kubernetes.
 
+pub(crate) mod pods;
+pub(crate) mod tokens;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use corral_api::k8s::api::core::v1::{Node, Pod};
+use corral_api::k8s::api::resource::v1::ResourceSlice;
 use corral_api::status::Status;
 use corral_kinds::{AnyKind, Object};
+use serde_json::Value;
 
 use super::{Action, Attributes};
 use crate::api::Api;
@@ -29,11 +35,14 @@ const OWN_LABELS: [&str; 11] = [
     "topology.kubernetes.io/zone",
 ];
 
+const OTHER_CSI_NODE: &str = "can only access CSINode with the same name as the requesting node";
+
 /// Checks a creation or a change by a node.
 ///
 /// # Errors
 /// 403 for what is not the node's own.
 pub fn check(
+    api: &Api,
     attributes: &Attributes<'_>,
     object: &Object,
     old: Option<&Object>,
@@ -45,10 +54,7 @@ pub fn check(
     let name = attributes.kind.meta(object).name.as_deref().unwrap_or("");
     let refuse = |why: String| Err(attributes.forbidden(name, &why));
     match (names.group, names.kind) {
-        ("", "Pod") => match pod_refusal(me, attributes, old) {
-            Some(why) => refuse(why),
-            None => Ok(()),
-        },
+        ("", "Pod") => pods::check(api, me, attributes, object, old),
         ("", "Node") if name != me => refuse(format!(
             "node {me:?} is not allowed to modify node {name:?}"
         )),
@@ -56,6 +62,25 @@ pub fn check(
             Some(why) => refuse(why),
             None => Ok(()),
         },
+        ("", "PersistentVolumeClaim") if attributes.subresource == "status" => {
+            let changed = old.map(|old| changed_of_claim(attributes.kind, object, old));
+            match changed.unwrap_or_default() {
+                changed if changed.is_empty() => Ok(()),
+                changed => refuse(format!(
+                    "node {me:?} is not allowed to update fields other than status.quantity and status.conditions: {}",
+                    changed.join(", ")
+                )),
+            }
+        }
+        ("storage.k8s.io", "CSINode") if name != me => refuse(OTHER_CSI_NODE.to_owned()),
+        ("resource.k8s.io", "ResourceSlice")
+            if attributes.action == Action::Create && !is_slice_of(me, object) =>
+        {
+            refuse(
+                "can only create ResourceSlice with the same NodeName as the requesting node"
+                    .to_owned(),
+            )
+        }
         ("coordination.k8s.io", "Lease") if attributes.cx.namespace != node::LEASES => {
             refuse(format!(
                 "can only access leases in the {:?} system namespace",
@@ -69,30 +94,37 @@ pub fn check(
     }
 }
 
-fn pod_refusal(me: &str, attributes: &Attributes<'_>, old: Option<&Object>) -> Option<String> {
-    if attributes.action == Action::Create {
-        let annotation = "kubernetes.io/config.mirror";
-        return Some(format!(
-            "pod does not have {annotation:?} annotation, node {me:?} can only create mirror pods"
-        ));
+fn is_slice_of(me: &str, object: &Object) -> bool {
+    let slice = object.get::<ResourceSlice>();
+    slice.is_some_and(|slice| slice.spec.node_name.as_deref() == Some(me))
+}
+
+/// The fields of a claim that differ, but for those by which a node tells how far it has grown.
+fn changed_of_claim(kind: &dyn AnyKind, object: &Object, old: &Object) -> Vec<String> {
+    const OF_NODES: [&str; 6] = [
+        "metadata.managedFields",
+        "metadata.resourceVersion",
+        "status.allocatedResourceStatuses",
+        "status.allocatedResources",
+        "status.capacity",
+        "status.conditions",
+    ];
+    let (Ok(new), Ok(old)) = (kind.encode(object), kind.encode(old)) else {
+        return vec!["all".to_owned()];
+    };
+    let mut changed = Vec::new();
+    for part in ["metadata", "spec", "status"] {
+        let keys = [&new[part], &old[part]]
+            .into_iter()
+            .filter_map(Value::as_object);
+        let keys: BTreeSet<&String> = keys.flat_map(|map| map.keys()).collect();
+        let differs = keys
+            .into_iter()
+            .filter(|key| new[part][*key] != old[part][*key]);
+        changed.extend(differs.map(|key| format!("{part}.{key}")));
     }
-    match attributes.subresource {
-        "status" | "eviction" => {
-            let old = old.and_then(Object::get::<Pod>)?;
-            let node = old.spec.as_ref().and_then(|spec| spec.node_name.as_deref());
-            (node != Some(me)).then(|| {
-                format!(
-                    "node {me:?} can only update pod status for pods with spec.nodeName set to itself"
-                )
-            })
-        }
-        "" => Some(format!(
-            "unexpected operation \"UPDATE\", node {me:?} can only create and delete mirror pods"
-        )),
-        other => Some(format!(
-            "unexpected pod subresource {other:?}, only 'status' and 'eviction' are allowed"
-        )),
-    }
+    changed.retain(|field| !OF_NODES.contains(&field.as_str()));
+    changed
 }
 
 fn node_refusal(me: &str, node: Option<&Node>, old: Option<&Node>) -> Option<String> {
@@ -101,11 +133,27 @@ fn node_refusal(me: &str, node: Option<&Node>, old: Option<&Node>) -> Option<Str
         node.metadata.labels.as_ref(),
         old.and_then(|old| old.metadata.labels.as_ref()),
     );
+    let source = |node: &Node| {
+        node.spec
+            .as_ref()
+            .and_then(|spec| spec.config_source.clone())
+    };
     let Some(old) = old else {
+        if source(node).is_some() {
+            // They are its words.
+            return Some(format!(
+                "node {me:?} is not allowed to create pods with a non-nil configSource"
+            ));
+        }
         let listed = forbidden.join(", ");
         return (!listed.is_empty())
             .then(|| format!("node {me:?} is not allowed to set the following labels: {listed}"));
     };
+    if source(node).is_some() && source(node) != source(old) {
+        return Some(format!(
+            "node {me:?} is not allowed to update configSource to a new non-nil configSource"
+        ));
+    }
     let taints = |node: &Node| node.spec.as_ref().and_then(|spec| spec.taints.clone());
     if taints(node).unwrap_or_default() != taints(old).unwrap_or_default() {
         return Some(format!("node {me:?} is not allowed to modify taints"));
@@ -149,12 +197,13 @@ fn is_forbidden(key: &str) -> bool {
 /// Checks a deletion by a node.
 ///
 /// # Errors
-/// 403 for a pod of another node.
+/// 403 for what is another node's.
 pub async fn check_delete(
     api: &Api,
     kind: &dyn AnyKind,
     cx: &WriteContext,
     name: &str,
+    old: &Value,
 ) -> Result<(), Status> {
     let Some(me) = node::name_of(&cx.user) else {
         return Ok(());
@@ -176,6 +225,10 @@ pub async fn check_delete(
             refuse(&why)
         }
         ("", "Node") => refuse(&format!("node {me:?} is not allowed to delete nodes")),
+        ("storage.k8s.io", "CSINode") if name != me => refuse(OTHER_CSI_NODE),
+        ("resource.k8s.io", "ResourceSlice") if old["spec"]["nodeName"] != *me => {
+            refuse("can only delete ResourceSlice with the same NodeName as the requesting node")
+        }
         _ => Ok(()),
     }
 }

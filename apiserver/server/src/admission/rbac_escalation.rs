@@ -11,7 +11,7 @@ use corral_kinds::Object;
 
 use super::{Action, Attributes};
 use crate::authn::{MASTERS, User};
-use crate::authz::{Access, Authorizer, coverage};
+use crate::authz::{Access, Authorizer, coverage, rbac};
 
 const GROUP: &str = "rbac.authorization.k8s.io";
 
@@ -35,6 +35,7 @@ pub async fn check(
     let namespace = attributes.cx.namespace.as_str();
     if let Some(old) = old
         && attributes.action == Action::Update
+        && !attributes.is_made_anew
         && only_ends(attributes, object, old)
     {
         return Ok(());
@@ -67,7 +68,8 @@ pub async fn check(
             return Ok(());
         }
         let rules = authorizer.rbac.role(&reference, namespace);
-        let rules = rules.ok_or_else(|| Status::not_found(GROUP, resource, &reference.name))?;
+        // Kubernetes names the resource that is written, and not the one that is missing.
+        let rules = rules.ok_or_else(|| Status::not_found(GROUP, names.plural, &reference.name))?;
         return confirm(authorizer, attributes, name, &rules);
     } else {
         return Ok(());
@@ -108,7 +110,8 @@ fn role_of(object: &Object) -> Option<RoleRef> {
         .or_else(cluster)
 }
 
-/// Whether an update does no more than the garbage collector must be able to: it changes owners and finalizers.
+/// Whether an update does no more than the garbage collector must be able to: it changes owners and finalizers. An object that
+/// was put without what the server gave it is another one.
 fn only_ends(attributes: &Attributes<'_>, object: &Object, old: &Object) -> bool {
     let rest = |object: &Object| {
         let mut value = attributes.kind.encode(object).ok()?;
@@ -140,11 +143,21 @@ fn confirm(
     if missing.is_empty() {
         return Ok(());
     }
+    // Of roles that are not there Kubernetes tells as if they were of the kind that is written.
+    let plural = attributes.kind.names().plural;
+    let unresolved = authorizer.rbac.missing(user, &attributes.cx.namespace);
+    let unresolved = unresolved.iter().map(|missing| {
+        let name = &missing.name;
+        format!("{plural}.{GROUP} {name:?} not found")
+    });
+    let unresolved = rbac::unresolved(&unresolved.collect::<Vec<_>>());
+    let unresolved = unresolved.map(|errors| format!("; resolution errors: [{errors}]"));
     let why = format!(
-        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}",
+        "user {:?} (groups={}) is attempting to grant RBAC permissions not currently held:\n{}{}",
         user.name,
         coverage::quoted(&user.groups),
-        coverage::describe(&missing)
+        coverage::describe(&missing),
+        unresolved.unwrap_or_default()
     );
     Err(attributes.forbidden(name, &why))
 }

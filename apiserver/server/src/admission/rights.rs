@@ -119,7 +119,6 @@ fn access(check: &Check) -> Access {
                 namespace: resource.namespace.clone(),
                 name: resource.name.clone(),
                 path: String::new(),
-                node_selected: fields.required("spec.nodeName").map(str::to_owned),
                 fields: Requirement::of_fields(&fields),
                 labels: labels.map_or_else(|_| Vec::new(), |found| Requirement::of_labels(&found)),
             }

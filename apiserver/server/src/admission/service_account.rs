@@ -13,6 +13,7 @@ use corral_kinds::Object;
 
 use super::Attributes;
 use crate::api::Api;
+use crate::authz::node::names;
 
 /// Where containers find the token.
 const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
@@ -20,8 +21,6 @@ const MOUNT_PATH: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 const TOKEN_SECONDS: i64 = 3607;
 /// Says that an account's pods may use no other secrets than the account names.
 const ENFORCE_ANNOTATION: &str = "kubernetes.io/enforce-mountable-secrets";
-/// Marks a pod that mirrors one of a node's own.
-const MIRROR_ANNOTATION: &str = "kubernetes.io/config.mirror";
 
 pub(super) async fn admit(
     api: &Api,
@@ -31,21 +30,14 @@ pub(super) async fn admit(
     let Some(pod) = object.get_mut::<Pod>() else {
         return Ok(());
     };
-    let mirror = pod
-        .metadata
-        .annotations
-        .as_ref()
-        .is_some_and(|a| a.contains_key(MIRROR_ANNOTATION));
     let pod_name = pod.metadata.name.clone().unwrap_or_default();
+    if names::mirrors(pod) {
+        let why = pod.spec.as_ref().and_then(mirror_refusal);
+        return why.map_or(Ok(()), |why| Err(attributes.forbidden(&pod_name, why)));
+    }
     let Some(spec) = pod.spec.as_mut() else {
         return Ok(());
     };
-    if mirror {
-        return match needs_of_mirror(spec) {
-            Some(why) => Err(attributes.forbidden(&pod_name, why)),
-            None => Ok(()),
-        };
-    }
     let name = match spec.service_account_name.as_deref() {
         None | Some("") => "default".to_owned(),
         Some(name) => name.to_owned(),
@@ -84,26 +76,18 @@ pub(super) async fn admit(
     Ok(())
 }
 
-/// What a pod of a node's own may not have: it is there already, and nobody has given it a token.
-fn needs_of_mirror(spec: &PodSpec) -> Option<&'static str> {
-    let named = |name: Option<&String>| name.is_some_and(|name| !name.is_empty());
-    if named(spec.service_account_name.as_ref()) {
+/// Why a pod that stands for one of a node's own is refused: the node runs it without asking anybody, so it can have nothing
+/// of the API's.
+fn mirror_refusal(spec: &PodSpec) -> Option<&'static str> {
+    let account = spec.service_account_name.as_deref();
+    if account.is_some_and(|name| !name.is_empty()) {
         return Some("a mirror pod may not reference service accounts");
     }
-    let volumes = || spec.volumes.iter().flatten();
-    let sources = || {
-        let projected = volumes().filter_map(|volume| volume.projected.as_ref());
-        projected.flat_map(|projected| projected.sources.iter().flatten())
-    };
-    let has_secrets = volumes().any(|volume| volume.secret.is_some())
-        || sources().any(|source| source.secret.is_some())
-        || spec.image_pull_secrets.iter().flatten().next().is_some()
-        || containers(spec).any(|(_, container)| secrets_of(container).next().is_some());
-    if has_secrets {
+    if names::secrets(spec).next().is_some() {
         return Some("a mirror pod may not reference secrets");
     }
-    let has_tokens = sources().any(|source| source.service_account_token.is_some());
-    has_tokens.then_some("a mirror pod may not use ServiceAccountToken volume projections")
+    let token = names::projections(spec).any(|source| source.service_account_token.is_some());
+    token.then_some("a mirror pod may not use ServiceAccountToken volume projections")
 }
 
 /// The containers, each with what it is called among them.

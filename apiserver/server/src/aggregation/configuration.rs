@@ -17,10 +17,12 @@ use crate::registry::{Ownership, Part};
 /// The name in the certificate that this server shows to others.
 pub const CLIENT_NAME: &str = "front-proxy-client";
 const NAMESPACE: &str = "kube-system";
-const NAME: &str = "extension-apiserver-authentication";
-const READER: &str = "extension-apiserver-authentication-reader";
+/// The ConfigMap.
+pub const NAME: &str = "extension-apiserver-authentication";
+/// The role of those who read it.
+pub const READER: &str = "extension-apiserver-authentication-reader";
 
-/// Makes the ConfigMap and the role of those who read it, or brings them up to date.
+/// Makes the ConfigMap, or brings it up to date.
 ///
 /// # Errors
 /// When the store does not take it.
@@ -45,20 +47,9 @@ pub async fn ensure(
     };
     let cx = bootstrap::context(NAMESPACE);
     let maps = api.core("configmaps");
-    maps.update(&cx, NAME, Part::Main, "", &change).await?;
-    let labels = json!({"kubernetes.io/bootstrapping": "rbac-defaults"});
-    let annotations = json!({"rbac.authorization.kubernetes.io/autoupdate": "true"});
-    let metadata = |name: &str| json!({"name": name, "namespace": NAMESPACE, "labels": labels, "annotations": annotations});
-    let role = json!({"metadata": metadata(READER), "rules": [{
-        "apiGroups": [""], "resources": ["configmaps"], "resourceNames": [NAME], "verbs": ["get", "list", "watch"],
-    }]});
-    let rbac = "rbac.authorization.k8s.io";
-    bootstrap::create(api, rbac, "roles", NAMESPACE, role).await?;
-    let subject = |name: &str| json!({"kind": "User", "name": name, "apiGroup": rbac});
-    let binding = json!({"metadata": metadata(&format!("system::{READER}")),
-        "roleRef": {"apiGroup": rbac, "kind": "Role", "name": READER},
-        "subjects": [subject("system:kube-controller-manager"), subject("system:kube-scheduler")]});
-    bootstrap::create(api, rbac, "rolebindings", NAMESPACE, binding).await
+    maps.update(&cx, NAME, Part::Main, "", &change)
+        .await
+        .map(drop)
 }
 
 /// Pause before the next attempt after one that failed.

@@ -34,6 +34,35 @@ pub struct Grant {
     pub rules: Arc<Vec<PolicyRule>>,
     /// The binding, its role and the subject, as reasons name them.
     given: Arc<str>,
+    /// The role, if it is not there.
+    missing: Option<Missing>,
+}
+
+/// A role that a binding refers to and that is not there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Missing {
+    kind: String,
+    /// Its name.
+    pub name: String,
+}
+
+impl std::fmt::Display for Missing {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let kind = self.kind.to_ascii_lowercase();
+        write!(f, "{kind}.{GROUP} {:?} not found", self.name)
+    }
+}
+
+/// What was not found, in Kubernetes' words; nothing where everything was.
+pub fn unresolved(missing: &[impl std::fmt::Display]) -> Option<String> {
+    match missing {
+        [] => None,
+        [only] => Some(only.to_string()),
+        all => {
+            let all: Vec<String> = all.iter().map(ToString::to_string).collect();
+            Some(format!("[{}]", all.join(", ")))
+        }
+    }
 }
 
 struct Compiled {
@@ -75,11 +104,28 @@ impl Rbac {
         Some(format!("RBAC: allowed by {}", grant.given))
     }
 
+    /// The roles that a user would have in a namespace, or everywhere alone, if they were there.
+    pub fn missing(&self, user: &User, namespace: &str) -> Vec<Missing> {
+        let compiled = self.compiled();
+        let mut found = Vec::new();
+        for everywhere in [true, false] {
+            let here = compiled
+                .grants(user)
+                .filter(|grant| match &grant.namespace {
+                    None => everywhere,
+                    Some(of) => !everywhere && of == namespace,
+                });
+            for missing in here.filter_map(|grant| grant.missing.clone()) {
+                if !found.contains(&missing) {
+                    found.push(missing);
+                }
+            }
+        }
+        found
+    }
+
     /// The rules that a user has in a namespace.
     pub fn rules(&self, user: &User, namespace: &str) -> Vec<PolicyRule> {
-        if user.is_in(MASTERS) {
-            return full_authority();
-        }
         let compiled = self.compiled();
         let here = compiled
             .grants(user)
@@ -202,41 +248,44 @@ fn compile(sources: [Objects; 4]) -> Compiled {
         } else {
             namespace
         };
-        roles
-            .get(&(namespace.to_owned(), reference.name.clone()))
-            .cloned()
+        let found = roles.get(&(namespace.to_owned(), reference.name.clone()));
+        let missing = found.is_none().then(|| Missing {
+            kind: reference.kind.clone(),
+            name: reference.name.clone(),
+        });
+        (found.cloned().unwrap_or_default(), missing)
     };
     let (mut users, mut groups) = (HashMap::new(), HashMap::new());
     for binding in read::<ClusterRoleBinding>(&sources[3]) {
-        if let Some(rules) = rules(&binding.role_ref, "") {
-            let name = binding.metadata.name.unwrap_or_default();
-            let role = &binding.role_ref;
-            let given = format!(
-                "ClusterRoleBinding {name:?} of {} {:?}",
-                role.kind, role.name
-            );
-            let grant = Grant {
-                namespace: None,
-                rules,
-                given: given.into(),
-            };
-            give(&mut users, &mut groups, binding.subjects, &grant);
-        }
+        let (rules, missing) = rules(&binding.role_ref, "");
+        let name = binding.metadata.name.unwrap_or_default();
+        let role = &binding.role_ref;
+        let given = format!(
+            "ClusterRoleBinding {name:?} of {} {:?}",
+            role.kind, role.name
+        );
+        let grant = Grant {
+            namespace: None,
+            rules,
+            given: given.into(),
+            missing,
+        };
+        give(&mut users, &mut groups, binding.subjects, &grant);
     }
     for binding in read::<RoleBinding>(&sources[1]) {
         let namespace = binding.metadata.namespace.unwrap_or_default();
-        if let Some(rules) = rules(&binding.role_ref, &namespace) {
-            let name = binding.metadata.name.unwrap_or_default();
-            let place = format!("{name}/{namespace}");
-            let role = &binding.role_ref;
-            let given = format!("RoleBinding {place:?} of {} {:?}", role.kind, role.name);
-            let grant = Grant {
-                namespace: Some(namespace),
-                rules,
-                given: given.into(),
-            };
-            give(&mut users, &mut groups, binding.subjects, &grant);
-        }
+        let (rules, missing) = rules(&binding.role_ref, &namespace);
+        let name = binding.metadata.name.unwrap_or_default();
+        let place = format!("{name}/{namespace}");
+        let role = &binding.role_ref;
+        let given = format!("RoleBinding {place:?} of {} {:?}", role.kind, role.name);
+        let grant = Grant {
+            namespace: Some(namespace),
+            rules,
+            given: given.into(),
+            missing,
+        };
+        give(&mut users, &mut groups, binding.subjects, &grant);
     }
     Compiled {
         sources,

@@ -5,6 +5,8 @@
 
 mod components;
 mod controllers;
+mod namespaced;
+mod people;
 mod stock;
 mod workloads;
 
@@ -14,8 +16,10 @@ use corral_api::k8s::api::rbac::v1::{
 use corral_api::k8s::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use corral_api::meta::ObjectMeta;
 
-use components::COMPONENTS;
+use components::{COMPONENTS, REQUEST_CERTIFICATES};
 use controllers::CONTROLLERS;
+pub use namespaced::{role_bindings, roles};
+use people::{ADMIN, EDIT, VIEW};
 
 /// A rule on resources: groups, resources, verbs.
 type Rule = (
@@ -35,281 +39,8 @@ const EVENTS: Rule = (
     &["create", "patch", "update"],
 );
 
-const REQUEST_CERTIFICATES: Rule = (
-    &["certificates.k8s.io"],
-    &["certificatesigningrequests"],
-    &["create", "get", "list", "watch"],
-);
-
-/// What people with `view` read in a namespace. Secrets are not among it: they would give more rights.
-const VIEW: &[Rule] = &[
-    (
-        CORE,
-        &[
-            "configmaps",
-            "endpoints",
-            "limitranges",
-            "pods",
-            "pods/log",
-            "pods/status",
-            "replicationcontrollers",
-            "replicationcontrollers/scale",
-            "replicationcontrollers/status",
-            "resourcequotas",
-            "resourcequotas/status",
-            "serviceaccounts",
-            "services",
-            "services/status",
-            "events",
-            "namespaces",
-            "namespaces/status",
-            "persistentvolumeclaims",
-            "persistentvolumeclaims/status",
-        ],
-        READ,
-    ),
-    (&["events.k8s.io"], &["events"], READ),
-    (
-        &["apps"],
-        &[
-            "controllerrevisions",
-            "daemonsets",
-            "daemonsets/status",
-            "deployments",
-            "deployments/scale",
-            "deployments/status",
-            "replicasets",
-            "replicasets/scale",
-            "replicasets/status",
-            "statefulsets",
-            "statefulsets/scale",
-            "statefulsets/status",
-        ],
-        READ,
-    ),
-    (
-        &["autoscaling"],
-        &[
-            "horizontalpodautoscalers",
-            "horizontalpodautoscalers/status",
-        ],
-        READ,
-    ),
-    (
-        &["policy"],
-        &["poddisruptionbudgets", "poddisruptionbudgets/status"],
-        READ,
-    ),
-    (
-        &["batch"],
-        &["cronjobs", "cronjobs/status", "jobs", "jobs/status"],
-        READ,
-    ),
-    (&["discovery.k8s.io"], &["endpointslices"], READ),
-    (
-        &["networking.k8s.io"],
-        &["ingresses", "ingresses/status", "networkpolicies"],
-        READ,
-    ),
-    (
-        &["resource.k8s.io"],
-        &[
-            "resourceclaims",
-            "resourceclaims/status",
-            "resourceclaimtemplates",
-        ],
-        READ,
-    ),
-];
-
-/// What people with `edit` do beyond [`VIEW`].
-const EDIT: &[Rule] = &[
-    (
-        CORE,
-        &["pods/attach", "pods/exec", "pods/portforward"],
-        &["get", "create"],
-    ),
-    (CORE, &["secrets"], READ),
-    (CORE, &["serviceaccounts"], &["impersonate"]),
-    (
-        CORE,
-        &[
-            "pods",
-            "pods/attach",
-            "pods/exec",
-            "pods/portforward",
-            "configmaps",
-            "endpoints",
-            "events",
-            "persistentvolumeclaims",
-            "replicationcontrollers",
-            "replicationcontrollers/scale",
-            "secrets",
-            "serviceaccounts",
-            "services",
-        ],
-        WRITE,
-    ),
-    (CORE, &["pods/eviction", "serviceaccounts/token"], CREATE),
-    (
-        &["apps"],
-        &[
-            "daemonsets",
-            "deployments",
-            "deployments/rollback",
-            "deployments/scale",
-            "replicasets",
-            "replicasets/scale",
-            "statefulsets",
-            "statefulsets/scale",
-        ],
-        WRITE,
-    ),
-    (&["autoscaling"], &["horizontalpodautoscalers"], WRITE),
-    (&["policy"], &["poddisruptionbudgets"], WRITE),
-    (&["batch"], &["cronjobs", "jobs"], WRITE),
-    (
-        &["networking.k8s.io"],
-        &["ingresses", "networkpolicies"],
-        WRITE,
-    ),
-    (
-        &["resource.k8s.io"],
-        &["resourceclaims", "resourceclaimtemplates"],
-        WRITE,
-    ),
-    (
-        &["coordination.k8s.io"],
-        &["leases"],
-        &[
-            "create",
-            "delete",
-            "deletecollection",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch",
-        ],
-    ),
-];
-
-/// What people with `admin` do beyond [`EDIT`].
-const ADMIN: &[Rule] = &[
-    (
-        &["authorization.k8s.io"],
-        &["localsubjectaccessreviews"],
-        CREATE,
-    ),
-    (
-        &["rbac.authorization.k8s.io"],
-        &["rolebindings", "roles"],
-        &[
-            "create",
-            "delete",
-            "deletecollection",
-            "get",
-            "list",
-            "patch",
-            "update",
-            "watch",
-        ],
-    ),
-];
-
-/// What a node does.
-const NODE: &[Rule] = &[
-    (&["authentication.k8s.io"], &["tokenreviews"], CREATE),
-    (
-        &["authorization.k8s.io"],
-        &["localsubjectaccessreviews", "subjectaccessreviews"],
-        CREATE,
-    ),
-    (CORE, &["services"], READ),
-    (&["discovery.k8s.io"], &["endpointslices"], READ),
-    (CORE, &["nodes"], &["create", "get", "list", "watch"]),
-    (CORE, &["nodes", "nodes/status"], &["patch", "update"]),
-    (
-        &["", "events.k8s.io"],
-        &["events"],
-        &["create", "patch", "update"],
-    ),
-    (
-        CORE,
-        &["pods"],
-        &["get", "list", "watch", "create", "delete"],
-    ),
-    (CORE, &["pods/status"], &["patch", "update"]),
-    (CORE, &["pods/eviction", "serviceaccounts/token"], CREATE),
-    // Which of them, the node authorizer decides.
-    (CORE, &["configmaps", "secrets"], READ),
-    (
-        &["coordination.k8s.io"],
-        &["leases"],
-        &[
-            "create", "delete", "get", "patch", "update", "list", "watch",
-        ],
-    ),
-    (&["node.k8s.io"], &["runtimeclasses"], READ),
-    (
-        CORE,
-        &["persistentvolumeclaims", "persistentvolumes"],
-        &["get"],
-    ),
-    (
-        CORE,
-        &["persistentvolumeclaims/status"],
-        &["get", "patch", "update"],
-    ),
-    // For its own certificate, and to see it signed.
-    REQUEST_CERTIFICATES,
-    (&["storage.k8s.io"], &["volumeattachments"], &["get"]),
-    (&["storage.k8s.io"], &["csidrivers"], READ),
-    (
-        &["storage.k8s.io"],
-        &["csinodes"],
-        &["create", "delete", "get", "patch", "update"],
-    ),
-];
-
-/// What the scheduler does.
-const SCHEDULER: &[Rule] = &[
-    EVENTS,
-    (
-        &["coordination.k8s.io"],
-        &["leases"],
-        &["create", "get", "list", "update", "watch"],
-    ),
-    (
-        CORE,
-        &[
-            "nodes",
-            "pods",
-            "namespaces",
-            "services",
-            "replicationcontrollers",
-        ],
-        READ,
-    ),
-    (CORE, &["pods"], &["delete"]),
-    (CORE, &["bindings", "pods/binding"], CREATE),
-    (CORE, &["pods/status"], &["patch", "update"]),
-    (&["apps"], &["replicasets", "statefulsets"], READ),
-    (&["policy"], &["poddisruptionbudgets"], READ),
-    (&["scheduling.k8s.io"], &["priorityclasses"], READ),
-    (CORE, &["persistentvolumeclaims", "persistentvolumes"], READ),
-    (
-        &["storage.k8s.io"],
-        &[
-            "csidrivers",
-            "csinodes",
-            "csistoragecapacities",
-            "storageclasses",
-            "volumeattachments",
-        ],
-        READ,
-    ),
-];
+/// Where nodes have their keys signed.
+const NODE_CERTIFICATES: &[&str] = &["/corral/v1/node-certificates"];
 
 /// Paths that anybody may read.
 const PUBLIC_PATHS: &[&str] = &["/healthz", "/livez", "/readyz", "/version", "/version/"];
@@ -338,6 +69,14 @@ fn rule((groups, resources, verbs): &Rule) -> PolicyRule {
         resources: Some(texts(resources)),
         verbs: texts(verbs),
         ..Default::default()
+    }
+}
+
+/// The same on objects of some names only.
+fn named(of: &Rule, names: &[&str]) -> PolicyRule {
+    PolicyRule {
+        resource_names: Some(texts(names)),
+        ..rule(of)
     }
 }
 
@@ -468,39 +207,39 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
         role("system:basic-user", vec![rule(&reviews), rule(&who)]),
         role(
             "system:monitoring",
-            vec![paths(
-                &[
-                    "/healthz",
-                    "/healthz/*",
-                    "/livez",
-                    "/livez/*",
-                    "/metrics",
-                    "/readyz",
-                    "/readyz/*",
-                ],
-                &["get"],
-            )],
+            vec![
+                paths(
+                    &[
+                        "/flagz",
+                        "/healthz",
+                        "/healthz/*",
+                        "/livez",
+                        "/livez/*",
+                        "/metrics",
+                        "/metrics/slis",
+                        "/readyz",
+                        "/readyz/*",
+                        "/statusz",
+                    ],
+                    &["get"],
+                ),
+                rule(&components::MONITORING),
+            ],
         ),
         role("system:node", node_rules()),
         role(
             "system:kube-scheduler",
-            join(&[SCHEDULER, components::SCHEDULER]),
+            [
+                join(&[components::SCHEDULER]),
+                vec![lease("kube-scheduler", &["get", "list", "update", "watch"])],
+            ]
+            .concat(),
         ),
         role(
             "system:kube-controller-manager",
             [
-                vec![
-                    rule(&(ALL, ALL, READ)),
-                    rule(&EVENTS),
-                    // To elect a leader.
-                    rule(&(
-                        &["coordination.k8s.io"],
-                        &["leases"],
-                        &["create", "get", "update"],
-                    )),
-                    paths(DISCOVERY_PATHS, &["get"]),
-                ],
                 join(&[components::CONTROLLER_MANAGER]),
+                vec![lease("kube-controller-manager", &["get", "update"])],
             ]
             .concat(),
         ),
@@ -508,19 +247,13 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
             "system:node-bootstrapper",
             vec![
                 rule(&REQUEST_CERTIFICATES),
-                paths(&["/corral/v1/node-certificates"], &["post"]),
+                paths(NODE_CERTIFICATES, &["post"]),
             ],
         ),
+        // A node renews its certificate with the one that it has.
         role(
-            "system:kubelet-api-admin",
-            join(&[&[
-                (CORE, &["nodes"], &["get", "list", "watch", "proxy"]),
-                (
-                    CORE,
-                    &["nodes/log", "nodes/metrics", "nodes/proxy", "nodes/stats"],
-                    ALL,
-                ),
-            ]]),
+            "corral:node-certificates",
+            vec![paths(NODE_CERTIFICATES, &["post"])],
         ),
     ];
     let components = COMPONENTS.iter();
@@ -529,31 +262,32 @@ pub fn cluster_roles() -> Vec<ClusterRole> {
     roles.extend(all_controllers().map(|(name, rules)| {
         let mut role = role(&controller_role(name), join(&[rules]));
         if *name == stock::TOKEN_CLEANER {
-            let mut tracking = rule(&(CORE, &["configmaps"], &["get"]));
-            tracking.resource_names = Some(vec![stock::TOKEN_TRACKING.to_owned()]);
+            let tracking = named(&(CORE, &["configmaps"], &["get"]), &[stock::TOKEN_TRACKING]);
             role.rules.get_or_insert_default().push(tracking);
         }
         if *name == "certificate-controller" {
             role.rules.get_or_insert_default().extend(signer_rules());
         }
-        // Finding out which kinds there are is part of collecting and finalizing any kind.
-        role.rules
-            .get_or_insert_default()
-            .push(paths(DISCOVERY_PATHS, &["get"]));
         role
     }));
     roles
 }
 
+/// Holding the lease of a component.
+fn lease(name: &str, verbs: &'static [&'static str]) -> PolicyRule {
+    named(&(&["coordination.k8s.io"], &["leases"], verbs), &[name])
+}
+
 /// What the controller of certificates approves, and signs.
 fn signer_rules() -> [PolicyRule; 2] {
     let named = |verb, signers: &[&str]| {
-        let mut rule = rule(&(&["certificates.k8s.io"], &["signers"], verb));
         let names = signers
             .iter()
             .map(|signer| format!("kubernetes.io/{signer}"));
-        rule.resource_names = Some(names.collect());
-        rule
+        PolicyRule {
+            resource_names: Some(names.collect()),
+            ..rule(&(&["certificates.k8s.io"], &["signers"], verb))
+        }
     };
     [
         named(&["approve"], &["kube-apiserver-client-kubelet"]),
@@ -602,10 +336,7 @@ fn certificate_roles() -> impl Iterator<Item = ClusterRole> {
 
 /// What every node may do, as far as it does not depend on its pods.
 pub fn node_rules() -> Vec<PolicyRule> {
-    let mut rules = join(&[NODE]);
-    // A node renews its certificate with the one that it has.
-    rules.push(paths(&["/corral/v1/node-certificates"], &["post"]));
-    rules
+    join(&[components::NODE])
 }
 
 fn group(name: &str) -> Subject {
@@ -704,6 +435,18 @@ pub fn cluster_role_bindings() -> Vec<ClusterRoleBinding> {
         binding(
             "corral:node-autoapprove-certificate-rotation",
             "system:certificates.k8s.io:certificatesigningrequests:selfnodeclient",
+            vec![group(crate::authz::node::NODES)],
+        ),
+        binding(
+            "corral:node-certificates",
+            "corral:node-certificates",
+            vec![group(crate::authz::node::NODES)],
+        ),
+        // A node makes the routes to all others, balances the load of Services and answers for their names, as kube-proxy, a
+        // network plugin and CoreDNS do elsewhere.
+        binding(
+            "corral:nodes",
+            "system:node-proxier",
             vec![group(crate::authz::node::NODES)],
         ),
         binding(

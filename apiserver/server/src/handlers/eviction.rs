@@ -11,6 +11,8 @@ use serde_json::{Value, json};
 use self::budget::Verdict;
 use super::subresource::{admit_other, set_condition};
 use super::{Call, with_warnings};
+use crate::admission::node_restriction;
+use crate::authz::node;
 use crate::registry::{
     DeleteOptions, Ownership, Part, Preconditions, Resource, WriteContext, metadata,
 };
@@ -27,6 +29,13 @@ const ATTEMPTS_MAX: usize = 20;
 pub(super) async fn evict(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let mut cx = call.write_context()?;
     let body = call.decoded_kind("policy", "v1", "Eviction")?.value;
+    if let Some(me) = node::name_of(&call.user) {
+        let name = &call.info.name;
+        let entry = resource.fetch(&resource.key(&cx.namespace, name)).await?;
+        let pod = entry.map(|entry| serde_json::from_slice(&entry.value));
+        let pod: Option<Pod> = pod.transpose().map_err(Status::internal)?;
+        node_restriction::pods::check_eviction(me, name, pod.as_ref())?;
+    }
     let sent = body["metadata"]["name"].as_str().unwrap_or("");
     if !sent.is_empty() && sent != call.info.name {
         return Err(Status::bad_request(

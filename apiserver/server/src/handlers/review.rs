@@ -9,6 +9,7 @@ use corral_api::k8s::api::authorization::v1::{
     SelfSubjectAccessReview, SelfSubjectRulesReview, SubjectAccessReview,
     SubjectAccessReviewStatus, SubjectRulesReviewStatus,
 };
+use corral_api::meta::ObjectMeta;
 use corral_api::selector::{FieldSelector, LabelSelector};
 use corral_api::status::Status;
 use corral_api::time::Time;
@@ -21,7 +22,7 @@ use serde_json::Value;
 use super::Call;
 use crate::apply::{self, Manager, Owners, Views, take_managed};
 use crate::authn::User;
-use crate::authz::{Access, Decision, Requirement, node};
+use crate::authz::{Access, Decision, Requirement, node, rbac};
 use crate::registry::{WriteContext, body, metadata};
 use crate::response::{self, Answer};
 
@@ -185,10 +186,15 @@ async fn token(call: &Call) -> Result<Answer, Status> {
 fn who(call: &Call) -> Result<Answer, Status> {
     let mut asked = read::<SelfSubjectReview>(call)?;
     let review = &mut asked.review;
-    review.metadata.creation_timestamp = Some(Time(asked.cx.now));
     review.status = Some(SelfSubjectReviewStatus {
         user_info: Some(info((*call.user).clone())),
     });
+    // It is made by the server: nothing of what was sent is kept.
+    review.metadata = ObjectMeta {
+        creation_timestamp: Some(Time(asked.cx.now)),
+        ..Default::default()
+    };
+    asked.managed = Value::Null;
     created(call, &asked)
 }
 
@@ -215,7 +221,6 @@ fn access(
             namespace: r.namespace.clone().unwrap_or_default(),
             name: r.name.clone().unwrap_or_default(),
             path: String::new(),
-            node_selected: r.field_selector.as_ref().and_then(selected_node),
             fields: r.field_selector.as_ref().map_or_else(Vec::new, fields),
             labels: r.label_selector.as_ref().map_or_else(Vec::new, labels),
         }),
@@ -236,13 +241,12 @@ fn fields(selector: &FieldSelectorAttributes) -> Vec<Requirement> {
         let parsed = FieldSelector::parse(raw).unwrap_or_default();
         return Requirement::of_fields(&parsed);
     }
-    let requirements = selector.requirements.iter().flatten();
-    let requirements = requirements.map(|r| Requirement {
+    let requirements = selector.requirements.iter().flatten().map(|r| Requirement {
         key: r.key.clone(),
         operator: r.operator.clone(),
         values: r.values.clone().unwrap_or_default(),
     });
-    requirements.collect()
+    requirements.filter(is_of_a_field).collect()
 }
 
 /// The same of labels.
@@ -251,77 +255,58 @@ fn labels(selector: &LabelSelectorAttributes) -> Vec<Requirement> {
         let parsed = LabelSelector::parse(raw).ok();
         return parsed.map_or_else(Vec::new, |parsed| Requirement::of_labels(&parsed));
     }
-    let requirements = selector.requirements.iter().flatten();
-    let requirements = requirements.map(|r| Requirement {
+    let requirements = selector.requirements.iter().flatten().map(|r| Requirement {
         key: r.key.clone(),
         operator: r.operator.clone(),
         values: r.values.clone().unwrap_or_default(),
     });
-    requirements.collect()
+    requirements.filter(is_of_a_label).collect()
 }
 
-/// The node that a review's field selector names.
-fn selected_node(selector: &FieldSelectorAttributes) -> Option<String> {
-    const FIELD: &str = "spec.nodeName";
-    if let Some(raw) = &selector.raw_selector {
-        let parsed = FieldSelector::parse(raw).ok()?;
-        return parsed.required(FIELD).map(str::to_owned);
-    }
-    let requirements = selector.requirements.iter().flatten();
-    let mut nodes = requirements.filter(|r| r.key == FIELD && r.operator == "In");
-    match nodes.next()?.values.as_deref() {
-        Some([node]) => Some(node.clone()),
-        _ => None,
-    }
+/// Whether a field selector can say this: a field is compared with one value.
+fn is_of_a_field(requirement: &Requirement) -> bool {
+    matches!(requirement.operator.as_str(), "In" | "NotIn") && requirement.values.len() == 1
+}
+
+/// Whether a label selector can say this.
+fn is_of_a_label(requirement: &Requirement) -> bool {
+    let operator = requirement.operator.as_str();
+    matches!(operator, "In" | "NotIn" | "Exists" | "DoesNotExist")
 }
 
 /// What of a selector nobody can read; the question is answered as if it were not there.
 fn unread(resource: &ResourceAttributes) -> Option<String> {
-    let fields = resource.field_selector.as_ref().and_then(|selector| {
+    let in_fields = resource.field_selector.as_ref().and_then(|selector| {
         let raw = selector.raw_selector.as_deref();
         let raw = raw.map(|raw| FieldSelector::parse(raw).is_ok());
-        part_unread(
-            raw,
-            selector.requirements.iter().flatten().map(|r| &r.operator),
-        )
+        let given = selector.requirements.as_ref().map_or(0, Vec::len);
+        part_unread(raw, given, fields(selector).len())
     });
-    let labels = resource.label_selector.as_ref().and_then(|selector| {
+    let in_labels = resource.label_selector.as_ref().and_then(|selector| {
         let raw = selector.raw_selector.as_deref();
         let raw = raw.map(|raw| LabelSelector::parse(raw).is_ok());
-        part_unread(
-            raw,
-            selector.requirements.iter().flatten().map(|r| &r.operator),
-        )
+        let given = selector.requirements.as_ref().map_or(0, Vec::len);
+        part_unread(raw, given, labels(selector).len())
     });
-    let of =
-        |name: &str, how: &str| format!("spec.resourceAttributes.{name} {how} due to parse error");
-    match (fields, labels) {
-        (None, None) => None,
-        (Some(how), None) => Some(of("fieldSelector", how)),
-        (None, Some(how)) => Some(of("labelSelector", how)),
-        (Some(a), Some(b)) => Some(format!(
-            "[{}, {}]",
-            of("fieldSelector", a),
-            of("labelSelector", b)
-        )),
-    }
+    let told = [("fieldSelector", in_fields), ("labelSelector", in_labels)];
+    let told = told.into_iter().filter_map(|(name, how)| {
+        let how = how?;
+        Some(format!(
+            "spec.resourceAttributes.{name} {how} due to parse error"
+        ))
+    });
+    let told: Vec<_> = told.collect();
+    (!told.is_empty()).then(|| told.join("; "))
 }
 
-fn part_unread<'a>(
-    raw: Option<bool>,
-    operators: impl Iterator<Item = &'a String>,
-) -> Option<&'static str> {
-    let known = |operator: &String| {
-        matches!(
-            operator.as_str(),
-            "In" | "NotIn" | "Exists" | "DoesNotExist"
-        )
-    };
-    let (good, bad): (Vec<_>, Vec<_>) = operators.partition(|operator| known(operator));
-    match (raw, good.is_empty(), bad.is_empty()) {
-        (Some(false), ..) | (_, true, false) => Some("ignored"),
-        (_, false, false) => Some("partially ignored"),
-        _ => None,
+/// How much of a selector was passed over: whether its text was readable, and of how many requirements how many were.
+fn part_unread(raw: Option<bool>, n_given: usize, n_read: usize) -> Option<&'static str> {
+    match raw {
+        Some(true) => None,
+        Some(false) => Some("ignored"),
+        None if n_read == n_given => None,
+        None if n_read == 0 => Some("ignored"),
+        None => Some("partially ignored"),
     }
 }
 
@@ -363,11 +348,19 @@ fn rules(call: &Call) -> Result<Answer, Status> {
             });
         }
     }
+    let mut errors = Vec::new();
     if node::name_of(&call.user).is_some() {
         status.incomplete = true;
-        let why = "node authorizer does not support user rule resolution";
-        status.evaluation_error = Some(why.to_owned());
+        errors.push("node authorizer does not support user rule resolution".to_owned());
     }
-    review.status = Some(status);
+    let missing = call.shared.authorizer.rbac.missing(&call.user, &namespace);
+    errors.extend(rbac::unresolved(&missing));
+    status.evaluation_error = rbac::unresolved(&errors);
+    // Kubernetes answers what it found, and not what it was asked.
+    *review = SelfSubjectRulesReview {
+        status: Some(status),
+        ..Default::default()
+    };
+    asked.managed = Value::Null;
     created(call, &asked)
 }

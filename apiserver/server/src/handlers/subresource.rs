@@ -9,8 +9,8 @@ use corral_kinds::{AnyKind, all};
 use serde_json::{Value, json};
 
 use super::{Call, eviction, object_answer, scale, with_warnings, write};
-use crate::admission::namespace_lifecycle;
 use crate::admission::request::{Operation, Request};
+use crate::admission::{namespace_lifecycle, node_restriction};
 use crate::apply::{self, Manager, Owners, Views, take_managed};
 use crate::authn::tokens::{Binding, Bound, Grant, LIFE_SECONDS_MAX, LIFE_SECONDS_MIN};
 use crate::authz::node;
@@ -422,12 +422,23 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
         return Err(invalid("", FieldError::invalid(&path, seconds, why)));
     }
     let tokens = call.shared.authenticator.tokens();
+    if let Some(me) = node::name_of(&call.user) {
+        // A node has tokens only for what runs on it, and they die with that.
+        let asked = node_restriction::tokens::Asked {
+            api: &call.shared.api,
+            authorizer: &call.shared.authorizer,
+            user: &call.user,
+            node: me,
+            namespace: &info.namespace,
+            account: &info.name,
+        };
+        asked.check(&spec).await?;
+    }
     let mut audiences = std::mem::take(&mut spec.audiences).unwrap_or_default();
     if audiences.is_empty() {
         audiences.extend(tokens.audiences().iter().cloned());
     }
     let binding = binding(call, &spec).await?;
-    check_node(call, &spec, &binding)?;
     let grant = Grant {
         namespace: &info.namespace,
         account: Bound {
@@ -453,33 +464,6 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     answer["status"] = json!({"token": issued.token, "expirationTimestamp": text(issued.expires)});
     let answer = response::object(201, call.whole_representation()?, &answer);
     Ok(with_warnings(answer, &cx))
-}
-
-/// A node has tokens only for what runs on it, and they die with that.
-fn check_node(call: &Call, spec: &TokenRequestSpec, binding: &Binding) -> Result<(), Status> {
-    let Some(me) = node::name_of(&call.user) else {
-        return Ok(());
-    };
-    let refuse = |why| {
-        Err(Status::forbidden(
-            "",
-            "serviceaccounts",
-            &call.info.name,
-            why,
-        ))
-    };
-    if binding.pod.is_none() {
-        return refuse("node requested token not bound to a pod");
-    }
-    let reference = spec.bound_object_ref.as_ref();
-    let uid = reference.and_then(|reference| reference.uid.as_deref());
-    if uid.unwrap_or("").is_empty() {
-        return refuse("node requested token with a pod binding without a uid");
-    }
-    if binding.node.as_ref().is_none_or(|node| node.name != me) {
-        return refuse("node requested token bound to a pod scheduled on a different node");
-    }
-    Ok(())
 }
 
 /// What a token shall be bound to; with a pod, its node.

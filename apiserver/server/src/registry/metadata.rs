@@ -58,6 +58,12 @@ pub fn check_namespace(cx: &WriteContext, value: &Value) -> Result<(), Status> {
     Ok(())
 }
 
+/// Whether an object says of itself what the server said when it was made.
+pub fn has_identity_of(value: &Value, stored: &Value) -> bool {
+    let same = |key: &str| text(value, key) == text(stored, key);
+    same("uid") && same("creationTimestamp")
+}
+
 /// Takes out what a client may not say of a new object.
 ///
 /// # Errors

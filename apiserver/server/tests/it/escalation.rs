@@ -107,8 +107,15 @@ async fn a_binding_gives_no_more_than_its_writer_has() {
         message.contains("{APIGroups:[\"*\"], Resources:[\"*\"], Verbs:[\"*\"]}\n{NonResourceURLs:[\"*\"], Verbs:[\"*\"]}"),
         "{message}"
     );
-    let missing = binding("none", "Role", "nothing", "lead");
-    assert_eq!(lead(&fixture, "POST", &path, missing).await.code, 404);
+    for kind in ["Role", "ClusterRole"] {
+        let missing = binding("none", kind, "nothing", "lead");
+        let answer = lead(&fixture, "POST", &path, missing).await;
+        assert_eq!(answer.code, 404);
+        assert_eq!(
+            answer.body["message"],
+            "rolebindings.rbac.authorization.k8s.io \"nothing\" not found"
+        );
+    }
     // Who may bind a role may, and only that role.
     let mut bind = rule("rbac.authorization.k8s.io", "clusterroles", &["bind"]);
     bind["resourceNames"] = json!(["cluster-admin"]);
@@ -137,5 +144,77 @@ async fn an_aggregated_role_takes_an_administrator() {
     assert_eq!(
         answer.body["message"],
         "clusterroles.rbac.authorization.k8s.io \"all\" is forbidden: must have cluster-admin privileges to use the aggregationRule"
+    );
+}
+
+#[tokio::test]
+async fn a_role_that_was_not_read_before_it_is_put_is_checked_though_its_rules_are_the_same() {
+    let fixture = fixture().await;
+    let path = format!("{MINE}/roles");
+    let big = role("big", &[rule("", "secrets", &["get"])]);
+    admin(&fixture, &path, big.clone()).await;
+    let path = format!("{path}/big");
+    let read = fixture.get(&path).await.body;
+    assert_eq!(lead(&fixture, "PUT", &path, read.clone()).await.code, 200);
+    assert_eq!(lead(&fixture, "PUT", &path, big).await.code, 403);
+    for field in ["uid", "creationTimestamp"] {
+        let mut without = read.clone();
+        without["metadata"]
+            .as_object_mut()
+            .expect("metadata")
+            .remove(field);
+        let answer = lead(&fixture, "PUT", &path, without).await;
+        assert_eq!(answer.code, 403, "without {field}: {}", answer.body);
+    }
+    // A patch is of the object as it is.
+    let user = || User::new("lead", &["devs"]);
+    let same = json!({"rules": [rule("", "secrets", &["get"])]});
+    let patched = fixture
+        .ask_as(user(), "PATCH", &path, "application/merge-patch+json", same)
+        .await;
+    assert_eq!(patched.code, 200, "{}", patched.body);
+}
+
+#[tokio::test]
+async fn bindings_of_roles_that_are_not_there_are_told_to_those_who_are_refused() {
+    let fixture = fixture().await;
+    let path = format!("{MINE}/rolebindings");
+    for (name, kind) in [("a", "Role"), ("b", "ClusterRole"), ("c", "Role")] {
+        let gone = if kind == "Role" { "gone" } else { "gone-too" };
+        admin(&fixture, &path, binding(name, kind, gone, "lead")).await;
+    }
+    let secrets = "/api/v1/namespaces/default/secrets";
+    let refused = lead(&fixture, "GET", secrets, Value::Null).await;
+    let why = "RBAC: [role.rbac.authorization.k8s.io \"gone\" not found, \
+               clusterrole.rbac.authorization.k8s.io \"gone-too\" not found]";
+    assert_eq!(
+        refused.body["message"],
+        format!(
+            "secrets is forbidden: User \"lead\" cannot list resource \"secrets\" in API group \"\" in the namespace \
+             \"default\": {why}"
+        )
+    );
+    // They are of that namespace.
+    let elsewhere = lead(&fixture, "GET", "/api/v1/secrets", Value::Null).await;
+    let message = elsewhere.body["message"].as_str().expect("a message");
+    assert!(message.ends_with("at the cluster scope"), "{message}");
+    let review = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews";
+    let body = json!({"spec": {"namespace": "default"}});
+    let rules = lead(&fixture, "POST", review, body).await.body;
+    assert_eq!(
+        rules["status"]["evaluationError"]
+            .as_str()
+            .map(|error| format!("RBAC: {error}")),
+        Some(why.to_owned())
+    );
+    let more = role("more", &[rule("", "secrets", &["get"])]);
+    let answer = lead(&fixture, "POST", &format!("{MINE}/roles"), more).await;
+    let message = answer.body["message"].as_str().expect("a message");
+    assert!(
+        message.ends_with(
+            "; resolution errors: [[roles.rbac.authorization.k8s.io \"gone\" not found, \
+             roles.rbac.authorization.k8s.io \"gone-too\" not found]]"
+        ),
+        "{message}"
     );
 }

@@ -1,6 +1,7 @@
 //! A server of a test's own.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -15,6 +16,7 @@ use corral_server::serving::Serving;
 use corral_server::{Server, ServerConfig};
 use corral_storage::Storage;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
+use flate2::read::GzDecoder;
 use http::{Request, Response};
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
@@ -330,6 +332,13 @@ impl Fixture {
             .connect(name, tcp)
             .await
     }
+}
+
+/// Answers of kube-apiserver v1.36.3 that are kept beside the tests.
+pub fn answers(name: &str) -> Value {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data");
+    let file = std::fs::File::open(folder.join(name)).expect("kept answers");
+    serde_json::from_reader(GzDecoder::new(file)).expect("JSON")
 }
 
 pub fn config_map(name: &str, value: &str) -> Value {

@@ -3,8 +3,6 @@
 //! `e2e/tests/it/takeover.rs` records the corpus where kube-apiserver's binary is at hand.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Read;
-use std::path::Path;
 use std::sync::Arc;
 
 use base64::Engine;
@@ -15,20 +13,11 @@ use corral_server::cacher::Cacher;
 use corral_server::stored_values::StoredValues;
 use corral_storage::embedded::{EmbeddedConfig, EmbeddedMetrics, EmbeddedStore};
 use corral_storage::{Key, Operation, Storage};
-use flate2::read::GzDecoder;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
-fn corpus() -> Value {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/data/takeover.json.gz");
-    let file = std::fs::File::open(path).expect("the corpus");
-    let mut text = String::new();
-    GzDecoder::new(file)
-        .read_to_string(&mut text)
-        .expect("gzip");
-    serde_json::from_str(&text).expect("JSON")
-}
+use crate::fixture::answers;
 
 async fn store_of(corpus: &Value) -> (Arc<dyn Storage>, TempDir) {
     let directory = TempDir::new().expect("temporary directory");
@@ -65,7 +54,7 @@ fn by_name(items: &Value) -> BTreeMap<(String, String), Value> {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_object_that_kube_apiserver_stored_is_shown_as_it_shows_it() {
-    let corpus = corpus();
+    let corpus = answers("takeover.json.gz");
     let (storage, _guard) = store_of(&corpus).await;
     let stop = CancellationToken::new();
     let mut differences = Vec::new();

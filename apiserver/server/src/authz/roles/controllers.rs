@@ -2,68 +2,65 @@
 
 use super::{ALL, CORE, CREATE, EVENTS, READ, Rule, workloads};
 
-/// What each controller does, by the name of its ServiceAccount in `kube-system`.
+const LIST: &[&str] = &["list", "watch"];
+const UPDATE: &[&str] = &["update"];
+const READ_UPDATE: &[&str] = &["get", "list", "update", "watch"];
+/// Where workloads are; nothing is served in the second any more, but roles are compared by what they say.
+const APPS: &[&str] = &["apps", "extensions"];
+/// Pods that a controller makes and adopts.
+const OWN_PODS: Rule = (
+    CORE,
+    &["pods"],
+    &["create", "delete", "list", "patch", "watch"],
+);
+
+/// What each controller does, by the name of its ServiceAccount in `kube-system`. The caches of all of them are filled by
+/// `system:kube-controller-manager`, which may list and watch everything.
 pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "deployment-controller",
         &[
+            (APPS, &["deployments"], READ_UPDATE),
             (
-                &["apps"],
-                &["deployments"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            (
-                &["apps"],
+                APPS,
                 &["deployments/status", "deployments/finalizers"],
-                &["update", "patch"],
+                UPDATE,
             ),
             (
-                &["apps"],
+                APPS,
                 &["replicasets"],
                 &[
                     "create", "delete", "get", "list", "patch", "update", "watch",
                 ],
             ),
-            (CORE, &["pods"], &["get", "list", "update", "watch"]),
+            (CORE, &["pods"], READ_UPDATE),
             EVENTS,
         ],
     ),
     (
         "replicaset-controller",
         &[
+            (APPS, &["replicasets"], READ_UPDATE),
             (
-                &["apps"],
-                &["replicasets"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
-            (
-                &["apps"],
+                APPS,
                 &["replicasets/status", "replicasets/finalizers"],
-                &["update", "patch"],
+                UPDATE,
             ),
-            (
-                CORE,
-                &["pods"],
-                &["create", "delete", "get", "list", "patch", "watch"],
-            ),
+            OWN_PODS,
             EVENTS,
         ],
     ),
     (
         "daemon-set-controller",
         &[
-            (&["apps"], &["daemonsets"], READ),
+            (APPS, &["daemonsets"], READ),
             (
-                &["apps"],
+                APPS,
                 &["daemonsets/status", "daemonsets/finalizers"],
-                &["update", "patch"],
+                UPDATE,
             ),
-            (CORE, &["nodes"], READ),
-            (
-                CORE,
-                &["pods"],
-                &["create", "delete", "get", "list", "patch", "watch"],
-            ),
+            (CORE, &["nodes"], LIST),
+            OWN_PODS,
             (CORE, &["pods/binding"], CREATE),
             workloads::REVISIONS,
             EVENTS,
@@ -75,18 +72,10 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
             (
                 &["batch"],
                 &["jobs"],
-                &["get", "list", "patch", "update", "watch", "delete"],
+                &["get", "list", "patch", "update", "watch"],
             ),
-            (
-                &["batch"],
-                &["jobs/status", "jobs/finalizers"],
-                &["update", "patch"],
-            ),
-            (
-                CORE,
-                &["pods"],
-                &["create", "delete", "get", "list", "patch", "watch"],
-            ),
+            (&["batch"], &["jobs/status", "jobs/finalizers"], UPDATE),
+            OWN_PODS,
             EVENTS,
         ],
     ),
@@ -156,11 +145,7 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "cronjob-controller",
         &[
-            (
-                &["batch"],
-                &["cronjobs"],
-                &["get", "list", "patch", "update", "watch"],
-            ),
+            (&["batch"], &["cronjobs"], READ_UPDATE),
             (
                 &["batch"],
                 &["jobs"],
@@ -171,9 +156,9 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
             (
                 &["batch"],
                 &["cronjobs/status", "cronjobs/finalizers"],
-                &["update", "patch"],
+                UPDATE,
             ),
-            (CORE, &["pods"], &["delete", "list", "get", "watch"]),
+            (CORE, &["pods"], &["delete", "list", "watch"]),
             EVENTS,
         ],
     ),
@@ -181,13 +166,11 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
         "endpointslice-controller",
         &[
             (CORE, &["nodes", "pods", "services"], READ),
-            (CORE, &["services/finalizers"], &["update"]),
+            (CORE, &["services/finalizers"], UPDATE),
             (
                 &["discovery.k8s.io"],
                 &["endpointslices"],
-                &[
-                    "create", "delete", "get", "list", "update", "patch", "watch",
-                ],
+                &["create", "delete", "get", "list", "update", "watch"],
             ),
             EVENTS,
         ],
@@ -199,10 +182,10 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
             (
                 CORE,
                 &["endpoints"],
-                &[
-                    "create", "delete", "get", "list", "update", "patch", "watch",
-                ],
+                &["create", "delete", "get", "list", "update", "watch"],
             ),
+            // Addresses within the networks of pods and Services.
+            (CORE, &["endpoints/restricted"], CREATE),
             EVENTS,
         ],
     ),
@@ -210,12 +193,12 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
         "namespace-controller",
         &[
             (CORE, &["namespaces"], &["delete", "get", "list", "watch"]),
+            (CORE, &["namespaces/finalize", "namespaces/status"], UPDATE),
             (
-                CORE,
-                &["namespaces/finalize", "namespaces/status"],
-                &["update", "patch"],
+                ALL,
+                ALL,
+                &["delete", "deletecollection", "get", "list", "watch"],
             ),
-            (ALL, ALL, &["delete", "deletecollection", "get", "list"]),
         ],
     ),
     (
@@ -231,27 +214,11 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
     ),
     (
         "service-account-controller",
-        &[
-            (
-                CORE,
-                &["serviceaccounts"],
-                &["create", "get", "list", "watch"],
-            ),
-            (CORE, &["namespaces"], READ),
-            EVENTS,
-        ],
+        &[(CORE, &["serviceaccounts"], CREATE), EVENTS],
     ),
     (
         "root-ca-cert-publisher",
-        &[
-            (
-                CORE,
-                &["configmaps"],
-                &["create", "get", "list", "update", "patch", "watch"],
-            ),
-            (CORE, &["namespaces"], READ),
-            EVENTS,
-        ],
+        &[(CORE, &["configmaps"], &["create", "update"]), EVENTS],
     ),
     (
         "node-controller",
@@ -264,7 +231,6 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
             (CORE, &["nodes/status"], &["patch", "update"]),
             (CORE, &["pods"], &["delete", "get", "list", "watch"]),
             (CORE, &["pods/status"], &["patch", "update"]),
-            (&["coordination.k8s.io"], &["leases"], READ),
             EVENTS,
         ],
     ),
@@ -297,9 +263,9 @@ pub(super) const CONTROLLERS: &[(&str, &[Rule])] = &[
     (
         "pod-garbage-collector",
         &[
-            (CORE, &["pods"], &["delete", "get", "list", "watch"]),
+            (CORE, &["pods"], &["delete", "list", "watch"]),
             (CORE, &["nodes"], READ),
-            (CORE, &["pods/status"], &["patch", "update"]),
+            (CORE, &["pods/status"], &["patch"]),
         ],
     ),
     (

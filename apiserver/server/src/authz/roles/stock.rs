@@ -132,15 +132,9 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             (CORE, &["pods/status"], CHANGE),
             (
                 DEVICES,
-                &[
-                    "resourceclaims",
-                    "resourceslices",
-                    "deviceclasses",
-                    "devicetaintrules",
-                ],
+                &["resourceclaims", "resourceslices", "deviceclasses"],
                 READ,
             ),
-            (DEVICES, &["devicetaintrules/status"], CHANGE),
             EVENTS,
         ],
     ),
@@ -149,6 +143,18 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         &[
             (CORE, &["nodes"], LIST),
             (CORE, &["nodes/status"], &["patch"]),
+            EVENTS,
+        ],
+    ),
+    (
+        "selinux-warning-controller",
+        &[
+            (
+                CORE,
+                &["persistentvolumeclaims", "persistentvolumes", "pods"],
+                READ,
+            ),
+            (STORAGE, &["csidrivers"], READ),
             EVENTS,
         ],
     ),

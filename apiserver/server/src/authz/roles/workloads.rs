@@ -2,14 +2,7 @@
 
 use super::{CORE, EVENTS, READ, Rule};
 
-const OWN_STATUS: &[&str] = &["update", "patch"];
-const PODS: Rule = (
-    CORE,
-    &["pods"],
-    &[
-        "create", "delete", "get", "list", "patch", "update", "watch",
-    ],
-);
+const UPDATE: &[&str] = &["update"];
 /// Earlier states of templates.
 pub const REVISIONS: Rule = (
     &["apps"],
@@ -26,7 +19,7 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             (
                 CORE,
                 &["replicationcontrollers"],
-                &["get", "list", "patch", "update", "watch"],
+                &["get", "list", "update", "watch"],
             ),
             (
                 CORE,
@@ -34,9 +27,13 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
                     "replicationcontrollers/status",
                     "replicationcontrollers/finalizers",
                 ],
-                OWN_STATUS,
+                UPDATE,
             ),
-            PODS,
+            (
+                CORE,
+                &["pods"],
+                &["create", "delete", "list", "patch", "watch"],
+            ),
             EVENTS,
         ],
     ),
@@ -47,9 +44,21 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
             (
                 &["apps"],
                 &["statefulsets/status", "statefulsets/finalizers"],
-                OWN_STATUS,
+                UPDATE,
             ),
-            PODS,
+            (
+                CORE,
+                &["pods"],
+                &[
+                    "create", "delete", "get", "list", "patch", "update", "watch",
+                ],
+            ),
+            (CORE, &["pods/finalizers"], UPDATE),
+            (
+                CORE,
+                &["persistentvolumeclaims"],
+                &["create", "delete", "get", "list", "update", "watch"],
+            ),
             REVISIONS,
             EVENTS,
         ],
@@ -58,14 +67,15 @@ pub const CONTROLLERS: &[(&str, &[Rule])] = &[
         "disruption-controller",
         &[
             (
-                &["apps"],
-                &["deployments", "replicasets", "statefulsets"],
+                &["apps", "extensions"],
+                &["deployments", "replicasets"],
                 READ,
             ),
-            (CORE, &["pods", "replicationcontrollers"], READ),
+            (&["apps"], &["statefulsets"], READ),
+            (CORE, &["replicationcontrollers"], READ),
             (&["policy"], &["poddisruptionbudgets"], READ),
-            (&["policy"], &["poddisruptionbudgets/status"], OWN_STATUS),
-            (CORE, &["pods/status"], OWN_STATUS),
+            (&["policy"], &["poddisruptionbudgets/status"], UPDATE),
+            (CORE, &["pods/status"], &["update", "patch"]),
             (&["*"], &["*/scale"], &["get"]),
             EVENTS,
         ],
