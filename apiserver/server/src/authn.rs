@@ -7,14 +7,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use corral_api::status::Status;
-use http::HeaderMap;
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, SEC_WEBSOCKET_PROTOCOL};
+use http::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::reload::Changes;
+use crate::websocket;
 
 pub mod bootstrap;
 pub mod cache;
@@ -307,8 +310,12 @@ impl Authenticator {
         if let Some(user) = &shown.user {
             return Ok((user.clone(), Notes::new()));
         }
-        if let Some(token) = bearer(headers) {
-            let found = self.token(token, &[]).await;
+        let token = match bearer(headers) {
+            Some(token) => Some(token.to_owned()),
+            None => bearer_of_browser(headers).map_err(|()| Status::unauthorized())?,
+        };
+        if let Some(token) = token {
+            let found = self.token(&token, &[]).await;
             let found = found.map(|known| (known.user, known.notes));
             return found.map_err(|_| Status::unauthorized());
         }
@@ -373,6 +380,32 @@ impl Authenticator {
         let found = webhook.authenticate(token, audiences).await;
         found.map(for_some).ok_or(why)
     }
+}
+
+/// The token of a browser that opens a WebSocket: it can set no header but the protocols that it offers. What remains of
+/// those is offered.
+///
+/// # Errors
+/// When there are two, or one that cannot be read, or nothing remains: then nobody is believed.
+fn bearer_of_browser(headers: &mut HeaderMap) -> Result<Option<String>, ()> {
+    const PREFIX: &str = "base64url.bearer.authorization.k8s.io.";
+    if !websocket::is_wanted(headers) {
+        return Ok(None);
+    }
+    let offered = websocket::offered(headers);
+    let (tokens, rest): (Vec<&str>, Vec<&str>) = offered
+        .iter()
+        .partition(|protocol| protocol.starts_with(PREFIX));
+    let token = match tokens.as_slice() {
+        [] => return Ok(None),
+        [token] if !rest.is_empty() => &token[PREFIX.len()..],
+        _ => return Err(()),
+    };
+    let token = URL_SAFE_NO_PAD.decode(token).map_err(|_| ())?;
+    let token = String::from_utf8(token).map_err(|_| ())?;
+    let rest = HeaderValue::from_str(&rest.join(", ")).map_err(|_| ())?;
+    headers.insert(SEC_WEBSOCKET_PROTOCOL, rest);
+    Ok(Some(token))
 }
 
 /// The bearer token of a request. Other schemes and empty tokens are as good as none.

@@ -105,6 +105,51 @@ async fn a_token_of_the_file_names_its_user() {
 }
 
 #[tokio::test]
+async fn a_browser_shows_its_token_among_the_protocols_of_a_websocket() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("tokens.csv");
+    std::fs::write(&path, "abc,jane,7,\"system:masters\"\n").expect("written");
+    let fixture = start(AuthnConfig {
+        token_file: Some(path),
+        ..Default::default()
+    })
+    .await;
+    let prefix = "base64url.bearer.authorization.k8s.io.";
+    let (good, bad) = (format!("{prefix}YWJj"), format!("{prefix}YWJk"));
+    let watch = "/api/v1/namespaces/default/configmaps?watch=1&resourceVersion=0";
+    for (protocols, code, agreed) in [
+        (
+            format!("{good}, base64.binary.k8s.io"),
+            101,
+            Some("base64.binary.k8s.io"),
+        ),
+        (format!("{bad}, base64.binary.k8s.io"), 401, None),
+        // One that is spoken is needed besides, and one token is enough.
+        (good.clone(), 401, None),
+        (format!("{good}, {good}, base64.binary.k8s.io"), 401, None),
+        ("base64.binary.k8s.io".to_owned(), 403, None),
+    ] {
+        let mut sender = speak(fixture.connect_as(None).await).await;
+        let headers = [
+            ("connection", "Upgrade".to_owned()),
+            ("upgrade", "websocket".to_owned()),
+            ("origin", "https://example.com".to_owned()),
+            ("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==".to_owned()),
+            ("sec-websocket-version", "13".to_owned()),
+            ("sec-websocket-protocol", protocols.clone()),
+        ];
+        let answer = send(&mut sender, "GET", watch, &headers, Bytes::new()).await;
+        assert_eq!(answer.status(), code, "{protocols}");
+        let protocol = answer.headers().get("sec-websocket-protocol");
+        assert_eq!(
+            protocol.and_then(|p| p.to_str().ok()),
+            agreed,
+            "{protocols}"
+        );
+    }
+}
+
+#[tokio::test]
 async fn a_proxy_names_users_if_it_is_one() {
     let folder = tempfile::tempdir().expect("a folder");
     let signer = Signer::new("proxies");
