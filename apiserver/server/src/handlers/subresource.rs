@@ -296,28 +296,17 @@ fn apply_scale(
     force: bool,
 ) -> Result<Value, Status> {
     let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
-    let owned = paths.spec_replicas.replace('/', "/f:");
-    let owners = live["metadata"]["managedFields"].as_array();
-    let is_owned = |entry: &Value| entry["fieldsV1"].pointer(&owned).is_some();
-    let before = live.pointer(paths.spec_replicas).and_then(Value::as_i64);
-    let is_disputed = before.is_some_and(|before| before != replicas);
-    if !force && is_disputed && !owners.into_iter().flatten().any(is_owned) {
-        return Err(apply::unowned_scale());
-    }
     let mut wanted = serde_json::json!({"metadata": {"name": name}});
     let mut target = &mut wanted;
     for step in paths.spec_replicas.split('/').skip(1) {
         target = &mut target[step];
     }
     *target = replicas.into();
-    let config = apply::Configuration {
-        sent: &wanted,
-        object: &wanted,
-    };
     let manager = resource.manager(cx, "scale");
-    let mut applied = apply::apply(resource.schema(), live, config, &manager, force, None)?;
-    metadata::drop_live_version(&mut applied, live);
-    Ok(applied)
+    let applied = apply::apply(resource.schema(), live, &wanted, &manager, force, None)?;
+    let mut object = applied.object;
+    metadata::drop_live_version(&mut object, live);
+    Ok(object)
 }
 
 /// Replaces the finalizers of a namespace's spec.
