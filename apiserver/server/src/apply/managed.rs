@@ -207,7 +207,6 @@ pub fn apply(
     merge::merge(node, &mut merged, config);
 
     let mut changed = compare(node, live, &merged).changed();
-    let contested = changed.intersection(&wanted);
     without_other_parts(&mut changed, manager);
     // What has changed as other versions name it: there are few of them, and may be thousands of entries.
     let mut elsewhere = HashMap::new();
@@ -217,8 +216,8 @@ pub fn apply(
             continue;
         }
         let disputed = match translations.filter(|_| entry.api_version != manager.api_version) {
-            None => entry.owned_of(&contested),
             // Only what the configuration names has changed, whatever it is called there.
+            None => entry.owned_of(&changed),
             Some(translations) => {
                 let changed = match elsewhere.entry(entry.api_version.clone()) {
                     Occupied(known) => known.into_mut(),

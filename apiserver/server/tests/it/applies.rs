@@ -210,6 +210,12 @@ async fn what_is_left_of_a_shared_map_is_null() {
     let any = widget("w", json!({"any": {"z": {}}}));
     let any = apply(&fixture, WIDGETS, "m", false, &any).await;
     assert_eq!(any.body["spec"]["any"], json!({"z": null}), "{}", any.body);
+    // Who says that there is a map is not asked what comes into it.
+    let empty = widget("x", json!({"labels": {}}));
+    assert_eq!(apply(&fixture, WIDGETS, "m", false, &empty).await.code, 201);
+    let filled = widget("x", json!({"labels": {"a": "1"}}));
+    let filled = apply(&fixture, WIDGETS, "two", false, &filled).await;
+    assert_eq!(owners(&filled), ["m", "two"], "{}", filled.body);
     // Who names nothing owns nothing, and keeps nothing.
     let set = widget("w", json!({"set": []}));
     let set = apply(&fixture, WIDGETS, "m", false, &set).await;
