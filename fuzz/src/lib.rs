@@ -13,7 +13,7 @@ use corral_cel::rules::Rules;
 use corral_cel::{Budget, Env, Type, Value as CelValue, Version};
 use corral_kinds::protobuf::{self, Encoder, Layout};
 use corral_kinds::schema::{self, Node};
-use corral_server::apply::{self, Configuration, Manager, Owners, Views, set::Set, typed};
+use corral_server::apply::{self, Manager, Owners, Views, set::Set, typed};
 use corral_server::decode::{self, Decoded, Format};
 use corral_server::patch;
 use serde_json::{Value, json};
@@ -262,6 +262,7 @@ pub fn apply(data: &[u8]) {
     let owners = Owners {
         stored: stored.as_ref(),
         sent: sent.as_ref(),
+        ..Owners::default()
     };
     let writer = manager("three");
     let entries = apply::update(
@@ -302,15 +303,11 @@ fn applied(node: &Node, live: &Value, config: &Value, name: &str) -> Option<Valu
     {
         return None;
     }
-    let configuration = Configuration {
-        sent: config,
-        object: config,
-    };
     let manager = manager(name);
-    let out = apply::apply(node, live, configuration, &manager, true, None);
-    let out = out.expect("nobody is asked");
-    let again = apply::apply(node, &out, configuration, &manager, false, None);
-    assert_eq!(again.expect("it is there already"), out);
+    let out = apply::apply(node, live, config, &manager, true, None);
+    let out = out.expect("nobody is asked").object;
+    let again = apply::apply(node, &out, config, &manager, false, None);
+    assert_eq!(again.expect("it is there already").object, out);
     if let Some(entries) = out["metadata"].get("managedFields") {
         entries_are_sound(entries);
     }

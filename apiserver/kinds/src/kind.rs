@@ -415,6 +415,11 @@ pub trait AnyKind: Send + Sync {
     fn meta_mut<'a>(&self, object: &'a mut Object) -> &'a mut ObjectMeta;
     /// See [`Kind::default`].
     fn default(&self, object: &mut Object);
+    /// The same for what an apply has made, which says `null` where its configuration does: a kind that is described has
+    /// that where it must not be.
+    fn default_applied(&self, object: &mut Object) {
+        self.default(object);
+    }
     /// See [`Kind::prepare_create`].
     fn prepare_create(&self, object: &mut Object);
     /// See [`Kind::prepare_update`].

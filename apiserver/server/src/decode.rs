@@ -91,6 +91,14 @@ impl Undecodable {
         ))
     }
 
+    /// As kube-apiserver tells it of a configuration to apply, which it always reads as YAML.
+    pub fn of_configuration(self) -> Status {
+        Status::bad_request(format!(
+            "error decoding YAML: error converting YAML to JSON: {}",
+            self.why
+        ))
+    }
+
     /// As kube-apiserver tells it of a patch.
     pub fn of_patch(self) -> Status {
         Status::bad_request(format!("error decoding patch: {}", self.why))

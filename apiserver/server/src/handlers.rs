@@ -141,6 +141,23 @@ impl Call {
         Ok(decoded)
     }
 
+    /// The body as a tree: a configuration to apply.
+    fn decoded_configuration(&self, format: Format) -> Result<Decoded, Status> {
+        let decoded = decode::decode_text(&self.body, format);
+        let decoded = decoded.map_err(decode::Undecodable::of_configuration)?;
+        if let Some(record) = audit::current() {
+            record.patched(&decoded.value);
+        }
+        match &decoded.value {
+            Value::Object(_) | Value::Null => Ok(decoded),
+            other => Err(Status::bad_request(format!(
+                "error decoding YAML: error unmarshaling JSON: while decoding JSON: json: cannot unmarshal {} into Go value \
+                 of type map[string]interface {{}}",
+                crate::patch::go_kind(other)
+            ))),
+        }
+    }
+
     /// What the options of this request are called in errors.
     fn options(&self) -> &'static str {
         match self.info.verb {

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::{Admission, Attributes};
 use crate::apply::{
-    self, Configuration, Manager, Owners, Translations, Views, restore_managed, take_managed,
+    self, Applied, Manager, Owners, Translations, Views, restore_managed, take_managed,
 };
 use crate::cacher::{Cacher, storage_status};
 use crate::conversion::Conversion;
@@ -40,6 +40,7 @@ mod rewrite;
 mod scale;
 mod versions;
 
+use self::body::Configuration;
 use self::carry::{bump_generation, keep_unwritten, same_objects, without_others};
 pub use self::context::{Annotations, Asked, FieldValidation, Part, WriteContext};
 pub use self::delete::{DeleteOptions, Preconditions};
@@ -219,6 +220,11 @@ impl Resource {
         Ok(apply::update(schema, old, &value, owners, manager, &views))
     }
 
+    /// The kind's name, if it is one of Kubernetes' own.
+    fn own_kind(&self) -> Option<&str> {
+        (!self.kind.is_custom()).then(|| self.kind.names().kind)
+    }
+
     pub(crate) fn manager(&self, cx: &WriteContext, subresource: &str) -> Manager {
         Manager {
             name: cx.manager.clone(),
@@ -307,11 +313,17 @@ impl Resource {
         let kind = &*self.kind;
         let managed = value["metadata"].get("managedFields");
         let mut object = kind.decode_kept(value).map_err(|e| self.undecodable(e))?;
-        kind.default(&mut object);
+        match ownership {
+            Ownership::Update => kind.default(&mut object),
+            Ownership::Applied => kind.default_applied(&mut object),
+        }
         let managed = match ownership {
             Ownership::Update => {
-                let (stored, sent) = (None, managed);
-                let owners = Owners { stored, sent };
+                let owners = Owners {
+                    sent: managed,
+                    kind: self.own_kind(),
+                    ..Owners::default()
+                };
                 self.owners(&object, None, owners, &self.manager(cx, ""))
                     .await?
             }
@@ -476,9 +488,11 @@ impl Resource {
             .decode_kept(&old_value)
             .map_err(|e| self.undecodable(e))?;
         let mut object = self.decode(value)?;
-        // An apply that changes nothing leaves the object as it is read, defaults or not.
-        if ownership == Ownership::Update || !is_same {
-            kind.default(&mut object);
+        match ownership {
+            Ownership::Update => kind.default(&mut object),
+            // An apply that changes nothing leaves the object as it is read, defaults or not.
+            Ownership::Applied if is_same => {}
+            Ownership::Applied => kind.default_applied(&mut object),
         }
         if part == Part::Status {
             kind.keep_for_status(&mut object, &old);
@@ -487,7 +501,8 @@ impl Resource {
         let owners = match ownership {
             Ownership::Update => {
                 let manager = self.manager(cx, subresource);
-                let owners = Owners { stored, sent };
+                let kind = self.own_kind();
+                let owners = Owners { stored, sent, kind };
                 self.owners(&object, Some(&old_value), owners, &manager)
                     .await?
             }
@@ -536,8 +551,7 @@ impl Resource {
         // Other owners alone are no reason to write, but more or fewer of them are.
         let n_owners =
             |entries: Option<&Value>| entries.and_then(Value::as_array).map_or(0, Vec::len);
-        if ownership == Ownership::Update
-            && n_owners(managed.as_ref()) == n_owners(stored)
+        if n_owners(managed.as_ref()) == n_owners(stored)
             && same_objects(&value, &old_value)
             && apply::same_owners(owners.as_ref(), stored)
         {
@@ -623,10 +637,7 @@ impl Resource {
         let subresource = part.subresource();
         let change = |_: &Value| {
             if !self.kind.updates_unconditionally() && metadata::wanted_version(&value).is_none() {
-                let path = metadata_path("resourceVersion");
-                let error = FieldError::invalid(&path, 0, "must be specified for an update");
-                let names = self.kind.names();
-                return Err(Status::invalid(names.group, names.plural, name, &[error]));
+                return Err(self.version_missing(name));
             }
             Ok((value.clone(), Ownership::Update))
         };
@@ -640,6 +651,13 @@ impl Resource {
             }
             other => other,
         }
+    }
+
+    fn version_missing(&self, name: &str) -> Status {
+        let path = metadata_path("resourceVersion");
+        let error = FieldError::invalid(&path, 0, "must be specified for an update");
+        let names = self.kind.names();
+        Status::invalid(names.group, names.plural, name, &[error])
     }
 
     /// Kinds whose objects a PUT may create, as in Kubernetes.
@@ -688,32 +706,44 @@ impl Resource {
         body: Decoded,
         force: bool,
     ) -> Result<Written, Status> {
-        apply::typed::check(self.schema(), &body.value)?;
-        let sent = body.value.clone();
-        let object = self.read_body(cx, body)?;
-        if sent["metadata"].get("managedFields").is_some() {
+        let node = self.schema();
+        apply::typed::check(&*self.kind, node, &body.value)?;
+        let config = body::read_configuration(&*self.kind, cx, body)?;
+        let sent = &config.sent;
+        let metadata = &sent["metadata"];
+        if metadata
+            .get("managedFields")
+            .is_some_and(|entries| !entries.is_null())
+        {
             return Err(Status::bad_request("metadata.managedFields must be nil"));
         }
         // What is there has a name already, that of the URL.
-        let leaves_out_name = |metadata: &Value| {
-            let fields = metadata.as_object();
-            fields.is_some_and(|fields| !fields.contains_key("name"))
+        let leaves_out_name = match metadata {
+            Value::Null => true,
+            metadata => metadata
+                .as_object()
+                .is_some_and(|fields| !fields.contains_key("name")),
         };
-        match sent.get("metadata").is_none_or(leaves_out_name) {
-            true => metadata::check_namespace(cx, &sent)?,
-            false => self.check_name(cx, name, &sent)?,
+        match leaves_out_name {
+            true => metadata::check_namespace(cx, sent)?,
+            false => self.check_name(cx, name, sent)?,
         }
-        let (sent, object) = (&sent, &object);
-        let config = Configuration { sent, object };
         let subresource = part.subresource();
         let manager = self.manager(cx, subresource);
         let translations = self.conversion.clone().map(Translations::new);
         let change = |live: &Value| {
             let translations = translations.as_ref();
-            let node = self.schema();
-            let mut applied = apply::apply(node, live, config, &manager, force, translations)?;
-            metadata::drop_live_version(&mut applied, live);
-            Ok((applied, Ownership::Applied))
+            let applied = apply::apply(node, live, sent, &manager, force, translations)?;
+            let mut object = self.read_applied(&config, &manager, applied)?;
+            self.same_identity(name, &object, live)?;
+            if metadata::wanted_version(&object).is_some_and(|wanted| wanted == "0") {
+                if !self.kind.updates_unconditionally() {
+                    return Err(self.version_missing(name));
+                }
+                object["metadata"]["resourceVersion"] = Value::Null;
+            }
+            metadata::drop_live_version(&mut object, live);
+            Ok((object, Ownership::Applied))
         };
         let mut applied = self.update(cx, name, part, subresource, &change).await;
         if let Some(translations) = &translations {
@@ -728,12 +758,67 @@ impl Resource {
                 if self.kind.names().namespaced {
                     empty["metadata"]["namespace"] = cx.namespace.clone().into();
                 }
-                let node = self.schema();
-                let created = apply::apply(node, &empty, config, &manager, force, None)?;
+                let created = apply::apply(node, &empty, sent, &manager, force, None)?;
+                let mut created = self.read_applied(&config, &manager, created)?;
+                self.to_create(name, &mut created)?;
                 self.create_once(cx, created, Ownership::Applied).await
             }
             other => other,
         }
+    }
+
+    /// What an apply has made of an object, read as one unless that is known to change nothing.
+    fn read_applied(
+        &self,
+        config: &Configuration,
+        manager: &Manager,
+        applied: Applied,
+    ) -> Result<Value, Status> {
+        let Applied {
+            mut object,
+            empties,
+        } = applied;
+        if !config.is_plain || empties {
+            let managed = take_managed(&mut object);
+            object = apply::typed::read(&*self.kind, self.schema(), &config.sent, object)?;
+            restore_managed(&mut object, managed);
+        }
+        apply::last_applied::refresh(&mut object, &config.sent, manager);
+        Ok(object)
+    }
+
+    /// That a configuration does not mean an object which is gone, or a version of it.
+    fn to_create(&self, name: &str, object: &mut Value) -> Result<(), Status> {
+        let uid = object["metadata"]["uid"].as_str().unwrap_or_default();
+        if !uid.is_empty() {
+            let names = self.kind.names();
+            let why = format!(
+                "uid mismatch: the provided object specified uid {uid}, and no existing object was found"
+            );
+            return Err(Status::conflict(names.group, names.plural, name, &why));
+        }
+        if let Some(wanted) = metadata::wanted_version(object) {
+            metadata::check_version(&wanted)?;
+            if let Some(Value::Object(metadata)) = object.get_mut("metadata") {
+                metadata.remove("resourceVersion");
+            }
+        }
+        Ok(())
+    }
+
+    /// A patch does not make an object another one. In a whole object a uid is a condition; here it is a change.
+    ///
+    /// # Errors
+    /// 422 if it does.
+    pub fn same_identity(&self, name: &str, patched: &Value, live: &Value) -> Result<(), Status> {
+        let uid = patched["metadata"]["uid"].as_str().unwrap_or_default();
+        if uid.is_empty() || live["metadata"]["uid"] == uid {
+            return Ok(());
+        }
+        let path = metadata_path("uid");
+        let error = FieldError::invalid(&path, uid, "field is immutable");
+        // Kubernetes looks twice.
+        Err(self.invalid(name, &[error.clone(), error]))
     }
 }
 

@@ -419,6 +419,9 @@ impl AnyKind for CustomKind {
         defaults::drop_nulls(value, self.structural());
         defaults::set(value, self.structural());
     }
+    fn default_applied(&self, object: &mut Object) {
+        defaults::set(&mut typed_mut(object).value, self.structural());
+    }
     fn prepare_create(&self, _object: &mut Object) {}
     fn prepare_update(&self, _new: &mut Object, _old: &Object) {}
     fn prepare_status_update(&self, _new: &mut Object, _old: &Object) {}

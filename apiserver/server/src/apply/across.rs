@@ -151,36 +151,41 @@ pub(super) fn changed(
     Ok(Some(compare(&node, &live, &merged).changed()))
 }
 
-/// The object without the fields that the last configuration named in its version and nobody keeps in theirs.
+/// The object without what the last configuration named in its version and nobody names in theirs any more, as
+/// [`merge::prune`] has it. Answers whether something is `null` for it, too.
 pub(super) fn prune(
     translations: &Translations,
     merged: Value,
     own: &str,
     before: (&str, &Set),
     kept: &Kept,
-) -> Result<Value, Status> {
-    let (version, fields) = before;
+) -> Result<(Value, bool), Status> {
+    let (version, last) = before;
     let Some(node) = translations.node(version) else {
-        return Ok(merged);
+        return Ok((merged, false));
     };
-    let nothing = Set::default();
-    let of = |version: &str| {
-        let mut all = kept.0.iter();
-        all.find(|(kept, _)| kept == version)
-            .map_or(&nothing, |(_, set)| set)
-    };
-    let mut pruned = translations.to(&merged, version)?;
-    merge::remove(&node, &mut pruned, &fields.orphans(of(version)));
-    for (other, owned) in kept.0.iter().filter(|(other, _)| other != version) {
+    let last = last.with_parents(&node);
+    let whole = translations.to(&merged, version)?;
+    let mut left = whole.clone();
+    merge::remove(&node, &mut left, &last);
+    // What is kept in the version of the last configuration comes first: what is left then converts.
+    let (first, others): (Vec<_>, Vec<_>) = kept.0.iter().partition(|(kept, _)| kept == version);
+    for (other, owned) in first.into_iter().chain(others) {
         let Some(node) = translations.node(other) else {
             continue;
         };
         let mut back = translations.to(&merged, other)?;
-        let left = translations.to(&pruned, other)?;
-        let mut lost = Set::of(&node, &back);
-        lost.subtract(&Set::of(&node, &left));
-        merge::remove(&node, &mut back, &lost.orphans(owned));
-        pruned = back;
+        left = translations.to(&left, other)?;
+        let mut lost = Set::of(&node, &back).with_parents(&node);
+        lost.subtract(&Set::of(&node, &left).with_parents(&node));
+        lost.subtract(&owned.with_parents(&node));
+        merge::remove(&node, &mut back, &lost);
+        left = back;
     }
-    translations.to(&pruned, own)
+    let left = translations.to(&left, version)?;
+    let mut gone = Set::of(&node, &whole).with_parents(&node);
+    gone.subtract(&Set::of(&node, &left).with_parents(&node));
+    let mut pruned = whole;
+    let empties = merge::remove(&node, &mut pruned, &gone.intersection(&last));
+    Ok((translations.to(&pruned, own)?, empties))
 }

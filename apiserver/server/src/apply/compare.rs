@@ -87,6 +87,12 @@ impl Place<'_> {
         }
     }
 
+    /// Whether it is a field of a type in Go: what is empty there is another thing than what is not. Kinds that are described
+    /// have no such types, only pointers to nothing of a name.
+    fn is_typed(self) -> bool {
+        matches!(self, Self::OfThere(Some(field)) if !matches!(&*field.go_type, "" | "*"))
+    }
+
     /// Whether to set it to this is as good as to leave it out.
     fn is_unset(self, value: &Value) -> bool {
         match self {
@@ -118,7 +124,9 @@ fn walk(node: &Node, old: Option<&Value>, new: Option<&Value>, place: Place<'_>)
         (None, Some(_)) if !is_implied => Some(Change::Added),
         (Some(_), None) => Some(Change::Removed),
         (Some(old), Some(new)) if !is_implied && is_leaf(old) != is_leaf(new) => {
-            Some(Change::Modified)
+            let leaf = if is_leaf(old) { old } else { new };
+            let is_other = place.is_typed() || !is_nothing(leaf);
+            is_other.then_some(Change::Modified)
         }
         _ => None,
     };
@@ -126,6 +134,16 @@ fn walk(node: &Node, old: Option<&Value>, new: Option<&Value>, place: Place<'_>)
     Difference {
         itself,
         below: descend(node, old, new, was_there),
+    }
+}
+
+/// Whether a value has nothing in it, whatever it might hold.
+fn is_nothing(value: &Value) -> bool {
+    match value {
+        Value::Null => true,
+        Value::Array(items) => items.is_empty(),
+        Value::Object(map) => map.is_empty(),
+        _ => false,
     }
 }
 

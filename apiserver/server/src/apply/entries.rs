@@ -4,6 +4,8 @@
 //! as it was stored.
 
 use std::borrow::Cow;
+use std::collections::HashMap;
+use std::collections::hash_map::Entry::{Occupied, Vacant};
 
 use serde_json::{Map, Value};
 
@@ -13,6 +15,8 @@ use super::set::Set;
 /// Entries of updates that are kept; the oldest beyond it are joined under [`ANCIENT`], as Kubernetes does.
 const UPDATE_ENTRIES_MAX: usize = 10;
 const ANCIENT: &str = "ancient-changes";
+/// The one form in which fields are written.
+const FIELDS_TYPE: &str = "FieldsV1";
 
 /// Who owns which fields.
 pub(super) struct Entry<'a> {
@@ -44,15 +48,19 @@ impl<'a> Entry<'a> {
     }
 
     fn read(entry: &'a Value) -> Option<Self> {
+        Some(Self::made(entry, Fields::Stored(entry.get("fieldsV1")?)))
+    }
+
+    fn made(entry: &'a Value, fields: Fields<'a>) -> Self {
         let text = |key: &str| Cow::Borrowed(entry[key].as_str().unwrap_or(""));
-        Some(Self {
+        Self {
             manager: text("manager"),
             operation: text("operation"),
             api_version: text("apiVersion"),
             subresource: text("subresource"),
             time: text("time"),
-            fields: Fields::Stored(entry.get("fieldsV1")?),
-        })
+            fields,
+        }
     }
 
     fn write(&self) -> Value {
@@ -63,8 +71,10 @@ impl<'a> Entry<'a> {
         let mut out = Map::new();
         let mut put = |key: &str, text: &str| out.insert(key.to_owned(), text.into());
         put("apiVersion", &self.api_version);
-        put("fieldsType", "FieldsV1");
-        put("manager", &self.manager);
+        put("fieldsType", FIELDS_TYPE);
+        if !self.manager.is_empty() {
+            put("manager", &self.manager);
+        }
         put("operation", &self.operation);
         if !self.subresource.is_empty() {
             put("subresource", &self.subresource);
@@ -174,13 +184,54 @@ pub(super) fn stored(entries: Option<&Value>) -> Vec<Entry<'_>> {
     entries.filter_map(Entry::read).collect()
 }
 
-/// Reads the entries that a client has sent, which may be written in any way.
-pub(super) fn sent(entries: &Value) -> Vec<Entry<'_>> {
-    let mut entries = stored(Some(entries));
-    entries.iter_mut().for_each(|entry| {
-        entry.fields_mut();
-    });
-    entries
+/// Reads the entries that a client has sent; nothing if one of them is none. Of two of one manager the last counts, and
+/// those in versions that the kind does not have are nobody's.
+pub(super) fn sent<'a>(
+    entries: &'a Value,
+    has_version: impl Fn(&str) -> bool,
+) -> Option<Vec<Entry<'a>>> {
+    let mut read: Vec<Entry<'a>> = Vec::new();
+    let mut places = HashMap::new();
+    for entry in entries.as_array()? {
+        let text = |key: &str| entry[key].as_str().unwrap_or("");
+        let is_entry = matches!(text("operation"), "Apply" | "Update")
+            && text("fieldsType") == FIELDS_TYPE
+            && !text("apiVersion").is_empty();
+        if !is_entry {
+            return None;
+        }
+        let mut made = Entry::made(entry, Fields::Read(sent_fields(entry.get("fieldsV1"))?));
+        if !has_version(&made.api_version) {
+            made.set(Set::default());
+        }
+        let version = match text("operation") {
+            // Who applies has one configuration, in whatever version.
+            "Apply" => "",
+            _ => text("apiVersion"),
+        };
+        let whose = (
+            text("manager"),
+            text("operation"),
+            text("subresource"),
+            version,
+        );
+        match places.entry(whose) {
+            Occupied(place) => read[*place.get()] = made,
+            Vacant(place) => {
+                place.insert(read.len());
+                read.push(made);
+            }
+        }
+    }
+    Some(read)
+}
+
+/// The fields of an entry that a client has sent; nothing if they are none.
+fn sent_fields(fields: Option<&Value>) -> Option<Set> {
+    match fields {
+        None | Some(Value::Null) => Some(Set::default()),
+        Some(fields) => Set::are_fields(fields).then(|| Set::from_fields(fields)),
+    }
 }
 
 /// The entries as an object holds them; none if nobody owns anything.

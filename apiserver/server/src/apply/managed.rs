@@ -6,16 +6,19 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use corral_api::status::{Status, StatusCause, StatusDetails, StatusReason};
-use corral_kinds::schema::Node;
+use corral_kinds::schema::{self, Node};
 use serde_json::{Map, Value};
 
 use super::across::{self, Kept, Seen, Translations, Views};
 use super::compare::compare;
 use super::entries::{self, Entry, restore_managed, without_managed};
-use super::merge;
+use super::last_applied;
+use super::merge::{self, Removal};
 use super::set::Set;
 
-/// The version in which `scale` names its field, whatever the object is.
+/// The subresource that has nothing but a number.
+const SCALE: &str = "scale";
+/// The version in which it names its field, whatever the object is.
 const SCALE_VERSION: &str = "autoscaling/v1";
 
 /// Who writes.
@@ -33,14 +36,17 @@ pub struct Manager {
     pub time: String,
 }
 
-/// What somebody applies.
-#[derive(Debug, Clone, Copy)]
-pub struct Configuration<'a> {
-    /// As it was sent; what it names is owned.
-    pub sent: &'a Value,
-    /// What it is as an object, without what is empty.
-    pub object: &'a Value,
+/// What an apply has made of an object.
+#[derive(Debug, PartialEq)]
+pub struct Applied {
+    /// The object. What the configuration said in its own way, such as `null`, stands in it as it was sent.
+    pub object: Value,
+    /// Whether there is `null` where something was that is named no more.
+    pub empties: bool,
 }
+
+/// Who owns what was there before anybody owned anything of an object, once somebody applies.
+const BEFORE_FIRST_APPLY: &str = "before-first-apply";
 
 /// Identity, and what the server sets.
 const SYSTEM_FIELDS: [&[&str]; 13] = [
@@ -62,15 +68,22 @@ const SYSTEM_FIELDS: [&[&str]; 13] = [
 /// Takes out the fields that nobody owns: those of the system, and what this way of writing cannot change.
 fn strip(set: &mut Set, manager: &Manager) {
     static UNOWNED: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&SYSTEM_FIELDS));
+    set.subtract_below(&UNOWNED);
+    without_other_parts(set, manager);
+    set.subtract(&METADATA);
+}
+
+static METADATA: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&[&["metadata"]]));
+
+/// Takes out what belongs to another part than the one written.
+fn without_other_parts(set: &mut Set, manager: &Manager) {
     static STATUS: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&[&["status"]]));
     static SPEC: LazyLock<Set> = LazyLock::new(|| Set::of_fields(&[&["spec"]]));
-    set.subtract_below(&UNOWNED);
     match manager.subresource.as_str() {
         "" if manager.status_is_apart => set.subtract_below(&STATUS),
         "status" => set.subtract_below(&SPEC),
         _ => {}
     }
-    set.remove_field("metadata");
 }
 
 /// Who owns what before a write.
@@ -80,12 +93,14 @@ pub struct Owners<'a> {
     pub stored: Option<&'a Value>,
     /// The entries that the client sent, if it sent any and they are not the same.
     pub sent: Option<&'a Value>,
+    /// The kind, if it is one of Kubernetes' own: what a client says of versions that it does not have is nobody's.
+    pub kind: Option<&'a str>,
 }
 
 /// The entries after an update of `old` to `new`, with `manager` owning what differs; none if nobody owns anything.
 ///
-/// Entries that the client sent are taken instead of those that are stored if they are not empty; an explicit empty
-/// list gives up all ownership. The objects come without their entries.
+/// Entries that the client sent are taken instead of those that are stored if they are such; an explicit empty list, or an
+/// empty entry alone, gives up all ownership. The objects come without their entries.
 pub fn update(
     node: &Node,
     old: Option<&Value>,
@@ -97,14 +112,19 @@ pub fn update(
     let empty = Value::Object(Map::new());
     let is_bare = |entry: &Value| entry.as_object().is_some_and(Map::is_empty);
     let sent = owners.sent.and_then(Value::as_array);
-    let reset = sent.is_some_and(|entries| entries.iter().all(is_bare));
+    let reset = sent.is_some_and(|entries| entries.len() < 2 && entries.iter().all(is_bare));
     if reset && old.is_some() {
         return None;
     }
-    let mut entries = match owners.sent {
+    let has_version = |version: &str| {
+        let is_kind = |kind| schema::is_kind(version, kind);
+        version == manager.api_version || owners.kind.is_none_or(is_kind)
+    };
+    let read = |sent| entries::sent(sent, has_version);
+    let mut entries = match owners.sent.map(read) {
         _ if reset => Vec::new(),
-        Some(sent) => entries::sent(sent),
-        None => entries::stored(owners.stored),
+        Some(Some(sent)) => sent,
+        _ => entries::stored(owners.stored),
     };
     let comparison = compare(node, old.unwrap_or(&empty), new);
     if comparison.keyless {
@@ -124,6 +144,8 @@ pub fn update(
         entry.subtract_below(&comparison.removed);
         if !own {
             entry.subtract(&comparison.modified);
+            // A client may have said that somebody owns what was not there.
+            entry.subtract(&comparison.added);
         }
     }
     let mut changed = comparison.changed();
@@ -149,20 +171,43 @@ pub fn update(
 pub fn apply(
     node: &Node,
     live: &Value,
-    config: Configuration<'_>,
+    config: &Value,
     manager: &Manager,
     force: bool,
     translations: Option<&Translations>,
-) -> Result<Value, Status> {
+) -> Result<Applied, Status> {
+    let first;
     let mut entries = entries::stored(live["metadata"].get("managedFields"));
-    // Who names a field owns it, be it empty; such fields are no part of the object.
-    let mut wanted = Set::of(node, config.sent);
-    strip(&mut wanted, manager);
     let mut merged = without_managed(live);
-    merge::merge(node, &mut merged, config.object);
+    // Who names a field owns it, be it empty.
+    let mut wanted = Set::of(node, config);
+    strip(&mut wanted, manager);
+    let scales = manager.subresource == SCALE;
+    let is_first = match scales {
+        true => entries
+            .iter()
+            .all(|entry| entry.owned_of(&wanted).is_empty()),
+        false => entries.is_empty(),
+    };
+    if is_first {
+        first = Manager {
+            name: BEFORE_FIRST_APPLY.to_owned(),
+            ..manager.clone()
+        };
+        let comparison = compare(node, &Value::Object(Map::new()), &merged);
+        let mut there = comparison.changed();
+        strip(&mut there, &first);
+        if scales {
+            there = there.intersection(&wanted);
+        }
+        if !comparison.keyless && !there.is_empty() {
+            entries.push(Entry::new(&first, "Update", there));
+        }
+    }
+    merge::merge(node, &mut merged, config);
 
-    let changed = compare(node, live, &merged).changed();
-    let contested = changed.intersection(&wanted);
+    let mut changed = compare(node, live, &merged).changed();
+    without_other_parts(&mut changed, manager);
     // What has changed as other versions name it: there are few of them, and may be thousands of entries.
     let mut elsewhere = HashMap::new();
     let mut conflicts = Vec::new();
@@ -171,8 +216,8 @@ pub fn apply(
             continue;
         }
         let disputed = match translations.filter(|_| entry.api_version != manager.api_version) {
-            None => entry.owned_of(&contested),
             // Only what the configuration names has changed, whatever it is called there.
+            None => entry.owned_of(&changed),
             Some(translations) => {
                 let changed = match elsewhere.entry(entry.api_version.clone()) {
                     Occupied(known) => known.into_mut(),
@@ -192,21 +237,28 @@ pub fn apply(
             }
         };
         if !disputed.is_empty() {
-            let paths = disputed.paths().into_iter();
-            conflicts.extend(paths.map(|path| conflict(entry, path)));
+            conflicts.push((Owner::of(entry), disputed.clone()));
             entry.subtract(&disputed);
         }
     }
     if !conflicts.is_empty() && !force {
-        return Err(conflicts_status(conflicts));
+        let allowed = last_applied::taken_over(node, live, config, manager);
+        conflicts
+            .iter_mut()
+            .for_each(|(_, disputed)| disputed.subtract(&allowed));
+        conflicts.retain(|(_, disputed)| !disputed.is_empty());
+        if !conflicts.is_empty() {
+            return Err(conflicts_status(conflicts, manager));
+        }
     }
 
     let before = entries.iter().find(|entry| entry.is(manager, "Apply"));
     let is_other = |before: &&Entry<'_>| {
         before.api_version != manager.api_version || !before.owns_exactly(&wanted)
     };
+    let mut removal = Removal::default();
     if let Some(before) = before.filter(is_other) {
-        merged = without_unnamed(
+        (merged, removal) = without_unnamed(
             node,
             merged,
             before,
@@ -216,20 +268,38 @@ pub fn apply(
             translations,
         )?;
     }
-    let own = entries.iter_mut().find(|entry| entry.is(manager, "Apply"));
-    match own {
+    if removal.removes {
+        // What others owned a part of may be gone as a whole.
+        let removed = compare(node, live, &merged).removed;
+        let own = manager.api_version.as_str();
+        let others = entries.iter_mut().filter(|entry| entry.api_version == own);
+        others.for_each(|entry| entry.subtract(&removed));
+    }
+    let is_dated = removal.removes || !changed.is_empty();
+    match entries.iter_mut().find(|entry| entry.is(manager, "Apply")) {
         Some(entry) => {
             if !entry.owns_exactly(&wanted) {
-                entry.time = Cow::Borrowed(&manager.time);
                 entry.set(wanted);
+            }
+            if is_dated {
+                entry.time = Cow::Borrowed(&manager.time);
             }
             entry.api_version = Cow::Borrowed(&manager.api_version);
         }
-        None if !wanted.is_empty() => entries.push(Entry::new(manager, "Apply", wanted)),
+        None if !wanted.is_empty() => {
+            let mut entry = Entry::new(manager, "Apply", wanted);
+            if !is_dated {
+                entry.time = Cow::Borrowed("");
+            }
+            entries.push(entry);
+        }
         None => {}
     }
     restore_managed(&mut merged, entries::written(entries));
-    Ok(merged)
+    Ok(Applied {
+        object: merged,
+        empties: removal.empties,
+    })
 }
 
 /// The object without what the manager's last configuration named, and neither this one nor another manager does.
@@ -241,18 +311,21 @@ fn without_unnamed(
     wanted: &Set,
     manager: &Manager,
     translations: Option<&Translations>,
-) -> Result<Value, Status> {
+) -> Result<(Value, Removal), Status> {
     let others = entries.iter().filter(|entry| !entry.is(manager, "Apply"));
     let own = manager.api_version.as_str();
     let is_own = entries.iter().all(|entry| entry.api_version == own);
     let fields = before.fields();
+    // Nobody owns the name, and yet it stays.
+    let mut wanted = wanted.clone();
+    wanted.join(&METADATA);
     let Some(translations) = translations.filter(|_| !is_own) else {
         let others = others.map(|entry| entry.fields().into_owned());
-        let kept = Set::union(others.chain([wanted.clone()]).collect());
-        merge::remove(node, &mut merged, &fields.orphans(&kept));
-        return Ok(merged);
+        let kept = Set::union(others.chain([wanted]).collect());
+        let removal = merge::prune(node, &mut merged, &fields, &kept);
+        return Ok((merged, removal));
     };
-    let mut kept = BTreeMap::from([(own.to_owned(), vec![wanted.clone()])]);
+    let mut kept = BTreeMap::from([(own.to_owned(), vec![wanted])]);
     for entry in others {
         let version = entry.api_version.clone().into_owned();
         let sets = kept.entry(version).or_default();
@@ -262,39 +335,58 @@ fn without_unnamed(
     let kept = kept.map(|(version, sets)| (version, Set::union(sets)));
     let kept = Kept(kept.collect());
     let before = (&*before.api_version, &*fields);
-    across::prune(translations, merged, own, before, &kept)
+    let (pruned, empties) = across::prune(translations, merged.clone(), own, before, &kept)?;
+    let removes = pruned != merged;
+    Ok((pruned, Removal { removes, empties }))
 }
 
-fn conflict(entry: &Entry<'_>, field: String) -> StatusCause {
-    let through = match &*entry.subresource {
-        "" => String::new(),
-        subresource => format!(" with subresource {subresource:?}"),
-    };
-    let using = match (&*entry.operation, &*entry.subresource) {
-        ("Update", "scale") => format!(" using {SCALE_VERSION}"),
-        ("Update", _) => format!(" using {}", entry.api_version),
-        _ => String::new(),
-    };
-    StatusCause {
-        reason: "FieldManagerConflict".into(),
-        message: format!("conflict with {:?}{through}{using}", &*entry.manager),
-        field,
+/// Who owns disputed fields, in the order in which they are told of.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Owner {
+    manager: String,
+    operation: String,
+    api_version: String,
+    subresource: String,
+}
+
+impl Owner {
+    fn of(entry: &Entry<'_>) -> Self {
+        Self {
+            manager: entry.manager.clone().into_owned(),
+            operation: entry.operation.clone().into_owned(),
+            api_version: entry.api_version.clone().into_owned(),
+            subresource: entry.subresource.clone().into_owned(),
+        }
+    }
+
+    fn conflict(&self, writer: &Manager) -> String {
+        let through = match self.subresource.as_str() {
+            "" => String::new(),
+            subresource => format!(" with subresource {subresource:?}"),
+        };
+        let version = match writer.subresource.as_str() {
+            SCALE => SCALE_VERSION,
+            _ => &self.api_version,
+        };
+        let using = match self.operation.as_str() {
+            "Update" => format!(" using {version}"),
+            _ => String::new(),
+        };
+        format!("conflict with {:?}{through}{using}", self.manager)
     }
 }
 
-/// The answer to somebody who scales by applying what nobody has said yet: it was there before.
-pub fn unowned_scale() -> Status {
-    let message = format!(
-        "conflict with \"before-first-apply\" with subresource \"scale\" using {SCALE_VERSION}"
-    );
-    conflicts_status(vec![StatusCause {
-        reason: "FieldManagerConflict".into(),
-        message,
-        field: ".spec.replicas".into(),
-    }])
-}
-
-fn conflicts_status(causes: Vec<StatusCause>) -> Status {
+fn conflicts_status(mut conflicts: Vec<(Owner, Set)>, writer: &Manager) -> Status {
+    conflicts.sort_by(|(a, _), (b, _)| a.cmp(b));
+    let causes = conflicts.iter().flat_map(|(owner, disputed)| {
+        let message = owner.conflict(writer);
+        disputed.paths().into_iter().map(move |field| StatusCause {
+            reason: "FieldManagerConflict".into(),
+            message: message.clone(),
+            field,
+        })
+    });
+    let causes: Vec<StatusCause> = causes.collect();
     let n = causes.len();
     let message = if let [cause] = causes.as_slice() {
         format!(
@@ -353,9 +445,8 @@ mod tests {
         manager: &Manager,
         force: bool,
     ) -> Result<Value, Status> {
-        let (sent, object) = (config, config);
-        let config = Configuration { sent, object };
-        apply(node, live, config, manager, force, None)
+        let applied = apply(node, live, config, manager, force, None)?;
+        Ok(applied.object)
     }
 
     fn config(replicas: Option<i32>, image: &str) -> Value {
@@ -459,7 +550,7 @@ mod tests {
         scaled["spec"]["replicas"] = 3.into();
         let stored = Owners {
             stored: Some(&owners),
-            sent: None,
+            ..Owners::default()
         };
         let scaler = manager("kubectl-scale");
         let owners = update(&node, Some(&created), &scaled, stored, &scaler, &views);

@@ -36,6 +36,8 @@ impl Step {
             "f" => Some(Self(text.into())),
             "k" => parsed()?.as_object().map(Self::key),
             "v" => Some(Self::value(&parsed()?)),
+            // A place in a list, which nobody writes.
+            "i" => parsed()?.as_i64().map(|_| Self(text.into())),
             _ => None,
         }
     }
@@ -204,25 +206,20 @@ impl Set {
         });
     }
 
-    /// Takes out a path of one field, but not what is below it.
-    pub fn remove_field(&mut self, name: &str) {
-        self.subtract(&Self::of_fields(&[&[name]]));
-    }
-
-    /// The paths that another does not keep; the parent of a kept path stays.
-    pub fn orphans(&self, kept: &Self) -> Self {
-        let nothing = Self::default();
-        let orphan = |branch: &Branch| {
-            let theirs = kept.get(&branch.step);
-            let below = theirs.map_or(&nothing, |theirs| &theirs.below);
-            let branch = Branch {
-                step: branch.step.clone(),
-                is_member: branch.is_member && theirs.is_none(),
-                below: branch.below.orphans(below),
+    /// These paths, and those of the fields of structs that lead to them.
+    pub fn with_parents(&self, node: &Node) -> Self {
+        let branch = |branch: &Branch| {
+            let (child, is_field) = match branch.step.name() {
+                Some(name) => (node.child(name), node.field(name).is_some()),
+                None => (node.item(), false),
             };
-            (!branch.is_bare()).then_some(branch)
+            Branch {
+                step: branch.step.clone(),
+                is_member: branch.is_member || is_field,
+                below: branch.below.with_parents(child.unwrap_or(&Node::Any)),
+            }
         };
-        Self(self.0.iter().filter_map(orphan).collect())
+        Self(self.0.iter().map(branch).collect())
     }
 
     /// The first steps of the paths, with whether a path ends there, and how they go on.
@@ -279,6 +276,17 @@ impl Set {
             Some((Step::decode(text)?, ends(inner), Self::from_fields(inner)))
         };
         fields.filter_map(branch).collect()
+    }
+
+    /// Whether a client's `fieldsV1` is one.
+    pub fn are_fields(fields: &Value) -> bool {
+        let Value::Object(fields) = fields else {
+            return fields.is_null();
+        };
+        let mut fields = fields.iter();
+        fields.all(|(text, inner)| {
+            (text == "." || Step::decode(text).is_some()) && Self::are_fields(inner)
+        })
     }
 
     /// Whether any path is among those of a `fieldsV1`.
@@ -363,11 +371,15 @@ impl Set {
     }
 
     fn of_item(step: Step, node: &Node, value: &Value, is_item: bool) -> (Step, bool, Self) {
-        let below = match is_leaf(node, value) {
+        let is_leaf = is_leaf(node, value);
+        let below = match is_leaf {
             true => Self::default(),
             false => Self::of(node, value),
         };
-        (step, is_item || below.is_empty(), below)
+        // Who names no items of a shared list says nothing of it.
+        let says_nothing = matches!((node, value),
+            (Node::List { kind, .. }, Value::Array(items)) if *kind != ListKind::Atomic && items.is_empty());
+        (step, is_item || is_leaf && !says_nothing, below)
     }
 }
 
@@ -436,8 +448,10 @@ mod tests {
     fn what_clients_write_otherwise_is_read_as_it_is_meant() {
         let fields =
             json!({"k:{\"b\": 1, \"a\":2}": {}, "x": {}, "i:3": {}, "k:no": {}, "f:a": null});
-        let meant = json!({"k:{\"a\":2,\"b\":1}": {}, "f:a": {}});
+        let meant = json!({"k:{\"a\":2,\"b\":1}": {}, "i:3": {}, "f:a": {}});
         assert_eq!(Set::from_fields(&fields).to_fields(), meant);
+        assert!(!Set::are_fields(&fields));
+        assert!(Set::are_fields(&meant));
     }
 
     type Paths = BTreeSet<Vec<&'static str>>;
@@ -471,9 +485,6 @@ mod tests {
             above.subtract_below(&set(&b));
             let is_above = |path: &&Vec<&str>| !b.iter().any(|gone| begins(path, gone));
             prop_assert_eq!(above, set(&a.iter().filter(is_above).cloned().collect()));
-            let is_orphan = |path: &&Vec<&str>| !b.iter().any(|kept| begins(kept, path));
-            let orphans: Paths = a.iter().filter(is_orphan).cloned().collect();
-            prop_assert_eq!(set(&a).orphans(&set(&b)), set(&orphans));
         }
 
         #[test]

@@ -111,8 +111,9 @@ fn read<T: DeserializeOwned + Clone + 'static>(call: &Call) -> Result<Asked<T>, 
     };
     let sent = take_managed(&mut value);
     let owners = Owners {
-        stored: None,
         sent: sent.as_ref(),
+        kind: Some(names.kind),
+        ..Owners::default()
     };
     let views = Views::default();
     let managed = apply::update(&schema, None, &value, owners, &manager, &views);

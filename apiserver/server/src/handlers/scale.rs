@@ -192,7 +192,7 @@ fn applied(
         return Err(Status::bad_request(why));
     }
     resource.check_name(cx, name, sent)?;
-    apply::typed::check(&schema::of(kind), sent)?;
+    apply::typed::check(kind, &schema::of(kind), sent)?;
     let wanted = body::read(kind, cx, Decoded::of(sent.clone()))?;
     match wanted["spec"].get("replicas") {
         None => Ok(None),
@@ -212,28 +212,20 @@ fn apply_scale(
     let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
     let mut wanted = json!({"metadata": {"name": name}});
     if let Some(replicas) = replicas {
-        let owned = paths.spec_replicas.replace('/', "/f:");
-        let owners = live["metadata"]["managedFields"].as_array();
-        let is_owned = |entry: &Value| entry["fieldsV1"].pointer(&owned).is_some();
-        let before = live.pointer(paths.spec_replicas).and_then(Value::as_i64);
-        let is_disputed = before.is_some_and(|before| before != replicas);
-        if !force && is_disputed && !owners.into_iter().flatten().any(is_owned) {
-            return Err(apply::unowned_scale());
-        }
         let mut target = &mut wanted;
         for step in paths.spec_replicas.split('/').skip(1) {
             target = &mut target[step];
         }
         *target = replicas.into();
     }
-    let config = apply::Configuration {
-        sent: &wanted,
-        object: &wanted,
-    };
     let manager = resource.manager(cx, "scale");
-    let mut applied = apply::apply(resource.schema(), live, config, &manager, force, None)?;
+    let applied = apply::apply(resource.schema(), live, &wanted, &manager, force, None)?;
+    let mut applied = applied.object;
     // Who applies no number any more leaves none, and not what an object begins with.
-    if live.pointer(paths.spec_replicas).is_some() && applied.pointer(paths.spec_replicas).is_none()
+    if live.pointer(paths.spec_replicas).is_some()
+        && applied
+            .pointer(paths.spec_replicas)
+            .is_none_or(Value::is_null)
     {
         let mut target = &mut applied;
         for step in paths.spec_replicas.split('/').skip(1) {

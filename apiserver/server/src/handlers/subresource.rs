@@ -378,6 +378,7 @@ async fn token(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let owners = Owners {
         stored: None,
         sent: owners.as_ref(),
+        kind: Some(KIND),
     };
     let mut managed = apply::update(&schema, None, &sent, owners, &manager, &Views::default());
     for entry in managed.iter_mut().filter_map(Value::as_array_mut).flatten() {

@@ -109,7 +109,8 @@ async fn apply_patch(
         }
         // Configurations are mostly JSON, which is YAML too, and reads faster as such.
         let is_json = call.body.trim_ascii_start().first() == Some(&b'{');
-        let body = call.decoded_patch(if is_json { Format::Json } else { format })?;
+        let format = if is_json { Format::Json } else { format };
+        let body = call.decoded_configuration(format)?;
         return resource.apply(cx, name, part, body, force).await;
     }
     if force {
@@ -142,7 +143,7 @@ async fn apply_patch(
             _ => patch::strategic_patch(resource.schema(), live, &document),
         })?;
         resource.check_name(cx, name, &patched)?;
-        same_identity(resource, name, &patched, live)?;
+        resource.same_identity(name, &patched, live)?;
         metadata::drop_live_version(&mut patched, live);
         Ok((patched, Ownership::Update))
     };
@@ -181,23 +182,6 @@ fn as_version(cx: &WriteContext, resource: &Resource, patched: Value) -> Result<
         FieldValidation::Ignore => {}
     }
     Ok(serde_json::json!({"apiVersion": names.api_version(), "kind": names.kind}))
-}
-
-/// A patch does not make an object another one. In a whole object a uid is a condition; here it is a change.
-fn same_identity(
-    resource: &Resource,
-    name: &str,
-    patched: &Value,
-    live: &Value,
-) -> Result<(), Status> {
-    let uid = patched["metadata"]["uid"].as_str().unwrap_or_default();
-    if uid.is_empty() || live["metadata"]["uid"] == uid {
-        return Ok(());
-    }
-    let path = corral_api::FieldPath::new("metadata.uid");
-    let error = corral_api::FieldError::invalid(&path, uid, "field is immutable");
-    let (group, kind) = (resource.kind.checked_in_group(), resource.kind.names().kind);
-    Err(Status::invalid(group, kind, name, &[error]))
 }
 
 fn report_duplicates(cx: &WriteContext, duplicates: &[String]) -> Result<(), Status> {

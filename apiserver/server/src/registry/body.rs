@@ -6,6 +6,7 @@ use corral_kinds::AnyKind;
 use serde_json::Value;
 
 use super::{FieldValidation, WriteContext};
+use crate::apply::typed;
 use crate::decode::Decoded;
 
 /// Checks a body against the kind: its type, its fields.
@@ -49,6 +50,42 @@ pub fn read_patched(
         let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
         Status::invalid("", "", "", &[error])
     })
+}
+
+/// What somebody applies.
+pub struct Configuration {
+    /// As it was sent.
+    pub sent: Value,
+    /// Whether an object holds it in the same way, so that what becomes of the two need not be read again.
+    pub is_plain: bool,
+}
+
+/// Reads a configuration whose type and fields have been looked at.
+///
+/// # Errors
+/// 400 (strictly) with duplicate fields, and for metadata of wrong types.
+pub fn read_configuration(
+    kind: &dyn AnyKind,
+    cx: &WriteContext,
+    body: Decoded,
+) -> Result<Configuration, Status> {
+    let Decoded {
+        value: mut sent,
+        duplicates,
+        ..
+    } = body;
+    let mut object = sent.clone();
+    let unknown = match kind.check(&mut object) {
+        Ok(report) => Some(report.unknown),
+        Err(error) if kind.is_custom() => return Err(cannot(kind, &error.0)),
+        Err(_) => None,
+    };
+    let is_plain = unknown.is_some() && object == sent;
+    report_fields(kind, cx, &unknown.unwrap_or_default(), duplicates)?;
+    if !is_plain {
+        typed::whole_numbers(&mut sent);
+    }
+    Ok(Configuration { sent, is_plain })
 }
 
 /// What a body calls itself must be text.
@@ -162,27 +199,34 @@ fn check_fields(
     value: &mut Value,
     duplicates: Vec<String>,
 ) -> Result<(), Status> {
+    let report = kind.check(value).map_err(|error| cannot(kind, &error.0))?;
+    report_fields(kind, cx, &report.unknown, duplicates)
+}
+
+fn cannot(kind: &dyn AnyKind, why: &str) -> Status {
     let names = kind.names();
-    let cannot = |why: &str| {
-        Status::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: {why}",
-            names.kind, names.version, names.kind
-        ))
-    };
-    let report = kind.check(value).map_err(|error| cannot(&error.0))?;
-    let unknown = report
-        .unknown
-        .iter()
-        .map(|path| format!("unknown field {path:?}"));
+    Status::bad_request(format!(
+        "{} in version {:?} cannot be handled as a {}: {why}",
+        names.kind, names.version, names.kind
+    ))
+}
+
+fn report_fields(
+    kind: &dyn AnyKind,
+    cx: &WriteContext,
+    unknown: &[String],
+    duplicates: Vec<String>,
+) -> Result<(), Status> {
+    let unknown = unknown.iter().map(|path| format!("unknown field {path:?}"));
     // Kubernetes finds both at once in JSON, and in YAML first what the YAML itself has wrong.
     let of_yaml = |text: &String| !text.starts_with("duplicate field ");
     let (first, last): (Vec<_>, Vec<_>) = duplicates.into_iter().partition(of_yaml);
     let found: Vec<String> = first.into_iter().chain(unknown).chain(last).collect();
     match cx.validation {
-        FieldValidation::Strict if !found.is_empty() => Err(cannot(&format!(
-            "strict decoding error: {}",
-            found.join(", ")
-        ))),
+        FieldValidation::Strict if !found.is_empty() => Err(cannot(
+            kind,
+            &format!("strict decoding error: {}", found.join(", ")),
+        )),
         FieldValidation::Warn => {
             found.into_iter().for_each(|text| cx.warn(text));
             Ok(())

@@ -35,7 +35,7 @@ fn gadgets() -> Value {
 }
 
 /// Waits until a kind is served, or is so no longer.
-async fn until(fixture: &Fixture, path: &str, code: u16) {
+pub(crate) async fn until(fixture: &Fixture, path: &str, code: u16) {
     const PATIENCE: Duration = Duration::from_secs(20);
     let begun = Instant::now();
     while fixture.get(path).await.code != code {

@@ -2,6 +2,7 @@
 
 mod addresses;
 mod aggregation;
+mod applies;
 mod attacks;
 mod audit;
 mod authn;
