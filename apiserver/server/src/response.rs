@@ -164,9 +164,12 @@ pub fn tagged(headers: &HeaderMap, tag: &str, make: impl FnOnce() -> Answer) -> 
     answer
 }
 
-/// What a client is answered that has the document already.
-pub fn not_modified() -> Answer {
-    answer(304, "application/json", full(""))
+/// What a client is answered that has the document already. Caches take the headers over, so that none may tell of another
+/// form.
+fn not_modified() -> Answer {
+    let mut same = answer(304, "", full(""));
+    same.headers_mut().remove(CONTENT_TYPE);
+    same
 }
 
 /// What a path that leads nowhere is answered with, as kube-apiserver does.

@@ -444,6 +444,10 @@ async fn discovery_is_kept_by_its_tag() {
         let headers = [("accept", accept.to_owned()), ("if-none-match", tag)];
         let again = send(&mut connection, "GET", path, &headers, Bytes::new()).await;
         assert_eq!(again.status(), 304, "{path}");
+        assert!(
+            !again.headers().contains_key("content-type"),
+            "caches would take it over"
+        );
         let _ = again.into_body().collect().await;
     }
 }
