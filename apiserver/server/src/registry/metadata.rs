@@ -196,7 +196,6 @@ pub fn for_update(
             metadata.insert(key.to_owned(), kept.clone());
         }
     }
-    metadata.remove("selfLink");
     for key in ["uid", "creationTimestamp", "generation", "resourceVersion"] {
         match old["metadata"].get(key) {
             Some(kept) => metadata.insert(key.to_owned(), kept.clone()),
