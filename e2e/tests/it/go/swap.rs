@@ -151,10 +151,22 @@ fn the_stock_controller_manager_and_scheduler_run_a_shop_on_our_node() {
     let cluster = Cluster::up_bare(&["--no-controllers", "--no-scheduler"]);
     let folder = tempfile::tempdir().expect("a directory");
     let pki = cluster.data_dir().join("pki");
+    // A node of `corral up` brings the addresses of its pods; those of the cluster are around them.
+    let pods = ["get", "node", "node-1", "-o", "jsonpath={.spec.podCIDR}"];
+    cluster.wait("the node to have addresses", || {
+        let said = cluster.try_kubectl(&pods);
+        said.ok && !said.out.is_empty()
+    });
+    let pods = cluster.kubectl(&pods);
+    let mut parts = pods.split('.');
+    let (first, second) = (
+        parts.next().expect("an address"),
+        parts.next().expect("an address"),
+    );
     let flags = [
         "--use-service-account-credentials".to_owned(),
         "--allocate-node-cidrs".to_owned(),
-        "--cluster-cidr=10.244.0.0/16".to_owned(),
+        format!("--cluster-cidr={first}.{second}.0.0/16"),
         format!("--root-ca-file={}", pki.join("ca.crt").display()),
         format!(
             "--cluster-signing-cert-file={}",
