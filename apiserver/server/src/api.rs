@@ -9,6 +9,7 @@ use corral_kinds::custom::kind::{CustomKind, Described};
 use corral_kinds::kind::Verbs;
 use corral_kinds::{KindRef, all};
 use corral_storage::Storage;
+use serde::de::DeserializeOwned;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::admission::Admission;
@@ -146,6 +147,19 @@ impl Api {
     pub fn core(&self, plural: &str) -> &Arc<Resource> {
         self.resource("", plural)
             .expect("a built-in resource of the core group")
+    }
+
+    /// A built-in object as the cache has it; `None` where there is none, or where it cannot be read as this type.
+    pub fn cached<T: DeserializeOwned>(
+        &self,
+        group: &str,
+        plural: &str,
+        namespace: &str,
+        name: &str,
+    ) -> Option<T> {
+        let resource = self.resource(group, plural)?;
+        let stored = resource.cacher.peek(&resource.key(namespace, name))?;
+        serde_json::from_slice(&stored.json).ok()
     }
 
     /// All built-in stored resources.

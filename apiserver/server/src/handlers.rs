@@ -315,8 +315,10 @@ async fn route(call: Call, kind: &KindRef) -> Result<Answer, Status> {
         return component_status::read(&call, kind).await;
     }
     let resource = call.resource()?;
-    // Who cannot be answered changes nothing.
-    call.representation(&resource)?;
+    // Who cannot be answered changes nothing. Reads begin with the same question.
+    if !matches!(info.verb, Verb::Get | Verb::List | Verb::Watch) {
+        call.representation(&resource)?;
+    }
     match info.verb {
         Verb::Get => read::get(&call, &resource).await,
         Verb::List => read::list(&call, &resource).await,

@@ -98,19 +98,6 @@ fn containers(spec: &PodSpec) -> impl Iterator<Item = (&'static str, &Container)
         .chain(main.map(|container| ("container", container)))
 }
 
-/// The secrets of which a container's environment is made: by which variable, if by one, and of what name.
-fn secrets_of(container: &Container) -> impl Iterator<Item = (Option<&str>, &str)> {
-    let one_by_one = container.env.iter().flatten().filter_map(|variable| {
-        let source = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
-        Some((Some(variable.name.as_str()), source.name.as_str()))
-    });
-    let whole = container.env_from.iter().flatten().filter_map(|source| {
-        let secret = source.secret_ref.as_ref()?;
-        Some((None, secret.name.as_str()))
-    });
-    one_by_one.chain(whole)
-}
-
 /// Whether an account's pods may use no other secrets than it names.
 fn mounts_only_its_own(account: &ServiceAccount) -> bool {
     let annotations = account.metadata.annotations.as_ref();
@@ -138,7 +125,8 @@ fn foreign_secret(spec: &PodSpec, account: &ServiceAccount, name: &str) -> Optio
         }
     }
     for (what, container) in containers(spec) {
-        let mut foreign = secrets_of(container).filter(|(_, secret)| !own.contains(secret));
+        let secrets = names::secrets_of_environment(&container.env, &container.env_from);
+        let mut foreign = secrets.filter(|(_, secret)| !own.contains(secret));
         if let Some((variable, secret)) = foreign.next() {
             let by = match variable {
                 Some(variable) => format!("envVar {variable}"),

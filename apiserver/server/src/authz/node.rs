@@ -16,14 +16,12 @@ use std::sync::Arc;
 use corral_api::k8s::api::core::v1::{PersistentVolume, PersistentVolumeClaim, Pod};
 use corral_api::k8s::api::rbac::v1::PolicyRule;
 use corral_api::k8s::api::storage::v1::VolumeAttachment;
-use serde::de::DeserializeOwned;
 
 use super::Access;
 use super::rbac::rule_allows;
 use super::roles;
 use crate::api::Api;
 use crate::authn::User;
-use crate::cacher::Snapshot;
 use crate::object::Stored;
 
 /// The group of all nodes.
@@ -201,10 +199,12 @@ impl NodeAuthorizer {
                 .peek("resource.k8s.io", "resourceslices", "", name)
                 .is_some_and(|slice| slice.field(NODE_NAME) == Some(node)),
             "volumeattachments" => self
-                .read::<VolumeAttachment>("storage.k8s.io", "volumeattachments", "", name)
+                .api
+                .cached::<VolumeAttachment>("storage.k8s.io", "volumeattachments", "", name)
                 .is_some_and(|attachment| attachment.spec.node_name == node),
             "persistentvolumes" => self
-                .read::<PersistentVolume>("", "persistentvolumes", "", name)
+                .api
+                .cached::<PersistentVolume>("", "persistentvolumes", "", name)
                 .and_then(|volume| names::claim_of(&volume))
                 .is_some_and(|(namespace, claim)| {
                     self.is_named(node, "persistentvolumeclaims", &namespace, &claim)
@@ -222,23 +222,12 @@ impl NodeAuthorizer {
         resource.cacher.peek(&resource.key(namespace, name))
     }
 
-    fn read<T: DeserializeOwned>(
-        &self,
-        group: &str,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Option<T> {
-        let stored = self.peek(group, plural, namespace, name)?;
-        serde_json::from_slice(&stored.json).ok()
-    }
-
     /// Whether a pod of the node names an object of its namespace.
     fn is_named(&self, node: &str, resource: &str, namespace: &str, name: &str) -> bool {
         let cacher = &self.api.core("pods").cacher;
         let snapshot = cacher.snapshot();
         let quoted = format!("\"{name}\"");
-        pods_of(&snapshot, node).any(|stored| {
+        snapshot.indexed(node).any(|stored| {
             let (place, pod) = stored.namespace_and_name(cacher.prefix());
             if place != namespace {
                 return false;
@@ -257,7 +246,7 @@ impl NodeAuthorizer {
         let cacher = &self.api.core("pods").cacher;
         let snapshot = cacher.snapshot();
         let quoted = format!("\"{name}\"");
-        pods_of(&snapshot, node).any(|stored| {
+        snapshot.indexed(node).any(|stored| {
             let claims = [&b"\"persistentVolumeClaim\""[..], b"\"ephemeral\""];
             let any = |text: &&[u8]| memchr::memmem::find(&stored.json, text).is_some();
             if !claims.iter().any(any) {
@@ -284,7 +273,9 @@ impl NodeAuthorizer {
         mentioned: &[u8],
     ) -> Option<PersistentVolume> {
         let plural = "persistentvolumeclaims";
-        let bound = self.read::<PersistentVolumeClaim>("", plural, namespace, claim)?;
+        let bound = self
+            .api
+            .cached::<PersistentVolumeClaim>("", plural, namespace, claim)?;
         let name = bound.spec?.volume_name?;
         let stored = self.peek("", "persistentvolumes", "", &name)?;
         memchr::memmem::find(&stored.json, mentioned)?;
@@ -297,10 +288,6 @@ impl NodeAuthorizer {
 
 fn refuse(why: &str) -> Answer {
     Err(why.to_owned())
-}
-
-fn pods_of<'a>(snapshot: &'a Snapshot, node: &'a str) -> impl Iterator<Item = &'a Arc<Stored>> {
-    snapshot.indexed(node)
 }
 
 fn parsed(stored: &Stored) -> Option<Pod> {

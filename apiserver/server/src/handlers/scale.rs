@@ -160,17 +160,23 @@ fn scaled(resource: &Resource, live: &Value, scale: &Value) -> Result<Value, Sta
     if let Some(version) = metadata::wanted_version(scale) {
         object["metadata"]["resourceVersion"] = version.into();
     }
-    let mut target = &mut object;
-    for step in paths.spec_replicas.split('/').skip(1) {
+    set(&mut object, paths.spec_replicas, replicas)?;
+    Ok(object)
+}
+
+/// Writes a number where a pointer leads, with the objects on the way.
+fn set(object: &mut Value, pointer: &str, replicas: i64) -> Result<(), Status> {
+    let mut target = object;
+    for step in pointer.split('/').skip(1) {
         if !matches!(target, Value::Object(_) | Value::Null) {
-            let path = path_of(resource)?;
+            let path = pointer.replace('/', ".");
             let why = format!("{path:?} leads through what is no object");
             return Err(Status::internal(why));
         }
         target = &mut target[step];
     }
     *target = replicas.into();
-    Ok(object)
+    Ok(())
 }
 
 /// How many somebody applies; `None` where the configuration does not say.
@@ -212,11 +218,7 @@ fn apply_scale(
     let paths = resource.kind.scale().ok_or_else(Status::no_such_path)?;
     let mut wanted = json!({"metadata": {"name": name}});
     if let Some(replicas) = replicas {
-        let mut target = &mut wanted;
-        for step in paths.spec_replicas.split('/').skip(1) {
-            target = &mut target[step];
-        }
-        *target = replicas.into();
+        set(&mut wanted, paths.spec_replicas, replicas)?;
     }
     let manager = resource.manager(cx, "scale");
     let applied = apply::apply(resource.schema(), live, &wanted, &manager, force, None)?;
@@ -227,11 +229,7 @@ fn apply_scale(
             .pointer(paths.spec_replicas)
             .is_none_or(Value::is_null)
     {
-        let mut target = &mut applied;
-        for step in paths.spec_replicas.split('/').skip(1) {
-            target = &mut target[step];
-        }
-        *target = 0.into();
+        set(&mut applied, paths.spec_replicas, 0)?;
     }
     metadata::drop_live_version(&mut applied, live);
     Ok(applied)

@@ -37,27 +37,6 @@ const LABELS: [&str; 8] = [
     "verb",
     "version",
 ];
-const LABELS_WITH_CODE: [&str; 9] = [
-    "code",
-    "component",
-    "dry_run",
-    "group",
-    "resource",
-    "scope",
-    "subresource",
-    "verb",
-    "version",
-];
-const LABELS_OF_TERMINATIONS: [&str; 8] = [
-    "code",
-    "component",
-    "group",
-    "resource",
-    "scope",
-    "subresource",
-    "verb",
-    "version",
-];
 const LABELS_WITHOUT_DRY_RUN: [&str; 7] = [
     "component",
     "group",
@@ -67,6 +46,11 @@ const LABELS_WITHOUT_DRY_RUN: [&str; 7] = [
     "verb",
     "version",
 ];
+
+/// Labels and, before them, the code of the answer.
+fn with_code<'a>(labels: &[&'a str]) -> Vec<&'a str> {
+    [&["code"], labels].concat()
+}
 
 /// What makes requests alike.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, Hash)]
@@ -248,7 +232,7 @@ impl Requests {
             Ok::<_, prometheus::Error>(histogram)
         };
         let total = Opts::new("apiserver_request_total", "Requests answered.");
-        let total = IntCounterVec::new(total, &LABELS_WITH_CODE)?;
+        let total = IntCounterVec::new(total, &with_code(&LABELS))?;
         registry.register(Box::new(total.clone()))?;
         let lasting = Opts::new(
             "apiserver_longrunning_requests",
@@ -260,7 +244,7 @@ impl Requests {
             "apiserver_request_terminations_total",
             "Requests that were refused or given up to keep the server going.",
         );
-        let terminations = IntCounterVec::new(terminations, &LABELS_OF_TERMINATIONS)?;
+        let terminations = IntCounterVec::new(terminations, &with_code(&LABELS_WITHOUT_DRY_RUN))?;
         registry.register(Box::new(terminations.clone()))?;
         Ok(Self {
             total,

@@ -86,7 +86,8 @@ impl Asked<'_> {
         let mut missing = Vec::new();
         for driver in self.drivers(pod, &mut missing) {
             let Some(driver) =
-                self.cached::<CSIDriver>("storage.k8s.io", "csidrivers", "", &driver)
+                self.api
+                    .cached::<CSIDriver>("storage.k8s.io", "csidrivers", "", &driver)
             else {
                 missing.push(format!("csidriver.storage.k8s.io {driver:?} not found"));
                 continue;
@@ -155,14 +156,15 @@ impl Asked<'_> {
             };
             let plural = "persistentvolumeclaims";
             let bound: Option<PersistentVolumeClaim> =
-                self.cached("", plural, self.namespace, &claim);
+                self.api.cached("", plural, self.namespace, &claim);
             let Some(bound) = bound else {
                 missing.push(format!("persistentvolumeclaim {claim:?} not found"));
                 continue;
             };
             let name = bound.spec.and_then(|spec| spec.volume_name);
             let name = name.unwrap_or_default();
-            let volume: Option<PersistentVolume> = self.cached("", "persistentvolumes", "", &name);
+            let volume: Option<PersistentVolume> =
+                self.api.cached("", "persistentvolumes", "", &name);
             match volume {
                 Some(volume) => drivers.extend(driver_of(&volume)),
                 None => missing.push(format!("persistentvolume {name:?} not found")),
@@ -180,18 +182,6 @@ impl Asked<'_> {
         let entry = resource.fetch(&resource.key(self.namespace, name)).await?;
         let read = entry.map(|entry| serde_json::from_slice(&entry.value));
         read.transpose().map_err(Status::internal)
-    }
-
-    fn cached<T: DeserializeOwned>(
-        &self,
-        group: &str,
-        plural: &str,
-        namespace: &str,
-        name: &str,
-    ) -> Option<T> {
-        let resource = self.api.resource(group, plural)?;
-        let stored = resource.cacher.peek(&resource.key(namespace, name))?;
-        serde_json::from_slice(&stored.json).ok()
     }
 }
 

@@ -70,15 +70,23 @@ pub fn secrets(spec: &PodSpec) -> impl Iterator<Item = &str> {
     let pull = pull.map(|reference| reference.name.as_str());
     let mounted = volumes(spec).filter_map(secret_of);
     let projected = projections(spec).filter_map(|p| Some(p.secret.as_ref()?.name.as_str()));
-    let environment = environments(spec).flat_map(|(env, from)| {
-        let each = env.iter().flatten().filter_map(|env| {
-            let reference = env.value_from.as_ref()?.secret_key_ref.as_ref()?;
-            Some(reference.name.as_str())
-        });
-        let whole = from.iter().flatten();
-        each.chain(whole.filter_map(|from| Some(from.secret_ref.as_ref()?.name.as_str())))
-    });
+    let environment = environments(spec).flat_map(|(env, from)| secrets_of_environment(env, from));
+    let environment = environment.map(|(_, secret)| secret);
     pull.chain(mounted).chain(projected).chain(environment)
+}
+
+/// The Secrets of which an environment is made: by which variable, if by one, and of what name.
+pub fn secrets_of_environment<'a>(
+    env: &'a Option<Vec<EnvVar>>,
+    from: &'a Option<Vec<EnvFromSource>>,
+) -> impl Iterator<Item = (Option<&'a str>, &'a str)> {
+    let one_by_one = env.iter().flatten().filter_map(|variable| {
+        let reference = variable.value_from.as_ref()?.secret_key_ref.as_ref()?;
+        Some((Some(variable.name.as_str()), reference.name.as_str()))
+    });
+    let whole = from.iter().flatten();
+    let whole = whole.filter_map(|from| Some((None, from.secret_ref.as_ref()?.name.as_str())));
+    one_by_one.chain(whole)
 }
 
 /// The Secret that mounting a volume of a pod needs.
