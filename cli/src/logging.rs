@@ -1,6 +1,10 @@
 //! Logs of the long-running roles, to standard error.
 
-use tracing_subscriber::EnvFilter;
+use anyhow::Context;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, fmt};
 
 /// What is logged unless `--log` says otherwise.
 pub const DEFAULT_FILTER: &str =
@@ -18,7 +22,7 @@ pub enum LogFormat {
 /// What every long-running role can be told of its log.
 #[derive(Debug, Clone, clap::Args)]
 pub struct LogArgs {
-    /// What is logged, in the syntax of tracing's filters.
+    /// What is logged: a level (`error`, `warn`, `info`, `debug`, `trace`, `off`), and others for parts of the program.
     #[arg(long, default_value = DEFAULT_FILTER, value_name = "FILTER")]
     log: String,
     /// The shape of log lines.
@@ -46,15 +50,20 @@ impl LogArgs {
 /// # Errors
 /// When the filter makes no sense.
 pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)?;
-    let colour = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // Not `EnvFilter`, whose patterns for values nobody needs: they bring along automata that every pattern of a
+    // definition would be compiled into, too.
+    let filter: Targets = filter.parse().with_context(|| {
+        format!("--log {filter}: it is a level, or a list such as info,corral_server=debug")
+    })?;
+    let layer = fmt::layer()
         .with_writer(std::io::stderr)
-        .with_ansi(colour);
-    match format {
-        LogFormat::Text => builder.init(),
-        LogFormat::Json => builder.json().init(),
-    }
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()));
+    let layer = match format {
+        LogFormat::Text => layer.boxed(),
+        LogFormat::Json => layer.json().boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(layer.with_filter(filter))
+        .init();
     Ok(())
 }

@@ -38,6 +38,7 @@ pub mod scan;
 pub mod scheduling;
 pub mod schema;
 pub mod selectable;
+pub mod sorted;
 pub mod storage;
 mod table;
 mod webhook_client;

@@ -5,7 +5,7 @@
 //! Go types for messages). Definitions are built when first needed and kept for the life of the process; they refer
 //! to each other by name, so that recursive types cost nothing.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock, OnceLock, RwLock};
 
 use serde::Deserialize;
@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::kind::AnyKind;
 use crate::protobuf::Layout;
+use crate::sorted::Sorted;
 
 mod check;
 mod complete;
@@ -72,7 +73,7 @@ pub struct Definition {
     /// The name of its Go type without the package.
     pub short_name: Arc<str>,
     /// Its fields by name.
-    pub fields: BTreeMap<Arc<str>, Field>,
+    pub fields: Sorted<Field>,
     /// Whether it has one owner as a whole.
     pub atomic: bool,
     /// Times that every object has. Clients in Go send `null` for one that is not set.
@@ -267,7 +268,7 @@ pub fn of_metadata() -> &'static Node {
         };
         let definition = Definition {
             short_name: "ObjectMeta".into(),
-            fields: BTreeMap::from([("metadata".into(), field)]),
+            fields: Sorted::from([("metadata".into(), field)]),
             atomic: false,
             required_times: Vec::new(),
             required_lists: Vec::new(),
@@ -353,7 +354,7 @@ struct TypeFacts {
     required: Vec<Arc<str>>,
 }
 
-/// The facts of every type. They are parsed once and dropped with the definitions' sources when all are built.
+/// The facts of every type, parsed once.
 static FACTS: LazyLock<HashMap<String, TypeFacts>> = LazyLock::new(|| {
     serde_json::from_str(include_str!("facts.json"))
         .expect("facts.json is made by xtask and tested")
@@ -484,7 +485,9 @@ fn field_is_atomic(facts: Option<&FieldFacts>) -> Option<bool> {
 #[derive(Default)]
 struct Schemas {
     kinds: RwLock<HashMap<String, Node>>,
-    sources: RwLock<HashMap<String, Value>>,
+    /// What definitions are built from once somebody asks, as text: most are never asked for, and as trees they would take
+    /// ten times as much memory.
+    sources: RwLock<HashMap<String, Box<[u8]>>>,
     cells: RwLock<HashMap<String, Arc<Cell>>>,
 }
 
@@ -501,7 +504,8 @@ impl Schemas {
                 .is_none_or(|cell| cell.built.get().is_none())
             {
                 strip_descriptions(&mut source);
-                sources.insert(name, source);
+                let text = serde_json::to_vec(&source).expect("a tree serialises into memory");
+                sources.insert(name, text.into());
             }
         }
     }
@@ -512,8 +516,10 @@ impl Schemas {
             .write()
             .expect("no panic under the lock")
             .remove(name);
+        let source: Option<Value> =
+            source.map(|text| serde_json::from_slice(&text).expect("the text of a tree"));
         let short_name = name.rsplit('.').next().unwrap_or(name).into();
-        let mut fields = BTreeMap::new();
+        let mut fields = Vec::new();
         let kept_empty = empty::kept(name);
         let properties = source.as_ref().and_then(|s| s["properties"].as_object());
         for (field, schema) in properties.into_iter().flatten() {
@@ -522,8 +528,9 @@ impl Schemas {
             let embedded = embedded(name, field).into();
             let mut made = make_field(node, facts, embedded);
             made.keeps_empty = kept_empty.contains(&field.as_str());
-            fields.insert(Arc::from(field.as_str()), made);
+            fields.push((Arc::from(field.as_str()), made));
         }
+        let fields: Sorted<Field> = fields.into_iter().collect();
         let required = source.as_ref().and_then(|s| s["required"].as_array());
         let required = required.into_iter().flatten().filter_map(Value::as_str);
         let required: Vec<(&str, &Field)> = required

@@ -70,7 +70,8 @@ impl Call {
     fn representation(&self, resource: &Resource) -> Result<Representation, Status> {
         let offer = Offer {
             transforms: true,
-            protobuf: Layout::of_node(resource.schema()).is_some(),
+            // Without asking for the schema, which is built when somebody does.
+            protobuf: !resource.kind.is_custom(),
             metadata_in_protobuf: true,
             streams: matches!(self.info.verb, Verb::List | Verb::Watch),
         };

@@ -3,7 +3,6 @@
 use std::time::Duration;
 
 use corral_storage::Storage;
-use prometheus::process_collector::ProcessCollector;
 use prometheus::{
     GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry,
@@ -15,6 +14,7 @@ use crate::health::Indicators;
 use crate::paths::{self, KUBERNETES_MINOR, KUBERNETES_VERSION};
 use crate::request::RequestInfo;
 
+mod process;
 pub mod requests;
 pub mod store;
 
@@ -168,7 +168,7 @@ impl Metrics {
             "Requests of somebody who is known, by who it is as far as that is told apart.",
             &["username"],
         )?;
-        registry.register(Box::new(ProcessCollector::for_self()))?;
+        registry.register(Box::new(process::Process::own()))?;
         tell_versions(&make, registry)?;
         Ok(Self {
             requests: Requests::register(registry)?,

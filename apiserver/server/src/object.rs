@@ -43,8 +43,10 @@ pub struct Stored {
 pub struct Texts(Box<[u8]>);
 
 impl Texts {
-    fn pack<'a>(texts: impl Iterator<Item = &'a str>) -> Self {
-        let mut out = Vec::with_capacity(128);
+    fn pack<'a>(texts: impl Iterator<Item = &'a str> + Clone) -> Self {
+        let length: usize = texts.clone().map(|text| 4 + text.len()).sum();
+        // Neither more nor less: an allocation that is made smaller mostly keeps its place, and with it its size.
+        let mut out = Vec::with_capacity(length);
         for text in texts {
             out.extend_from_slice(&u32::try_from(text.len()).unwrap_or(u32::MAX).to_le_bytes());
             out.extend_from_slice(text.as_bytes());
@@ -380,20 +382,25 @@ pub fn with_revision(json: &Bytes, revision: Revision) -> Bytes {
     let Some(at) = find(json, METADATA).map(|start| start + METADATA.len()) else {
         return json.clone();
     };
-    let empty = json.get(at) == Some(&b'}');
-    let mut out = Vec::with_capacity(json.len() + 44);
-    out.extend_from_slice(&json[..at]);
-    out.extend_from_slice(b"\"resourceVersion\":\"");
-    out.extend_from_slice(revision.0.to_string().as_bytes());
-    out.extend_from_slice(if empty { b"\"" } else { b"\"," });
-    out.extend_from_slice(&json[at..]);
-    out.into()
+    let (before, after) = json.split_at(at);
+    let end: &[u8] = match after.first() {
+        Some(b'}') => b"\"",
+        _ => b"\",",
+    };
+    let revision = revision.0.to_string();
+    // As one piece of just its length: most objects are kept for as long as they are.
+    let pieces = [
+        before,
+        b"\"resourceVersion\":\"",
+        revision.as_bytes(),
+        end,
+        after,
+    ];
+    pieces.concat().into()
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
-    haystack
-        .windows(needle.len())
-        .position(|window| window == needle)
+    memchr::memmem::find(haystack, needle)
 }
 
 #[cfg(test)]

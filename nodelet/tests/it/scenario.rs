@@ -72,7 +72,7 @@ impl Scenario {
 
     pub async fn with(name: &str, housekeeping: Housekeeping) -> Self {
         let _ = tracing_subscriber::fmt()
-            .with_env_filter(tracing_subscriber::EnvFilter::from_default_env())
+            .with_max_level(tracing::Level::ERROR)
             .try_init();
         let directory = tempfile::tempdir().expect("temporary directory");
         let cluster = format!("nodetest-{}-{name}", std::process::id());

@@ -37,16 +37,16 @@ pub fn set(value: &mut Value, schema: &Structural) -> bool {
     let mut changed = false;
     match value {
         Value::Object(map) => {
-            for (name, property) in &schema.properties {
+            for (name, property) in schema.properties.iter() {
                 let Some(default) = &property.default else {
                     continue;
                 };
-                let unset = match map.get(name) {
+                let unset = match map.get(&**name) {
                     None => true,
                     Some(there) => there.is_null() && !property.nullable,
                 };
                 if unset {
-                    map.insert(name.clone(), default.clone());
+                    map.insert(name.to_string(), default.clone());
                     changed = true;
                 }
             }

@@ -3,11 +3,12 @@
 //! A structural schema names every field once, outside of `allOf`, `anyOf`, `oneOf` and `not`; inside of those it only says
 //! more about values. Both are read into the same type. Prose and what only OpenAPI documents show stay in the definition.
 
-use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 
 use regex::Regex;
 use serde_json::Value;
+
+use crate::sorted::Sorted;
 
 /// Levels of a schema; deeper ones are refused, since every walk over them is recursive.
 pub const DEPTH_MAX: usize = 128;
@@ -168,7 +169,7 @@ pub struct Structural {
     /// Its type; `None` if it has several, or any.
     pub kind: Option<Type>,
     /// Fields of an object.
-    pub properties: BTreeMap<String, Structural>,
+    pub properties: Sorted<Structural>,
     /// What else an object may hold.
     pub additional: Additional,
     /// Items of an array.
@@ -212,7 +213,7 @@ impl Structural {
         Self {
             kind,
             properties: properties
-                .map(|(name, inner)| (name.clone(), Self::parse(inner)))
+                .map(|(name, inner)| (Arc::from(name.as_str()), Self::parse(inner)))
                 .collect(),
             additional: match &schema["additionalProperties"] {
                 Value::Bool(true) => Additional::Anything,
@@ -360,7 +361,7 @@ mod tests {
                 "items": {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}},
             "any": {"x-kubernetes-preserve-unknown-fields": true},
         }}));
-        let replicas = &schema.properties["replicas"];
+        let replicas = schema.properties.get("replicas").expect("said");
         let minimum = replicas.checks.as_ref().and_then(|checks| checks.minimum);
         assert_eq!(
             minimum,
@@ -370,12 +371,12 @@ mod tests {
             })
         );
         assert_eq!(replicas.default, Some(2.into()));
-        let ports = &schema.properties["ports"];
+        let ports = schema.properties.get("ports").expect("said");
         assert_eq!(
             (ports.list_type, ports.list_keys.as_slice()),
             (ListType::Map, &["name".to_owned()][..])
         );
-        assert!(schema.properties["any"].checks.is_none());
+        assert!(schema.properties.get("any").expect("said").checks.is_none());
         assert!(schema.any(&|inner| inner.preserves) && !schema.any(&|inner| inner.embedded));
     }
 }

@@ -1,7 +1,6 @@
 //! A schema as the tree by which fields are owned and patches merge.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use corral_api::meta::ObjectMeta;
 
@@ -10,48 +9,57 @@ use crate::schema::{self, Definition, DefinitionRef, Field, ListKind, Node, Stra
 
 /// The tree of a whole object of a kind.
 pub(super) fn of_object(name: &str, schema: &Structural) -> Node {
-    let mut fields = fields(schema);
-    whole(&mut fields);
-    structure(name, fields, schema)
+    structure(name, whole(fields(schema)), schema)
 }
+
+/// The fields of a struct.
+type Fields = Vec<(Arc<str>, Field)>;
 
 /// Adds what every whole object has.
-fn whole(fields: &mut BTreeMap<Arc<str>, Field>) {
+fn whole(mut fields: Fields) -> Fields {
     static METADATA: OnceLock<Node> = OnceLock::new();
     let metadata = METADATA.get_or_init(schema::of_type::<ObjectMeta>);
-    fields.insert("apiVersion".into(), field(Node::String, "string"));
-    fields.insert("kind".into(), field(Node::String, "string"));
-    fields.insert("metadata".into(), field(metadata.clone(), "v1.ObjectMeta"));
+    fields.extend([
+        ("apiVersion".into(), field(Node::String, "string".into())),
+        ("kind".into(), field(Node::String, "string".into())),
+        (
+            "metadata".into(),
+            field(metadata.clone(), "v1.ObjectMeta".into()),
+        ),
+    ]);
+    fields
 }
 
-fn field(node: Node, go_type: &str) -> Field {
+fn field(node: Node, go_type: Arc<str>) -> Field {
+    static OWN: LazyLock<Arc<str>> = LazyLock::new(|| "".into());
     Field {
         node,
         strategy: Strategy::default(),
         default: None,
-        go_type: go_type.into(),
+        go_type,
         omit_zero: false,
         omit_zero_struct: true,
         keeps_empty: false,
-        embedded: "".into(),
+        embedded: OWN.clone(),
         repeated: false,
     }
 }
 
-fn fields(schema: &Structural) -> BTreeMap<Arc<str>, Field> {
+fn fields(schema: &Structural) -> Fields {
+    // No struct of it is there before somebody sets it.
+    static POINTER: LazyLock<Arc<str>> = LazyLock::new(|| "*".into());
     let fields = schema.properties.iter().map(|(name, property)| {
-        // No struct of it is there before somebody sets it.
-        let mut field = field(of(property), "*");
+        let mut field = field(of(property), POINTER.clone());
         field.default.clone_from(&property.default);
-        (Arc::from(name.as_str()), field)
+        (name.clone(), field)
     });
     fields.collect()
 }
 
-fn structure(name: &str, fields: BTreeMap<Arc<str>, Field>, schema: &Structural) -> Node {
+fn structure(name: &str, fields: Fields, schema: &Structural) -> Node {
     let definition = Definition {
         short_name: name.into(),
-        fields,
+        fields: fields.into_iter().collect(),
         atomic: schema.atomic,
         required_times: Vec::new(),
         required_lists: Vec::new(),
@@ -97,7 +105,7 @@ fn of(schema: &Structural) -> Node {
         (Some(Type::Object), _) => {
             let mut fields = fields(schema);
             if schema.embedded {
-                whole(&mut fields);
+                fields = whole(fields);
             }
             structure("", fields, schema)
         }

@@ -138,6 +138,14 @@ fn what_is_decoded_is_what_was_encoded() {
 }
 
 #[test]
+fn every_built_in_kind_has_messages() {
+    for kind in all::RESOURCES.iter() {
+        let layout = Layout::of_node(&kind.schema());
+        assert!(layout.is_some(), "{}", kind.names().kind);
+    }
+}
+
+#[test]
 fn what_is_no_json_of_the_shape_is_refused() {
     let node = schema::of(all::resource("", "v1", "configmaps").expect("served"));
     let layout = Layout::of_node(&node).expect("messages");

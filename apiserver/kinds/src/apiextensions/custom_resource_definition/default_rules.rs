@@ -61,13 +61,19 @@ fn walk(errors: &mut Errors, path: &FieldPath, source: &Value, schema: &Structur
             inside(items),
         );
     }
-    for (name, property) in &schema.properties {
+    for (name, property) in schema.properties.iter() {
         let path = path.child("properties").key(name);
         let place = Place {
-            in_meta: in_meta || (whole && META_FIELDS.contains(&name.as_str())),
+            in_meta: in_meta || (whole && META_FIELDS.contains(&&**name)),
             ..inside(property)
         };
-        walk(errors, &path, &source["properties"][name], property, place);
+        walk(
+            errors,
+            &path,
+            &source["properties"][&**name],
+            property,
+            place,
+        );
     }
 }
 
