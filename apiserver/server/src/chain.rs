@@ -311,11 +311,15 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let (info, mut user) = (asked.info, asked.user);
-    if let Some(taken) = impersonation::user(shared, &user, &parts.headers).await? {
-        if let Some(record) = record.filter(|_| taken != *user) {
-            record.impersonated(&taken);
+    if let Some(taken) = impersonation::user(shared, &user, &parts.headers, &info).await? {
+        let impersonation::Taken {
+            user: whom,
+            constraint,
+        } = taken;
+        if let Some(record) = record.filter(|_| constraint.is_some() || whom != *user) {
+            record.impersonated(&whom, constraint);
         }
-        user = Arc::new(taken);
+        user = Arc::new(whom);
     }
     let share = share_of(&info);
     let schema = shared.flow.classify(share, &user, &info);
@@ -485,34 +489,5 @@ async fn authorize(
     if allowed {
         return Ok(());
     }
-    let mut why = access.refusal(&user.name);
-    if !reason.is_empty() {
-        why = format!("{why}: {reason}");
-    }
-    let resource = if info.is_resource {
-        info.qualified_resource()
-    } else {
-        String::new()
-    };
-    let mut status = if info.is_resource {
-        let what = corral_api::gvk::qualified(&info.resource, &info.group);
-        let message = match info.name.as_str() {
-            "" => format!("{what} is forbidden: {why}"),
-            name => format!("{what} {name:?} is forbidden: {why}"),
-        };
-        Status::failure(403, corral_api::StatusReason::Forbidden, message)
-    } else {
-        Status::failure(
-            403,
-            corral_api::StatusReason::Forbidden,
-            format!("forbidden: {why}"),
-        )
-    };
-    status.details = Some(corral_api::status::StatusDetails {
-        name: info.name.clone(),
-        group: info.group.clone(),
-        kind: resource.split('/').next().unwrap_or("").to_owned(),
-        ..Default::default()
-    });
-    Err(status)
+    Err(access.forbidden(&user.name, &reason))
 }

@@ -56,6 +56,10 @@ pub struct Metrics {
     authentications: Decisions<2>,
     users: [IntCounter; USERS.len()],
     authorizations: Decisions<3>,
+    /// Of requests in somebody else's name.
+    pub impersonations: Impersonations,
+    /// Of the questions that they took.
+    pub impersonation_reviews: Impersonations,
     client_requests: IntCounterVec,
     client_seconds: HistogramVec,
 }
@@ -89,6 +93,39 @@ impl<const N: usize> Decisions<N> {
     fn made(&self, index: usize, took: Duration) {
         let (attempts, seconds) = &self.0[index];
         attempts.inc();
+        seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// How often, how long and how somebody was, or was not, to be taken for another.
+pub struct Impersonations {
+    attempts: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Impersonations {
+    fn register(make: &Maker<'_>, name: &str, what: &str) -> Result<Self, prometheus::Error> {
+        const LABELS: [&str; 2] = ["decision", "mode"];
+        Ok(Self {
+            attempts: make.counters(
+                &format!("apiserver_impersonation_{name}_total"),
+                &format!("How often {what}."),
+                &LABELS,
+            )?,
+            seconds: make.histograms(
+                &format!("apiserver_impersonation_{name}_duration_seconds"),
+                &format!("How long it takes that {what}."),
+                &DECISION_SECONDS,
+                &LABELS,
+            )?,
+        })
+    }
+
+    /// It was decided. The mode is one of a few.
+    pub fn made(&self, mode: &str, allowed: bool, took: Duration) {
+        let labels = [if allowed { "allowed" } else { "denied" }, mode];
+        self.attempts.with_label_values(&labels).inc();
+        let seconds = self.seconds.with_label_values(&labels);
         seconds.observe(took.as_secs_f64());
     }
 }
@@ -233,6 +270,16 @@ impl Metrics {
                 ],
                 "it was decided what somebody may",
                 ["allowed", "denied", "no-opinion"],
+            )?,
+            impersonations: Impersonations::register(
+                &make,
+                "attempts",
+                "somebody asked to be taken for another",
+            )?,
+            impersonation_reviews: Impersonations::register(
+                &make,
+                "authorization_attempts",
+                "it was asked what somebody needs for that",
             )?,
             client_requests: make.counters(
                 "rest_client_requests_total",
