@@ -16,6 +16,7 @@ use crate::protobuf::Layout;
 
 mod check;
 mod complete;
+mod convert;
 mod empty;
 
 pub(crate) use check::ZERO_TIME;

@@ -9,6 +9,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess,
 use serde_json::{Map, Number, Value};
 use serde_saphyr::DuplicateKeyPolicy;
 
+use crate::negotiate::PatchType;
+
 /// Deepest nesting of a body, in lists and objects. Kubernetes' decoder stops at 10,000; nothing real is deeper than a few
 /// dozen, and a shallow bound keeps recursive code within its stack. What is stored is read within 127 levels, and the
 /// owners of the fields of an object lie five levels deeper than the fields, what reviews enclose four.
@@ -100,8 +102,11 @@ impl Undecodable {
     }
 
     /// As kube-apiserver tells it of a patch.
-    pub fn of_patch(self) -> Status {
-        Status::bad_request(format!("error decoding patch: {}", self.why))
+    pub fn of_patch(self, kind: PatchType) -> Status {
+        Status::bad_request(match kind {
+            PatchType::Strategic => self.why,
+            _ => format!("error decoding patch: {}", self.why),
+        })
     }
 }
 

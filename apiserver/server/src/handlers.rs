@@ -20,7 +20,7 @@ use crate::authn::User;
 use crate::chain::REQUEST_TIMEOUT;
 use crate::decode::{self, Decoded, Format};
 use crate::flow::Seat;
-use crate::negotiate::{self, Offer, Representation};
+use crate::negotiate::{self, Offer, PatchType, Representation};
 use crate::registry::{Asked, FieldValidation, Resource, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
@@ -132,9 +132,9 @@ impl Call {
     }
 
     /// The body as a tree: a patch, in a format that names its fields.
-    fn decoded_patch(&self, format: Format) -> Result<Decoded, Status> {
+    fn decoded_patch(&self, kind: PatchType, format: Format) -> Result<Decoded, Status> {
         let decoded = decode::decode_text(&self.body, format);
-        let decoded = decoded.map_err(decode::Undecodable::of_patch)?;
+        let decoded = decoded.map_err(|wrong| wrong.of_patch(kind))?;
         if let Some(record) = audit::current() {
             record.patched(&decoded.value);
         }

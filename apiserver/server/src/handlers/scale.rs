@@ -59,7 +59,7 @@ async fn patch(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let (patch_type, format) = negotiate::patch_type(call.headers())?;
     let document = match patch_type {
         PatchType::Json => Value::Null,
-        _ => call.decoded_patch(format)?.value,
+        _ => call.decoded_patch(patch_type, format)?.value,
     };
     if patch_type == PatchType::Apply {
         let force = call.info.query.flag("force");
