@@ -226,6 +226,9 @@ where
                 .await;
             let name = found.as_ref().ok().map(|(user, _)| user.name.as_str());
             shared.metrics.authenticated(name, began.elapsed());
+            if let Some(seconds) = peer.seconds_left(recording.received) {
+                shared.metrics.certificate(seconds);
+            }
             if let Err(status) = &found {
                 let (id, received) = (recording.id, recording.received);
                 if let Some(record) = shared.audit.begin(id, received, &parts, &info, None) {
