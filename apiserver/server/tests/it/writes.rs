@@ -519,3 +519,56 @@ async fn an_owner_that_is_given_twice_is_one_with_a_warning() {
         told(" after mutating admission happens", "9")
     );
 }
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn what_of_the_metadata_counts_as_a_generation_depends_on_the_kind() {
+    let fixture = Fixture::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+    let workload = json!({"metadata": {"name": "w"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let slice = json!({"metadata": {"name": "w"}, "addressType": "IPv4", "endpoints": []});
+    for (path, object, counted) in [
+        (
+            "apps/v1/namespaces/default/deployments",
+            &workload,
+            [2, 2, 3],
+        ),
+        (
+            "apps/v1/namespaces/default/replicasets",
+            &workload,
+            [1, 1, 1],
+        ),
+        (
+            "discovery.k8s.io/v1/namespaces/default/endpointslices",
+            &slice,
+            [1, 2, 2],
+        ),
+    ] {
+        let path = format!("/apis/{path}");
+        let made = fixture.create(&path, object.clone()).await;
+        assert_eq!(made.body["metadata"]["generation"], 1);
+        let changes = [
+            json!({"annotations": {"foo": "1"}}),
+            json!({"labels": {"l": "1"}, "finalizers": ["a.io/b"]}),
+            json!({"annotations": null}),
+        ];
+        for (change, generation) in changes.into_iter().zip(counted) {
+            let patch = json!({"metadata": change});
+            let path = format!("{path}/w");
+            let patched = fixture.patch(&path, "merge-patch+json", patch).await;
+            let metadata = &patched.body["metadata"];
+            assert_eq!(metadata["generation"], generation, "{path} {metadata}");
+        }
+    }
+    let status = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}, "status": {"replicas": 1}});
+    let path = "/apis/apps/v1/namespaces/default/deployments/w/status";
+    let patched = fixture.patch(path, "merge-patch+json", status).await;
+    let metadata = &patched.body["metadata"];
+    assert_eq!(
+        (
+            &metadata["generation"],
+            &metadata["annotations"]["deployment.kubernetes.io/revision"]
+        ),
+        (&json!(3), &json!("1"))
+    );
+}
