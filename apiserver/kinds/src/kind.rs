@@ -334,7 +334,7 @@ pub trait Kind: Send + Sync + 'static {
     fn columns() -> Vec<Column> {
         vec![
             Column::NAME,
-            Column::text("Created At", "When the object was created."),
+            Column::date("Created At", "When the object was created."),
         ]
     }
 

@@ -36,6 +36,7 @@ use crate::flow::{self, Brief, Share};
 use crate::handlers::{self, Call};
 use crate::metrics::requests::Series;
 use crate::negotiate::{self, Representation};
+use crate::registry::Warnings;
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 use crate::serve::patience;
@@ -68,6 +69,7 @@ where
     let id = audit::id_of(&parts.headers);
     let mut record = None;
     let schema = OnceLock::new();
+    let warnings = Warnings::default();
     let waited = OnceLock::new();
     let info = RequestInfo::new(&parts.method, &parts.uri);
     let lasts = info.as_ref().is_ok_and(is_long_running);
@@ -83,6 +85,7 @@ where
             let found = OnceLock::new();
             let recording = Recording {
                 schema: &schema,
+                warnings: &warnings,
                 waited: &waited,
                 series: &series,
                 id: &id,
@@ -123,6 +126,10 @@ where
             None => (response::status(&status, representation), Some(status)),
         },
     };
+    if failure.is_some() {
+        // Whoever is refused is told as well what else is wrong.
+        answer = handlers::warned(answer, &warnings);
+    }
     if let Some(schema) = schema.get() {
         told_schema(&mut answer, schema);
     }
@@ -257,6 +264,7 @@ where
         info,
         user,
         schema: recording.schema,
+        warnings: recording.warnings,
         waited: recording.waited,
         series: recording.series,
     };
@@ -285,6 +293,8 @@ struct Recording<'a> {
     record: &'a OnceLock<Arc<Record>>,
     /// Set once it is known who asks.
     schema: &'a OnceLock<Arc<Schema>>,
+    /// What the client is to be warned of.
+    warnings: &'a Warnings,
     /// Set once it is the request's turn.
     waited: &'a OnceLock<Duration>,
     series: &'a Series,
@@ -296,6 +306,8 @@ struct Asked<'a> {
     user: Arc<User>,
     /// Set once it is known whom the user is taken for.
     schema: &'a OnceLock<Arc<Schema>>,
+    /// What the client is to be warned of.
+    warnings: &'a Warnings,
     /// Set once it is the request's turn.
     waited: &'a OnceLock<Duration>,
     series: &'a Series,
@@ -397,6 +409,7 @@ where
             .as_ref()
             .map(|body| body.bytes.clone())
             .unwrap_or_default(),
+        warnings: asked.warnings.clone(),
         begins: Mutex::new(begins),
     };
     // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.

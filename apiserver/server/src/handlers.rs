@@ -21,7 +21,7 @@ use crate::chain::REQUEST_TIMEOUT;
 use crate::decode::{self, Decoded, Format};
 use crate::flow::Seat;
 use crate::negotiate::{self, Offer, PatchType, Representation};
-use crate::registry::{Asked, FieldValidation, Resource, WriteContext};
+use crate::registry::{Asked, FieldValidation, Resource, Warnings, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
@@ -49,6 +49,8 @@ pub struct Call {
     pub parts: Parts,
     /// The body, whole.
     pub body: Bytes,
+    /// What the client is to be warned of.
+    pub warnings: Warnings,
     /// The seat of a watch until it has begun.
     pub begins: Mutex<Option<Seat>>,
 }
@@ -68,9 +70,14 @@ impl Call {
 
     /// What the client wants of a resource.
     fn representation(&self, resource: &Resource) -> Result<Representation, Status> {
+        self.representation_of(resource.schema())
+    }
+
+    /// What the client wants of objects of a shape.
+    fn representation_of(&self, shape: &Node) -> Result<Representation, Status> {
         let offer = Offer {
             transforms: true,
-            protobuf: Layout::of_node(resource.schema()).is_some(),
+            protobuf: Layout::of_node(shape).is_some(),
             metadata_in_protobuf: true,
             streams: matches!(self.info.verb, Verb::List | Verb::Watch),
         };
@@ -219,7 +226,7 @@ impl Call {
             dry_run,
             validation,
             now: Timestamp::now(),
-            warnings: Mutex::new(Vec::new()),
+            warnings: self.warnings.clone(),
             asked: Asked {
                 field_manager: text("fieldManager"),
                 field_validation: text("fieldValidation"),
@@ -346,12 +353,17 @@ fn object_answer(
     json: Bytes,
 ) -> Result<Answer, Status> {
     let representation = call.representation(resource)?;
-    read::transformed(call, resource, representation, code, json)
+    read::transformed(call, &*resource.kind, representation, code, json)
 }
 
 /// Adds the warnings of a write to its answer.
-fn with_warnings(mut answer: Answer, cx: &WriteContext) -> Answer {
-    let warnings = std::mem::take(&mut *cx.warnings.lock().expect("no panic under the lock"));
+fn with_warnings(answer: Answer, cx: &WriteContext) -> Answer {
+    warned(answer, &cx.warnings)
+}
+
+/// Adds warnings to an answer.
+pub fn warned(mut answer: Answer, warnings: &Warnings) -> Answer {
+    let warnings = std::mem::take(&mut *warnings.lock().expect("no panic under the lock"));
     let fitting = fitting(&warnings);
     fitting.iter().for_each(|text| warn(&mut answer, text));
     answer

@@ -572,3 +572,47 @@ async fn what_of_the_metadata_counts_as_a_generation_depends_on_the_kind() {
         (&json!(3), &json!("1"))
     );
 }
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn who_is_refused_is_warned_all_the_same() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.config_map("a", "1").await.code, 201);
+    let unknown = "299 - \"unknown field \\\"foo\\\"\"";
+    let mut map = config_map("a", "1");
+    map["foo"] = json!(1);
+    let known = fixture.create(CMS, map.clone()).await;
+    assert_eq!(
+        (known.code, &known.headers["warning"]),
+        (409, &unknown.parse().expect("a header"))
+    );
+    map["metadata"]["name"] = json!("A B");
+    let invalid = fixture.create(CMS, map).await;
+    assert_eq!(
+        (invalid.code, &invalid.headers["warning"]),
+        (422, &unknown.parse().expect("a header"))
+    );
+    let admission = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    for (name, action) in [("warns", "Warn"), ("denies", "Deny")] {
+        let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["configmaps"]});
+        let policy = json!({"metadata": {"name": name}, "spec": {"matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": "false", "message": name}]}});
+        let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": [action]}});
+        let made = fixture.create(&format!("{admission}ies"), policy).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        let made = fixture
+            .create(&format!("{admission}ybindings"), binding)
+            .await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        fixture.get(&format!("{admission}ies")).await;
+        fixture.get(&format!("{admission}ybindings")).await;
+    }
+    let patch = json!({"data": {"a": "b"}, "foo": 1});
+    let path = format!("{CMS}/a");
+    let denied = fixture.patch(&path, "merge-patch+json", patch).await;
+    assert_eq!(denied.code, 422, "{}", denied.body);
+    let warnings = denied.headers.get_all("warning").iter();
+    let warnings: Vec<&str> = warnings.filter_map(|value| value.to_str().ok()).collect();
+    let policy = "299 - \"Validation failed for ValidatingAdmissionPolicy 'warns' with binding 'warns': warns\"";
+    assert_eq!(warnings, [unknown, policy]);
+}
