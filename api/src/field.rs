@@ -3,6 +3,7 @@
 use std::fmt;
 use std::fmt::Write as _;
 
+use crate::names;
 use crate::status::StatusCause;
 
 /// The path of a field, such as `spec.containers[0].image`.
@@ -275,6 +276,27 @@ impl FieldError {
     /// A failure of ours while validating.
     pub fn internal(path: &FieldPath, detail: impl Into<String>) -> Self {
         Self::new(FieldErrorKind::Internal, path, None, detail.into())
+    }
+
+    /// What is wrong with a name such as `acme.io/foo`.
+    pub fn domain_prefixed_path(path: &FieldPath, text: &str) -> Vec<Self> {
+        if text.is_empty() {
+            return vec![Self::required(path, "")];
+        }
+        let parts = text
+            .split_once('/')
+            .filter(|(host, rest)| !host.is_empty() && !rest.is_empty());
+        let Some((host, rest)) = parts else {
+            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
+            return vec![Self::invalid(path, text, detail)];
+        };
+        let invalid = |text, details: Vec<String>| {
+            let details = details.into_iter();
+            details.map(move |detail| Self::invalid(path, text, detail))
+        };
+        let mut errors: Vec<Self> = invalid(host, names::dns1123_subdomain(host)).collect();
+        errors.extend(invalid(rest, names::http_path(rest)));
+        errors
     }
 
     /// The text without the path, which is the message of a Status cause.

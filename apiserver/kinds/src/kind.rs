@@ -214,6 +214,8 @@ pub trait Kind: Send + Sync + 'static {
     const DEPRECATION: Option<&'static str> = None;
     /// Whether `metadata.generation` counts changes of `spec`.
     const GENERATION: bool = false;
+    /// The field of `metadata` whose changes it counts as well.
+    const GENERATION_METADATA: Option<&'static str> = None;
     /// Whether an update may leave out which version it changes.
     const UNCONDITIONAL_UPDATE: bool = true;
     /// Whether what an object owns outlives it unless the client says otherwise.
@@ -332,7 +334,7 @@ pub trait Kind: Send + Sync + 'static {
     fn columns() -> Vec<Column> {
         vec![
             Column::NAME,
-            Column::text("Created At", "When the object was created."),
+            Column::date("Created At", "When the object was created."),
         ]
     }
 
@@ -391,6 +393,8 @@ pub trait AnyKind: Send + Sync {
     fn has_status(&self) -> bool;
     /// Whether `metadata.generation` counts changes of `spec`.
     fn has_generation(&self) -> bool;
+    /// The field of `metadata` whose changes it counts as well.
+    fn generation_metadata(&self) -> Option<&'static str>;
     /// The `scale` subresource.
     fn scale(&self) -> Option<ScalePaths<'_>>;
     /// See [`Kind::CHECKS_FINALIZERS`].
@@ -604,6 +608,9 @@ impl<K: Kind> AnyKind for Erased<K> {
     }
     fn has_generation(&self) -> bool {
         K::GENERATION
+    }
+    fn generation_metadata(&self) -> Option<&'static str> {
+        K::GENERATION_METADATA
     }
     fn scale(&self) -> Option<ScalePaths<'_>> {
         K::SCALE

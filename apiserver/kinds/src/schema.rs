@@ -17,6 +17,7 @@ use crate::sorted::Sorted;
 
 mod check;
 mod complete;
+mod convert;
 mod empty;
 
 pub(crate) use check::ZERO_TIME;

@@ -12,6 +12,7 @@ use serde_json::Value;
 
 use crate::api::{Api, Late};
 use crate::authz::Authorizer;
+use crate::metrics::allocations::Allocations;
 use crate::registry::{DeleteOptions, Part, Resource, WriteContext};
 
 mod admin_access;
@@ -55,8 +56,8 @@ mod storage;
 pub mod webhooks;
 
 pub use resource_quota::Turn;
-pub use service_addresses::AddressRange;
-pub(crate) use service_addresses::adopt_node_ports;
+pub use service_addresses::{AddressRange, NodePorts};
+pub(crate) use service_addresses::{adopt_node_ports, node_ports};
 pub use settings::Settings;
 
 pub use event_rate_limit::EventLimits;
@@ -175,7 +176,9 @@ pub struct AdmissionConfig {
     /// Addresses of Services.
     pub service_range: AddressRange,
     /// Ports of Services on every node.
-    pub node_ports: std::ops::RangeInclusive<u16>,
+    pub node_ports: NodePorts,
+    /// How many of both are given.
+    pub allocations: Arc<Allocations>,
     /// The address of the `kubernetes` Service: the first of the range.
     pub api_address: Ipv4Addr,
 }

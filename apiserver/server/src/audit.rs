@@ -179,6 +179,7 @@ impl Audit {
             verb: policy::verb(info).to_owned(),
             user: user.map(Into::into).unwrap_or_default(),
             impersonated_user: None,
+            authentication_metadata: None,
             sources: sources(parts),
             user_agent: user_agent(&parts.headers),
             object_ref: info.is_resource.then(|| object_ref(info)),
@@ -319,9 +320,14 @@ impl Record {
         self.stage(Stage::RequestReceived)
     }
 
-    /// The user is taken for another.
-    pub fn impersonated(&self, user: &User) {
-        self.event().impersonated_user = Some(user.into());
+    /// The user is taken for another, by a right for just what is asked or by one for everything.
+    pub fn impersonated(&self, user: &User, constraint: Option<String>) {
+        let mut told = self.event();
+        told.impersonated_user = Some(user.into());
+        told.authentication_metadata =
+            constraint.map(|impersonation_constraint| event::AuthenticationMetadata {
+                impersonation_constraint,
+            });
     }
 
     /// Whether the user may.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use corral_api::selector::{FieldSelector, LabelSelector};
+use corral_api::status::Status;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
@@ -274,9 +275,9 @@ impl Access {
         let labels = labels
             .and_then(|text| LabelSelector::parse(text).ok())
             .map_or_else(Vec::new, |selector| Requirement::of_labels(&selector));
-        // Asking for a collection with one name is asking for that object, as rules with names see it.
+        // Reading a collection with one name is reading that object, as rules with names see it.
         let name = match fields.required("metadata.name") {
-            Some(name) if info.name.is_empty() => name,
+            Some(name) if matches!(info.verb, Verb::List | Verb::Watch) => name,
             _ => &info.name,
         };
         Self {
@@ -302,8 +303,17 @@ impl Access {
         }
     }
 
+    /// 403: a user is refused, with the reason of who decided, if there is one.
+    pub fn forbidden(&self, user: &str, reason: &str) -> Status {
+        let mut why = self.refusal(user);
+        if !reason.is_empty() {
+            why = format!("{why}: {reason}");
+        }
+        Status::forbidden(&self.group, &self.resource, &self.name, &why)
+    }
+
     /// Why a user is refused, in Kubernetes' words.
-    pub fn refusal(&self, user: &str) -> String {
+    fn refusal(&self, user: &str) -> String {
         if self.resource.is_empty() {
             return format!("User {user:?} cannot {} path {:?}", self.verb, self.path);
         }

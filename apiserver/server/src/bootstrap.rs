@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, HashSet};
 use std::future::Future;
 use std::net::IpAddr;
-use std::sync::Mutex;
 
 use corral_api::k8s::api::rbac::v1::PolicyRule;
 use corral_api::status::{Status, StatusReason};
@@ -15,7 +14,9 @@ use crate::api::Api;
 use crate::authn::{MASTERS, User};
 use crate::authz::{coverage, roles};
 use crate::decode::Decoded;
-use crate::registry::{DeleteOptions, FieldValidation, Ownership, Part, WriteContext, metadata};
+use crate::registry::{
+    DeleteOptions, FieldValidation, Ownership, Part, Warnings, WriteContext, metadata,
+};
 
 /// Namespaces of every cluster.
 const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
@@ -56,7 +57,7 @@ pub(crate) fn context(namespace: &str) -> WriteContext {
         dry_run: false,
         validation: FieldValidation::Strict,
         now: Timestamp::now(),
-        warnings: Mutex::new(Vec::new()),
+        warnings: Warnings::default(),
         asked: Default::default(),
         audit: Default::default(),
     }

@@ -36,6 +36,7 @@ use crate::flow::{self, Brief, Share};
 use crate::handlers::{self, Call};
 use crate::metrics::requests::Series;
 use crate::negotiate::{self, Representation};
+use crate::registry::Warnings;
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 use crate::serve::patience;
@@ -68,6 +69,7 @@ where
     let id = audit::id_of(&parts.headers);
     let mut record = None;
     let schema = OnceLock::new();
+    let warnings = Warnings::default();
     let waited = OnceLock::new();
     let info = RequestInfo::new(&parts.method, &parts.uri);
     let lasts = info.as_ref().is_ok_and(is_long_running);
@@ -83,6 +85,7 @@ where
             let found = OnceLock::new();
             let recording = Recording {
                 schema: &schema,
+                warnings: &warnings,
                 waited: &waited,
                 series: &series,
                 id: &id,
@@ -123,6 +126,10 @@ where
             None => (response::status(&status, representation), Some(status)),
         },
     };
+    if failure.is_some() {
+        // Whoever is refused is told as well what else is wrong.
+        answer = handlers::warned(answer, &warnings);
+    }
     if let Some(schema) = schema.get() {
         told_schema(&mut answer, schema);
     }
@@ -226,6 +233,9 @@ where
                 .await;
             let name = found.as_ref().ok().map(|(user, _)| user.name.as_str());
             shared.metrics.authenticated(name, began.elapsed());
+            if let Some(seconds) = peer.seconds_left(recording.received) {
+                shared.metrics.certificate(seconds);
+            }
             if let Err(status) = &found {
                 let (id, received) = (recording.id, recording.received);
                 if let Some(record) = shared.audit.begin(id, received, &parts, &info, None) {
@@ -254,6 +264,7 @@ where
         info,
         user,
         schema: recording.schema,
+        warnings: recording.warnings,
         waited: recording.waited,
         series: recording.series,
     };
@@ -282,6 +293,8 @@ struct Recording<'a> {
     record: &'a OnceLock<Arc<Record>>,
     /// Set once it is known who asks.
     schema: &'a OnceLock<Arc<Schema>>,
+    /// What the client is to be warned of.
+    warnings: &'a Warnings,
     /// Set once it is the request's turn.
     waited: &'a OnceLock<Duration>,
     series: &'a Series,
@@ -293,6 +306,8 @@ struct Asked<'a> {
     user: Arc<User>,
     /// Set once it is known whom the user is taken for.
     schema: &'a OnceLock<Arc<Schema>>,
+    /// What the client is to be warned of.
+    warnings: &'a Warnings,
     /// Set once it is the request's turn.
     waited: &'a OnceLock<Duration>,
     series: &'a Series,
@@ -311,11 +326,15 @@ where
     B::Error: std::error::Error + Send + Sync + 'static,
 {
     let (info, mut user) = (asked.info, asked.user);
-    if let Some(taken) = impersonation::user(shared, &user, &parts.headers).await? {
-        if let Some(record) = record.filter(|_| taken != *user) {
-            record.impersonated(&taken);
+    if let Some(taken) = impersonation::user(shared, &user, &parts.headers, &info).await? {
+        let impersonation::Taken {
+            user: whom,
+            constraint,
+        } = taken;
+        if let Some(record) = record.filter(|_| constraint.is_some() || whom != *user) {
+            record.impersonated(&whom, constraint);
         }
-        user = Arc::new(taken);
+        user = Arc::new(whom);
     }
     let share = share_of(&info);
     let schema = shared.flow.classify(share, &user, &info);
@@ -390,6 +409,7 @@ where
             .as_ref()
             .map(|body| body.bytes.clone())
             .unwrap_or_default(),
+        warnings: asked.warnings.clone(),
         begins: Mutex::new(begins),
     };
     // Boxed: it holds the largest of all handlers, and would be moved by everyone on the way here.
@@ -485,34 +505,5 @@ async fn authorize(
     if allowed {
         return Ok(());
     }
-    let mut why = access.refusal(&user.name);
-    if !reason.is_empty() {
-        why = format!("{why}: {reason}");
-    }
-    let resource = if info.is_resource {
-        info.qualified_resource()
-    } else {
-        String::new()
-    };
-    let mut status = if info.is_resource {
-        let what = corral_api::gvk::qualified(&info.resource, &info.group);
-        let message = match info.name.as_str() {
-            "" => format!("{what} is forbidden: {why}"),
-            name => format!("{what} {name:?} is forbidden: {why}"),
-        };
-        Status::failure(403, corral_api::StatusReason::Forbidden, message)
-    } else {
-        Status::failure(
-            403,
-            corral_api::StatusReason::Forbidden,
-            format!("forbidden: {why}"),
-        )
-    };
-    status.details = Some(corral_api::status::StatusDetails {
-        name: info.name.clone(),
-        group: info.group.clone(),
-        kind: resource.split('/').next().unwrap_or("").to_owned(),
-        ..Default::default()
-    });
-    Err(status)
+    Err(access.forbidden(&user.name, &reason))
 }

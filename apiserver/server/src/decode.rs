@@ -1,5 +1,7 @@
 //! Reads request bodies: JSON or YAML into a tree, with duplicate fields reported.
 
+mod leniency;
+
 use std::fmt;
 
 use corral_api::status::Status;
@@ -8,6 +10,8 @@ use corral_kinds::schema::Node;
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 use serde_json::{Map, Number, Value};
 use serde_saphyr::DuplicateKeyPolicy;
+
+use crate::negotiate::PatchType;
 
 /// Deepest nesting of a body, in lists and objects. Kubernetes' decoder stops at 10,000; nothing real is deeper than a few
 /// dozen, and a shallow bound keeps recursive code within its stack. What is stored is read within 127 levels, and the
@@ -100,8 +104,11 @@ impl Undecodable {
     }
 
     /// As kube-apiserver tells it of a patch.
-    pub fn of_patch(self) -> Status {
-        Status::bad_request(format!("error decoding patch: {}", self.why))
+    pub fn of_patch(self, kind: PatchType) -> Status {
+        Status::bad_request(match kind {
+            PatchType::Strategic => self.why,
+            _ => format!("error decoding patch: {}", self.why),
+        })
     }
 }
 
@@ -194,15 +201,11 @@ pub fn decode_text(body: &[u8], format: Format) -> Result<Decoded, Undecodable> 
     let mut duplicates = Vec::new();
     let value = match format {
         Format::Json => {
-            let mut reader = serde_json::Deserializer::from_slice(body);
-            let seed = Tree {
-                path: &mut String::new(),
-                duplicates: &mut duplicates,
-                depth: 0,
-            };
-            let value = seed
-                .deserialize(&mut reader)
-                .and_then(|v| reader.end().map(|()| v));
+            let value = json(body, &mut duplicates).or_else(|error| {
+                let mended = leniency::without_halves(body).ok_or(error)?;
+                duplicates.clear();
+                json(&mended, &mut duplicates)
+            });
             value.map_err(|error| Undecodable {
                 why: crate::patch::syntax(&error),
                 is_json: true,
@@ -220,6 +223,17 @@ pub fn decode_text(body: &[u8], format: Format) -> Result<Decoded, Undecodable> 
         duplicates,
         head: head(body),
     })
+}
+
+fn json(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, serde_json::Error> {
+    let mut reader = serde_json::Deserializer::from_slice(body);
+    let seed = Tree {
+        path: &mut String::new(),
+        duplicates,
+        depth: 0,
+    };
+    let value = seed.deserialize(&mut reader)?;
+    reader.end().map(|()| value)
 }
 
 fn protobuf(body: &[u8], shape: &Node) -> Result<Value, Status> {
@@ -264,6 +278,8 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> serde_saphyr::Options {
 
 fn yaml(body: &[u8], duplicates: &mut Vec<String>) -> Result<Value, String> {
     let text = std::str::from_utf8(body).map_err(|e| format!("yaml: {e}"))?;
+    // As in Kubernetes, what comes after it is not even read.
+    let text = leniency::first_document(text);
     let read = |keys| serde_saphyr::from_str_with_options::<Value>(text, options(keys));
     match read(DuplicateKeyPolicy::Error) {
         Ok(value) => Ok(value),

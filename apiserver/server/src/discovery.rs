@@ -325,7 +325,8 @@ fn aggregated(call: &Call, groups: Vec<Value>) -> Result<Answer, Status> {
     let list = json!({
         "kind": "APIGroupDiscoveryList", "apiVersion": "apidiscovery.k8s.io/v2", "metadata": {}, "items": groups,
     });
-    let body = serde_json::to_vec(&list).map_err(Status::internal)?;
+    let mut body = serde_json::to_vec(&list).map_err(Status::internal)?;
+    body.push(b'\n');
     let tag = Sha256::digest(&body);
     let tag: String = tag.iter().map(|byte| format!("{byte:02X}")).collect();
     let make = || response::answer(200, AGGREGATED, response::full(body));

@@ -20,8 +20,8 @@ use crate::authn::User;
 use crate::chain::REQUEST_TIMEOUT;
 use crate::decode::{self, Decoded, Format};
 use crate::flow::Seat;
-use crate::negotiate::{self, Offer, Representation};
-use crate::registry::{Asked, FieldValidation, Resource, WriteContext};
+use crate::negotiate::{self, Offer, PatchType, Representation};
+use crate::registry::{Asked, FieldValidation, Resource, Warnings, WriteContext};
 use crate::request::{RequestInfo, Verb};
 use crate::response::{self, Answer};
 
@@ -49,6 +49,8 @@ pub struct Call {
     pub parts: Parts,
     /// The body, whole.
     pub body: Bytes,
+    /// What the client is to be warned of.
+    pub warnings: Warnings,
     /// The seat of a watch until it has begun.
     pub begins: Mutex<Option<Seat>>,
 }
@@ -68,10 +70,15 @@ impl Call {
 
     /// What the client wants of a resource.
     fn representation(&self, resource: &Resource) -> Result<Representation, Status> {
+        self.representation_of(&*resource.kind)
+    }
+
+    /// What the client wants of objects of a kind.
+    fn representation_of(&self, kind: &dyn AnyKind) -> Result<Representation, Status> {
         let offer = Offer {
             transforms: true,
             // Without asking for the schema, which is built when somebody does.
-            protobuf: !resource.kind.is_custom(),
+            protobuf: !kind.is_custom(),
             metadata_in_protobuf: true,
             streams: matches!(self.info.verb, Verb::List | Verb::Watch),
         };
@@ -133,9 +140,9 @@ impl Call {
     }
 
     /// The body as a tree: a patch, in a format that names its fields.
-    fn decoded_patch(&self, format: Format) -> Result<Decoded, Status> {
+    fn decoded_patch(&self, kind: PatchType, format: Format) -> Result<Decoded, Status> {
         let decoded = decode::decode_text(&self.body, format);
-        let decoded = decoded.map_err(decode::Undecodable::of_patch)?;
+        let decoded = decoded.map_err(|wrong| wrong.of_patch(kind))?;
         if let Some(record) = audit::current() {
             record.patched(&decoded.value);
         }
@@ -220,7 +227,7 @@ impl Call {
             dry_run,
             validation,
             now: Timestamp::now(),
-            warnings: Mutex::new(Vec::new()),
+            warnings: self.warnings.clone(),
             asked: Asked {
                 field_manager: text("fieldManager"),
                 field_validation: text("fieldValidation"),
@@ -347,12 +354,17 @@ fn object_answer(
     json: Bytes,
 ) -> Result<Answer, Status> {
     let representation = call.representation(resource)?;
-    read::transformed(call, resource, representation, code, json)
+    read::transformed(call, &*resource.kind, representation, code, json)
 }
 
 /// Adds the warnings of a write to its answer.
-fn with_warnings(mut answer: Answer, cx: &WriteContext) -> Answer {
-    let warnings = std::mem::take(&mut *cx.warnings.lock().expect("no panic under the lock"));
+fn with_warnings(answer: Answer, cx: &WriteContext) -> Answer {
+    warned(answer, &cx.warnings)
+}
+
+/// Adds warnings to an answer.
+pub fn warned(mut answer: Answer, warnings: &Warnings) -> Answer {
+    let warnings = std::mem::take(&mut *warnings.lock().expect("no panic under the lock"));
     let fitting = fitting(&warnings);
     fitting.iter().for_each(|text| warn(&mut answer, text));
     answer

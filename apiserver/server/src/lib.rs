@@ -93,6 +93,7 @@ use authn::{Authenticator, User};
 use authz::Authorizer;
 use local::Local;
 use metrics::Metrics;
+use metrics::allocations::Allocations;
 use pki::{Identity, Pki, Subject};
 
 /// How a server is set up.
@@ -190,6 +191,8 @@ pub struct Shared {
     pub compressors: compress::Compressors,
     /// What is measured.
     pub metrics: Metrics,
+    /// What is measured of addresses and node ports.
+    pub allocations: Arc<Allocations>,
     /// Everything that is measured in this process.
     pub registry: Registry,
     /// Where the server listens.
@@ -259,9 +262,15 @@ impl Server {
             .local_addr()
             .map_err(|e| Error::Listen(config.listen, e))?;
         let api_address = config.service_range.at(1);
+        let allocations = Arc::new(Allocations::register(
+            &config.registry,
+            config.service_range,
+            config.node_ports.clone(),
+        )?);
         let admission = AdmissionConfig {
             service_range: config.service_range,
             node_ports: config.node_ports.clone(),
+            allocations: allocations.clone(),
             api_address,
         };
         let Settings {
@@ -343,6 +352,7 @@ impl Server {
             audit,
             compressors: compress::Compressors::default(),
             metrics: Metrics::register(&config.registry)?,
+            allocations,
             registry: config.registry,
             address,
             tracer,

@@ -14,6 +14,7 @@ use crate::health::Indicators;
 use crate::paths::{self, KUBERNETES_MINOR, KUBERNETES_VERSION};
 use crate::request::RequestInfo;
 
+pub mod allocations;
 mod process;
 pub mod requests;
 pub mod store;
@@ -30,6 +31,23 @@ const CLIENT_SECONDS: [f64; 12] = [
 ];
 const EVENT_BYTES: [f64; 8] = [
     1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0, 65536.0, 131_072.0,
+];
+/// How long certificates of clients are good from now, in seconds: from none to a year, as in kube-apiserver.
+const CERTIFICATE_SECONDS: [f64; 14] = [
+    0.0,
+    1800.0,
+    3600.0,
+    7200.0,
+    21_600.0,
+    43_200.0,
+    86_400.0,
+    172_800.0,
+    345_600.0,
+    604_800.0,
+    2_592_000.0,
+    7_776_000.0,
+    15_552_000.0,
+    31_104_000.0,
 ];
 /// Users that are told apart; there are more of them than labels should be.
 const USERS: [&str; 5] = ["admin", "client", "kube_proxy", "kubelet", "other"];
@@ -54,8 +72,13 @@ pub struct Metrics {
     /// Handshakes that failed.
     pub handshake_errors: IntCounter,
     authentications: Decisions<2>,
+    certificates: Histogram,
     users: [IntCounter; USERS.len()],
     authorizations: Decisions<3>,
+    /// Of requests in somebody else's name.
+    pub impersonations: Impersonations,
+    /// Of the questions that they took.
+    pub impersonation_reviews: Impersonations,
     client_requests: IntCounterVec,
     client_seconds: HistogramVec,
 }
@@ -89,6 +112,39 @@ impl<const N: usize> Decisions<N> {
     fn made(&self, index: usize, took: Duration) {
         let (attempts, seconds) = &self.0[index];
         attempts.inc();
+        seconds.observe(took.as_secs_f64());
+    }
+}
+
+/// How often, how long and how somebody was, or was not, to be taken for another.
+pub struct Impersonations {
+    attempts: IntCounterVec,
+    seconds: HistogramVec,
+}
+
+impl Impersonations {
+    fn register(make: &Maker<'_>, name: &str, what: &str) -> Result<Self, prometheus::Error> {
+        const LABELS: [&str; 2] = ["decision", "mode"];
+        Ok(Self {
+            attempts: make.counters(
+                &format!("apiserver_impersonation_{name}_total"),
+                &format!("How often {what}."),
+                &LABELS,
+            )?,
+            seconds: make.histograms(
+                &format!("apiserver_impersonation_{name}_duration_seconds"),
+                &format!("How long it takes that {what}."),
+                &DECISION_SECONDS,
+                &LABELS,
+            )?,
+        })
+    }
+
+    /// It was decided. The mode is one of a few.
+    pub fn made(&self, mode: &str, allowed: bool, took: Duration) {
+        let labels = [if allowed { "allowed" } else { "denied" }, mode];
+        self.attempts.with_label_values(&labels).inc();
+        let seconds = self.seconds.with_label_values(&labels);
         seconds.observe(took.as_secs_f64());
     }
 }
@@ -168,6 +224,12 @@ impl Metrics {
             "Requests of somebody who is known, by who it is as far as that is told apart.",
             &["username"],
         )?;
+        let certificates = make.histograms(
+            "apiserver_client_certificate_expiration_seconds",
+            "How long the certificates by which somebody asks are good from then on.",
+            &CERTIFICATE_SECONDS,
+            &[],
+        )?;
         registry.register(Box::new(process::Process::own()))?;
         tell_versions(&make, registry)?;
         Ok(Self {
@@ -224,6 +286,7 @@ impl Metrics {
                 "it was found out who asks",
                 ["success", "failure"],
             )?,
+            certificates: certificates.with_label_values(&[] as &[&str]),
             users: USERS.map(|name| users.with_label_values(&[name])),
             authorizations: Decisions::register(
                 registry,
@@ -233,6 +296,16 @@ impl Metrics {
                 ],
                 "it was decided what somebody may",
                 ["allowed", "denied", "no-opinion"],
+            )?,
+            impersonations: Impersonations::register(
+                &make,
+                "attempts",
+                "somebody asked to be taken for another",
+            )?,
+            impersonation_reviews: Impersonations::register(
+                &make,
+                "authorization_attempts",
+                "it was asked what somebody needs for that",
             )?,
             client_requests: make.counters(
                 "rest_client_requests_total",
@@ -255,6 +328,11 @@ impl Metrics {
             let known = USERS.iter().position(|known| *known == user);
             self.users[known.unwrap_or(USERS.len() - 1)].inc();
         }
+    }
+
+    /// Somebody asked with a certificate that is good for so many seconds.
+    pub fn certificate(&self, seconds_left: f64) {
+        self.certificates.observe(seconds_left);
     }
 
     /// Somebody asked for a kind that is deprecated. None of them is to be removed in a known release.
@@ -315,6 +393,7 @@ impl Metrics {
                 .set(n(stock.objects));
             self.bytes.with_label_values(&labels).set(n(stock.bytes));
         }
+        shared.allocations.observe(&shared.api);
         let [waiting, executing] = shared.flow.current();
         for (kind, (waiting, executing)) in KINDS.iter().zip(waiting.into_iter().zip(executing)) {
             self.inqueue.with_label_values(&[kind]).set(waiting);

@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::handlers::Call;
-use crate::negotiate::{self, Offer, Representation};
+use crate::negotiate::{self, Offer};
 use crate::response::{self, Answer};
 
 /// The version of the API that the documents are about.
@@ -99,11 +99,7 @@ pub fn v3_index(call: &Call) -> Result<Answer, Status> {
     let aggregation = &call.shared.aggregation;
     let known = aggregation.known(&call.shared.api);
     crate::aggregation::openapi::index(aggregation, &known, &mut paths);
-    Ok(response::object(
-        200,
-        Representation::default(),
-        &json!({"paths": paths}),
-    ))
+    Ok(response::document(&json!({"paths": paths})))
 }
 
 /// How long a document that is asked for by its hash may be kept, as in Kubernetes: a year.
@@ -132,7 +128,7 @@ pub fn v3(call: &Call, path: &str) -> Result<Answer, Status> {
             "paths": paths(&kinds, Dialect::V3),
             "components": {"schemas": definitions(&kinds, Dialect::V3)},
         });
-        response::object(200, Representation::default(), &document)
+        response::document(&document)
     });
     if asked.is_some() {
         keep(&mut answer);
@@ -193,7 +189,7 @@ pub fn v2(call: &Call) -> Result<Answer, Status> {
                 let message = protobuf::encode(&document);
                 response::answer(200, protobuf::MEDIA_TYPE, response::full(message))
             }
-            false => response::object(200, Representation::default(), &document),
+            false => response::document(&document),
         }
     }))
 }

@@ -1,14 +1,16 @@
 //! JSON patch, merge patch and strategic merge patch.
 
+use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::Status;
 use corral_kinds::schema::Node;
 use serde_json::Value;
+
+use crate::apply::typed::whole_numbers;
 
 mod json;
 mod strategic;
 
 pub use json::{COPIED_BYTES_MAX, OPERATIONS_MAX, json_patch, json_patch_if_tested};
-pub use strategic::strategic_merge;
 
 /// Applies a merge patch (RFC 7386).
 ///
@@ -52,23 +54,51 @@ fn without_nulls(value: &Value) -> Value {
     }
 }
 
-/// Applies a strategic merge patch with the strategies of a kind.
+/// Applies a strategic merge patch with the strategies of a kind. The object stays of its kind and version, whatever the
+/// patch says.
 ///
 /// # Errors
-/// 400 for a patch that is not an object, 500 (as kube-apiserver) for directives that make no sense.
+/// 400 for a patch that is not an object, 500 (as kube-apiserver) for directives that make no sense, and 422 for values that
+/// do not fit.
 pub fn strategic_patch(node: &Node, object: &Value, patch: &Value) -> Result<Value, Status> {
-    must_be_object(patch)?;
-    strategic_merge(node, object, patch).map_err(Status::unexpected)
+    let mut patch = match patch {
+        Value::Object(patch) => patch.clone(),
+        Value::Null => serde_json::Map::new(),
+        other => return Err(Status::bad_request(not_a_map(other))),
+    };
+    patch.values_mut().for_each(whole_numbers);
+    let mut merged = strategic::strategic_merge(node, object, &patch)?;
+    node.convert(&merged).map_err(|why| {
+        let error = FieldError::invalid(&FieldPath::new("patch"), strategic::go_map(&patch), why);
+        Status::invalid("", "", "", &[error])
+    })?;
+    if let Value::Object(merged) = &mut merged {
+        for key in ["apiVersion", "kind"] {
+            match object.get(key) {
+                Some(value) => merged.insert(key.to_owned(), value.clone()),
+                None => merged.remove(key),
+            };
+        }
+    }
+    Ok(merged)
 }
 
 fn must_be_object(patch: &Value) -> Result<(), Status> {
-    if patch.is_object() {
-        return Ok(());
+    match patch {
+        Value::Object(_) => Ok(()),
+        Value::Null => Err(Status::bad_request("Invalid JSON Patch")),
+        other => Err(Status::bad_request(format!(
+            "error decoding patch: {}",
+            not_a_map(other)
+        ))),
     }
-    Err(Status::bad_request(format!(
-        "error decoding patch: json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
+}
+
+fn not_a_map(patch: &Value) -> String {
+    format!(
+        "json: cannot unmarshal {} into Go value of type map[string]interface {{}}",
         go_kind(patch)
-    )))
+    )
 }
 
 /// What Go's decoder calls a value.

@@ -14,7 +14,7 @@ use crate::flow::dump;
 use crate::handlers::Call;
 use crate::health;
 use crate::join;
-use crate::negotiate::{self, Offer};
+use crate::negotiate::{self, Offer, Representation};
 use crate::openapi;
 use crate::profiling;
 use crate::response::{self, Answer};
@@ -54,7 +54,11 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
     match parts.as_slice() {
         [] => Ok(response::object(
             200,
-            negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)?,
+            for_people(negotiate::accept(
+                call.headers(),
+                &call.info.query,
+                JSON_ONLY,
+            )?),
             &json!({"paths": index(&call.shared).await}),
         )),
         ["apis"] => discovery::groups(call),
@@ -81,6 +85,14 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
     }
 }
 
+/// As Kubernetes answers what people read: always indented.
+fn for_people(accepted: Representation) -> Representation {
+    Representation {
+        pretty: true,
+        ..accepted
+    }
+}
+
 /// What describes versions of the API, and the issuer of tokens. `None` for other paths.
 fn description(call: &Call, parts: &[&str]) -> Option<Result<Answer, Status>> {
     let tokens = call.shared.authenticator.tokens();
@@ -89,7 +101,7 @@ fn description(call: &Call, parts: &[&str]) -> Option<Result<Answer, Status>> {
         ["api", version] => discovery::resources(call, "", version),
         ["apis", group, version] => discovery::resources(call, group, version),
         ["version"] => negotiate::accept(call.headers(), &call.info.query, JSON_ONLY)
-            .map(|accepted| response::object(200, accepted, &version())),
+            .map(|accepted| response::object(200, for_people(accepted), &version())),
         _ if call.info.path == issuer::CONFIGURATION_PATH => {
             let told = issuer::configuration(tokens.issuer(), tokens.public_keys());
             Ok(document("application/json", &told))

@@ -42,7 +42,7 @@ mod versions;
 
 use self::body::Configuration;
 use self::carry::{bump_generation, keep_unwritten, same_objects, without_others};
-pub use self::context::{Annotations, Asked, FieldValidation, Part, WriteContext};
+pub use self::context::{Annotations, Asked, FieldValidation, Part, Warnings, WriteContext};
 pub use self::delete::{DeleteOptions, Preconditions};
 use self::versions::Live;
 

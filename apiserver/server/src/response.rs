@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use corral_api::status::Status;
 use futures::{Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
@@ -113,8 +113,30 @@ pub fn text(code: u16, text: impl Into<Bytes>) -> Answer {
     answer(code, "text/plain; charset=utf-8", full(text))
 }
 
+/// A document that is no object of the API.
+pub fn document(value: &impl Serialize) -> Answer {
+    match serde_json::to_vec(value) {
+        Ok(bytes) => answer(200, Format::Json.media_type(), full(bytes)),
+        Err(error) => status(&Status::internal(error), Representation::default()),
+    }
+}
+
+/// JSON ends with its line, as Go writes it where it does not indent.
+fn ended(bytes: Bytes) -> Bytes {
+    if bytes.ends_with(b"\n") {
+        return bytes;
+    }
+    let mut bytes = BytesMut::from(bytes);
+    bytes.extend_from_slice(b"\n");
+    bytes.freeze()
+}
+
 /// JSON bytes in the representation that the client wants.
 pub fn json(code: u16, representation: Representation, bytes: Bytes) -> Answer {
+    let bytes = match representation.format {
+        Format::Json if !representation.pretty => ended(bytes),
+        _ => bytes,
+    };
     let mut answer = encoded(code, representation, bytes.clone());
     answer.extensions_mut().insert(Told(bytes));
     answer

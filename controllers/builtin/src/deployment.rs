@@ -286,7 +286,7 @@ impl Reconciler for Deployments {
     }
 
     async fn apply(&self, world: &World, plan: Plan, now: Timestamp) -> Result<Action, Error> {
-        let mut deployment = Arc::clone(&world.deployment);
+        let deployment = Arc::clone(&world.deployment);
         ownership::apply_claims(&self.deployments, &deployment, &self.sets, &plan.claims).await?;
         let mut status = plan.status;
         let mut outcomes = Vec::new();
@@ -303,20 +303,14 @@ impl Reconciler for Deployments {
             };
             outcomes.push(self.sets.delete(set, how).await);
         }
-        if let Some(revision) = plan.revision {
-            let mut stamped = (*deployment).clone();
-            let annotations = stamped.metadata.annotations.get_or_insert_default();
-            annotations.insert(revision::REVISION.into(), revision);
-            match self.deployments.replace(&stamped).await {
-                Ok(patched) => deployment = patched,
-                Err(error) => outcomes.push(ownership::gone_is_fine(Err(error))),
+        if plan.revision.is_some() || deployment.status.as_ref() != Some(&status) {
+            let mut written = (*deployment).clone();
+            if let Some(revision) = plan.revision {
+                // With the status, which leaves `generation` as it is.
+                let annotations = written.metadata.annotations.get_or_insert_default();
+                annotations.insert(revision::REVISION.into(), revision);
             }
-        }
-        if deployment.status.as_ref() != Some(&status) {
-            let written = Deployment {
-                status: Some(status),
-                ..(*deployment).clone()
-            };
+            written.status = Some(status);
             let outcome = self.deployments.replace_status(&written).await.map(drop);
             outcomes.push(ownership::gone_is_fine(outcome));
         }

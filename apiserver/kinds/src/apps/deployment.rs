@@ -35,6 +35,7 @@ impl Kind for DeploymentKind {
     };
     const STATUS: bool = true;
     const GENERATION: bool = true;
+    const GENERATION_METADATA: Option<&'static str> = Some("annotations");
     const SCALE: Option<ScalePaths<'static>> = Some(ScalePaths {
         spec_replicas: "/spec/replicas",
         status_replicas: "/status/replicas",

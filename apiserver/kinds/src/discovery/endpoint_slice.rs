@@ -38,6 +38,7 @@ impl Kind for EndpointSliceKind {
         namespaced: true,
     };
     const GENERATION: bool = true;
+    const GENERATION_METADATA: Option<&'static str> = Some("labels");
 
     fn columns() -> Vec<Column> {
         vec![

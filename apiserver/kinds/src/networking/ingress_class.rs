@@ -113,20 +113,7 @@ fn controller(errors: &mut Errors, path: &FieldPath, name: &str) {
     if name.len() > CONTROLLER_LENGTH_MAX {
         errors.push(FieldError::too_long(path, CONTROLLER_LENGTH_MAX));
     }
-    if name.is_empty() {
-        errors.push(FieldError::required(path, ""));
-        return;
-    }
-    let parts = name
-        .split_once('/')
-        .filter(|(host, rest)| !host.is_empty() && !rest.is_empty());
-    let Some((host, rest)) = parts else {
-        let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-        errors.push(FieldError::invalid(path, name, detail));
-        return;
-    };
-    rules::complain(errors, path, host, names::dns1123_subdomain(host));
-    rules::complain(errors, path, rest, names::http_path(rest));
+    errors.extend(FieldError::domain_prefixed_path(path, name));
 }
 
 fn parameters(errors: &mut Errors, path: &FieldPath, given: &IngressClassParametersReference) {

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use serde_json::Value;
 
 use super::address;
-use crate::kind::{Column, Kind, Names, Words, age};
+use crate::kind::{Column, Kind, Names, Words};
 use crate::rules::{self, Errors, at, json, text};
 
 /// Stands for the resource of a reference that is not given at all.
@@ -38,11 +38,10 @@ impl Kind for IpAddressKind {
         vec![
             Column::NAME,
             Column::text("ParentRef", "Who has the address."),
-            Column::AGE,
         ]
     }
 
-    fn cells(ip: &IPAddress, now: Timestamp) -> Vec<Value> {
+    fn cells(ip: &IPAddress, _now: Timestamp) -> Vec<Value> {
         let parent = &ip.spec.parent_ref;
         let mut shown = parent.resource.clone();
         if let Some(group) = parent.group.as_ref().filter(|group| !group.is_empty()) {
@@ -54,11 +53,7 @@ impl Kind for IpAddressKind {
                 shown = format!("{shown}/{part}");
             }
         }
-        vec![
-            ip.metadata.name.clone().into(),
-            shown.into(),
-            age(&ip.metadata, now),
-        ]
+        vec![ip.metadata.name.clone().into(), shown.into()]
     }
 
     fn before_decode(value: &mut Cow<'_, Value>) {

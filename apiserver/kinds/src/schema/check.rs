@@ -38,6 +38,7 @@ enum Wrong {
     Value(String),
 }
 
+#[derive(Default)]
 struct Walk<'a> {
     report: Report,
     path: String,
@@ -47,18 +48,26 @@ struct Walk<'a> {
     mistyped: Option<Wrong>,
 }
 
+/// What a type that reads itself, which stands by itself, says of a value.
+///
+/// # Errors
+/// When it cannot be read.
+pub(super) fn own_words(node: &Node, value: &Value, go_type: &str) -> Result<(), String> {
+    let mut walk = Walk::default();
+    let read = walk.node(node, &mut value.clone(), go_type);
+    match read.err().or(walk.mistyped) {
+        None => Ok(()),
+        Some(wrong) => Err(wrong.told(node)),
+    }
+}
+
 impl Node {
     /// Checks and prunes `value`, which is an object of the kind whose schema this is.
     ///
     /// # Errors
     /// The first value of a wrong type.
     pub fn check(&self, value: &mut Value) -> Result<Report, TypeError> {
-        let mut walk = Walk {
-            report: Report::default(),
-            path: String::new(),
-            owner: "",
-            mistyped: None,
-        };
+        let mut walk = Walk::default();
         match walk.node(self, value, "").err().or(walk.mistyped) {
             None => Ok(walk.report),
             Some(wrong) => Err(TypeError(wrong.told(self))),

@@ -4,11 +4,9 @@ use corral_api::field::FieldError;
 use corral_api::k8s::api::storage::v1::CSIStorageCapacity;
 use corral_api::names;
 use corral_api::quantity::Quantity;
-use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::core::node::labels;
-use crate::kind::{Column, Kind, Names, Words};
+use crate::kind::{Kind, Names, Words};
 use crate::rules::{self, Errors, at};
 
 /// `storage.k8s.io/v1 CSIStorageCapacity`.
@@ -27,24 +25,6 @@ impl Kind for CsiStorageCapacityKind {
         categories: Words::Of(&[]),
         namespaced: true,
     };
-
-    fn columns() -> Vec<Column> {
-        vec![
-            Column::NAME,
-            Column::text("StorageClassName", "The class that it is about."),
-            Column::text("Capacity", "How much there is."),
-        ]
-    }
-
-    fn cells(capacity: &CSIStorageCapacity, _now: Timestamp) -> Vec<Value> {
-        let amount = capacity.capacity.as_ref();
-        let amount = amount.map_or_else(|| "<unset>".to_owned(), |wire| wire.0.clone());
-        vec![
-            capacity.metadata.name.clone().into(),
-            capacity.storage_class_name.clone().into(),
-            amount.into(),
-        ]
-    }
 
     fn validate(capacity: &CSIStorageCapacity) -> Vec<FieldError> {
         let mut errors = Errors::new();
@@ -109,6 +89,8 @@ impl Kind for CsiStorageCapacityKind {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::Value;
+
     use super::*;
     use crate::rules::texts;
 

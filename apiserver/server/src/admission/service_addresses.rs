@@ -5,6 +5,7 @@
 
 use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
 
 use bytes::Bytes;
 use corral_api::field::{FieldError, FieldPath};
@@ -16,6 +17,7 @@ use corral_storage::{self as storage, Key, ListOptions, Operation};
 use super::{Action, AdmissionConfig, Attributes};
 use crate::api::Api;
 use crate::cacher::storage_status;
+use crate::metrics::allocations::Scope;
 use crate::service_ranges::{address_key, is_of, taken};
 
 /// An IPv4 network.
@@ -64,6 +66,11 @@ impl AddressRange {
         Ipv4Addr::from(u32::from(self.base) + offset % self.size())
     }
 
+    /// Whether an address may be somebody's: those of the network and for everybody may not.
+    pub fn can_give(&self, address: Ipv4Addr) -> bool {
+        self.contains(address) && ![self.at(0), self.at(self.size() - 1)].contains(&address)
+    }
+
     /// Whether an address is in the network.
     pub fn contains(&self, address: Ipv4Addr) -> bool {
         let offset = u32::from(address).wrapping_sub(u32::from(self.base));
@@ -71,8 +78,14 @@ impl AddressRange {
     }
 }
 
+/// Numbers of ports.
+pub type NodePorts = std::ops::RangeInclusive<u16>;
+
 /// Where node ports are claimed.
 const NODE_PORTS: &str = "/registry/claims/nodeports/";
+
+/// What is in the JSON of a Service that has one: `nodePort`, `healthCheckNodePort`.
+const NODE_PORT: &[u8] = b"odePort\":";
 
 fn port_key(protocol: &str, port: i32) -> Key {
     Key::new(format!("{NODE_PORTS}{}/{port}", protocol.to_lowercase()))
@@ -139,36 +152,54 @@ pub(super) async fn admit(
     if old.is_none_or(|old| families(old) != families(service)) {
         check_families(service, &name)?;
     }
+    let (chosen, chosen_ports) = held(service);
+    let address_scope = match chosen.is_empty() {
+        true => Scope::Dynamic,
+        false => Scope::Static,
+    };
+    let began = Instant::now();
     if keeps_addresses(service, old) {
         keep_families(service, old);
     } else {
         give_address(api, config, service, &name).await?;
     }
+    if !attributes.cx.dry_run && held(service).0 != before.0 {
+        config.allocations.took(began.elapsed());
+    }
     give_node_ports(api, config, service, &name, &before.1).await?;
     let after = held(service);
+    let measured = (!attributes.cx.dry_run).then_some(&*config.allocations);
     for address in after.0.difference(&before.0) {
-        claim(
-            api,
-            attributes,
-            address_key(address),
-            taken(address, &attributes.cx.namespace, &name, attributes.cx.now),
-            &name,
-            "spec.clusterIPs",
-            "provided IP is already allocated",
-        )
-        .await?;
+        let value = taken(address, &attributes.cx.namespace, &name, attributes.cx.now);
+        let is_given = claim(api, attributes, address_key(address), value).await?;
+        if let Some(measured) = measured {
+            measured.addresses.tried(address_scope, is_given);
+        }
+        if !is_given {
+            let error = not_given(address, "provided IP is already allocated");
+            return Err(Status::invalid("", "Service", &name, &[error]));
+        }
     }
-    for (protocol, port) in after.1.difference(&before.1) {
-        claim(
-            api,
-            attributes,
-            port_key(protocol, *port),
-            owner.clone(),
-            &name,
-            "spec.ports[0].nodePort",
-            "provided port is already allocated",
-        )
-        .await?;
+    let scope = |port: &(String, i32)| match chosen_ports.contains(port) {
+        true => Scope::Static,
+        false => Scope::Dynamic,
+    };
+    let mut new_ports = Vec::new();
+    for port in after.1.difference(&before.1) {
+        new_ports.push((scope(port), port));
+    }
+    // What somebody chose may be taken, and nothing else is given then.
+    new_ports.sort();
+    for (scope, (protocol, port)) in new_ports {
+        let key = port_key(protocol, *port);
+        let is_given = claim(api, attributes, key, owner.clone()).await?;
+        if let Some(measured) = measured {
+            measured.ports.tried(scope, is_given);
+        }
+        if !is_given {
+            let error = port_taken(object.get::<Service>(), protocol, *port);
+            return Err(Status::invalid("", "Service", &name, &[error]));
+        }
     }
     for address in before.0.difference(&after.0) {
         attributes
@@ -181,6 +212,27 @@ pub(super) async fn admit(
             .extend(release(api, port_key(protocol, *port)).await?);
     }
     Ok(())
+}
+
+/// Why a Service does not get an address.
+fn not_given(address: &str, why: &str) -> FieldError {
+    let path = FieldPath::new("spec.clusterIPs");
+    let why = format!("failed to allocate IP {address}: {why}");
+    FieldError::invalid(&path, serde_json::json!([address]), why)
+}
+
+/// A node port is somebody else's: which of a Service's it is.
+fn port_taken(service: Option<&Service>, protocol: &str, number: i32) -> FieldError {
+    let spec = service.and_then(|service| service.spec.as_ref());
+    let ports = spec.and_then(|spec| spec.ports.as_deref());
+    let index = ports.unwrap_or_default().iter().position(|port| {
+        port.node_port == Some(number) && port.protocol.as_deref().unwrap_or("TCP") == protocol
+    });
+    let path = match index {
+        Some(index) => FieldPath::new("spec.ports").index(index).child("nodePort"),
+        None => FieldPath::new("spec.healthCheckNodePort"),
+    };
+    FieldError::invalid(&path, number, "provided port is already allocated")
 }
 
 /// An update that leaves addresses and node ports out keeps them.
@@ -300,15 +352,7 @@ async fn give_address(
     if spec.type_.as_deref() == Some("ExternalName") {
         return Ok(());
     }
-    let path = FieldPath::new("spec.clusterIPs").index(0);
-    let invalid = |value: &str, why: String| {
-        Status::invalid(
-            "",
-            "Service",
-            name,
-            &[FieldError::invalid(&path, value, why)],
-        )
-    };
+    let refused = |error: FieldError| Status::invalid("", "Service", name, &[error]);
     match spec.cluster_ip.as_deref() {
         Some("None") => {}
         None | Some("") => {
@@ -316,18 +360,15 @@ async fn give_address(
             spec.cluster_ip = Some(free.to_string());
         }
         Some(given) => {
-            let address: Ipv4Addr = given.parse().map_err(|_| {
-                invalid(
-                    given,
-                    "must be a valid IPv4 address; this cluster has no IPv6 range".to_owned(),
-                )
-            })?;
-            if !config.service_range.contains(address) {
-                let why = format!(
-                    "failed to allocate IP {given}: the provided IP ({given}) is not in the valid range. The range of valid IPs is {}",
-                    config.service_range
-                );
-                return Err(invalid(given, why));
+            let Ok(address) = given.parse::<Ipv4Addr>() else {
+                let path = FieldPath::new("spec.clusterIPs").index(0);
+                let why = "IPv6 is not configured on this cluster";
+                let error = FieldError::invalid(&path, serde_json::json!([given]), why);
+                return Err(refused(error));
+            };
+            if !config.service_range.can_give(address) {
+                let why = "the provided network does not match the current range";
+                return Err(refused(not_given(given, why)));
             }
         }
     }
@@ -437,22 +478,30 @@ async fn free_port(
     ))
 }
 
+/// Takes a key with the object, if it is free.
 async fn claim(
     api: &Api,
     attributes: &mut Attributes<'_>,
     key: Key,
     value: Bytes,
-    name: &str,
-    path: &str,
-    taken: &str,
-) -> Result<(), Status> {
-    if !is_free(api, &key).await? {
-        let given = key.as_str().rsplit('/').next().unwrap_or("").to_owned();
-        let error = FieldError::invalid(&FieldPath::new(path), given, taken);
-        return Err(Status::invalid("", "Service", name, &[error]));
+) -> Result<bool, Status> {
+    let is_free = is_free(api, &key).await?;
+    if is_free {
+        attributes.claims.push(Operation::Create { key, value });
     }
-    attributes.claims.push(Operation::Create { key, value });
-    Ok(())
+    Ok(is_free)
+}
+
+/// The node ports of a Service, as it is stored.
+pub(crate) fn node_ports(json: &[u8]) -> Vec<u16> {
+    // Most Services have none, and need not be read.
+    let may_have = json.windows(NODE_PORT.len()).any(|text| text == NODE_PORT);
+    let service = may_have.then(|| serde_json::from_slice::<Service>(json).ok());
+    let service = service.flatten().unwrap_or_default();
+    let ports = held(&service).1.into_iter();
+    ports
+        .filter_map(|(_, number)| u16::try_from(number).ok())
+        .collect()
 }
 
 /// Claims the node ports of Services whose ports nobody has claimed: those that kube-apiserver has made, which notes the

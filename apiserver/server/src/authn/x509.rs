@@ -5,6 +5,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
+use jiff::Timestamp;
 use rustls::RootCertStore;
 use rustls::crypto::WebPkiSupportedAlgorithms;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -162,6 +163,8 @@ struct Seen {
     signers: Arc<Signers>,
     /// From when to when, in seconds of Unix time.
     times: std::ops::Range<u64>,
+    /// The last second in which the certificate is good, of Unix time.
+    ends: Option<i64>,
 }
 
 impl Peer {
@@ -193,8 +196,19 @@ impl Peer {
             shown: shown.clone(),
             signers: signers.clone(),
             times: unchanging(&self.chain, now.as_secs()),
+            ends: self.chain.first().and_then(|first| {
+                let (_, read) = X509Certificate::from_der(first).ok()?;
+                Some(read.validity().not_after.timestamp())
+            }),
         });
         Some(shown)
+    }
+
+    /// For how many seconds the certificate is good, once it was looked at.
+    pub fn seconds_left(&self, now: Timestamp) -> Option<f64> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let ends = seen.as_ref()?.ends?;
+        Some(ends as f64 - now.as_duration().as_secs_f64())
     }
 }
 

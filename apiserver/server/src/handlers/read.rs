@@ -121,7 +121,7 @@ pub(super) async fn get(call: &Call, resource: &Resource) -> Result<Answer, Stat
             .map(|entry| crate::object::with_revision(&entry.value, entry.revision)),
     };
     let json = json.ok_or_else(|| resource.not_found(&info.name))?;
-    transformed(call, resource, representation, 200, json)
+    transformed(call, &*resource.kind, representation, 200, json)
 }
 
 /// The resource as a client sees it: whoever wants no more than metadata needs no conversion.
@@ -135,7 +135,7 @@ pub(super) fn shown_of(resource: &Resource, transform: Transform) -> &Resource {
 /// One object as the client wants to see it.
 pub(super) fn transformed(
     call: &Call,
-    resource: &Resource,
+    kind: &dyn AnyKind,
     representation: Representation,
     code: u16,
     json: Bytes,
@@ -149,14 +149,14 @@ pub(super) fn transformed(
         Transform::PartialMetadataList => {
             let what =
                 "you requested PartialObjectMetadataList, but the requested object is not a list";
-            let kind = go_type(&*resource.kind, "");
-            return Err(Status::not_transformable(format!("{what} ({kind})")));
+            let found = go_type(kind, "");
+            return Err(Status::not_transformable(format!("{what} ({found})")));
         }
         Transform::Table => {
-            let row = table::row(&*resource.kind, &json, include(call)?, Timestamp::now());
+            let row = table::row(kind, &json, include(call)?, Timestamp::now());
             let revision = table::partial(&json)["metadata"]["resourceVersion"].clone();
             let metadata = json!({"resourceVersion": revision});
-            let table = table::table(Some(&*resource.kind), metadata, vec![row]);
+            let table = table::table(Some(kind), metadata, vec![row]);
             response::object(code, representation, &versioned(table, representation))
         }
     })

@@ -5,13 +5,13 @@ use corral_api::status::Status;
 use corral_kinds::{AnyKind, all, schema};
 use serde_json::{Value, json};
 
-use super::{Call, with_warnings};
+use super::{Call, read, with_warnings};
 use crate::apply;
 use crate::decode::Decoded;
-use crate::negotiate::{self, PatchType};
+use crate::negotiate::{self, PatchType, Representation};
 use crate::registry::{Ownership, Part, Resource, WriteContext, body, metadata};
 use crate::request::Verb;
-use crate::response::{self, Answer};
+use crate::response::Answer;
 
 /// Answers a request on the `scale` of an object.
 pub(super) async fn handle(call: &Call, resource: &Resource, verb: Verb) -> Result<Answer, Status> {
@@ -30,14 +30,14 @@ fn kind() -> Result<&'static dyn AnyKind, Status> {
 
 async fn get(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let name = &call.info.name;
-    let representation = call.whole_representation()?;
+    let representation = call.representation_of(kind()?)?;
     let key = resource.key(&call.info.namespace, name);
     let entry = resource.fetch(&key).await?;
     let entry = entry.ok_or_else(|| resource.not_found(name))?;
     let json = crate::object::with_revision(&entry.value, entry.revision);
     let object = serde_json::from_slice(&json).map_err(Status::internal)?;
     let scale = resource.scale_of(&object)?;
-    Ok(response::object(200, representation, &scale))
+    answer(call, representation, &scale)
 }
 
 async fn replace(call: &Call, resource: &Resource) -> Result<Answer, Status> {
@@ -59,7 +59,7 @@ async fn patch(call: &Call, resource: &Resource) -> Result<Answer, Status> {
     let (patch_type, format) = negotiate::patch_type(call.headers())?;
     let document = match patch_type {
         PatchType::Json => Value::Null,
-        _ => call.decoded_patch(format)?.value,
+        _ => call.decoded_patch(patch_type, format)?.value,
     };
     if patch_type == PatchType::Apply {
         let force = call.info.query.flag("force");
@@ -92,12 +92,17 @@ async fn write(
     cx: &WriteContext,
     change: &crate::registry::Change<'_>,
 ) -> Result<Answer, Status> {
-    let representation = call.whole_representation()?;
+    let representation = call.representation_of(kind()?)?;
     let name = &call.info.name;
     let written = resource.update(cx, name, Part::Main, "scale", change);
     let object = serde_json::from_slice(&written.await?.json).map_err(Status::internal)?;
-    let answer = response::object(200, representation, &resource.scale_of(&object)?);
+    let answer = answer(call, representation, &resource.scale_of(&object)?)?;
     Ok(with_warnings(answer, cx))
+}
+
+fn answer(call: &Call, representation: Representation, scale: &Value) -> Result<Answer, Status> {
+    let json = serde_json::to_vec(scale).map_err(Status::internal)?;
+    read::transformed(call, kind()?, representation, 200, json.into())
 }
 
 /// Whoever says which object is meant by its uid does not mean another of the same name.

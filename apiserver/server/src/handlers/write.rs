@@ -132,7 +132,7 @@ async fn apply_patch(
             }
             Decoded::of(Value::Null)
         }
-        _ => call.decoded_patch(format)?,
+        _ => call.decoded_patch(kind, format)?,
     };
     report_duplicates(cx, &duplicates)?;
     let subresource = part.subresource();

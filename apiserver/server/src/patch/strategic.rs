@@ -3,6 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 
+use corral_api::status::Status;
 use corral_kinds::schema::{Field, Node};
 use serde_json::{Map, Value};
 
@@ -17,68 +18,111 @@ const ELEMENT_ORDER: &str = "$setElementOrder/";
 ///
 /// # Errors
 /// What is wrong with a directive, or which item lacks its merge key.
-pub fn strategic_merge(node: &Node, object: &Value, patch: &Value) -> Result<Value, String> {
+pub fn strategic_merge(
+    node: &Node,
+    object: &Value,
+    patch: &Map<String, Value>,
+) -> Result<Value, Status> {
     let empty = Map::new();
     let current = object.as_object().unwrap_or(&empty);
-    let Value::Object(patch) = patch else {
-        return Ok(patch.clone());
-    };
     merge_map(node, current, patch).map(Value::Object)
 }
 
 /// A map as Go prints it: nothing quoted.
-fn go_map(map: &Map<String, Value>) -> String {
+pub fn go_map(map: &Map<String, Value>) -> String {
     let entries = map
         .iter()
         .map(|(key, value)| format!("{key}:{}", go_value(value)));
     format!("map[{}]", entries.collect::<Vec<_>>().join(" "))
 }
 
+fn go_list(items: &[Value]) -> String {
+    let items: Vec<String> = items.iter().map(go_value).collect();
+    format!("[{}]", items.join(" "))
+}
+
 fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".to_owned(),
         Value::String(text) => text.clone(),
-        Value::Array(items) => {
-            let items: Vec<String> = items.iter().map(go_value).collect();
-            format!("[{}]", items.join(" "))
-        }
+        Value::Array(items) => go_list(items),
         Value::Object(map) => go_map(map),
         other => other.to_string(),
     }
+}
+
+/// The type in Go of a value of a patch.
+fn go_type(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "%!s(<nil>)",
+        Value::Bool(_) => "bool",
+        Value::Number(number) if number.is_i64() => "int64",
+        Value::Number(_) => "float64",
+        Value::String(_) => "string",
+        Value::Array(_) => "[]interface {}",
+        Value::Object(_) => "map[string]interface {}",
+    }
+}
+
+fn unknown_directive(directive: &Value, map: &Map<String, Value>) -> Status {
+    let told = match directive {
+        Value::Bool(_) | Value::Number(_) => {
+            format!("%!s({}={directive})", go_type(directive))
+        }
+        Value::Null => go_type(directive).to_owned(),
+        other => go_value(other),
+    };
+    wrong(format!(
+        "unknown patch type: {told} in map: {}",
+        go_map(map)
+    ))
+}
+
+/// 500, which is what kube-apiserver answers to patches that make no sense.
+fn wrong(why: impl Into<String>) -> Status {
+    Status::unexpected(why)
+}
+
+fn misshapen(directive: &str) -> Status {
+    Status::bad_request(format!("invalid patch format of {directive}"))
 }
 
 fn merge_map(
     node: &Node,
     current: &Map<String, Value>,
     patch: &Map<String, Value>,
-) -> Result<Map<String, Value>, String> {
-    let mut out = match patch.get(PATCH).map(|p| p.as_str()) {
-        None => current.clone(),
-        Some(Some("replace")) => {
+) -> Result<Map<String, Value>, Status> {
+    match patch.get(PATCH) {
+        None => {}
+        Some(Value::String(directive)) if directive == "replace" => {
             let mut replaced = patch.clone();
             replaced.remove(PATCH);
             return Ok(replaced);
         }
-        Some(Some("delete")) => return Ok(Map::new()),
-        Some(Some("merge")) => current.clone(),
-        Some(other) => {
-            return Err(format!(
-                "unknown patch type: {} in map: {}",
-                other.unwrap_or("not a string"),
-                go_map(patch)
-            ));
-        }
-    };
+        Some(Value::String(directive)) if directive == "delete" => return Ok(Map::new()),
+        Some(other) => return Err(unknown_directive(other, patch)),
+    }
+    let mut out = current.clone();
     if let Some(retain) = patch.get(RETAIN_KEYS) {
-        let keys = retain
-            .as_array()
-            .ok_or("the $retainKeys directive must be a list")?;
+        let keys = retain.as_array().ok_or_else(|| misshapen("retainKeys"))?;
         let keys: HashSet<&str> = keys.iter().filter_map(Value::as_str).collect();
+        let mut set = patch
+            .iter()
+            .filter(|(key, value)| !key.starts_with('$') && !value.is_null());
+        if !set.all(|(key, _)| keys.contains(key.as_str())) {
+            return Err(misshapen("retainKeys"));
+        }
         out.retain(|key, _| keys.contains(key.as_str()));
     }
     for (key, value) in patch {
-        if key == PATCH || key == RETAIN_KEYS {
+        if key == RETAIN_KEYS {
             continue;
+        }
+        if key == DELETE_PRIMITIVE.trim_end_matches('/') {
+            return Err(misshapen("primitive list"));
+        }
+        if key == ELEMENT_ORDER.trim_end_matches('/') {
+            return Err(misshapen("setElementOrder list"));
         }
         if let Some(list) = key.strip_prefix(DELETE_PRIMITIVE) {
             delete_primitives(&mut out, list, value)?;
@@ -106,32 +150,47 @@ fn merge_key(
     out: &mut Map<String, Value>,
     key: &str,
     value: &Value,
-) -> Result<(), String> {
-    if value.is_null() {
-        out.remove(key);
-        return Ok(());
-    }
+) -> Result<(), Status> {
     let child = node.child(key).unwrap_or(&Node::Any);
     let merged = match (out.get(key), value) {
+        (_, Value::Null) => None,
+        (None, value) => fresh(value),
+        (Some(Value::Object(_)), Value::Object(patch))
+            if patch.get(PATCH).is_some_and(|p| p == "delete") =>
+        {
+            None
+        }
         (Some(Value::Object(current)), Value::Object(patch)) => {
-            Value::Object(merge_map(child, current, patch)?)
+            Some(Value::Object(merge_map(child, current, patch)?))
         }
-        (None, Value::Object(patch)) => Value::Object(merge_map(child, &Map::new(), patch)?),
-        (current, Value::Array(patch)) => {
-            let current = current
-                .and_then(Value::as_array)
-                .map_or(&[][..], Vec::as_slice);
-            Value::Array(merge_list(node.field(key), child, current, patch)?)
-        }
-        (_, value) => value.clone(),
+        (Some(Value::Array(current)), Value::Array(patch)) => Some(Value::Array(merge_list(
+            node.field(key),
+            child,
+            current,
+            patch,
+        )?)),
+        (_, value) => Some(value.clone()),
     };
-    let deleted = value.get(PATCH).is_some_and(|p| p == "delete");
-    if deleted {
-        out.remove(key);
-    } else {
-        out.insert(key.to_owned(), merged);
-    }
+    match merged {
+        None => out.remove(key),
+        Some(merged) => out.insert(key.to_owned(), merged),
+    };
     Ok(())
+}
+
+/// What a patch brings where nothing was: without fields that are to be removed, and without what a directive is about,
+/// whichever it is.
+fn fresh(value: &Value) -> Option<Value> {
+    match value {
+        Value::Object(map) if map.contains_key(PATCH) => None,
+        Value::Object(map) => {
+            let fields = map.iter().filter(|(_, inner)| !inner.is_null());
+            let fields = fields.filter_map(|(key, inner)| Some((key.clone(), fresh(inner)?)));
+            Some(Value::Object(fields.collect()))
+        }
+        Value::Array(items) => Some(items.iter().filter_map(fresh).collect()),
+        other => Some(other.clone()),
+    }
 }
 
 fn merge_list(
@@ -139,18 +198,24 @@ fn merge_list(
     node: &Node,
     current: &[Value],
     patch: &[Value],
-) -> Result<Vec<Value>, String> {
-    let is_replace = |item: &Value| item.get(PATCH).is_some_and(|p| p == "replace");
-    if patch.iter().any(is_replace) {
-        return Ok(patch
-            .iter()
-            .filter(|item| !is_replace(item))
-            .cloned()
-            .collect());
-    }
+) -> Result<Vec<Value>, Status> {
     let strategy = field.map(|f| &f.strategy);
     if !strategy.is_some_and(|s| s.merge) {
-        return Ok(patch.to_vec());
+        let mut items = patch.to_vec();
+        // Directives about items say nothing where items do not merge.
+        let maps = items.iter_mut().filter_map(Value::as_object_mut);
+        maps.for_each(|map| drop(map.remove(PATCH)));
+        return Ok(items);
+    }
+    let mut types = current.iter().chain(patch).map(std::mem::discriminant);
+    if let Some(first) = types.next()
+        && types.any(|other| other != first)
+    {
+        return Err(wrong(format!(
+            "list element types are not identical: [{} {}]",
+            go_list(current),
+            go_list(patch)
+        )));
     }
     let Some(key) = strategy.and_then(|s| s.merge_key.as_deref()) else {
         let mut seen = HashSet::new();
@@ -160,10 +225,38 @@ fn merge_list(
         let own: Vec<Value> = own.cloned().collect();
         return Ok(interleave(own, unique, current, None));
     };
+    if replaces(key, patch)? {
+        let items = patch.iter().filter(|item| item.get(PATCH).is_none());
+        return Ok(items.cloned().collect());
+    }
     let out = merge_items(key, node.item().unwrap_or(&Node::Any), current, patch)?;
     let wanted = first_places(patch.iter().map(|item| id_of(item, Some(key))));
     let (named, own) = ranked(out, &wanted, Some(key));
     Ok(interleave(own, named, current, Some(key)))
+}
+
+/// Looks at the directives of the items of a list that merges by a key: whether they replace it.
+fn replaces(key: &str, patch: &[Value]) -> Result<bool, Status> {
+    let mut replaces = false;
+    for map in patch.iter().filter_map(Value::as_object) {
+        match map.get(PATCH) {
+            Some(Value::String(directive)) if directive == "replace" => replaces = true,
+            Some(Value::String(directive)) if directive == "merge" => {
+                return Err(wrong("merging lists cannot yet be specified in the patch"));
+            }
+            Some(other) if other != "delete" => return Err(unknown_directive(other, map)),
+            _ if !map.contains_key(key) => return Err(without_key(key, map)),
+            _ => {}
+        }
+    }
+    Ok(replaces)
+}
+
+fn without_key(key: &str, map: &Map<String, Value>) -> Status {
+    wrong(format!(
+        "map: {} does not contain declared merge key: {key}",
+        go_map(map)
+    ))
 }
 
 /// The items that there are with those of a patch laid over them, and what is new behind them.
@@ -172,7 +265,7 @@ fn merge_items(
     node: &Node,
     current: &[Value],
     patch: &[Value],
-) -> Result<Vec<Value>, String> {
+) -> Result<Vec<Value>, Status> {
     let mut out: Vec<Option<Value>> = current.iter().cloned().map(Some).collect();
     let mut places: HashMap<Value, Vec<usize>> = HashMap::new();
     for (at, item) in current.iter().enumerate() {
@@ -181,15 +274,12 @@ fn merge_items(
         }
     }
     for item in patch {
+        // What is no object is of no use here, and refused when the list is read.
         let Value::Object(map) = item else {
-            return Err(format!("a list that merges by {key} must hold objects"));
+            out.push(Some(item.clone()));
+            continue;
         };
-        let Some(id) = map.get(key) else {
-            return Err(format!(
-                "map: {} does not contain declared merge key: {key}",
-                go_map(map)
-            ));
-        };
+        let id = map.get(key).ok_or_else(|| without_key(key, map))?;
         if map.get(PATCH).is_some_and(|p| p == "delete") {
             let gone = places.remove(id).unwrap_or_default();
             gone.into_iter().for_each(|at| out[at] = None);
@@ -197,11 +287,11 @@ fn merge_items(
         }
         let at = places.get(id).and_then(|places| places.first()).copied();
         let existing = at.and_then(|at| out[at].take());
-        let existing = match existing {
-            Some(Value::Object(existing)) => existing,
-            _ => Map::new(),
+        let merged = match existing {
+            Some(Value::Object(existing)) => Some(Value::Object(merge_map(node, &existing, map)?)),
+            _ => fresh(item),
         };
-        let merged = merge_map(node, &existing, map)?;
+        let Some(merged) = merged else { continue };
         let at = at.unwrap_or(out.len());
         // A key that is `null` is gone.
         if merged.get(key) != Some(id) {
@@ -210,8 +300,8 @@ fn merge_items(
             places.entry(id.clone()).or_default().push(at);
         }
         match out.get_mut(at) {
-            Some(place) => *place = Some(Value::Object(merged)),
-            None => out.push(Some(Value::Object(merged))),
+            Some(place) => *place = Some(merged),
+            None => out.push(Some(merged)),
         }
     }
     Ok(out.into_iter().flatten().collect())
@@ -274,10 +364,10 @@ fn delete_primitives(
     out: &mut Map<String, Value>,
     list: &str,
     value: &Value,
-) -> Result<(), String> {
+) -> Result<(), Status> {
     let gone = value
         .as_array()
-        .ok_or("the $deleteFromPrimitiveList directive must be a list")?;
+        .ok_or_else(|| wrong("the $deleteFromPrimitiveList directive must be a list"))?;
     if let Some(Value::Array(items)) = out.get_mut(list) {
         let gone: HashSet<&Value> = gone.iter().collect();
         items.retain(|item| !gone.contains(item));
@@ -293,29 +383,52 @@ fn order(
     order: &Value,
     patch: Option<&Value>,
     before: Option<&Value>,
-) -> Result<(), String> {
-    let order = order
-        .as_array()
-        .ok_or("the $setElementOrder directive must be a list")?;
-    let key = node.field(list).and_then(|f| f.strategy.merge_key.clone());
-    let key = key.as_deref();
-    let wanted = first_places(order.iter().map(|item| id_of(item, key)));
-    for item in patch.and_then(Value::as_array).into_iter().flatten() {
-        let deletes = item.get(PATCH).is_some();
-        if !deletes && !wanted.contains_key(id_of(item, key)) {
-            return Err(
-                "The order in patch list:\n doesn't match $setElementOrder list".to_owned(),
-            );
+) -> Result<(), Status> {
+    let as_list = |value: &Value| {
+        let told = format!(
+            "expected a []interface {{}}, but received a {}",
+            go_type(value)
+        );
+        value.as_array().cloned().ok_or_else(|| wrong(told))
+    };
+    let order = as_list(order)?;
+    let field = node.field(list);
+    if let (None, Node::Struct { definition, .. }) = (field, node) {
+        return Err(wrong(format!(
+            "unable to find api field in struct {} for the json field {list:?}",
+            definition.get().short_name
+        )));
+    }
+    let key = field.and_then(|f| f.strategy.merge_key.as_deref());
+    if let Some(key) = key {
+        for (index, item) in order.iter().enumerate() {
+            let Value::Object(map) = item else {
+                return Err(wrong(format!("value for key {index} is not a map")));
+            };
+            if !map.contains_key(key) {
+                return Err(without_key(key, map));
+            }
+        }
+    }
+    let before = before.map(as_list).transpose()?.unwrap_or_default();
+    if let Some(Value::Array(patch)) = patch {
+        // What a patch has is in the order that it asks for.
+        let mut rest = order.iter();
+        let mut items = patch.iter().filter(|item| item.get(PATCH).is_none());
+        if !items.all(|item| rest.any(|other| id_of(other, key) == id_of(item, key))) {
+            return Err(wrong(format!(
+                "The order in patch list:\n{}\n doesn't match $setElementOrder list:\n{}\n",
+                go_list(patch),
+                go_list(&order)
+            )));
         }
     }
     let Some(Value::Array(items)) = out.get_mut(list) else {
         return Ok(());
     };
+    let wanted = first_places(order.iter().map(|item| id_of(item, key)));
     let (named, own) = ranked(std::mem::take(items), &wanted, key);
-    let before = before
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
-    *items = interleave(own, named, before, key);
+    *items = interleave(own, named, &before, key);
     Ok(())
 }
 
@@ -328,7 +441,8 @@ mod tests {
 
     fn patched(object: Value, patch: Value) -> Value {
         let node = schema::of(all::resource("", "v1", "pods").expect("served"));
-        strategic_merge(&node, &object, &patch).expect("fits")
+        let patch = patch.as_object().expect("a map");
+        strategic_merge(&node, &object, patch).expect("fits")
     }
 
     #[test]

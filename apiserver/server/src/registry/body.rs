@@ -1,5 +1,7 @@
 //! What a body must be before anything is done with it: of the kind that the path means, with fields that the kind has.
 
+use std::collections::HashSet;
+
 use corral_api::field::{FieldError, FieldPath};
 use corral_api::status::Status;
 use corral_kinds::AnyKind;
@@ -9,11 +11,20 @@ use super::{FieldValidation, WriteContext};
 use crate::apply::typed;
 use crate::decode::Decoded;
 
+/// Most owners that a warning tells to be there twice; a hostile body cannot make a huge one.
+const OWNERS_TOLD_MAX: usize = 100;
+
 /// Checks a body against the kind: its type, its fields.
 ///
 /// # Errors
 /// 400 for a body of another kind, of wrong types, or (strictly) with unknown or duplicate fields.
 pub fn read(kind: &dyn AnyKind, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
+    let mut value = read_fields(kind, cx, body)?;
+    without_equal_owners(&mut value, cx, "");
+    Ok(value)
+}
+
+fn read_fields(kind: &dyn AnyKind, cx: &WriteContext, body: Decoded) -> Result<Value, Status> {
     let Decoded {
         mut value,
         duplicates,
@@ -37,7 +48,8 @@ pub fn read_patched(
     cx: &WriteContext,
     patch: impl Fn() -> Result<Value, Status>,
 ) -> Result<Value, Status> {
-    read(kind, cx, Decoded::of(patch()?)).map_err(|status| {
+    let read = read_fields(kind, cx, Decoded::of(patch()?));
+    let mut value = read.map_err(|status| {
         let frame = format!(" cannot be handled as a {}: ", kind.names().kind);
         let Some((_, why)) = status.message.split_once(&frame) else {
             return status;
@@ -49,7 +61,31 @@ pub fn read_patched(
         };
         let error = FieldError::invalid(&FieldPath::new("patch"), shown, why);
         Status::invalid("", "", "", &[error])
-    })
+    })?;
+    without_equal_owners(&mut value, cx, " after mutating admission happens");
+    Ok(value)
+}
+
+/// An owner that is given several times is one owner, and a mistake of whoever gives it.
+fn without_equal_owners(value: &mut Value, cx: &WriteContext, when: &str) {
+    let owners = value.pointer_mut("/metadata/ownerReferences");
+    let Some(Value::Array(owners)) = owners else {
+        return;
+    };
+    let mut seen = HashSet::new();
+    let is_first: Vec<bool> = owners.iter().map(|owner| seen.insert(owner)).collect();
+    let again = owners.iter().zip(&is_first).filter(|(_, first)| !**first);
+    let again = again.filter_map(|(owner, _)| owner["uid"].as_str());
+    let again = again.take(OWNERS_TOLD_MAX).collect::<Vec<_>>().join(", ");
+    if is_first.iter().all(|first| *first) {
+        return;
+    }
+    cx.warn(format!(
+        ".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in 1.20+, and may \
+         reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: {again}"
+    ));
+    let mut is_first = is_first.into_iter();
+    owners.retain(|_| is_first.next().unwrap_or(true));
 }
 
 /// What somebody applies.

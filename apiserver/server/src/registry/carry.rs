@@ -61,7 +61,11 @@ pub(super) fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value,
         (Some(value), Some(old)) => same_without(value, old, others),
         _ => value == old,
     };
-    if !same {
+    let counted = |object: &Value| {
+        let field = object["metadata"].get(kind.generation_metadata()?)?;
+        field.as_object().filter(|map| !map.is_empty()).cloned()
+    };
+    if !same || counted(value) != counted(old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         value["metadata"]["generation"] = (generation + 1).into();
     }

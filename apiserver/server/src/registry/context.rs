@@ -1,7 +1,7 @@
 //! The circumstances of a write, and what is found on the way.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
 use jiff::Timestamp;
@@ -20,6 +20,9 @@ pub enum FieldValidation {
     Strict,
 }
 
+/// What a client is warned of, in order, whatever becomes of its request.
+pub type Warnings = Arc<Mutex<Vec<String>>>;
+
 /// The circumstances of a write.
 pub struct WriteContext {
     /// Who writes.
@@ -35,7 +38,7 @@ pub struct WriteContext {
     /// Now.
     pub now: Timestamp,
     /// Warnings for the client, in order.
-    pub warnings: Mutex<Vec<String>>,
+    pub warnings: Warnings,
     /// What else is known of the request.
     pub asked: Asked,
     /// Annotations for the audit log.

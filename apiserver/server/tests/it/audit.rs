@@ -136,7 +136,6 @@ fn normal(mut value: Value) -> Value {
             "uid",
             "resourceVersion",
             "creationTimestamp",
-            "authenticationMetadata",
             "description",
             "remainingItemCount",
             "managedFields",

@@ -180,17 +180,28 @@ impl Fixture {
         content: &str,
         body: Value,
     ) -> Answer {
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("content-type", content)
+            .header("user-agent", "test/1");
+        self.send_as(user, request, body).await
+    }
+
+    /// Sends a request as somebody, in process.
+    pub async fn send_as(
+        &self,
+        user: User,
+        request: hyper::http::request::Builder,
+        body: Value,
+    ) -> Answer {
         use tower::ServiceExt;
         let bytes = if body.is_null() {
             Vec::new()
         } else {
             serde_json::to_vec(&body).expect("JSON")
         };
-        let request = Request::builder()
-            .method(method)
-            .uri(path)
-            .header("content-type", content)
-            .header("user-agent", "test/1")
+        let request = request
             .body(kube::client::Body::from(bytes))
             .expect("a request");
         let answer = self

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use corral_server::authn::{MASTERS, User};
 use http_body_util::BodyExt;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::fixture::{Fixture, send};
 
@@ -140,4 +140,124 @@ async fn strange_requests_make_no_series() {
         ask(n).await;
     }
     assert_eq!(n_series().await, before);
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn addresses_and_node_ports_are_counted_and_refused_in_its_words() {
+    let fixture = Fixture::start().await;
+    let path = "/api/v1/namespaces/default/services";
+    let service = |name: &str, spec: Value| json!({"metadata": {"name": name}, "spec": spec});
+    let ports = json!([{"port": 80, "name": "a"}, {"port": 81, "name": "b"}]);
+    let chosen = json!([{"port": 80, "name": "a"}, {"port": 81, "name": "b", "nodePort": 30123}]);
+    let taken = "failed to allocate IP 10.96.5.5: provided IP is already allocated";
+    let foreign = |ip: &str| {
+        format!("failed to allocate IP {ip}: the provided network does not match the current range")
+    };
+    let address =
+        |ip: &str, why: &str| format!("spec.clusterIPs: Invalid value: [\"{ip}\"]: {why}");
+    for (spec, refused) in [
+        (json!({"ports": ports}), None),
+        (json!({"ports": ports, "clusterIP": "10.96.5.5"}), None),
+        (
+            json!({"ports": ports, "clusterIP": "10.96.5.5"}),
+            Some(address("10.96.5.5", taken)),
+        ),
+        (
+            json!({"ports": ports, "clusterIP": "10.9.5.5"}),
+            Some(address("10.9.5.5", &foreign("10.9.5.5"))),
+        ),
+        (
+            json!({"ports": ports, "clusterIP": "10.96.255.255"}),
+            Some(address("10.96.255.255", &foreign("10.96.255.255"))),
+        ),
+        (
+            json!({"ports": ports, "clusterIP": "fd00::1"}),
+            Some(
+                "spec.clusterIPs[0]: Invalid value: [\"fd00::1\"]: IPv6 is not configured on this cluster"
+                    .to_owned(),
+            ),
+        ),
+        (json!({"ports": ports, "type": "NodePort"}), None),
+        (json!({"ports": chosen, "type": "NodePort"}), None),
+        (
+            json!({"ports": chosen, "type": "NodePort"}),
+            Some(
+                "spec.ports[1].nodePort: Invalid value: 30123: provided port is already allocated"
+                    .to_owned(),
+            ),
+        ),
+    ] {
+        let name = format!("s{}", uuid::Uuid::new_v4());
+        let made = fixture.create(path, service(&name, spec.clone())).await;
+        let told = refused.map(|why| json!(format!("Service \"{name}\" is invalid: {why}")));
+        match told {
+            None => assert_eq!(made.code, 201, "{}", made.body),
+            Some(told) => assert_eq!((made.code, &made.body["message"]), (422, &told)),
+        }
+    }
+    let dry = service("dry", json!({"ports": ports, "type": "NodePort"}));
+    let dry = fixture.create(&format!("{path}?dryRun=All"), dry).await;
+    assert_eq!(dry.code, 201);
+    // The cache of Services hears of them a moment later.
+    fixture.get(path).await;
+    fixture.get("/apis/networking.k8s.io/v1/ipaddresses").await;
+    let metrics = page(&fixture).await;
+    let cidr = "{cidr=\"10.96.0.0/16\"";
+    for (name, value) in [
+        // With the address of the `kubernetes` Service.
+        (format!("clusterip_allocator_allocated_ips{cidr}}}"), 5.0),
+        (
+            format!("clusterip_allocator_available_ips{cidr}}}"),
+            65529.0,
+        ),
+        (
+            format!("clusterip_allocator_allocation_total{cidr},scope=\"dynamic\"}}"),
+            4.0,
+        ),
+        (
+            format!("clusterip_allocator_allocation_total{cidr},scope=\"static\"}}"),
+            2.0,
+        ),
+        (
+            format!("clusterip_allocator_allocation_errors_total{cidr},scope=\"static\"}}"),
+            1.0,
+        ),
+        ("nodeport_allocator_allocated_ports".to_owned(), 4.0),
+        ("nodeport_allocator_available_ports".to_owned(), 2764.0),
+        (
+            "nodeport_allocator_allocation_total{scope=\"dynamic\"}".to_owned(),
+            3.0,
+        ),
+        (
+            "nodeport_allocator_allocation_total{scope=\"static\"}".to_owned(),
+            1.0,
+        ),
+        (
+            "nodeport_allocator_allocation_errors_total{scope=\"static\"}".to_owned(),
+            1.0,
+        ),
+    ] {
+        let found = metrics.get(&format!("kube_apiserver_{name}"));
+        assert_eq!(found, Some(&value), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn it_is_measured_how_long_certificates_of_clients_are_good() {
+    let fixture = Fixture::start().await;
+    let mut connection = fixture.connect().await;
+    for _ in 0..2 {
+        let answer = send(&mut connection, "GET", "/version", &[], Bytes::new()).await;
+        assert_eq!(answer.status(), 200);
+        answer.into_body().collect().await.expect("a body");
+    }
+    let metrics = page(&fixture).await;
+    let count = |rest: &str| {
+        let name = format!("apiserver_client_certificate_expiration_seconds_{rest}");
+        metrics.get(&name).copied()
+    };
+    assert_eq!(count("count"), Some(2.0));
+    assert_eq!(count("bucket{le=\"0\"}"), Some(0.0));
+    assert_eq!(count("bucket{le=\"2592000\"}"), Some(0.0));
 }

@@ -153,3 +153,209 @@ async fn others_check_tokens_by_the_keys_that_the_issuer_publishes() {
         "system:serviceaccount:default:robot"
     );
 }
+
+/// Gives somebody cluster-wide rights by one rule.
+async fn grant(fixture: &Fixture, name: &str, user: &str, rule: Value) {
+    let rbac = "/apis/rbac.authorization.k8s.io/v1";
+    let role = json!({"metadata": {"name": name}, "rules": [rule]});
+    let binding = json!({"metadata": {"name": name},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": name},
+        "subjects": [{"kind": "User", "apiGroup": "rbac.authorization.k8s.io", "name": user}]});
+    for (kind, object) in [("clusterroles", role), ("clusterrolebindings", binding)] {
+        let path = format!("{rbac}/{kind}");
+        let made = fixture.create(&path, object).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        // Rights follow from caches; a consistent list waits until the cache has seen it.
+        fixture.get(&path).await;
+    }
+}
+
+/// What somebody is told who asks in the name of somebody else: who that is, or why not.
+async fn taken_for(fixture: &Fixture, user: User, headers: &[(&str, &str)]) -> Value {
+    let mut request = hyper::Request::post("/apis/authentication.k8s.io/v1/selfsubjectreviews")
+        .header("content-type", "application/json");
+    for (name, value) in headers {
+        request = request.header(format!("impersonate-{name}"), *value);
+    }
+    let answer = fixture.send_as(user, request, json!({})).await;
+    match answer.code {
+        201 => answer.body["status"]["userInfo"].clone(),
+        _ => answer.body["message"].clone(),
+    }
+}
+
+const AUTHENTICATION: &str = "authentication.k8s.io";
+
+fn refused(user: &str, what: &str, verb: &str, resource: &str) -> String {
+    format!(
+        "{what} is forbidden: User \"{user}\" cannot {verb} resource \"{resource}\" in API group \
+         \"{AUTHENTICATION}\" at the cluster scope"
+    )
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn who_may_be_another_for_one_verb_may_no_more_than_that() {
+    let fixture = Fixture::start().await;
+    let imp = || User::new("imp", &["imps"]);
+    let jane = &[("user", "jane")][..];
+    let on = "impersonate-on:user-info:create";
+    let reviews = "selfsubjectreviews.authentication.k8s.io";
+    let told = taken_for(&fixture, imp(), jane).await;
+    assert_eq!(told, refused("imp", reviews, on, "selfsubjectreviews"));
+    let rule =
+        json!({"apiGroups": [AUTHENTICATION], "resources": ["selfsubjectreviews"], "verbs": [on]});
+    grant(&fixture, "on", "imp", rule).await;
+    let told = taken_for(&fixture, imp(), jane).await;
+    let user = "users.authentication.k8s.io \"jane\"";
+    assert_eq!(told, refused("imp", user, "impersonate:user-info", "users"));
+    let rule = json!({"apiGroups": [AUTHENTICATION], "resources": ["users", "groups", "userextras/a.io/b"],
+        "verbs": ["impersonate:user-info"]});
+    grant(&fixture, "whom", "imp", rule).await;
+    let told = taken_for(&fixture, imp(), jane).await;
+    let known = json!({"username": "jane", "groups": ["system:authenticated"]});
+    assert_eq!(told, known);
+    let more = &[("user", "jane"), ("group", "g"), ("extra-a.io%2fb", "c")];
+    let known = json!({"username": "jane", "groups": ["g", "system:authenticated"], "extra": {"a.io/b": ["c"]}});
+    assert_eq!(taken_for(&fixture, imp(), more).await, known);
+    for (header, value, what, resource, why) in [
+        ("uid", "u", " \"u\"", "uids", ""),
+        (
+            "group",
+            "system:masters",
+            " \"system:masters\"",
+            "groups",
+            ": impersonating the system:masters group is not allowed",
+        ),
+        (
+            "group",
+            "",
+            "",
+            "groups",
+            ": impersonating the empty string group is not allowed",
+        ),
+        (
+            "extra-a",
+            "b",
+            "",
+            "userextras",
+            ": impersonating an invalid key in extra is not allowed: extra.key: Invalid value: \"a\": must be a \
+             domain-prefixed path (such as \"acme.io/foo\")",
+        ),
+        (
+            "extra-",
+            "b",
+            "",
+            "userextras",
+            ": impersonating the empty string key in extra is not allowed",
+        ),
+        (
+            "extra-a.io%2fb",
+            "",
+            "",
+            "userextras",
+            ": impersonating the empty string value in extra is not allowed",
+        ),
+    ] {
+        let told = taken_for(&fixture, imp(), &[("user", "jane"), (header, value)]).await;
+        let what = format!("{resource}.{AUTHENTICATION}{what}");
+        let refusal = refused("imp", &what, "impersonate:user-info", resource);
+        assert_eq!(told, format!("{refusal}{why}"), "{header}");
+    }
+    // Jane may nothing, and whoever is taken for her may not even try what was not given.
+    let list = hyper::Request::get(CMS).header("impersonate-user", "jane");
+    let list = fixture.send_as(imp(), list, Value::Null).await;
+    assert_eq!(
+        list.body["message"],
+        "configmaps is forbidden: User \"imp\" cannot impersonate-on:user-info:list resource \"configmaps\" in API \
+         group \"\" in the namespace \"default\""
+    );
+    let path = hyper::Request::get("/logs").header("impersonate-user", "jane");
+    let path = fixture.send_as(imp(), path, Value::Null).await;
+    assert_eq!(
+        path.body["message"],
+        "forbidden: User \"imp\" cannot impersonate-on:user-info:get path \"/logs\""
+    );
+    let admin = User::new("admin", &[corral_server::authn::MASTERS]);
+    let metrics = fixture.text(admin, "/metrics").await;
+    let allowed =
+        "apiserver_impersonation_attempts_total{decision=\"allowed\",mode=\"user-info\"} 2\n";
+    assert!(metrics.contains(allowed));
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn accounts_and_nodes_are_impersonated_by_verbs_of_their_own() {
+    let fixture = Fixture::start().await;
+    let agent = |node: &[&str]| {
+        let mut user = User::service_account("kube-system", "agent");
+        let names = node.iter().map(|&node| node.to_owned()).collect();
+        let key = "authentication.kubernetes.io/node-name".to_owned();
+        user.extra.insert(key, names);
+        user
+    };
+    let name = "system:serviceaccount:kube-system:agent";
+    let rules = [
+        ("associated-node", "nodes"),
+        ("serviceaccount", "serviceaccounts"),
+    ];
+    for (mode, resource) in rules {
+        let rule = json!({"apiGroups": [AUTHENTICATION], "resources": [resource], "verbs": [format!("impersonate:{mode}")]});
+        grant(&fixture, mode, name, rule).await;
+        let rule = json!({"apiGroups": [AUTHENTICATION], "resources": ["selfsubjectreviews"],
+            "verbs": [format!("impersonate-on:{mode}:create")]});
+        grant(&fixture, &format!("on-{mode}"), name, rule).await;
+    }
+    let node = &[("user", "system:node:n1")][..];
+    let known =
+        json!({"username": "system:node:n1", "groups": ["system:nodes", "system:authenticated"]});
+    assert_eq!(taken_for(&fixture, agent(&["n1"]), node).await, known);
+    let on = "impersonate-on:arbitrary-node:create";
+    let reviews = "selfsubjectreviews.authentication.k8s.io";
+    let refusal = refused(name, reviews, on, "selfsubjectreviews");
+    // On another node, on no node, and on more than there can be.
+    for elsewhere in [&["n2"][..], &[], &["n1", "n2"]] {
+        let told = taken_for(&fixture, agent(elsewhere), node).await;
+        assert_eq!(told, refusal, "{elsewhere:?}");
+    }
+    let account = ("user", "system:serviceaccount:a:b");
+    let groups = [
+        "system:serviceaccounts",
+        "system:serviceaccounts:a",
+        "system:authenticated",
+    ];
+    let known = json!({"username": account.1, "groups": groups});
+    assert_eq!(taken_for(&fixture, agent(&[]), &[account]).await, known);
+    // Whoever wants more for it needs the right to be it altogether.
+    let told = taken_for(&fixture, agent(&[]), &[account, ("group", "g")]).await;
+    let refusal = format!(
+        "serviceaccounts \"b\" is forbidden: User \"{name}\" cannot impersonate resource \"serviceaccounts\" in API \
+         group \"\" in the namespace \"a\""
+    );
+    assert_eq!(told, refusal);
+    let legacy = || User::new("legacy", &[]);
+    let rule = json!({"apiGroups": [""], "resources": ["users", "groups", "serviceaccounts"], "verbs": ["impersonate"]});
+    grant(&fixture, "legacy", "legacy", rule).await;
+    let known = json!({"username": "system:node:n1", "groups": ["system:authenticated"]});
+    assert_eq!(taken_for(&fixture, legacy(), node).await, known);
+    let told = taken_for(&fixture, legacy(), &[account, ("group", "system:masters")]).await;
+    assert_eq!(
+        told["groups"],
+        json!(["system:masters", "system:authenticated"])
+    );
+}
+
+#[tokio::test]
+async fn a_name_counts_where_a_collection_is_read_not_where_it_is_deleted() {
+    let fixture = Fixture::start().await;
+    let path = format!("{CMS}?fieldSelector=metadata.name%3Da");
+    let ask = async |method: &str| {
+        let user = User::new("bob", &[]);
+        let asked = fixture.ask_as(user, method, &path, "application/json", Value::Null);
+        let message = asked.await.body["message"].clone();
+        let begins = message.as_str().expect("a message").split(" is ").next();
+        begins.expect("a beginning").to_owned()
+    };
+    assert_eq!(ask("GET").await, "configmaps \"a\"");
+    assert_eq!(ask("DELETE").await, "configmaps");
+}

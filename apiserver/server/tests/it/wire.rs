@@ -439,3 +439,115 @@ async fn the_answer_to_head_has_no_body_over_http_2_either() {
         assert!(body.to_bytes().is_empty(), "{path}");
     }
 }
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn json_for_programs_ends_with_its_line_and_what_people_read_is_indented() {
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "1").await;
+    let table = "application/json;as=Table;v=v1;g=meta.k8s.io";
+    let partial = "application/json;as=PartialObjectMetadata;v=v1;g=meta.k8s.io";
+    let aggregated = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
+    let one = format!("{CMS}/a");
+    for (path, accept, end) in [
+        (one.as_str(), "application/json", "}\n"),
+        (&one, table, "}\n"),
+        (&one, partial, "}\n"),
+        (&format!("{CMS}/b"), "application/json", "\"code\":404}\n"),
+        (CMS, "application/json", "]}\n"),
+        ("/apis", "application/json", "}\n"),
+        ("/apis", aggregated, "}\n"),
+        (&format!("{one}?pretty=1"), "application/json", "\n}"),
+        ("/version", "application/json", "\n}"),
+        ("/", "application/json", "\n  ]\n}"),
+        ("/openapi/v3", "application/json", "}}"),
+    ] {
+        let told = get(&fixture, path, accept).await;
+        let text = String::from_utf8_lossy(&told.body).into_owned();
+        assert!(text.ends_with(end), "{path} {accept} {text:?}");
+        assert!(!text.ends_with("\n\n"), "{path}");
+    }
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn halves_of_surrogate_pairs_and_more_documents_are_read_as_go_reads_them() {
+    let fixture = Fixture::start().await;
+    let mut connection = fixture.connect().await;
+    let mut made = async |kind: &str, body: &'static str| {
+        let headers = [("content-type", format!("application/{kind}"))];
+        let path = format!("{CMS}?dryRun=All");
+        let answer = send(&mut connection, "POST", &path, &headers, body).await;
+        let body = answer
+            .into_body()
+            .collect()
+            .await
+            .expect("a body")
+            .to_bytes();
+        serde_json::from_slice::<Value>(&body).expect("JSON")
+    };
+    let halves = made(
+        "json",
+        r#"{"metadata":{"name":"q"},"data":{"a":"x\ud800y","b":"\ud800\ud83d\ude00"}}"#,
+    );
+    assert_eq!(
+        halves.await["data"],
+        json!({"a": "x\u{fffd}y", "b": "\u{fffd}😀"})
+    );
+    for body in [
+        "metadata:\n  name: q\n---\nmetadata:\n  name: r\n",
+        "metadata:\n  name: q\n---\n",
+        "# c\n---\nmetadata:\n  name: q\n--- \n: broken [",
+    ] {
+        assert_eq!(made("yaml", body).await["metadata"]["name"], "q", "{body}");
+    }
+    let nothing = made("yaml", "---\n---\nmetadata:\n  name: q\n").await;
+    assert_eq!(nothing["code"], 422);
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3, but for the descriptions.
+#[tokio::test]
+async fn a_scale_comes_as_a_table_and_kinds_without_columns_tell_when_they_were_made() {
+    let fixture = Fixture::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+    let spec =
+        json!({"replicas": 2, "selector": {"matchLabels": {"a": "b"}}, "template": template});
+    let deployments = "/apis/apps/v1/namespaces/default/deployments";
+    let capacities = "/apis/storage.k8s.io/v1/namespaces/default/csistoragecapacities";
+    let addresses = "/apis/networking.k8s.io/v1/ipaddresses";
+    for (path, object) in [
+        (
+            deployments,
+            json!({"metadata": {"name": "d"}, "spec": spec}),
+        ),
+        (
+            capacities,
+            json!({"metadata": {"name": "c"}, "storageClassName": "s", "capacity": "1Gi"}),
+        ),
+    ] {
+        assert_eq!(fixture.create(path, object).await.code, 201);
+    }
+    let scale = format!("{deployments}/d/scale");
+    let columns = async |path: &str| {
+        let told = get(
+            &fixture,
+            path,
+            "application/json;as=Table;v=v1;g=meta.k8s.io",
+        )
+        .await;
+        let table: Value = serde_json::from_slice(&told.body).expect("JSON");
+        let columns = table["columnDefinitions"].as_array().cloned();
+        let columns = columns.unwrap_or_default().into_iter();
+        let columns = columns.map(|column| format!("{} {}", column["name"], column["type"]));
+        let columns = columns.collect::<Vec<_>>().join(", ").replace('"', "");
+        (columns, table["rows"][0]["cells"].clone())
+    };
+    let (told, cells) = columns(&scale).await;
+    assert_eq!(
+        told,
+        "Name string, Desired integer, Available integer, Age string"
+    );
+    assert_eq!((&cells[0], &cells[1]), (&json!("d"), &json!(2)));
+    assert_eq!(columns(capacities).await.0, "Name string, Created At date");
+    assert_eq!(columns(addresses).await.0, "Name string, ParentRef string");
+}

@@ -356,3 +356,263 @@ async fn who_applies_may_leave_out_the_name_of_what_is_there() {
     let none = fixture.patch(path, "apply-patch+yaml", body).await;
     assert_eq!(none.code, 404, "{}", none.body);
 }
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn a_strategic_patch_that_makes_no_sense_is_told_so() {
+    let fixture = Fixture::start().await;
+    let path = "/apis/apps/v1/namespaces/default/deployments";
+    let pod = json!({"containers": [{"name": "a", "image": "x"}, {"name": "b", "image": "y"}]});
+    let deployment = json!({"metadata": {"name": "d", "finalizers": ["a.io/b"]}, "spec": {"replicas": 2,
+        "selector": {"matchLabels": {"a": "b"}}, "template": {"metadata": {"labels": {"a": "b"}}, "spec": pod}}});
+    assert_eq!(fixture.create(path, deployment).await.code, 201);
+    let path = format!("{path}/d");
+    let patched = async |patch: Value| {
+        let kind = "strategic-merge-patch+json";
+        fixture
+            .patch(&format!("{path}?dryRun=All"), kind, patch)
+            .await
+    };
+    let pod = |spec: Value| json!({"spec": {"template": {"spec": spec}}});
+    let list = |items: Value| pod(json!({"containers": items}));
+    for (patch, code, told) in [
+        (
+            json!({"spec": {"replicas": "3"}}),
+            422,
+            " \"\" is invalid: patch: Invalid value: \"map[spec:map[replicas:3]]\": unrecognized type: int32",
+        ),
+        (
+            json!([]),
+            400,
+            "json: cannot unmarshal array into Go value of type map[string]interface {}",
+        ),
+        (
+            json!({"$patch": 3}),
+            500,
+            "unknown patch type: %!s(int64=3) in map: map[$patch:3]",
+        ),
+        (
+            list(json!([{"name": "a", "$patch": "merge"}])),
+            500,
+            "merging lists cannot yet be specified in the patch",
+        ),
+        (
+            list(json!([{"$patch": "foo"}])),
+            500,
+            "unknown patch type: foo in map: map[$patch:foo]",
+        ),
+        (
+            list(json!([{"$patch": "replace"}, {"image": "q"}])),
+            500,
+            "map: map[image:q] does not contain declared merge key: name",
+        ),
+        (
+            json!({"metadata": {"finalizers": [1]}}),
+            500,
+            "list element types are not identical: [[a.io/b] [1]]",
+        ),
+        (
+            json!({"spec": {"strategy": {"$retainKeys": ["rollingUpdate"], "type": "Recreate"}}}),
+            400,
+            "invalid patch format of retainKeys",
+        ),
+        (
+            json!({"metadata": {"$setElementOrder": ["a"]}}),
+            400,
+            "invalid patch format of setElementOrder list",
+        ),
+        (
+            pod(json!({"$setElementOrder/containers": [{}]})),
+            500,
+            "map: map[] does not contain declared merge key: name",
+        ),
+        (
+            pod(json!({"$setElementOrder/containers": ["a"]})),
+            500,
+            "value for key 0 is not a map",
+        ),
+        (
+            pod(json!({"$setElementOrder/containers": null})),
+            500,
+            "expected a []interface {}, but received a %!s(<nil>)",
+        ),
+        (
+            pod(json!({"$setElementOrder/nope": []})),
+            500,
+            "unable to find api field in struct PodSpec for the json field \"nope\"",
+        ),
+        (
+            pod(
+                json!({"$setElementOrder/containers": [{"name": "b"}, {"name": "a"}],
+                "containers": [{"name": "a"}, {"name": "b"}]}),
+            ),
+            500,
+            "The order in patch list:\n[map[name:a] map[name:b]]\n doesn't match $setElementOrder list:\n\
+             [map[name:b] map[name:a]]\n",
+        ),
+    ] {
+        let answer = patched(patch.clone()).await;
+        assert_eq!(
+            (answer.code, answer.body["message"].as_str()),
+            (code, Some(told)),
+            "{patch}"
+        );
+    }
+    // What an object is cannot be patched, and `3.0` is three.
+    for (patch, replicas) in [
+        (json!({"kind": "Pod", "apiVersion": "v1"}), 2),
+        (json!({"kind": null}), 2),
+        (json!({"spec": {"replicas": 3.0}}), 3),
+    ] {
+        let answer = patched(patch).await;
+        assert_eq!(
+            (answer.code, &answer.body["kind"]),
+            (200, &json!("Deployment"))
+        );
+        assert_eq!(answer.body["spec"]["replicas"], replicas);
+    }
+    let user = || corral_server::authn::User::new("admin", &[corral_server::authn::MASTERS]);
+    let request = hyper::Request::patch(&path);
+    let request = request.header("content-type", "application/strategic-merge-patch+json");
+    let request = request.body(kube::client::Body::from(b"null".to_vec()));
+    let null =
+        tower::ServiceExt::oneshot(fixture.server.local(user()), request.expect("a request"));
+    assert_eq!(null.await.expect("an answer").status(), 200);
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn an_owner_that_is_given_twice_is_one_with_a_warning() {
+    let fixture = Fixture::start().await;
+    let owner = |name: &str, uid: &str| json!({"apiVersion": "v1", "kind": "ConfigMap", "name": name, "uid": uid});
+    let mut map = config_map("a", "1");
+    let both = json!([
+        owner("a", "2"),
+        owner("a", "1"),
+        owner("b", "1"),
+        owner("a", "1"),
+        owner("a", "2")
+    ]);
+    map["metadata"]["ownerReferences"] = both;
+    let path = "/api/v1/namespaces/default/configmaps";
+    let made = fixture.create(path, map).await;
+    let left = json!([owner("a", "2"), owner("a", "1"), owner("b", "1")]);
+    assert_eq!(made.body["metadata"]["ownerReferences"], left);
+    let told = |when: &str, uids: &str| {
+        format!(
+            "299 - \".metadata.ownerReferences contains duplicate entries{when}; API server dedups owner references in \
+             1.20+, and may reject such requests as early as 1.24; please fix your requests; duplicate UID(s) observed: \
+             {uids}\""
+        )
+    };
+    assert_eq!(made.headers["warning"], told("", "1, 2"));
+    let patch = json!({"metadata": {"ownerReferences": [owner("z", "9"), owner("z", "9")]}});
+    let patched = fixture
+        .patch(&format!("{path}/a"), "merge-patch+json", patch)
+        .await;
+    assert_eq!(
+        patched.body["metadata"]["ownerReferences"],
+        json!([owner("z", "9")])
+    );
+    assert_eq!(
+        patched.headers["warning"],
+        told(" after mutating admission happens", "9")
+    );
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn what_of_the_metadata_counts_as_a_generation_depends_on_the_kind() {
+    let fixture = Fixture::start().await;
+    let template = json!({"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "x"}]}});
+    let workload = json!({"metadata": {"name": "w"}, "spec": {"selector": {"matchLabels": {"a": "b"}}, "template": template}});
+    let slice = json!({"metadata": {"name": "w"}, "addressType": "IPv4", "endpoints": []});
+    for (path, object, counted) in [
+        (
+            "apps/v1/namespaces/default/deployments",
+            &workload,
+            [2, 2, 3],
+        ),
+        (
+            "apps/v1/namespaces/default/replicasets",
+            &workload,
+            [1, 1, 1],
+        ),
+        (
+            "discovery.k8s.io/v1/namespaces/default/endpointslices",
+            &slice,
+            [1, 2, 2],
+        ),
+    ] {
+        let path = format!("/apis/{path}");
+        let made = fixture.create(&path, object.clone()).await;
+        assert_eq!(made.body["metadata"]["generation"], 1);
+        let changes = [
+            json!({"annotations": {"foo": "1"}}),
+            json!({"labels": {"l": "1"}, "finalizers": ["a.io/b"]}),
+            json!({"annotations": null}),
+        ];
+        for (change, generation) in changes.into_iter().zip(counted) {
+            let patch = json!({"metadata": change});
+            let path = format!("{path}/w");
+            let patched = fixture.patch(&path, "merge-patch+json", patch).await;
+            let metadata = &patched.body["metadata"];
+            assert_eq!(metadata["generation"], generation, "{path} {metadata}");
+        }
+    }
+    let status = json!({"metadata": {"annotations": {"deployment.kubernetes.io/revision": "1"}}, "status": {"replicas": 1}});
+    let path = "/apis/apps/v1/namespaces/default/deployments/w/status";
+    let patched = fixture.patch(path, "merge-patch+json", status).await;
+    let metadata = &patched.body["metadata"];
+    assert_eq!(
+        (
+            &metadata["generation"],
+            &metadata["annotations"]["deployment.kubernetes.io/revision"]
+        ),
+        (&json!(3), &json!("1"))
+    );
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn who_is_refused_is_warned_all_the_same() {
+    let fixture = Fixture::start().await;
+    assert_eq!(fixture.config_map("a", "1").await.code, 201);
+    let unknown = "299 - \"unknown field \\\"foo\\\"\"";
+    let mut map = config_map("a", "1");
+    map["foo"] = json!(1);
+    let known = fixture.create(CMS, map.clone()).await;
+    assert_eq!(
+        (known.code, &known.headers["warning"]),
+        (409, &unknown.parse().expect("a header"))
+    );
+    map["metadata"]["name"] = json!("A B");
+    let invalid = fixture.create(CMS, map).await;
+    assert_eq!(
+        (invalid.code, &invalid.headers["warning"]),
+        (422, &unknown.parse().expect("a header"))
+    );
+    let admission = "/apis/admissionregistration.k8s.io/v1/validatingadmissionpolic";
+    for (name, action) in [("warns", "Warn"), ("denies", "Deny")] {
+        let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["configmaps"]});
+        let policy = json!({"metadata": {"name": name}, "spec": {"matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": "false", "message": name}]}});
+        let binding = json!({"metadata": {"name": name}, "spec": {"policyName": name, "validationActions": [action]}});
+        let made = fixture.create(&format!("{admission}ies"), policy).await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        let made = fixture
+            .create(&format!("{admission}ybindings"), binding)
+            .await;
+        assert_eq!(made.code, 201, "{}", made.body);
+        fixture.get(&format!("{admission}ies")).await;
+        fixture.get(&format!("{admission}ybindings")).await;
+    }
+    let patch = json!({"data": {"a": "b"}, "foo": 1});
+    let path = format!("{CMS}/a");
+    let denied = fixture.patch(&path, "merge-patch+json", patch).await;
+    assert_eq!(denied.code, 422, "{}", denied.body);
+    let warnings = denied.headers.get_all("warning").iter();
+    let warnings: Vec<&str> = warnings.filter_map(|value| value.to_str().ok()).collect();
+    let policy = "299 - \"Validation failed for ValidatingAdmissionPolicy 'warns' with binding 'warns': warns\"";
+    assert_eq!(warnings, [unknown, policy]);
+}

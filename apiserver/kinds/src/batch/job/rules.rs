@@ -191,20 +191,7 @@ pub(crate) fn spec(errors: &mut Errors, path: &FieldPath, spec: &JobSpec) {
 }
 
 fn managed_by(errors: &mut Errors, path: &FieldPath, manager: &str) {
-    if manager.is_empty() {
-        errors.push(FieldError::required(path, ""));
-        return;
-    }
-    match manager
-        .split_once('/')
-        .filter(|(host, rest)| !host.is_empty() && !rest.is_empty())
-    {
-        None => {
-            let detail = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(FieldError::invalid(path, manager, detail));
-        }
-        Some((host, _)) => rules::complain(errors, path, host, names::dns1123_subdomain(host)),
-    }
+    errors.extend(FieldError::domain_prefixed_path(path, manager));
     if manager.len() > MANAGED_BY_LENGTH_MAX {
         errors.push(FieldError::too_long(path, MANAGED_BY_LENGTH_MAX));
     }
