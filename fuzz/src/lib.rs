@@ -307,7 +307,13 @@ fn applied(node: &Node, live: &Value, config: &Value, name: &str) -> Option<Valu
     let out = apply::apply(node, live, config, &manager, true, None);
     let out = out.expect("nobody is asked").object;
     let again = apply::apply(node, &out, config, &manager, false, None);
-    assert_eq!(again.expect("it is there already").object, out);
+    let mut again = again.expect("it is there already").object;
+    if out["metadata"].get("managedFields").is_none() {
+        // An empty list is nobody's by an apply, and once nobody owns anything, whatever is there counts as updated before
+        // the first apply: kube-apiserver v1.36 says the same of the second one.
+        taken(&mut again);
+    }
+    assert_eq!(again, out);
     if let Some(entries) = out["metadata"].get("managedFields") {
         entries_are_sound(entries);
     }

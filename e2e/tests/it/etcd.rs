@@ -6,6 +6,8 @@ use std::process::{Child, Command, Stdio};
 
 use corral_e2e::Cluster;
 use corral_e2e::machines::succeed;
+use corral_storage::etcd::{EtcdConfig, EtcdStore, EtcdTls};
+use corral_storage::{ListOptions, Page, Storage};
 
 const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  terminationGracePeriodSeconds: 1\n  \
                    containers: [{name: c, image: corral.dev/host, command: [sleep, '1000']}]\n";
@@ -67,6 +69,22 @@ impl Etcd {
 
     pub fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
+    }
+
+    /// What is in it below a prefix, as it lies there.
+    pub async fn list(&self, prefix: &str) -> Page {
+        let read = |name: &str| std::fs::read(self.file(name)).expect("a file");
+        let mut config = EtcdConfig::new(vec![self.url.clone()]);
+        config.tls = Some(EtcdTls {
+            ca_certificate: Some(read("ca.crt")),
+            client_identity: Some((read("client.crt"), read("client.key"))),
+            server_name: None,
+        });
+        let store = EtcdStore::connect(config).await.expect("connected");
+        let page = store.list(prefix, ListOptions::default()).await;
+        let page = page.expect("listed");
+        assert!(!page.more);
+        page
     }
 
     /// The flags of a server that keeps its objects here.

@@ -12,8 +12,6 @@ use std::time::{Duration, Instant};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use corral_e2e::{Cluster, WAIT_MAX, kubectl_path, root};
-use corral_storage::etcd::{EtcdConfig, EtcdStore, EtcdTls};
-use corral_storage::{ListOptions, Storage};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Value, json};
@@ -245,17 +243,7 @@ impl Peer {
 
 /// What is in etcd, and how far it is.
 async fn dump(etcd: &Etcd) -> (Vec<Value>, u64) {
-    let read = |name: &str| std::fs::read(etcd.file(name)).expect("a file");
-    let mut config = EtcdConfig::new(vec![etcd.url.clone()]);
-    config.tls = Some(EtcdTls {
-        ca_certificate: Some(read("ca.crt")),
-        client_identity: Some((read("client.crt"), read("client.key"))),
-        server_name: None,
-    });
-    let store = EtcdStore::connect(config).await.expect("connected");
-    let page = store.list("/registry/", ListOptions::default()).await;
-    let page = page.expect("listed");
-    assert!(!page.more);
+    let page = etcd.list("/registry/").await;
     let entries = page.entries.iter().map(|entry| {
         json!([
             entry.key.as_str(),

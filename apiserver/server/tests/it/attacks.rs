@@ -55,7 +55,7 @@ fn get(path: &str) -> Vec<u8> {
 
 /// An HTTP/2 connection with its first frames sent.
 async fn h2(fixture: &Fixture, settings: &[u8]) -> TlsStream<TcpStream> {
-    let mut stream = fixture.connect_raw().await;
+    let mut stream = fixture.connect_raw_as_user("attacker").await;
     stream.write_all(PREFACE).await.expect("sent");
     let first = frame(SETTINGS, 0, 0, settings);
     stream.write_all(&first).await.expect("sent");
@@ -111,7 +111,7 @@ async fn requests_that_are_reset_at_once_end_the_connection() {
             );
         }
     };
-    neighbour.beside("rapid resets", attack).await;
+    neighbour.beside_work("rapid resets", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -137,7 +137,9 @@ async fn headers_without_an_end_end_the_connection() {
             );
         }
     };
-    neighbour.beside("headers without an end", attack).await;
+    neighbour
+        .beside_work("headers without an end", attack)
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -171,7 +173,7 @@ async fn a_header_list_over_the_bound_is_refused() {
                 assert!(has_words, "{payload:?}");
             }
         };
-        neighbour.beside(what, attack).await;
+        neighbour.beside_work(what, attack).await;
     }
 }
 
@@ -186,14 +188,14 @@ async fn many_headers_are_refused() {
     head.push_str("\r\n");
     let attack = async |enough: CancellationToken| {
         while !enough.is_cancelled() {
-            let mut attacker = fixture.connect_raw().await;
+            let mut attacker = fixture.connect_raw_as_user("attacker").await;
             attacker.write_all(head.as_bytes()).await.expect("sent");
             let mut answer = vec![0; 12];
             attacker.read_exact(&mut answer).await.expect("an answer");
             assert_eq!(&answer, b"HTTP/1.1 431");
         }
     };
-    neighbour.beside("many headers", attack).await;
+    neighbour.beside_work("many headers", attack).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -209,7 +211,7 @@ async fn connections_that_say_nothing_or_half_of_it_are_closed() {
         while !enough.is_cancelled() {
             let mut open = Vec::new();
             for beginning in beginnings.repeat(N_SILENT) {
-                let mut stream = fixture.connect_raw().await;
+                let mut stream = fixture.connect_raw_as_user("attacker").await;
                 stream.write_all(beginning).await.expect("sent");
                 open.push(stream);
             }
@@ -239,38 +241,38 @@ async fn readers_that_stall_are_cut_off() {
         assert_eq!(large.code, 201);
     }
     let mut neighbour = Neighbour::of(&fixture).await;
-    // HTTP/1.1: more than the buffers of a connection hold is asked for and not read.
-    let mut stalled = fixture.connect_raw().await;
     let request = format!("GET {CMS} HTTP/1.1\r\nhost: localhost\r\n\r\n");
-    // HTTP/2: no window for any stream, so that nothing of a body may be sent, while the connection is alive.
     let no_window = [0, 4, 0, 0, 0, 0];
-    let mut windowless = h2(&fixture, &no_window).await;
     let ask = frame(HEADERS, END_HEADERS | END_STREAM, 1, &get(CMS));
+    let window = (64 * 1024 * 1024_u32).to_be_bytes();
+    let mut open = frame(WINDOW_UPDATE, 0, 1, &window);
+    open.extend(frame(WINDOW_UPDATE, 0, 0, &window));
     let attack = async |_| {
+        // HTTP/1.1: more than the buffers of a connection hold is asked for and not read.
+        let mut stalled = fixture.connect_raw_as_user("attacker").await;
+        // HTTP/2: no window for any stream, so that nothing of a body may be sent, while the connection is alive.
+        let mut windowless = h2(&fixture, &no_window).await;
         stalled.write_all(request.as_bytes()).await.expect("sent");
         windowless.write_all(&ask).await.expect("sent");
         // The server hangs up before it has sent everything, once its patience is over.
         tokio::time::sleep(3 * PATIENCE).await;
+        let mut rest = Vec::new();
+        let _ = stalled.read_to_end(&mut rest).await;
+        assert!(rest.len() < 18_000_000, "{}", rest.len());
+        // With a window at last, the stream is found to be broken off.
+        windowless.write_all(&open).await.expect("sent");
+        let mut received = 0;
+        loop {
+            let (kind, flags, payload) = next_frame(&mut windowless).await.expect("frames");
+            received += payload.len();
+            if kind == RST_STREAM {
+                assert_eq!(payload, INTERNAL_ERROR);
+                break;
+            }
+            let is_end = kind == DATA && flags & END_STREAM != 0;
+            assert!(!is_end, "the list came whole");
+        }
+        assert!(received < 1_000_000, "{received}");
     };
     neighbour.beside("readers that stall", attack).await;
-    let mut rest = Vec::new();
-    let _ = stalled.read_to_end(&mut rest).await;
-    assert!(rest.len() < 18_000_000, "{}", rest.len());
-    // With a window at last, the stream is found to be broken off.
-    let window = (64 * 1024 * 1024_u32).to_be_bytes();
-    let mut open = frame(WINDOW_UPDATE, 0, 1, &window);
-    open.extend(frame(WINDOW_UPDATE, 0, 0, &window));
-    windowless.write_all(&open).await.expect("sent");
-    let mut received = 0;
-    loop {
-        let (kind, flags, payload) = next_frame(&mut windowless).await.expect("frames");
-        received += payload.len();
-        if kind == RST_STREAM {
-            assert_eq!(payload, INTERNAL_ERROR);
-            break;
-        }
-        let is_end = kind == DATA && flags & END_STREAM != 0;
-        assert!(!is_end, "the list came whole");
-    }
-    assert!(received < 1_000_000, "{received}");
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use corral_server::admission::Settings;
@@ -164,6 +165,31 @@ impl Fixture {
         self.server.address()
     }
 
+    /// From now on everybody who is known may do everything.
+    pub async fn empower_everybody(&self) {
+        let group = "system:authenticated";
+        let binding = json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": {"name": "all"},
+            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "cluster-admin"},
+            "subjects": [{"apiGroup": "rbac.authorization.k8s.io", "kind": "Group", "name": group}],
+        });
+        let path = "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings";
+        assert_eq!(self.create(path, binding).await.code, 201);
+        let may = async || {
+            let user = User::new("somebody", &[group]);
+            let path = "/api/v1/namespaces/default/configmaps/none";
+            let answer = self.ask_as(user, "GET", path, "application/json", Value::Null);
+            answer.await.code == 404
+        };
+        let asking = async {
+            while !may().await {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        let asked = tokio::time::timeout(Duration::from_secs(30), asking).await;
+        asked.expect("the binding counts");
+    }
+
     /// Asks as an administrator, in process.
     pub async fn ask(&self, method: &str, path: &str, body: Value) -> Answer {
         let user = User::new("admin", &[corral_server::authn::MASTERS]);
@@ -248,20 +274,26 @@ impl Fixture {
     pub async fn silent_webhook(&self, resource: &str) -> TcpListener {
         let hook = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let url = format!("https://{}/", hook.local_addr().expect("an address"));
+        self.ask_before_creation(resource, json!({"url": url}))
+            .await;
+        hook
+    }
+
+    /// Has a webhook asked before an object of a core resource is created.
+    pub async fn ask_before_creation(&self, resource: &str, client: Value) {
         let rule = json!({
             "operations": ["CREATE"], "apiGroups": [""], "apiVersions": ["v1"], "resources": [resource],
         });
         let webhook = json!({
-            "name": "silent.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
-            "failurePolicy": "Ignore", "timeoutSeconds": 30, "clientConfig": {"url": url}, "rules": [rule],
+            "name": "hook.example.com", "sideEffects": "None", "admissionReviewVersions": ["v1"],
+            "failurePolicy": "Ignore", "timeoutSeconds": 30, "clientConfig": client, "rules": [rule],
         });
         let configuration = json!({
             "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingWebhookConfiguration",
-            "metadata": {"name": "silent"}, "webhooks": [webhook],
+            "metadata": {"name": "hook"}, "webhooks": [webhook],
         });
         let path = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations";
         assert_eq!(self.create(path, configuration).await.code, 201);
-        hook
     }
 
     /// A ConfigMap of a name.
@@ -281,13 +313,24 @@ impl Fixture {
 
     /// A connection with an administrator's certificate.
     pub async fn connect(&self) -> http1::SendRequest<Full<Bytes>> {
-        let tls = self.connect_raw().await;
-        let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP");
-        tokio::spawn(connection);
-        sender
+        speak(self.connect_raw().await).await
+    }
+
+    /// A connection of somebody who has no rights and no seats of their own.
+    pub async fn connect_as_user(&self, name: &str) -> http1::SendRequest<Full<Bytes>> {
+        speak(self.connect_raw_as_user(name).await).await
     }
 
     /// The same without anything that speaks HTTP on it.
+    pub async fn connect_raw_as_user(
+        &self,
+        name: &str,
+    ) -> tokio_rustls::client::TlsStream<TcpStream> {
+        let identity = self.server.client_identity(name, "users");
+        self.connect_as(Some(identity.expect("an identity"))).await
+    }
+
+    /// A connection with an administrator's certificate, without anything that speaks HTTP on it.
     pub async fn connect_raw(&self) -> tokio_rustls::client::TlsStream<TcpStream> {
         let identity = self
             .server
@@ -343,6 +386,13 @@ impl Fixture {
             .connect(name, tcp)
             .await
     }
+}
+
+/// Speaks HTTP/1.1 on a connection.
+async fn speak(tls: tokio_rustls::client::TlsStream<TcpStream>) -> http1::SendRequest<Full<Bytes>> {
+    let (sender, connection) = http1::handshake(TokioIo::new(tls)).await.expect("HTTP");
+    tokio::spawn(connection);
+    sender
 }
 
 /// Answers of kube-apiserver v1.36.3 that are kept beside the tests.

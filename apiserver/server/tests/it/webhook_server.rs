@@ -3,6 +3,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
@@ -37,19 +38,24 @@ impl Drop for Webhook {
 impl Webhook {
     /// One that answers reviews.
     pub async fn reviewing(response: impl Fn(&Value) -> Value + Send + Sync + 'static) -> Self {
-        Self::answering(move |review| {
-            let mut given = response(&review["request"]);
-            given["uid"] = review["request"]["uid"].clone();
-            let kind = (&review["kind"], &review["apiVersion"]);
-            let answer = json!({"kind": kind.0, "apiVersion": kind.1, "response": given});
-            (200, answer.to_string())
-        })
-        .await
+        Self::start(reviews(response), Duration::ZERO).await
+    }
+
+    /// One that allows everything, after a while.
+    pub async fn allowing_after(delay: Duration) -> Self {
+        Self::start(reviews(|_| json!({"allowed": true})), delay).await
     }
 
     /// One that answers whatever it wants.
     pub async fn answering(
         answer: impl Fn(&Value) -> (u16, String) + Send + Sync + 'static,
+    ) -> Self {
+        Self::start(answer, Duration::ZERO).await
+    }
+
+    async fn start(
+        answer: impl Fn(&Value) -> (u16, String) + Send + Sync + 'static,
+        delay: Duration,
     ) -> Self {
         let _ = rustls::crypto::aws_lc_rs::default_provider().install_default();
         let names = ["localhost", "127.0.0.1", "hook.default.svc"].map(str::to_owned);
@@ -66,7 +72,7 @@ impl Webhook {
         let serving = tokio::spawn(serve(
             listener,
             TlsAcceptor::from(Arc::new(tls)),
-            Arc::new(answer),
+            (Arc::new(answer), delay),
             Arc::clone(&asked),
             connections.clone(),
         ));
@@ -101,10 +107,23 @@ impl Webhook {
     }
 }
 
+/// The answers to reviews that hold these responses.
+fn reviews(
+    response: impl Fn(&Value) -> Value + Send + Sync + 'static,
+) -> impl Fn(&Value) -> (u16, String) + Send + Sync + 'static {
+    move |review| {
+        let mut given = response(&review["request"]);
+        given["uid"] = review["request"]["uid"].clone();
+        let kind = (&review["kind"], &review["apiVersion"]);
+        let answer = json!({"kind": kind.0, "apiVersion": kind.1, "response": given});
+        (200, answer.to_string())
+    }
+}
+
 async fn serve(
     listener: TcpListener,
     acceptor: TlsAcceptor,
-    answer: Arc<Answer>,
+    (answer, delay): (Arc<Answer>, Duration),
     asked: Arc<Mutex<Vec<Value>>>,
     connections: Arc<AtomicUsize>,
 ) {
@@ -125,6 +144,7 @@ async fn serve(
                     told["review"] = review["apiVersion"].clone();
                     told["query"] = query.into();
                     asked.lock().expect("no panic under the lock").push(told);
+                    tokio::time::sleep(delay).await;
                     let (code, text) = answer(&review);
                     let mut response = Response::new(Full::new(Bytes::from(text)));
                     *response.status_mut() = code.try_into().unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Values encrypted at rest: what lies in the inner store, who can read it, and what is said when nobody can.
 
 use std::any::Any;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use corral_storage::encrypted::{
     EncryptedStore, EncryptionMetrics, KmsConfig, NamedKey, Provider, Rule, Transformers,
 };
 use corral_storage::{Error, Key, ListOptions, Operation, Storage, WatchEvent};
+use etcd_client::{Client, GetOptions};
 use prometheus::{Encoder, Registry, TextEncoder};
 use tempfile::TempDir;
 
 use crate::contract::{make_embedded, make_etcd};
+use crate::etcd_server::EtcdServer;
 use crate::kms_plugin::KmsPlugin;
 
 fn key(name: &str, byte: u8) -> NamedKey {
@@ -81,6 +84,44 @@ mod over_etcd {
     corral_storage::storage_conformance!(crate::encrypted::make_over_etcd);
 }
 
+/// Runs each of these over a store of each kind.
+macro_rules! over_each {
+    ($($name:ident),* $(,)?) => {
+        mod rules_over_embedded {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let (inner, _guard) = crate::contract::make_embedded().await;
+                    super::$name(inner).await;
+                }
+            )*
+        }
+
+        mod rules_over_etcd {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $name() {
+                    let (inner, _guard) = crate::contract::make_etcd().await;
+                    super::$name(inner).await;
+                }
+            )*
+        }
+    };
+}
+
+over_each!(
+    the_first_provider_writes_and_all_read,
+    wildcards_cover_what_no_nearer_rule_names,
+    a_key_is_rotated_by_a_new_one_before_it,
+    what_nobody_can_read_is_an_error_everywhere_and_can_be_removed,
+    a_watch_opens_what_it_reports,
+    other_rules_are_taken_while_the_store_is_in_use,
+    a_plugin_is_asked_once_for_a_seed_and_not_for_every_value,
+    a_value_of_another_key_of_the_plugin_is_read_and_told_as_old,
+    a_plugin_that_is_not_there_fails_writes_and_checks_and_what_it_has_to_read,
+    plugins_and_the_use_of_their_keys_are_counted,
+);
+
 async fn raw(inner: &Arc<dyn Storage>, key: &str) -> Bytes {
     let entry = inner.get(&Key::from(key)).await.expect("read");
     entry.expect("there").value
@@ -95,9 +136,7 @@ async fn stale(store: &dyn Storage, key: &str) -> bool {
     store.is_stale(&Key::from(key)).await.expect("read")
 }
 
-#[tokio::test]
-async fn the_first_provider_writes_and_all_read() {
-    let (inner, _guard) = make_embedded().await;
+async fn the_first_provider_writes_and_all_read(inner: Arc<dyn Storage>) {
     let providers = [
         (Provider::AesGcm(vec![key("a", 1)]), "k8s:enc:aesgcm:v1:a:"),
         (Provider::AesCbc(vec![key("b", 2)]), "k8s:enc:aescbc:v1:b:"),
@@ -125,9 +164,7 @@ async fn the_first_provider_writes_and_all_read() {
     }
 }
 
-#[tokio::test]
-async fn wildcards_cover_what_no_nearer_rule_names() {
-    let (inner, _guard) = make_embedded().await;
+async fn wildcards_cover_what_no_nearer_rule_names(inner: Arc<dyn Storage>) {
     let by = |name: &str| [Provider::Secretbox(vec![key(name, 1)])];
     let rules = [
         rule(&["secrets"], &by("named")),
@@ -166,9 +203,7 @@ async fn wildcards_cover_what_no_nearer_rule_names() {
     );
 }
 
-#[tokio::test]
-async fn a_key_is_rotated_by_a_new_one_before_it() {
-    let (inner, _guard) = make_embedded().await;
+async fn a_key_is_rotated_by_a_new_one_before_it(inner: Arc<dyn Storage>) {
     let path = "/registry/secrets/n/a";
     let gcm = |keys: Vec<NamedKey>| [rule(&["secrets"], &[Provider::AesGcm(keys)])];
     let old = over(inner.clone(), &gcm(vec![key("key1", 1)])).await;
@@ -198,9 +233,7 @@ async fn a_key_is_rotated_by_a_new_one_before_it() {
     assert!(stale(&*apart, path).await);
 }
 
-#[tokio::test]
-async fn what_nobody_can_read_is_an_error_everywhere_and_can_be_removed() {
-    let (inner, _guard) = make_embedded().await;
+async fn what_nobody_can_read_is_an_error_everywhere_and_can_be_removed(inner: Arc<dyn Storage>) {
     let path = "/registry/secrets/n/a";
     let by = |byte| {
         [rule(
@@ -256,9 +289,7 @@ async fn what_nobody_can_read_is_an_error_everywhere_and_can_be_removed() {
     );
 }
 
-#[tokio::test]
-async fn a_watch_opens_what_it_reports() {
-    let (inner, _guard) = make_embedded().await;
+async fn a_watch_opens_what_it_reports(inner: Arc<dyn Storage>) {
     let rules = [rule(
         &["secrets"],
         &[Provider::AesCbc(vec![key("k", 1)]), Provider::Identity],
@@ -280,9 +311,7 @@ async fn a_watch_opens_what_it_reports() {
     );
 }
 
-#[tokio::test]
-async fn other_rules_are_taken_while_the_store_is_in_use() {
-    let (inner, _guard) = make_embedded().await;
+async fn other_rules_are_taken_while_the_store_is_in_use(inner: Arc<dyn Storage>) {
     let path = "/registry/secrets/n/a";
     let store = over(inner.clone(), &[rule(&["secrets"], &[Provider::Identity])]).await;
     let first = commit(&*store, vec![create(path, "v")]).await;
@@ -313,9 +342,7 @@ fn kms(plugin: &KmsPlugin, timeout: Duration) -> Provider {
 /// Longest wait for the plugin of a test.
 const PLUGIN_TIMEOUT: Duration = Duration::from_secs(20);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_is_asked_once_for_a_seed_and_not_for_every_value() {
-    let (inner, _guard) = make_embedded().await;
+async fn a_plugin_is_asked_once_for_a_seed_and_not_for_every_value(inner: Arc<dyn Storage>) {
     let directory = TempDir::new().expect("temporary directory");
     let plugin = KmsPlugin::start(directory.path(), "key-1");
     let rules = [rule(&["secrets"], &[kms(&plugin, PLUGIN_TIMEOUT)])];
@@ -345,9 +372,7 @@ async fn a_plugin_is_asked_once_for_a_seed_and_not_for_every_value() {
     assert!(checks.iter().all(|(_, outcome)| outcome.is_ok()));
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_value_of_another_key_of_the_plugin_is_read_and_told_as_old() {
-    let (inner, _guard) = make_embedded().await;
+async fn a_value_of_another_key_of_the_plugin_is_read_and_told_as_old(inner: Arc<dyn Storage>) {
     let directory = TempDir::new().expect("temporary directory");
     let plugin = KmsPlugin::start(directory.path(), "key-1");
     let rules = [rule(&["secrets"], &[kms(&plugin, PLUGIN_TIMEOUT)])];
@@ -360,9 +385,9 @@ async fn a_value_of_another_key_of_the_plugin_is_read_and_told_as_old() {
     assert!(stale(&*later, path).await);
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_plugin_that_is_not_there_fails_writes_and_checks_and_what_it_has_to_read() {
-    let (inner, _guard) = make_embedded().await;
+async fn a_plugin_that_is_not_there_fails_writes_and_checks_and_what_it_has_to_read(
+    inner: Arc<dyn Storage>,
+) {
     let directory = TempDir::new().expect("temporary directory");
     let path = "/registry/secrets/n/a";
     let plugin = KmsPlugin::start(directory.path(), "key-1");
@@ -418,6 +443,67 @@ async fn a_plugin_that_is_not_there_fails_writes_and_checks_and_what_it_has_to_r
     }
 }
 
+/// All values in an etcd, as any client of it sees them.
+async fn dump(server: &EtcdServer) -> BTreeMap<String, Vec<u8>> {
+    let endpoints = [server.endpoint()];
+    let mut client = Client::connect(endpoints, None).await.expect("connected");
+    let all = GetOptions::new().with_all_keys();
+    let answer = client.get("", Some(all)).await.expect("read");
+    let pairs = answer.kvs().iter().map(|pair| {
+        let key = pair.key_str().expect("text");
+        (key.to_owned(), pair.value().to_vec())
+    });
+    pairs.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn etcd_itself_is_given_nothing_that_is_not_encrypted() {
+    const MARK: &[u8] = b"a-mark-that-nothing-else-has";
+    let (inner, server) = make_etcd().await;
+    let directory = TempDir::new().expect("temporary directory");
+    let plugin = KmsPlugin::start(directory.path(), "key-1");
+    let providers = [
+        (Provider::AesGcm(vec![key("a", 1)]), "k8s:enc:aesgcm:v1:a:"),
+        (Provider::AesCbc(vec![key("b", 2)]), "k8s:enc:aescbc:v1:b:"),
+        (
+            Provider::Secretbox(vec![key("c", 3)]),
+            "k8s:enc:secretbox:v1:c:",
+        ),
+        (kms(&plugin, PLUGIN_TIMEOUT), "k8s:enc:kms:v2:vault:"),
+    ];
+    let resource = |index: usize| format!("things{index}");
+    let rules: Vec<Rule> = providers
+        .iter()
+        .enumerate()
+        .map(|(index, (provider, _))| rule(&[&resource(index)], &[provider.clone()]))
+        .collect();
+    let store = over(inner, &rules).await;
+    let path = |index: usize| format!("/registry/{}/n/a", resource(index));
+    for index in 0..providers.len() {
+        let made = Operation::Create {
+            key: Key::new(path(index)),
+            value: MARK.into(),
+        };
+        let at = commit(&*store, vec![made]).await;
+        let changed = Operation::Update {
+            key: Key::new(path(index)),
+            value: [MARK, b", changed"].concat().into(),
+            expected: at,
+        };
+        commit(&*store, vec![changed]).await;
+    }
+    commit(&*store, vec![create("/registry/open/n/a", "plain")]).await;
+    let dumped = dump(&server).await;
+    assert_eq!(dumped["/registry/open/n/a"], b"plain", "read where it lies");
+    for (index, (_, prefix)) in providers.iter().enumerate() {
+        let lies = &dumped[&path(index)];
+        assert!(lies.starts_with(prefix.as_bytes()), "{prefix}");
+        assert!(!lies.windows(MARK.len()).any(|part| part == MARK));
+        let read = value(&*store, &path(index)).await;
+        assert_eq!(read, [MARK, b", changed"].concat());
+    }
+}
+
 /// A metric that begins with this, with the rest of its line.
 fn counted(registry: &Registry, begins: &str) -> Vec<String> {
     let text = TextEncoder::new().encode_to_string(&registry.gather());
@@ -430,9 +516,7 @@ fn counted(registry: &Registry, begins: &str) -> Vec<String> {
 /// The id `first`, hashed.
 const FIRST: &str = "sha256:a7937b64b8caa58f03721bb6bacf5c78cb235febe0e70b1b84cd99541461a08e";
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn plugins_and_the_use_of_their_keys_are_counted() {
-    let (inner, _guard) = make_embedded().await;
+async fn plugins_and_the_use_of_their_keys_are_counted(inner: Arc<dyn Storage>) {
     let directory = TempDir::new().expect("temporary directory");
     let plugin = KmsPlugin::start(directory.path(), "first");
     let rules = [rule(&["secrets"], &[kms(&plugin, PLUGIN_TIMEOUT)])];
