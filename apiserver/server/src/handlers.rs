@@ -8,7 +8,7 @@ use corral_api::status::Status;
 use corral_kinds::kind::Verbs;
 use corral_kinds::protobuf::Layout;
 use corral_kinds::schema::{self, Node};
-use corral_kinds::{KindRef, all};
+use corral_kinds::{AnyKind, KindRef, all};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method};
 use jiff::Timestamp;
