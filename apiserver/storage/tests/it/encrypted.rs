@@ -475,7 +475,7 @@ async fn etcd_itself_is_given_nothing_that_is_not_encrypted() {
     let rules: Vec<Rule> = providers
         .iter()
         .enumerate()
-        .map(|(index, (provider, _))| rule(&[&resource(index)], &[provider.clone()]))
+        .map(|(index, (provider, _))| rule(&[&resource(index)], std::slice::from_ref(provider)))
         .collect();
     let store = over(inner, &rules).await;
     let path = |index: usize| format!("/registry/{}/n/a", resource(index));
