@@ -443,8 +443,7 @@ impl Flood {
             let fixture = stage.fixture.clone();
             writers.spawn(async move {
                 loop {
-                    let (took, code) = write(&fixture, one_of_the_crowd("flood")).await;
-                    assert_eq!(code, 201, "after {took:?}");
+                    write(&fixture, one_of_the_crowd("flood")).await;
                 }
             });
         }
@@ -526,8 +525,8 @@ async fn a_flooding_client_does_not_slow_another() {
         .await;
     assert_eq!(patched.code, 200, "{}", patched.body);
     let flood = Flood::of(&stage).await;
-    let (unprotected, code) = write(&stage.fixture, alike()).await;
-    assert_eq!(code, 201);
+    // It may be refused at last, having waited for as long as it may.
+    let (unprotected, _) = write(&stage.fixture, alike()).await;
     flood.end(&stage).await;
     println!(
         "alone {alone:?}, at the level of the flood {same_level:?}, at another {another_level:?}, in line {unprotected:?}"
