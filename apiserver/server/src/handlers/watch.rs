@@ -201,16 +201,18 @@ impl Teller {
                 let partial = read::versioned(table::partial(json), self.representation);
                 encode(&json!({"type": event.as_str(), "object": partial}))
             }
-            Transform::Table => {
-                let row = table::row(&*self.kind, json, self.include, Timestamp::now());
-                let revision = table::partial(json)["metadata"]["resourceVersion"].clone();
-                let first = std::mem::replace(&mut self.heading, false);
-                let columns = first.then_some(&*self.kind);
-                let table = table::table(columns, json!({"resourceVersion": revision}), vec![row]);
-                let table = read::versioned(table, self.representation);
-                encode(&json!({"type": event.as_str(), "object": table}))
-            }
+            Transform::Table => self.table(event.as_str(), json, self.include),
         }
+    }
+
+    fn table(&mut self, event: &str, json: &[u8], include: Include) -> Bytes {
+        let row = table::row(&*self.kind, json, include, Timestamp::now());
+        let revision = table::partial(json)["metadata"]["resourceVersion"].clone();
+        let first = std::mem::replace(&mut self.heading, false);
+        let columns = first.then_some(&*self.kind);
+        let table = table::table(columns, json!({"resourceVersion": revision}), vec![row]);
+        let table = read::versioned(table, self.representation);
+        encode(&json!({"type": event, "object": table}))
     }
 
     fn failed(&self, status: &Status) -> Bytes {
@@ -220,8 +222,16 @@ impl Teller {
         }
     }
 
-    fn bookmark(&self, revision: Revision, end: bool) -> Bytes {
+    fn bookmark(&mut self, revision: Revision, end: bool) -> Bytes {
         let object = bookmark(&*self.kind, self.representation, revision, end);
+        if self.representation.transform == Transform::Table {
+            // The cells of an object that has nothing, and its metadata also for those who want no objects.
+            let include = match self.include {
+                Include::None => Include::Metadata,
+                other => other,
+            };
+            return self.table("BOOKMARK", object.to_string().as_bytes(), include);
+        }
         match &self.shown {
             Some(shown) => message(shown, "BOOKMARK", object.to_string().as_bytes()),
             None => encode(&json!({"type": "BOOKMARK", "object": object})),
@@ -260,17 +270,11 @@ fn bookmark(
         metadata["annotations"] = json!({INITIAL_EVENTS_END: "true"});
     }
     match representation.transform {
-        Transform::None => {
+        Transform::None | Transform::Table => {
             json!({"kind": names.kind, "apiVersion": names.api_version(), "metadata": metadata})
         }
         Transform::PartialMetadata | Transform::PartialMetadataList => {
             json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata})
-        }
-        Transform::Table => {
-            let carried = json!({"kind": "PartialObjectMetadata", "apiVersion": version, "metadata": metadata});
-            let revision = json!({"resourceVersion": revision.to_string()});
-            let row = json!({"cells": [], "object": carried});
-            read::versioned(table::table(None, revision, vec![row]), representation)
         }
     }
 }

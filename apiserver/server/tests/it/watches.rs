@@ -27,8 +27,12 @@ pub struct Lines {
 
 impl Lines {
     pub async fn open(fixture: &Fixture, path: &str) -> Self {
+        Self::open_with(fixture, path, &[]).await
+    }
+
+    async fn open_with(fixture: &Fixture, path: &str, headers: &[(&str, String)]) -> Self {
         let mut connection = fixture.connect().await;
-        let answer = send(&mut connection, "GET", path, &[], Bytes::new()).await;
+        let answer = send(&mut connection, "GET", path, headers, Bytes::new()).await;
         assert_eq!(answer.status(), 200, "{path}");
         Self::of(answer)
     }
@@ -105,6 +109,60 @@ async fn initial_events_end_with_a_bookmark() {
         .get(&format!("{CMS}?watch=1&sendInitialEvents=true"))
         .await;
     assert_eq!(refused.code, 422);
+}
+
+/// Expectations are answers of kube-apiserver v1.36.3.
+#[tokio::test]
+async fn a_bookmark_in_a_table_is_a_row_of_nothing() {
+    let table = [(
+        "accept",
+        "application/json;as=Table;v=v1;g=meta.k8s.io".to_owned(),
+    )];
+    let fixture = Fixture::start().await;
+    fixture.config_map("a", "1").await;
+    let pods = json!([
+        "",
+        "0/0",
+        "",
+        "0",
+        "<unknown>",
+        "<none>",
+        "<none>",
+        "<none>",
+        "<none>"
+    ]);
+    for (resource, n_objects, cells) in [
+        ("configmaps", 1, json!(["", 0, "<unknown>"])),
+        ("pods", 0, pods),
+    ] {
+        for (included, kind) in [("None", "PartialObjectMetadata"), ("Object", "own")] {
+            let path = format!(
+                "/api/v1/namespaces/default/{resource}?watch=1&sendInitialEvents=true&includeObject={included}\
+                 &resourceVersionMatch=NotOlderThan&allowWatchBookmarks=true"
+            );
+            let mut watch = Lines::open_with(&fixture, &path, &table).await;
+            for _ in 0..n_objects {
+                let event = watch.next().await.expect("an event");
+                assert_eq!(event["type"], "ADDED");
+                assert!(event["object"]["columnDefinitions"].is_array());
+            }
+            let bookmark = watch.next().await.expect("a bookmark");
+            assert_eq!(bookmark["type"], "BOOKMARK");
+            let table = &bookmark["object"];
+            // The first event has the heading, whatever it is.
+            assert_eq!(table["columnDefinitions"].is_array(), n_objects == 0);
+            let row = &table["rows"][0];
+            assert_eq!(row["cells"], cells, "{resource}");
+            let object = &row["object"];
+            assert_eq!(object["kind"] == "PartialObjectMetadata", kind != "own");
+            let metadata = &object["metadata"];
+            assert_eq!(metadata["annotations"]["k8s.io/initial-events-end"], "true");
+            assert_eq!(
+                metadata["resourceVersion"],
+                table["metadata"]["resourceVersion"]
+            );
+        }
+    }
 }
 
 #[tokio::test]
