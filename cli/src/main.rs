@@ -55,8 +55,40 @@ fn main() -> ExitCode {
     match runtime.block_on(running) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("corral: {error:#}");
+            eprintln!("corral: {}", told(&error));
             ExitCode::FAILURE
         }
+    }
+}
+
+/// An error with its causes. Many of other crates tell theirs themselves; once is enough.
+fn told(error: &anyhow::Error) -> String {
+    let mut told = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if told.ends_with(&cause) {
+            continue;
+        }
+        if !told.is_empty() {
+            told.push_str(": ");
+        }
+        told.push_str(&cause);
+    }
+    told
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::anyhow;
+
+    use super::told;
+
+    #[test]
+    fn a_cause_that_was_told_already_is_not_told_again() {
+        let error = anyhow!("not found")
+            .context("cannot read a: not found")
+            .context("no kubeconfig");
+        assert_eq!(told(&error), "no kubeconfig: cannot read a: not found");
+        let error = anyhow!("refused").context("cannot connect");
+        assert_eq!(told(&error), "cannot connect: refused");
     }
 }

@@ -45,8 +45,9 @@ pub async fn run(args: ApplyArgs) -> anyhow::Result<()> {
             n_failed += 1;
             let name = object["metadata"]["name"].as_str().unwrap_or("");
             eprintln!(
-                "{} {name}: {error:#}",
-                object["kind"].as_str().unwrap_or("object")
+                "{} {name}: {}",
+                object["kind"].as_str().unwrap_or("object"),
+                crate::told(&error)
             );
         }
     }
