@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_server::authn::User;
+use corral_server::flow::Bounds;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
@@ -193,7 +194,12 @@ async fn an_object_enters_and_leaves_a_selection() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_slow_watcher_is_told_to_list_again_and_others_see_everything() {
-    let fixture = Fixture::start().await;
+    // However slow the machine is: whoever reads nothing for so long is cut off without a word.
+    let bounds = Bounds {
+        patience: Duration::from_secs(3600),
+        ..Default::default()
+    };
+    let fixture = Fixture::start_within(bounds).await;
     let start = fixture.config_map("a", "0").await.body["metadata"]["resourceVersion"]
         .as_str()
         .expect("a version")
