@@ -499,9 +499,17 @@ impl State {
         }
         match target.subresource.as_deref() {
             Some("status") => {
-                let status = new["status"].take();
+                let (status, metadata) = (new["status"].take(), new["metadata"].take());
                 new = old.clone();
                 new["status"] = status;
+                // As in Kubernetes, these may be written along with it.
+                let written = new["metadata"].as_object_mut().expect("an object");
+                for field in ["labels", "annotations"] {
+                    match metadata.get(field) {
+                        Some(value) => written.insert(field.to_owned(), value.clone()),
+                        None => written.remove(field),
+                    };
+                }
             }
             Some("finalize") => {
                 let finalizers = new["spec"]["finalizers"].take();
