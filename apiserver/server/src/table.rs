@@ -45,10 +45,14 @@ pub fn write_row(
     now: Timestamp,
     out: &mut BytesMut,
 ) {
-    let cells = match decode_row(kind, object) {
+    let mut cells = match decode_row(kind, object) {
         Ok(decoded) => kind.cells(&decoded, now),
         Err(_) => Vec::new(),
     };
+    // Each row begins with a name. Bookmarks have none.
+    if let Some(name @ Value::Null) = cells.first_mut() {
+        *name = "".into();
+    }
     out.extend_from_slice(b"{\"cells\":");
     serde_json::to_writer(out.writer(), &cells).expect("cells are JSON, and memory takes it");
     match include {
