@@ -524,16 +524,25 @@ async fn a_flooding_client_does_not_slow_another() {
         .patch(&path, "merge-patch+json", in_line)
         .await;
     assert_eq!(patched.code, 200, "{}", patched.body);
-    let flood = Flood::of(&stage).await;
-    // It may be refused at last, having waited for as long as it may.
-    let (unprotected, _) = write(&stage.fixture, alike()).await;
-    flood.end(&stage).await;
+    let in_turns = |took: Duration| took.div_duration_f64(alone);
+    let is_flooded = |took: Duration| in_turns(took) > N_FLOOD as f64 / 4.0;
+    let mut unprotected = Duration::ZERO;
+    // The level is another from some moment on, which may be within a flood.
+    for _ in 0..10 {
+        let flood = Flood::of(&stage).await;
+        // It may be refused at last, having waited for as long as it may.
+        let (took, _) = write(&stage.fixture, alike()).await;
+        flood.end(&stage).await;
+        unprotected = unprotected.max(took);
+        if is_flooded(unprotected) {
+            break;
+        }
+    }
     println!(
         "alone {alone:?}, at the level of the flood {same_level:?}, at another {another_level:?}, in line {unprotected:?}"
     );
 
-    let in_turns = |took: Duration| took.div_duration_f64(alone);
-    assert!(in_turns(unprotected) > N_FLOOD as f64 / 4.0, "no flood");
+    assert!(is_flooded(unprotected), "no flood");
     // One of the flood has the seat, and each of its two queues may be a turn ahead.
     assert!(in_turns(same_level) < 5.0, "{same_level:?} at its level");
     // Its seats are its own, whoever fills those of others.
