@@ -394,7 +394,9 @@ pub trait AnyKind: Send + Sync {
     /// Whether `metadata.generation` counts changes of `spec`.
     fn has_generation(&self) -> bool;
     /// The field of `metadata` whose changes it counts as well.
-    fn generation_metadata(&self) -> Option<&'static str>;
+    fn generation_metadata(&self) -> Option<&'static str> {
+        None
+    }
     /// The `scale` subresource.
     fn scale(&self) -> Option<ScalePaths<'_>>;
     /// See [`Kind::CHECKS_FINALIZERS`].

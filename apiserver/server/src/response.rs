@@ -3,7 +3,7 @@
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use corral_api::status::Status;
 use futures::{Stream, StreamExt};
 use http::header::{CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH, RETRY_AFTER, VARY};
@@ -126,9 +126,7 @@ fn ended(bytes: Bytes) -> Bytes {
     if bytes.ends_with(b"\n") {
         return bytes;
     }
-    let mut bytes = BytesMut::from(bytes);
-    bytes.extend_from_slice(b"\n");
-    bytes.freeze()
+    [&bytes[..], b"\n"].concat().into()
 }
 
 /// JSON bytes in the representation that the client wants.

@@ -371,9 +371,6 @@ impl AnyKind for CustomKind {
     fn has_generation(&self) -> bool {
         true
     }
-    fn generation_metadata(&self) -> Option<&'static str> {
-        None
-    }
     fn scale(&self) -> Option<ScalePaths<'_>> {
         self.scale
             .as_ref()

@@ -495,7 +495,7 @@ async fn claim(
 /// The node ports of a Service, as it is stored.
 pub(crate) fn node_ports(json: &[u8]) -> Vec<u16> {
     // Most Services have none, and need not be read.
-    let may_have = json.windows(NODE_PORT.len()).any(|text| text == NODE_PORT);
+    let may_have = memchr::memmem::find(json, NODE_PORT).is_some();
     let service = may_have.then(|| serde_json::from_slice::<Service>(json).ok());
     let service = service.flatten().unwrap_or_default();
     let ports = held(&service).1.into_iter();

@@ -6,7 +6,7 @@ use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Counter, MetricFamily};
 
 /// The metrics that every client library has, with the processor's time in fractions of a second: the library counts whole
-/// ones, of which an idle server takes one an hour.
+/// ones, of which an idle server takes a few an hour.
 pub struct Process(ProcessCollector);
 
 impl Process {

@@ -61,14 +61,16 @@ pub(super) fn bump_generation(kind: &dyn AnyKind, part: Part, value: &mut Value,
         (Some(value), Some(old)) => same_without(value, old, others),
         _ => value == old,
     };
-    let counted = |object: &Value| {
-        let field = object["metadata"].get(kind.generation_metadata()?)?;
-        field.as_object().filter(|map| !map.is_empty()).cloned()
-    };
-    if !same || counted(value) != counted(old) {
+    if !same || counted(kind, value) != counted(kind, old) {
         let generation = old["metadata"]["generation"].as_i64().unwrap_or(0);
         value["metadata"]["generation"] = (generation + 1).into();
     }
+}
+
+/// What of an object's metadata counts as well; none of it is as good as nothing.
+fn counted<'a>(kind: &dyn AnyKind, object: &'a Value) -> Option<&'a Map<String, Value>> {
+    let field = object["metadata"].get(kind.generation_metadata()?)?;
+    field.as_object().filter(|map| !map.is_empty())
 }
 
 /// Takes out what belongs to other parts of an object that is approved: only the conditions are the approver's, only the

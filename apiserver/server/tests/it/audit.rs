@@ -16,7 +16,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 
-use crate::fixture::{Fixture, Setup, send};
+use crate::fixture::{Fixture, Setup, body_of, send};
 
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
 
@@ -98,12 +98,7 @@ async fn what_cannot_be_recorded_is_refused_if_the_log_is_strict() {
         let path = "/api/v1/namespaces/default/configmaps";
         let answer = send(&mut connection, "GET", path, &[], "").await;
         assert_eq!(answer.status(), if strict { 500 } else { 200 });
-        let body = answer
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
+        let body = body_of(answer).await;
         let told = "Internal Server Error: \"/api/v1/namespaces/default/configmaps\": failed to store audit event\n";
         assert_eq!(body == told, strict, "{body:?}");
         let rejected = metric(&fixture, "apiserver_audit_requests_rejected_total").await;

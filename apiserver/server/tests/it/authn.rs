@@ -11,14 +11,14 @@ use corral_server::authn::request_header::RequestHeader;
 use corral_server::authn::webhook::WebhookConfig;
 use corral_server::authn::{AuthnConfig, Reload};
 use corral_server::serving::Serving;
-use http_body_util::{BodyExt, Full};
+use http_body_util::Full;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use jsonwebtoken::{Algorithm, EncodingKey, Header};
 use rcgen::{KeyPair, PublicKeyData};
 use serde_json::{Value, json};
 
-use crate::fixture::{Fixture, Setup, send};
+use crate::fixture::{Fixture, Setup, body_of, send};
 use crate::service::{Handler, Service, Signer};
 
 /// How long something may take that is about to happen.
@@ -50,12 +50,7 @@ async fn who(
     headers.push(("content-type", "application/json".to_owned()));
     let answer = send(sender, "POST", WHOAMI, &headers, "{}").await;
     let code = answer.status().as_u16();
-    let body = answer
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let body = body_of(answer).await;
     match code {
         201 => {
             let mut review: Value = serde_json::from_slice(&body).expect("JSON");

@@ -8,7 +8,7 @@ use corral_server::authn::{MASTERS, User};
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use crate::fixture::{Answer, Fixture, config_map};
+use crate::fixture::{Answer, Fixture, body_of, config_map};
 use crate::watches::Lines;
 use crate::webhook_server::Webhook;
 
@@ -343,7 +343,6 @@ async fn a_converter_that_is_down_harms_only_the_users_of_other_versions() {
 
 /// The metadata at a path.
 async fn metadata_of(fixture: &Fixture, path: &str) -> Value {
-    use http_body_util::BodyExt;
     let mut connection = fixture.connect().await;
     let kind = if path.ends_with("widgets") {
         "PartialObjectMetadataList"
@@ -355,12 +354,7 @@ async fn metadata_of(fixture: &Fixture, path: &str) -> Value {
     let answer =
         crate::fixture::send(&mut connection, "GET", path, &headers, bytes::Bytes::new()).await;
     assert_eq!(answer.status(), 200, "{path}");
-    let body = answer
-        .into_body()
-        .collect()
-        .await
-        .expect("a body")
-        .to_bytes();
+    let body = body_of(answer).await;
     serde_json::from_slice(&body).expect("JSON")
 }
 

@@ -406,6 +406,12 @@ pub fn config_map(name: &str, value: &str) -> Value {
     json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"key": value}})
 }
 
+/// The whole body of an answer.
+pub async fn body_of(answer: Response<Incoming>) -> Bytes {
+    let body = answer.into_body().collect().await;
+    body.expect("a whole body").to_bytes()
+}
+
 /// Sends a request over a connection.
 pub async fn send(
     connection: &mut http1::SendRequest<Full<Bytes>>,

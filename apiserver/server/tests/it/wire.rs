@@ -18,7 +18,7 @@ use tokio_tungstenite::tungstenite::client::IntoClientRequest;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::{self, Message};
 
-use crate::fixture::{Fixture, config_map, send};
+use crate::fixture::{Fixture, body_of, config_map, send};
 
 const CMS: &str = "/api/v1/namespaces/default/configmaps";
 const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
@@ -478,12 +478,7 @@ async fn halves_of_surrogate_pairs_and_more_documents_are_read_as_go_reads_them(
         let headers = [("content-type", format!("application/{kind}"))];
         let path = format!("{CMS}?dryRun=All");
         let answer = send(&mut connection, "POST", &path, &headers, body).await;
-        let body = answer
-            .into_body()
-            .collect()
-            .await
-            .expect("a body")
-            .to_bytes();
+        let body = body_of(answer).await;
         serde_json::from_slice::<Value>(&body).expect("JSON")
     };
     let halves = made(
