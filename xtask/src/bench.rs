@@ -11,6 +11,7 @@ use std::process::Command;
 use anyhow::{Context, bail};
 
 use crate::peer::Programs;
+use crate::release::{self, ReleaseArgs};
 use crate::root;
 
 mod document;
@@ -139,7 +140,7 @@ impl Origin {
         let cores = std::thread::available_parallelism().map_or(0, usize::from);
         let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
         let build = if is_built {
-            "release build"
+            "build of `cargo xtask release`"
         } else {
             "release build made before (`--no-build`)"
         };
@@ -192,11 +193,7 @@ impl Origin {
 pub fn run(args: &BenchArgs) -> anyhow::Result<()> {
     let parts = parts(args)?;
     if !args.no_build {
-        crate::run(
-            Command::new("cargo")
-                .args(["build", "--release", "--locked", "--bin", "corral"])
-                .current_dir(root()),
-        )?;
+        release::build(&ReleaseArgs::default())?;
     }
     let origin = Origin::of(!args.no_build)?;
     let scratch = std::env::temp_dir().join(format!("corral-bench-{}", std::process::id()));

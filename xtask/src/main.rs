@@ -15,6 +15,7 @@ mod cgroup2;
 mod fuzz;
 mod oracle;
 mod peer;
+mod release;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the project")]
@@ -43,6 +44,8 @@ enum Task {
         #[arg(long, default_value_t = 200)]
         rounds: u32,
     },
+    /// Build the release binary for what it does most: twice, with a little work in between.
+    Release(release::ReleaseArgs),
     /// Measure the release build and write docs/benchmarks.md.
     Bench(bench::BenchArgs),
     /// Run a cluster on control groups of version 2, in a virtual machine. Needs qemu.
@@ -86,6 +89,7 @@ fn main() -> anyhow::Result<()> {
                 "--nocapture",
             ])
             .env("CORRAL_CRASH_ROUNDS", rounds.to_string())),
+        Task::Release(args) => release::build(&args),
         Task::Bench(args) => bench::run(&args),
         Task::Cgroup2 => cgroup2::check(),
         Task::Fuzz(args) => fuzz::check(&args),

@@ -482,7 +482,7 @@ pub trait AnyKind: Send + Sync {
     ///
     /// # Errors
     /// When the bytes are not a JSON object with object metadata.
-    fn index(&self, json: &[u8]) -> Result<Index, Malformed>;
+    fn index<'j>(&self, json: &'j [u8]) -> Result<Index<'j>, Malformed>;
     /// See [`Kind::CONVERTS`].
     fn converts(&self) -> bool;
     /// See [`Kind::CHECKED_IN_GROUP`].
@@ -720,7 +720,7 @@ impl<K: Kind> AnyKind for Erased<K> {
             .map(|field| field.name)
             .collect()
     }
-    fn index(&self, json: &[u8]) -> Result<Index, Malformed> {
+    fn index<'j>(&self, json: &'j [u8]) -> Result<Index<'j>, Malformed> {
         Index::read(K::SELECTABLE_FIELDS, json)
     }
     fn converts(&self) -> bool {

@@ -2,6 +2,7 @@
 //! of an object is of no interest to its index, its row in a table or its message. What does not fit the shape is refused;
 //! what is passed over is not looked at, but for where it ends.
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 use wide::u8x16;
@@ -19,6 +20,7 @@ impl std::fmt::Display for Malformed {
 impl std::error::Error for Malformed {}
 
 const CUT: Malformed = Malformed("the JSON of an object ends early");
+const NOT_UTF8: Malformed = Malformed("a text of an object is not UTF-8");
 const WRONG: Malformed = Malformed("the JSON of an object is not of its shape");
 /// Deepest nesting of JSON that is passed over.
 const DEPTH_MAX: usize = 10_000;
@@ -337,6 +339,27 @@ impl<'j> Scanner<'j> {
         }
     }
 
+    /// Reads an object of texts: `entry` is called with each key and its value. What is `null` is not there.
+    pub(crate) fn each_text(
+        &mut self,
+        mut entry: impl FnMut(Cow<'j, str>, Cow<'j, str>),
+    ) -> Result<(), Malformed> {
+        self.expect(b'{')?;
+        if self.take(b'}') {
+            return Ok(());
+        }
+        loop {
+            let key = self.str()?;
+            self.expect(b':')?;
+            if !self.take_null()? {
+                entry(key, self.str()?);
+            }
+            if !self.more(b'}')? {
+                return Ok(());
+            }
+        }
+    }
+
     /// Reads a list: `item` is called before each item, and reads or passes over it.
     pub(crate) fn each_item(
         &mut self,
@@ -359,13 +382,20 @@ impl<'j> Scanner<'j> {
     /// # Errors
     /// [`Malformed`] when there is no text.
     pub fn string(&mut self) -> Result<String, Malformed> {
+        self.str().map(Cow::into_owned)
+    }
+
+    /// Reads a text, and copies it only if it has escapes.
+    pub(crate) fn str(&mut self) -> Result<Cow<'j, str>, Malformed> {
         let mut scratch = Vec::new();
         let text = self.text(&mut scratch)?;
-        let bytes = text.of(self.json, &scratch);
-        match std::str::from_utf8(bytes) {
-            Ok(text) => Ok(text.to_owned()),
-            Err(_) => Err(Malformed("a text of an object is not UTF-8")),
+        if text.start & SCRATCH == 0 {
+            let json = self.json;
+            let part = std::str::from_utf8(text.of(json, &[]));
+            return part.map(Cow::Borrowed).map_err(|_| NOT_UTF8);
         }
+        let text = String::from_utf8(scratch);
+        text.map(Cow::Owned).map_err(|_| NOT_UTF8)
     }
 
     /// Passes over a value; answers where it stands.

@@ -202,10 +202,10 @@ impl Stored {
                 index
                     .labels
                     .iter()
-                    .flat_map(|(k, v)| [k.as_str(), v.as_str()]),
+                    .flat_map(|(key, value)| [&**key, &**value]),
             ),
-            label_marks: Marks::of(index.labels.iter().map(|(k, v)| (k.as_str(), v.as_str()))),
-            fields: Texts::pack(index.fields.iter().map(String::as_str)),
+            label_marks: Marks::of(index.labels.iter().map(|(key, value)| (&**key, &**value))),
+            fields: Texts::pack(index.fields.iter().map(|value| &**value)),
             names: shape.fields.clone(),
             message_size: AtomicU32::new(0),
             key,
@@ -379,24 +379,37 @@ pub fn decode_row(kind: &dyn AnyKind, json: &[u8]) -> Result<Object, serde_json:
 
 /// The JSON of a stored object with its `resourceVersion`.
 pub fn with_revision(json: &Bytes, revision: Revision) -> Bytes {
-    let Some(at) = find(json, METADATA).map(|start| start + METADATA.len()) else {
+    let Some((before, after)) = around_revision(json) else {
         return json.clone();
     };
-    let (before, after) = json.split_at(at);
-    let end: &[u8] = match after.first() {
-        Some(b'}') => b"\"",
-        _ => b"\",",
-    };
-    let revision = revision.0.to_string();
+    let field = revision_field(revision, after);
     // As one piece of just its length: most objects are kept for as long as they are.
-    let pieces = [
-        before,
-        b"\"resourceVersion\":\"",
-        revision.as_bytes(),
-        end,
-        after,
-    ];
-    pieces.concat().into()
+    [before, field.as_bytes(), after].concat().into()
+}
+
+/// Whether this is the JSON of a stored object with its `resourceVersion`.
+pub fn is_with_revision(whole: &[u8], json: &[u8], revision: Revision) -> bool {
+    let Some((before, after)) = around_revision(json) else {
+        return whole == json;
+    };
+    let rest = whole.strip_prefix(before);
+    let field = rest.and_then(|rest| rest.strip_suffix(after));
+    field.is_some_and(|field| field == revision_field(revision, after).as_bytes())
+}
+
+/// What comes before a stored object's `resourceVersion`, and what after it.
+fn around_revision(json: &[u8]) -> Option<(&[u8], &[u8])> {
+    let at = find(json, METADATA)? + METADATA.len();
+    Some(json.split_at(at))
+}
+
+fn revision_field(revision: Revision, after: &[u8]) -> String {
+    let comma = if after.first() == Some(&b'}') {
+        ""
+    } else {
+        ","
+    };
+    format!("\"resourceVersion\":\"{revision}\"{comma}")
 }
 
 fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
@@ -445,9 +458,15 @@ mod tests {
             bytes,
             r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"data":{"metadata":"x"}}"#
         );
+        let whole = with_revision(&bytes, Revision(12));
         assert_eq!(
-            with_revision(&bytes, Revision(12)),
+            whole,
             r#"{"apiVersion":"v1","kind":"ConfigMap","metadata":{"resourceVersion":"12","name":"a"},"data":{"metadata":"x"}}"#
         );
+        assert!(is_with_revision(&whole, &bytes, Revision(12)));
+        assert!(!is_with_revision(&whole, &bytes, Revision(13)));
+        assert!(!is_with_revision(&whole, &whole, Revision(12)));
+        let other = Bytes::from(String::from_utf8_lossy(&bytes).replace("\"x\"", "\"y\""));
+        assert!(!is_with_revision(&whole, &other, Revision(12)));
     }
 }

@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!  create: fields → metadata → decode → default → mutate → prepare → validate → canonicalise, managed fields → store
-//!  update: fetch → change (replace, patch, apply) → keep what is not the writer's → the same from decode on
+//!  update: look it up → change (replace, patch, apply) → keep what is not the writer's → the same from decode on
 //! ```
 //!
 //! A kind gives the rules (`corral_kinds::AnyKind`), admission looks at other objects, this module owns the order.
 //! Kinds never call storage. Every update carries the revision that it was computed from; when another writer came
-//! first, the change is computed again, unless the client named the version that it wants to change.
+//! first, the change is computed again, unless the client named the version that it wants to change. The first attempt
+//! begins from the cache, those after it from the store.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -44,7 +45,7 @@ use self::body::Configuration;
 use self::carry::{bump_generation, keep_unwritten, same_objects, without_others};
 pub use self::context::{Annotations, Asked, FieldValidation, Part, Warnings, WriteContext};
 pub use self::delete::{DeleteOptions, Preconditions};
-use self::versions::Live;
+use self::versions::Base;
 
 /// How often an update without a wanted version is computed again because another writer came first.
 const CONFLICT_RETRIES_MAX: usize = 16;
@@ -90,6 +91,17 @@ pub struct Resource {
     /// The same for those who want no more than metadata.
     bare: Option<Arc<Resource>>,
     schema: OnceLock<Node>,
+}
+
+/// What came of one attempt to update an object.
+enum Attempt {
+    Stored(Written),
+    /// What a dry run would have stored.
+    Dry(Written),
+    /// Nothing is to be changed.
+    Left,
+    /// Another writer came first, and the client does not mind.
+    Lost,
 }
 
 /// What an update computes from the live object.
@@ -430,23 +442,44 @@ impl Resource {
         change: &Change<'_>,
     ) -> Result<Written, Status> {
         let key = self.key(&cx.namespace, name);
+        let mut cached = self.cached(&key);
         for _ in 0..CONFLICT_RETRIES_MAX {
-            let live = self
-                .fetch_live(&key)
-                .await?
-                .ok_or_else(|| self.not_found(name))?;
-            match self
-                .update_once(cx, name, part, subresource, change, &live)
-                .await?
-            {
-                Some(written) => return Ok(written),
-                None => continue,
+            let n_warnings = cx.n_warnings();
+            let (base, live) = match cached.take() {
+                Some(base) => (base, None),
+                None => {
+                    let live = self.fetch_live(&key).await?;
+                    let live = live.ok_or_else(|| self.not_found(name))?;
+                    (live.base(), Some(live))
+                }
+            };
+            let attempt = self
+                .update_once(cx, name, part, subresource, change, &base)
+                .await;
+            if let Ok(Attempt::Stored(written)) = attempt {
+                return Ok(written);
             }
+            // A cache may be behind, and what follows from an older state is neither an error nor an answer.
+            let live = match live {
+                Some(live) => Some(live),
+                None => self.still(&base).await?,
+            };
+            match (attempt, live) {
+                (Err(status), Some(_)) => return Err(status),
+                (Ok(Attempt::Dry(written)), Some(_)) => return Ok(written),
+                (Ok(Attempt::Left), Some(live)) => {
+                    if let Some(written) = self.leave(cx, &live).await? {
+                        return Ok(written);
+                    }
+                }
+                _ => {}
+            }
+            // The next attempt warns again.
+            cx.keep_warnings(n_warnings);
         }
         Err(self.modified(name))
     }
 
-    /// One attempt; `None` when another writer came first and the client does not mind.
     async fn update_once(
         &self,
         cx: &WriteContext,
@@ -454,17 +487,15 @@ impl Resource {
         part: Part,
         subresource: &str,
         change: &Change<'_>,
-        read: &Live,
-    ) -> Result<Option<Written>, Status> {
+        base: &Base,
+    ) -> Result<Attempt, Status> {
         let kind = &*self.kind;
-        let live = &read.entry;
-        let live_json = with_revision(&live.value, live.revision);
-        let mut old_value: Value = serde_json::from_slice(&live_json).map_err(Status::internal)?;
+        let mut old_value: Value = serde_json::from_slice(&base.json).map_err(Status::internal)?;
         let (mut value, ownership) = change(&old_value)?;
         let wanted = metadata::wanted_version(&value);
         if let Some(wanted) = &wanted {
             metadata::check_version(wanted)?;
-            if *wanted != live.revision.to_string() {
+            if *wanted != base.revision.to_string() {
                 return Err(self.modified(name));
             }
         }
@@ -555,7 +586,7 @@ impl Resource {
             && same_objects(&value, &old_value)
             && apply::same_owners(owners.as_ref(), stored)
         {
-            return self.leave(cx, read).await;
+            return Ok(Attempt::Left);
         }
         attributes.removes = metadata::is_finished(kind, &value);
         self.admission
@@ -563,7 +594,7 @@ impl Resource {
             .await?;
         let claims = std::mem::take(&mut attributes.claims);
         restore_managed(&mut value, owners);
-        self.store_changed(cx, name, read, value, claims, wanted.is_some())
+        self.store_changed(cx, name, base, value, claims, wanted.is_some())
             .await
     }
 
@@ -571,30 +602,30 @@ impl Resource {
         &self,
         cx: &WriteContext,
         name: &str,
-        read: &Live,
+        base: &Base,
         value: Value,
         claims: Vec<Operation>,
         named_version: bool,
-    ) -> Result<Option<Written>, Status> {
-        let live = &read.entry;
+    ) -> Result<Attempt, Status> {
         let removed = metadata::is_finished(&*self.kind, &value);
         let (bytes, stored) = self.through_store(canonical(value)).await?;
-        if bytes == live.value {
-            return self.leave(cx, read).await;
+        if base.is(&bytes) {
+            return Ok(Attempt::Left);
         }
         if cx.dry_run {
-            return Ok(Some(unchanged(with_revision(&bytes, live.revision))));
+            let json = with_revision(&bytes, base.revision);
+            return Ok(Attempt::Dry(unchanged(json)));
         }
         let mut transaction = vec![if removed {
             Operation::Delete {
-                key: live.key.clone(),
-                expected: live.revision,
+                key: base.key.clone(),
+                expected: base.revision,
             }
         } else {
             Operation::Update {
-                key: live.key.clone(),
+                key: base.key.clone(),
                 value: stored,
-                expected: live.revision,
+                expected: base.revision,
             }
         }];
         transaction.extend(claims);
@@ -602,21 +633,21 @@ impl Resource {
             transaction.extend(self.admission.releases(&*self.kind, &bytes).await?);
         }
         match self.storage.commit(transaction).await {
-            Ok(revision) => Ok(Some(Written {
+            Ok(revision) => Ok(Attempt::Stored(Written {
                 json: with_revision(&bytes, revision),
                 created: false,
                 removed,
             })),
-            Err(storage::Error::Conflict { key, .. }) if named_version && key == live.key => {
+            Err(storage::Error::Conflict { key, .. }) if named_version && key == base.key => {
                 Err(self.modified(name))
             }
-            Err(storage::Error::NotFound { key }) if key == live.key => Err(self.not_found(name)),
+            Err(storage::Error::NotFound { key }) if key == base.key => Err(self.not_found(name)),
             // What the object claims was taken, or has changed: the next attempt sees it.
             Err(
                 storage::Error::NotFound { .. }
                 | storage::Error::Conflict { .. }
                 | storage::Error::Exists { .. },
-            ) => Ok(None),
+            ) => Ok(Attempt::Lost),
             Err(error) => Err(storage_status(&error)),
         }
     }

@@ -499,7 +499,7 @@ impl AnyKind for CustomKind {
     fn indexed_field(&self) -> Option<&str> {
         None
     }
-    fn index(&self, json: &[u8]) -> Result<Index, Malformed> {
+    fn index<'j>(&self, json: &'j [u8]) -> Result<Index<'j>, Malformed> {
         let mut index = Index::read(&[], json)?;
         if self.selectable.is_empty() {
             return Ok(index);
@@ -516,7 +516,7 @@ impl AnyKind for CustomKind {
                 Some(other) => other.to_string(),
             }
         };
-        index.fields = self.selectable.iter().map(field).collect();
+        index.fields = self.selectable.iter().map(field).map(Cow::Owned).collect();
         Ok(index)
     }
     fn selectable_field_names(&self) -> Vec<&str> {

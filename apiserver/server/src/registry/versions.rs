@@ -5,14 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corral_api::status::Status;
 use corral_kinds::AnyKind;
-use corral_storage::{self as storage, Entry, Key};
+use corral_storage::{self as storage, Entry, Key, Revision};
 use serde_json::Value;
 
 use super::Resource;
 use crate::apply::{Manager, Owners, Views, versions_of};
 use crate::cacher::{Cacher, storage_status};
 use crate::conversion::Conversion;
-use crate::object::{canonical, own_form, stored_form};
+use crate::object::{canonical, is_with_revision, own_form, stored_form, with_revision};
 
 /// An object as it is read for a change.
 pub struct Live {
@@ -22,7 +22,36 @@ pub struct Live {
     pub stored: Bytes,
 }
 
+/// The state of an object that an update is computed from.
+pub struct Base {
+    pub key: Key,
+    pub revision: Revision,
+    /// Its JSON as clients see it.
+    pub json: Bytes,
+}
+
+impl Base {
+    /// Whether these canonical bytes are what it is.
+    pub fn is(&self, bytes: &Bytes) -> bool {
+        is_with_revision(&self.json, bytes, self.revision)
+    }
+}
+
 impl Live {
+    /// It, as what an update is computed from.
+    pub fn base(&self) -> Base {
+        let Entry {
+            key,
+            value,
+            revision,
+        } = &self.entry;
+        Base {
+            key: key.clone(),
+            revision: *revision,
+            json: with_revision(value, *revision),
+        }
+    }
+
     /// Whether the store keeps it in a version (its group and its name).
     pub fn is_of_version(&self, (group, version): (&str, &str)) -> bool {
         // Stored objects begin with their type.
@@ -70,6 +99,25 @@ impl Resource {
             Err(storage::Error::Unreadable { why, .. }) => Err(Status::internal(why)),
             other => self.live(other).await,
         }
+    }
+
+    /// An object as the cache has it, which may be behind the store, if there is a cache of the resource's own version.
+    pub(super) fn cached(&self, key: &Key) -> Option<Base> {
+        if self.conversion.is_some() {
+            return None;
+        }
+        let stored = self.cacher.peek(key)?;
+        Some(Base {
+            key: key.clone(),
+            revision: stored.revision,
+            json: stored.json.clone(),
+        })
+    }
+
+    /// The newest state of an object, if it is still this one.
+    pub(super) async fn still(&self, base: &Base) -> Result<Option<Live>, Status> {
+        let live = self.fetch_live(&base.key).await?;
+        Ok(live.filter(|live| live.entry.revision == base.revision))
     }
 
     async fn live(

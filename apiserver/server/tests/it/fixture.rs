@@ -139,13 +139,22 @@ impl Fixture {
 
     /// Another server over the same store, which runs as well.
     pub async fn beside(&self) -> Self {
-        let (server, stop) = serve(&self.directory, &self.storage, Setup::default())
+        self.beside_through(|storage| storage).await
+    }
+
+    /// The same, which gets to the store through something.
+    pub async fn beside_through(
+        &self,
+        through: impl FnOnce(Arc<dyn Storage>) -> Arc<dyn Storage>,
+    ) -> Self {
+        let storage = through(self.storage.clone());
+        let (server, stop) = serve(&self.directory, &storage, Setup::default())
             .await
             .expect("a server");
         Self {
             server,
             stop,
-            storage: self.storage.clone(),
+            storage,
             directory: self.directory.clone(),
         }
     }

@@ -7,6 +7,7 @@ mod attacks;
 mod audit;
 mod authn;
 mod authz;
+mod behind;
 mod bounds;
 mod conversion;
 mod custom;

@@ -90,6 +90,16 @@ struct Batch {
     reopen: bool,
 }
 
+/// What was waiting for a batch.
+enum Filled {
+    Nothing,
+    Some,
+    /// More than there is room for, perhaps.
+    Full,
+    /// Nobody can ask any more.
+    Closed,
+}
+
 /// What a batch did, not yet durable.
 struct Applied {
     counters: Counters,
@@ -140,6 +150,23 @@ impl Batch {
         }
     }
 
+    /// Takes what waits, up to the bounds.
+    fn fill(&mut self, requests: &mut mpsc::Receiver<Request>) -> Filled {
+        let mut some = false;
+        loop {
+            if self.is_full() {
+                return Filled::Full;
+            }
+            match requests.try_recv() {
+                Ok(request) => self.add(request),
+                Err(mpsc::error::TryRecvError::Empty) if some => return Filled::Some,
+                Err(mpsc::error::TryRecvError::Empty) => return Filled::Nothing,
+                Err(mpsc::error::TryRecvError::Disconnected) => return Filled::Closed,
+            }
+            some = true;
+        }
+    }
+
     fn is_full(&self) -> bool {
         self.commits.len() + self.compacts.len() + self.probes.len() >= BATCH_TRANSACTIONS_MAX
             || self.bytes >= BATCH_BYTES_MAX
@@ -164,22 +191,26 @@ impl Writer {
     }
 
     /// Waits for work and takes all there is, up to the bounds. Empty when there is only history to trim.
+    ///
+    /// Before a batch is closed, those who are about to ask have a turn on the processor, for as long as that brings
+    /// requests: on a busy machine they share its fsync, and on an idle one nobody waits.
     fn gather(&self, requests: &mut mpsc::Receiver<Request>) -> Option<Batch> {
         let mut batch = Batch::default();
         if !self.trim_due() {
             batch.add(requests.blocking_recv()?);
         }
-        while !batch.is_full() {
-            match requests.try_recv() {
-                Ok(request) => batch.add(request),
-                Err(mpsc::error::TryRecvError::Empty) => break,
-                Err(mpsc::error::TryRecvError::Disconnected) => {
+        loop {
+            // A turn that brought nothing is the last.
+            std::thread::yield_now();
+            match batch.fill(requests) {
+                Filled::Full | Filled::Nothing => return Some(batch),
+                Filled::Some => {}
+                Filled::Closed => {
                     let empty = batch.commits.is_empty() && batch.compacts.is_empty();
                     return (!empty).then_some(batch);
                 }
             }
         }
-        Some(batch)
     }
 
     fn trim_due(&self) -> bool {
