@@ -40,16 +40,16 @@ pub fn build(args: &ReleaseArgs) -> anyhow::Result<()> {
         let counting = directory.join("counting");
         let flag = format!("-Cprofile-generate={}", text(&raw)?);
         println!("building the binary that counts");
-        // What is counted belongs to functions as they are before crates are optimised together, which takes long.
-        let apart = ["--config", "profile.release.lto='off'"];
-        let binary = cargo_build(&host, &counting, &flag, &apart)?;
+        let binary = cargo_build(&host, &counting, &flag)?;
         println!("letting it do the work of a small cluster");
         training::run(&binary, &directory.join("scratch"))?;
         merge(&host, &raw, &profile)?;
+        // Cargo does not know that what it built from the same sources was built with other counts.
+        let _ = std::fs::remove_dir_all(directory.join(&host));
     }
     println!("building with what was counted");
     let flag = format!("-Cprofile-use={}", text(&profile)?);
-    let built = cargo_build(&host, &directory, &flag, &[])?;
+    let built = cargo_build(&host, &directory, &flag)?;
     let release = root().join("target/release");
     std::fs::create_dir_all(&release)?;
     let binary = release.join("corral");
@@ -60,12 +60,12 @@ pub fn build(args: &ReleaseArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn cargo_build(host: &str, target: &Path, flag: &str, more: &[&str]) -> anyhow::Result<PathBuf> {
+/// Both builds are of the same profile of cargo: its settings are part of the names by which functions are counted.
+fn cargo_build(host: &str, target: &Path, flag: &str) -> anyhow::Result<PathBuf> {
     run(Command::new("cargo")
         .args(["build", "--release", "--locked", "--bin", "corral"])
         .args(["--target", host, "--target-dir"])
         .arg(target)
-        .args(more)
         .env("CARGO_ENCODED_RUSTFLAGS", flag)
         .current_dir(root()))?;
     Ok(target.join(host).join("release/corral"))
