@@ -71,6 +71,8 @@ pub(super) struct Writer {
     counters: Counters,
     /// After a slice could not be written: wait for the next compaction instead of trying at once.
     trim_paused: bool,
+    /// Whether the last batch had writes of several.
+    is_shared: bool,
 }
 
 struct Commit {
@@ -179,6 +181,7 @@ impl Writer {
             shared,
             counters,
             trim_paused: false,
+            is_shared: false,
         }
     }
 
@@ -192,24 +195,26 @@ impl Writer {
 
     /// Waits for work and takes all there is, up to the bounds. Empty when there is only history to trim.
     ///
-    /// Before a batch is closed, those who are about to ask have a turn on the processor, for as long as that brings
-    /// requests: on a busy machine they share its fsync, and on an idle one nobody waits.
-    fn gather(&self, requests: &mut mpsc::Receiver<Request>) -> Option<Batch> {
+    /// Where several write at once, those who are about to ask have a turn on the processor before a batch is closed,
+    /// for as long as that brings requests: they share its fsync. Who writes alone waits for nobody.
+    fn gather(&mut self, requests: &mut mpsc::Receiver<Request>) -> Option<Batch> {
         let mut batch = Batch::default();
         if !self.trim_due() {
             batch.add(requests.blocking_recv()?);
         }
-        loop {
-            // A turn that brought nothing is the last.
+        let mut filled = batch.fill(requests);
+        while matches!(filled, Filled::Some)
+            || (self.is_shared && matches!(filled, Filled::Nothing))
+        {
+            self.is_shared = false;
             std::thread::yield_now();
-            match batch.fill(requests) {
-                Filled::Full | Filled::Nothing => return Some(batch),
-                Filled::Some => {}
-                Filled::Closed => {
-                    let empty = batch.commits.is_empty() && batch.compacts.is_empty();
-                    return (!empty).then_some(batch);
-                }
-            }
+            filled = batch.fill(requests);
+        }
+        self.is_shared = batch.commits.len() > 1;
+        let is_empty = batch.commits.is_empty() && batch.compacts.is_empty();
+        match filled {
+            Filled::Closed if is_empty => None,
+            _ => Some(batch),
         }
     }
 
