@@ -18,7 +18,6 @@ mod document;
 mod etcd;
 mod growth;
 mod load;
-mod running;
 mod start;
 mod target;
 

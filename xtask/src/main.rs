@@ -16,6 +16,7 @@ mod fuzz;
 mod oracle;
 mod peer;
 mod release;
+mod running;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", about = "Tasks of the project")]

@@ -33,7 +33,14 @@ pub fn build(args: &ReleaseArgs) -> anyhow::Result<()> {
     let host = host()?;
     let directory = root().join("target/profiled");
     let profile = directory.join("profile");
-    if !(args.keep_profile && profile.exists()) {
+    if args.keep_profile {
+        ensure!(
+            profile.exists(),
+            "nothing has been counted yet; leave out --keep-profile"
+        );
+    } else {
+        // Before it is built for a long time.
+        let tool = merging_tool(&host)?;
         let raw = directory.join("raw");
         let _ = std::fs::remove_dir_all(&raw);
         std::fs::create_dir_all(&raw)?;
@@ -43,7 +50,11 @@ pub fn build(args: &ReleaseArgs) -> anyhow::Result<()> {
         let binary = cargo_build(&host, &counting, &flag)?;
         println!("letting it do the work of a small cluster");
         training::run(&binary, &directory.join("scratch"))?;
-        merge(&host, &raw, &profile)?;
+        // One profile of what all processes counted.
+        run(Command::new(tool)
+            .args(["merge", "--output"])
+            .arg(&profile)
+            .arg(&raw))?;
         // Cargo does not know that what it built from the same sources was built with other counts.
         let _ = std::fs::remove_dir_all(directory.join(&host));
     }
@@ -71,18 +82,15 @@ fn cargo_build(host: &str, target: &Path, flag: &str) -> anyhow::Result<PathBuf>
     Ok(target.join(host).join("release/corral"))
 }
 
-/// One profile of what all processes counted, by the compiler's own tool: each compiler has a format of its own.
-fn merge(host: &str, raw: &Path, profile: &Path) -> anyhow::Result<()> {
+/// The compiler's own tool: each compiler counts in a format of its own.
+fn merging_tool(host: &str) -> anyhow::Result<PathBuf> {
     let sysroot = rustc(&["--print", "sysroot"])?;
     let tool = Path::new(sysroot.trim()).join(format!("lib/rustlib/{host}/bin/llvm-profdata"));
     ensure!(
         tool.exists(),
-        "merging what was counted needs a tool of the compiler; run `rustup component add llvm-tools`"
+        "merging what is counted needs a tool of the compiler; run `rustup component add llvm-tools`"
     );
-    run(Command::new(tool)
-        .args(["merge", "--output"])
-        .arg(profile)
-        .arg(raw))
+    Ok(tool)
 }
 
 fn host() -> anyhow::Result<String> {

@@ -72,6 +72,7 @@ impl<'j> Index<'j> {
     /// When the bytes are not a JSON object with object metadata.
     pub fn read(fields: &[SelectableField], json: &'j [u8]) -> Result<Self, Malformed> {
         let mut search = Search::new(fields);
+        let all = search.all();
         let mut labels = Vec::new();
         let mut scanner = Scanner::new(json);
         scanner.each_field(|scanner, key| match key {
@@ -82,7 +83,7 @@ impl<'j> Index<'j> {
                     _ => scanner.skip().map(drop),
                 })
             }
-            key => search.read(search.below(search.all(), key), scanner),
+            key => search.read(search.below(all, key), scanner),
         })?;
         scanner.end()?;
         Ok(Self {

@@ -7,11 +7,11 @@ use anyhow::Context;
 use serde_json::Value;
 
 use super::load::{CREATE, CREATED};
-use super::running::Running;
 use super::target::{
     FLAGS, Figure, MEMORY, Target, Tools, cell, median, number, of_rounds, rss_target_mib,
 };
 use crate::peer::{self, Peer, Programs};
+use crate::running::Running;
 
 /// How many times as many creates for the same CPU ours is to do.
 const RATIO_MIN: f64 = 3.0;

@@ -6,11 +6,11 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::running::Running;
 use super::target::{
     FLAGS, Figure, MEMORY, Measure, SELECTED, Target, Tools, cell, median, number, of_rounds,
     rounded, rss_target_mib,
 };
+use crate::running::Running;
 
 /// Objects created in a round.
 pub const CREATED: usize = 10_000;

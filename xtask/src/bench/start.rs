@@ -4,8 +4,8 @@ use std::fmt::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::running::{Running, wait};
 use super::target::median;
+use crate::running::{Running, wait};
 
 /// How long a server is left alone before its memory is read.
 const SETTLE: Duration = Duration::from_secs(10);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use anyhow::{Context, ensure};
 use serde_json::Value;
 
-use super::running::Running;
 use crate::peer::{self, Peer, Programs};
+use crate::running::Running;
 
 /// How our server is started wherever it is measured beside the peer, which has no controllers either.
 pub const FLAGS: [&str; 2] = ["--no-controllers", "--no-scheduler"];

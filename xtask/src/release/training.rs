@@ -3,16 +3,15 @@
 //! What is not done here is taken for rare, and made small rather than quick.
 
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::ensure;
 use http::Method;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
 use super::client::{APPLY, Client, JSON, MERGE, PROTOBUF, STRATEGIC, TABLE};
-use crate::peer::signal;
+use crate::running::Running;
 
 /// Objects of each kind.
 const OBJECTS: usize = 800;
@@ -23,7 +22,7 @@ const CONNECTIONS: usize = 4;
 const WATCHES: usize = 10;
 /// Lists of each form, beside the rest of the work.
 const LISTS: usize = 8;
-/// How long a server may take to start, to end, or to serve a definition: counting takes time.
+/// How long a server may take to serve a definition, or to make pods: counting takes time.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 const LOOK_PERIOD: Duration = Duration::from_millis(10);
 
@@ -37,75 +36,15 @@ pub fn run(binary: &Path, directory: &Path) -> anyhow::Result<()> {
     let _ = std::fs::remove_dir_all(directory);
     std::fs::create_dir_all(directory)?;
     let runtime = tokio::runtime::Runtime::new()?;
-    let mut server = Server::start(binary, directory)?;
+    let start = || anyhow::Ok(Running::start_of::<&str>(binary, "server", directory, &[])?.0);
+    // What was counted is written when a process ends by itself.
+    let server = start()?;
     runtime.block_on(work(&server.kubeconfig()))?;
     server.stop()?;
-    let mut server = Server::start(binary, directory)?;
+    let server = start()?;
     runtime.block_on(look(&server.kubeconfig()))?;
     server.stop()?;
     std::fs::remove_dir_all(directory)?;
-    Ok(())
-}
-
-/// A server that runs; it is killed when this is dropped.
-struct Server<'a> {
-    process: Child,
-    directory: &'a Path,
-}
-
-impl<'a> Server<'a> {
-    fn start(binary: &Path, directory: &'a Path) -> anyhow::Result<Self> {
-        let process = Command::new(binary)
-            .args(["server", "--listen", "127.0.0.1:0", "--data-dir"])
-            .arg(directory)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(std::fs::File::create(directory.join("log"))?)
-            .spawn()
-            .with_context(|| format!("cannot run {}", binary.display()))?;
-        let mut server = Self { process, directory };
-        let kubeconfig = server.kubeconfig();
-        // The one of an earlier start names another port; the server writes its own once it answers.
-        let _ = std::fs::remove_file(&kubeconfig);
-        let mut ended = None;
-        wait(|| {
-            ended = server.process.try_wait().ok().flatten();
-            ended.is_some() || kubeconfig.exists()
-        })?;
-        if let Some(status) = ended {
-            bail!(
-                "the server ended: {status}; see {}/log",
-                directory.display()
-            );
-        }
-        Ok(server)
-    }
-
-    fn kubeconfig(&self) -> std::path::PathBuf {
-        self.directory.join("admin.kubeconfig")
-    }
-
-    /// What was counted is written when the process ends by itself.
-    fn stop(&mut self) -> anyhow::Result<()> {
-        signal("TERM", self.process.id());
-        wait(|| !matches!(self.process.try_wait(), Ok(None)))
-    }
-}
-
-impl Drop for Server<'_> {
-    fn drop(&mut self) {
-        // It has ended already, unless something went wrong.
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-fn wait(mut is_so: impl FnMut() -> bool) -> anyhow::Result<()> {
-    let began = Instant::now();
-    while !is_so() {
-        ensure!(began.elapsed() < WAIT_MAX, "nothing in {WAIT_MAX:?}");
-        std::thread::sleep(LOOK_PERIOD);
-    }
     Ok(())
 }
 

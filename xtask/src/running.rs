@@ -17,14 +17,30 @@ const LOOK_PERIOD: Duration = Duration::from_millis(2);
 /// A server or a cluster of ours; it ends when this is dropped.
 pub struct Running {
     process: Child,
+    binary: PathBuf,
     directory: PathBuf,
     /// Whether what it has stored is somebody else's.
     is_over: bool,
 }
 
 impl Running {
-    /// Starts a role, and tells how long it took until the API answered.
+    /// Starts a role of the release binary, and tells how long it took until the API answered.
     pub fn start<S: AsRef<str>>(
+        role: &str,
+        directory: &Path,
+        flags: &[S],
+    ) -> anyhow::Result<(Self, Duration)> {
+        Self::start_of(
+            &root().join("target/release/corral"),
+            role,
+            directory,
+            flags,
+        )
+    }
+
+    /// The same of another binary.
+    pub fn start_of<S: AsRef<str>>(
+        binary: &Path,
         role: &str,
         directory: &Path,
         flags: &[S],
@@ -33,7 +49,7 @@ impl Running {
         std::fs::create_dir_all(directory)?;
         let log = directory.join("log");
         let began = Instant::now();
-        let process = Command::new(binary())
+        let process = Command::new(binary)
             .args([role, "--listen", "127.0.0.1:0", "--data-dir"])
             .arg(directory)
             .args(flags.iter().map(AsRef::as_ref))
@@ -41,9 +57,10 @@ impl Running {
             .stdout(std::fs::File::create(directory.join("out"))?)
             .stderr(std::fs::File::create(&log)?)
             .spawn()
-            .context("the release binary is not built")?;
+            .with_context(|| format!("{} is not built", binary.display()))?;
         let mut running = Self {
             process,
+            binary: binary.to_owned(),
             directory: directory.to_owned(),
             is_over: false,
         };
@@ -79,7 +96,7 @@ impl Running {
 
     /// What a user verb prints.
     pub fn corral(&self, args: &[&str]) -> anyhow::Result<String> {
-        let output = Command::new(binary())
+        let output = Command::new(&self.binary)
             .args(args)
             .arg("--kubeconfig")
             .arg(self.kubeconfig())
@@ -116,7 +133,7 @@ impl Drop for Running {
         }
         let _ = self.process.kill();
         let _ = self.process.wait();
-        let _ = Command::new(binary())
+        let _ = Command::new(&self.binary)
             .arg("down")
             .arg("--data-dir")
             .arg(&self.directory)
@@ -160,10 +177,6 @@ fn stat(pid: u32) -> anyhow::Result<Stat> {
         cpu: Duration::from_millis((ticks(11) + ticks(12)) * 10),
         rss_mib: kib / 1024.0,
     })
-}
-
-fn binary() -> PathBuf {
-    root().join("target/release/corral")
 }
 
 /// Waits, but not for ever.
