@@ -37,6 +37,15 @@ pub fn corral() -> PathBuf {
     target.join("corral")
 }
 
+/// Flags that every `corral` with a node is started with beside its verb: what a test sees must not depend on how full
+/// the disk of its machine is. When nodes evict for want of it is tested where the disk is made up, in the node's tests.
+fn flags_of_nodes(verb: &str) -> &'static [&'static str] {
+    match verb {
+        "up" | "agent" => &["--eviction-hard", "memory.available<100Mi"],
+        _ => &[],
+    }
+}
+
 /// The kubectl of a minor version, such as `1.36`.
 pub fn kubectl_path(version: &str) -> PathBuf {
     root()
@@ -158,6 +167,7 @@ impl Cluster {
         let _ = std::fs::remove_file(self.kubeconfig());
         let process = Command::new(corral())
             .args(&self.args)
+            .args(flags_of_nodes(&self.args[0]))
             .args(["--listen", "127.0.0.1:0", "--data-dir"])
             .arg(self.data_dir())
             .stdin(Stdio::null())

@@ -16,7 +16,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Instant;
 
-use crate::{LOOK_PERIOD, Said, Stream, WAIT_MAX, corral, kubectl_path};
+use crate::{LOOK_PERIOD, Said, Stream, WAIT_MAX, corral, flags_of_nodes, kubectl_path};
 
 /// The machine that the control plane runs on; the first one.
 pub const SERVER: &str = "server";
@@ -184,9 +184,11 @@ impl Machines {
             .append(true)
             .open(self.path(&format!("{name}.log")))
             .expect("a log file");
+        let args = &self.started[name];
         let process = self
             .command(name, corral())
-            .args(&self.started[name])
+            .args(args)
+            .args(flags_of_nodes(&args[0]))
             .arg("--data-dir")
             .arg(self.path(name))
             .stdout(Stdio::null())

@@ -433,6 +433,9 @@ impl Cacher {
                     revision: Some(page.revision),
                     after: page.entries.last().map(|entry| entry.key.clone()),
                 }));
+                // The new task has the turn after this one, and no other worker may take it: without a pause it would
+                // begin only when this page is done.
+                tokio::task::yield_now().await;
             }
             let converted = self.converted(&page.entries).await;
             for stored in converted? {

@@ -5,7 +5,8 @@
 //!   D/store.redb   the data; only ever appears by rename, complete
 //! ```
 
-mod overlay;
+mod ahead;
+mod guarded;
 mod unsynced;
 
 use std::fs::{self, File, OpenOptions};
@@ -15,9 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};
 
 use fs2::FileExt;
-use redb::{Database, ReadableDatabase, ReadableTable};
+use redb::backends::FileBackend;
+use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend};
 
-use self::overlay::Overlay;
 use self::unsynced::Unsynced;
 use super::layout::{
     FORMAT, HISTORY, META, META_FORMAT, META_REVISION, REVISION_WHEN_NEW, VERSIONS,
@@ -34,9 +35,6 @@ const REDB_MAGIC: [u8; 9] = *b"redb\x1A\x0A\xA9\x0D\x0A";
 /// Memory that redb may use for pages. The server's cacher holds all values already, so this only has to cover the
 /// inner pages of the index and what one batch writes.
 pub(super) const CACHE_BYTES: usize = 16 << 20;
-
-/// Memory for pages while a file is only looked at.
-const PROBE_CACHE_BYTES: usize = 4 << 20;
 
 /// Whether there is a store in a directory, or something in its place.
 pub fn is_there(directory: &Path) -> bool {
@@ -104,11 +102,39 @@ impl Directory {
             .try_exists()
             .map_err(|error| open_error(&path, &error.to_string()))?
         {
-            probe(&path)?;
-        } else {
-            self.create(&path)?;
+            return self.open_known(&path);
         }
+        self.create(&path)?;
         self.reopen()
+    }
+
+    /// Opens a file that is there, once it has turned out to be a whole store of ours; nothing is written to it before.
+    fn open_known(&self, path: &Path) -> Result<Database, Error> {
+        let mut options = OpenOptions::new();
+        let mut file = options
+            .read(true)
+            .write(true)
+            .open(path)
+            .map_err(|error| open_error(path, &error.to_string()))?;
+        check_magic(path, &mut file)?;
+        ahead::read(path);
+        // redb asserts some of what a damaged file can break.
+        let outcome = catch_unwind(AssertUnwindSafe(|| match self.synced {
+            true => examined(FileBackend::new(file)?),
+            false => examined(Unsynced::new(file)?),
+        }));
+        match outcome {
+            Ok(Ok(Ok(database))) => Ok(database),
+            Ok(Ok(Err(format))) => Err(Error::Open(format!(
+                "{} has format {format}, this program knows {FORMAT}; use the version of corral that wrote it",
+                path.display()
+            ))),
+            Ok(Err(redb::Error::TableDoesNotExist(_) | redb::Error::TableTypeMismatch { .. })) => {
+                Err(foreign(path))
+            }
+            Ok(Err(error)) => Err(damaged(path, &error.to_string())),
+            Err(_) => Err(damaged(path, "the file is truncated or overwritten")),
+        }
     }
 
     /// Opens a data file that this process has used before.
@@ -173,42 +199,34 @@ fn initialise(database: Database) -> Result<Database, redb::Error> {
     Ok(database)
 }
 
-/// Refuses what is not a whole store of ours, without writing to it: redb repairs in place, so it gets to see the
-/// file through an overlay that keeps its writes in memory.
-fn probe(path: &Path) -> Result<(), Error> {
-    let mut file = File::open(path).map_err(|error| open_error(path, &error.to_string()))?;
+fn check_magic(path: &Path, file: &mut File) -> Result<(), Error> {
     let mut magic = [0; REDB_MAGIC.len()];
     match file.read_exact(&mut magic) {
-        Ok(()) => {}
+        Ok(()) if magic == REDB_MAGIC => Ok(()),
+        Ok(()) => Err(foreign(path)),
         Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-            return Err(damaged(path, "the file is truncated"));
+            Err(damaged(path, "the file is truncated"))
         }
-        Err(error) => return Err(open_error(path, &error.to_string())),
-    }
-    if magic != REDB_MAGIC {
-        return Err(foreign(path));
-    }
-    let overlay = Overlay::new(file).map_err(|error| open_error(path, &error.to_string()))?;
-    // redb asserts some of what a damaged file can break.
-    let outcome = catch_unwind(AssertUnwindSafe(|| format_of(overlay)));
-    match outcome {
-        Ok(Ok(FORMAT)) => Ok(()),
-        Ok(Ok(format)) => Err(Error::Open(format!(
-            "{} has format {format}, this program knows {FORMAT}; use the version of corral that wrote it",
-            path.display()
-        ))),
-        Ok(Err(redb::Error::TableDoesNotExist(_) | redb::Error::TableTypeMismatch { .. })) => {
-            Err(foreign(path))
-        }
-        Ok(Err(error)) => Err(damaged(path, &error.to_string())),
-        Err(_) => Err(damaged(path, "the file is truncated or overwritten")),
+        Err(error) => Err(open_error(path, &error.to_string())),
     }
 }
 
-fn format_of(overlay: Overlay) -> Result<u64, redb::Error> {
-    let database = redb::Builder::new()
-        .set_cache_size(PROBE_CACHE_BYTES)
-        .create_with_backend(overlay)?;
+/// Opens a database whose file is written to only after it was looked at; the format if it is not ours.
+fn examined(backend: impl StorageBackend) -> Result<Result<Database, u64>, redb::Error> {
+    let (guarded, release) = guarded::hold(backend)?;
+    let mut builder = redb::Builder::new();
+    let database = builder
+        .set_cache_size(CACHE_BYTES)
+        .create_with_backend(guarded)?;
+    let format = format_of(&database)?;
+    if format != FORMAT {
+        return Ok(Err(format));
+    }
+    release.release()?;
+    Ok(Ok(database))
+}
+
+fn format_of(database: &Database) -> Result<u64, redb::Error> {
     let read = database.begin_read()?;
     let meta = read.open_table(META)?;
     let format = meta.get(META_FORMAT)?.map(|value| value.value());

@@ -7,7 +7,7 @@
 
 use std::io;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use redb::{ReadableDatabase, Table, WriteTransaction};
 use tokio::sync::{mpsc, oneshot};
@@ -26,6 +26,16 @@ pub(super) const QUEUE_MAX: usize = 1_024;
 
 /// Transactions in one batch. It bounds how long the first of them waits for the last to be applied.
 const BATCH_TRANSACTIONS_MAX: usize = 512;
+
+/// Writers from which on a batch waits for as many as the last one had. Fewer lose more by waiting than they save.
+const COMPANY_MIN: usize = 3;
+
+/// How long it waits at a time.
+const COMPANY_PAUSE: Duration = Duration::from_micros(500);
+
+/// How often it does so. Together this is what a disk takes for a batch or two: to wait for it is better than to have
+/// just missed the last one.
+const COMPANY_PAUSES_MAX: usize = 4;
 
 /// Bytes in one batch, which redb holds in memory until it is durable.
 const BATCH_BYTES_MAX: usize = 8 << 20;
@@ -71,8 +81,8 @@ pub(super) struct Writer {
     counters: Counters,
     /// After a slice could not be written: wait for the next compaction instead of trying at once.
     trim_paused: bool,
-    /// Whether the last batch had writes of several.
-    is_shared: bool,
+    /// Writes in the last batch.
+    company: usize,
 }
 
 struct Commit {
@@ -181,7 +191,7 @@ impl Writer {
             shared,
             counters,
             trim_paused: false,
-            is_shared: false,
+            company: 0,
         }
     }
 
@@ -195,27 +205,45 @@ impl Writer {
 
     /// Waits for work and takes all there is, up to the bounds. Empty when there is only history to trim.
     ///
-    /// Where several write at once, those who are about to ask have a turn on the processor before a batch is closed,
-    /// for as long as that brings requests: they share its fsync. Who writes alone waits for nobody.
+    /// Where several write at once they share a batch and its fsync: those who are about to ask have a turn on the
+    /// processor before it is closed, for as long as that brings requests, and if the last batch had more writes, it
+    /// waits a little for as many. Who writes alone waits for nobody.
     fn gather(&mut self, requests: &mut mpsc::Receiver<Request>) -> Option<Batch> {
         let mut batch = Batch::default();
         if !self.trim_due() {
             batch.add(requests.blocking_recv()?);
         }
         let mut filled = batch.fill(requests);
-        while matches!(filled, Filled::Some)
-            || (self.is_shared && matches!(filled, Filled::Nothing))
-        {
-            self.is_shared = false;
+        let mut had_turn = self.company < 2;
+        while matches!(filled, Filled::Some) || (!had_turn && matches!(filled, Filled::Nothing)) {
+            had_turn = true;
             std::thread::yield_now();
             filled = batch.fill(requests);
         }
-        self.is_shared = batch.commits.len() > 1;
+        filled = self.wait_for_company(filled, &mut batch, requests);
+        self.company = batch.commits.len();
         let is_empty = batch.commits.is_empty() && batch.compacts.is_empty();
         match filled {
             Filled::Closed if is_empty => None,
             _ => Some(batch),
         }
+    }
+
+    fn wait_for_company(
+        &self,
+        mut filled: Filled,
+        batch: &mut Batch,
+        requests: &mut mpsc::Receiver<Request>,
+    ) -> Filled {
+        for _ in 0..COMPANY_PAUSES_MAX {
+            let is_open = matches!(filled, Filled::Nothing | Filled::Some);
+            if self.company < COMPANY_MIN || batch.commits.len() >= self.company || !is_open {
+                break;
+            }
+            std::thread::sleep(COMPANY_PAUSE);
+            filled = batch.fill(requests);
+        }
+        filled
     }
 
     fn trim_due(&self) -> bool {

@@ -120,12 +120,17 @@ async fn a_truncated_file_is_refused_and_left_alone() {
         }
         fs::write(&file, &whole).expect("write");
         let store = open(directory.path()).expect("the whole file opens");
-        let page = store
-            .list("/a/", ListOptions::default())
-            .await
-            .expect("list");
-        assert_eq!(page.entries.len(), 400);
+        assert_eq!(count(&*store).await, 400);
+        commit(&*store, vec![create("/a/later", "x")]).await;
+        drop(store);
+        let store = open(directory.path()).expect("and again, with what was written");
+        assert_eq!(count(&*store).await, 401);
     }
+}
+
+async fn count(store: &dyn Storage) -> usize {
+    let page = store.list("/a/", ListOptions::default()).await;
+    page.expect("list").entries.len()
 }
 
 #[tokio::test]

@@ -1,6 +1,6 @@
 //! A file whose writes nobody waits for: what a test has written need not survive the machine.
 
-use std::fs::OpenOptions;
+use std::fs::{File, OpenOptions};
 use std::io;
 use std::path::Path;
 
@@ -17,6 +17,11 @@ impl Unsynced {
         let mut options = OpenOptions::new();
         options.read(true).write(true).create(true).truncate(false);
         let file = options.open(path).map_err(redb::StorageError::Io)?;
+        Self::new(file)
+    }
+
+    /// A file that is open.
+    pub(super) fn new(file: File) -> Result<Self, redb::DatabaseError> {
         FileBackend::new(file).map(Self)
     }
 }
