@@ -124,15 +124,16 @@ impl Directory {
             false => examined(Unsynced::new(file)?),
         }));
         match outcome {
-            Ok(Ok(Ok(database))) => Ok(database),
-            Ok(Ok(Err(format))) => Err(Error::Open(format!(
+            Ok(Ok(database)) => Ok(database),
+            Ok(Err(Refusal::Format(format))) => Err(Error::Open(format!(
                 "{} has format {format}, this program knows {FORMAT}; use the version of corral that wrote it",
                 path.display()
             ))),
-            Ok(Err(redb::Error::TableDoesNotExist(_) | redb::Error::TableTypeMismatch { .. })) => {
-                Err(foreign(path))
-            }
-            Ok(Err(error)) => Err(damaged(path, &error.to_string())),
+            Ok(Err(Refusal::Unwritten(error))) => Err(open_error(path, &error.to_string())),
+            Ok(Err(Refusal::Unread(
+                redb::Error::TableDoesNotExist(_) | redb::Error::TableTypeMismatch { .. },
+            ))) => Err(foreign(path)),
+            Ok(Err(Refusal::Unread(error))) => Err(damaged(path, &error.to_string())),
             Err(_) => Err(damaged(path, "the file is truncated or overwritten")),
         }
     }
@@ -211,8 +212,24 @@ fn check_magic(path: &Path, file: &mut File) -> Result<(), Error> {
     }
 }
 
-/// Opens a database whose file is written to only after it was looked at; the format if it is not ours.
-fn examined(backend: impl StorageBackend) -> Result<Result<Database, u64>, redb::Error> {
+/// Why a file is not opened.
+enum Refusal {
+    /// It is of another version.
+    Format(u64),
+    /// It is no whole store of ours, and was not written to.
+    Unread(redb::Error),
+    /// What repaired it was not written, or not all of it; the next start does it again.
+    Unwritten(io::Error),
+}
+
+impl<E: Into<redb::Error>> From<E> for Refusal {
+    fn from(error: E) -> Self {
+        Self::Unread(error.into())
+    }
+}
+
+/// Opens a database whose file is written to only after it was looked at.
+fn examined(backend: impl StorageBackend) -> Result<Database, Refusal> {
     let (guarded, release) = guarded::hold(backend)?;
     let mut builder = redb::Builder::new();
     let database = builder
@@ -220,10 +237,10 @@ fn examined(backend: impl StorageBackend) -> Result<Result<Database, u64>, redb:
         .create_with_backend(guarded)?;
     let format = format_of(&database)?;
     if format != FORMAT {
-        return Ok(Err(format));
+        return Err(Refusal::Format(format));
     }
-    release.release()?;
-    Ok(Ok(database))
+    release.release().map_err(Refusal::Unwritten)?;
+    Ok(database)
 }
 
 fn format_of(database: &Database) -> Result<u64, redb::Error> {
