@@ -14,15 +14,14 @@ use crate::running::Running;
 
 /// Objects created in a round.
 pub const CREATED: usize = 10_000;
-/// Numbers of definitions that a round may take.
-const DEFINED: usize = 1_000;
+/// Starts whose median is told.
+const RESTARTS: usize = 3;
 /// Nodes that one server is to hold.
 pub const NODES: usize = 50_000;
 
 /// Pods as they are created in a round; `{offset}` is the number of the first one.
 pub const CREATE: &str = "create --kind pods --n 10000 --workers 32 --offset {offset}";
-/// `{definition}` is the number of the first one.
-const DEFINITIONS: &str = "crds --n 40 --first-object --settle 5s --offset {definition}";
+const DEFINITIONS: &str = "crds --n 40 --first-object --settle 5s";
 /// CPU is told in hundredths of a second, and a LIST takes a few of them.
 const LIST: &str = "list --n-times 10";
 /// LISTs of custom resources.
@@ -220,6 +219,10 @@ const MEASURES: &[(Measure, &str)] = &[
         },
         "0.15 s",
     ),
+];
+
+/// What is measured of a server of its own in each round: memory that other loads have left would count for definitions.
+const OF_NEW_SERVERS: &[(Measure, &str)] = &[
     (
         Measure {
             what: "definitions with a 22 kB schema, create to served, p50 of 8 at a time",
@@ -258,15 +261,18 @@ pub fn compare(tools: &Tools, rounds: usize, scratch: &Path) -> anyhow::Result<S
     let mut found: BTreeMap<(usize, usize), Vec<f64>> = BTreeMap::new();
     for round in 0..rounds {
         let offset = (round * CREATED).to_string();
-        let definition = (round * DEFINED + 1).to_string();
-        let filled = |load: &str| {
-            load.replace("{offset}", &offset)
-                .replace("{definition}", &definition)
-        };
+        let filled = |load: &str| load.replace("{offset}", &offset);
         for (side, server) in servers.iter().enumerate() {
             let measures = MEASURES.iter().map(|(measure, _)| measure);
-            let measured = server.target()?.measure(&tools.kload, measures, filled)?;
-            for (index, figure) in measured.figures.into_iter().enumerate() {
+            let mut figures = server
+                .target()?
+                .measure(&tools.kload, measures, filled)?
+                .figures;
+            let new = tools.sides()[side].start(&scratch.join(format!("new-{side}-{round}")))?;
+            let measures = OF_NEW_SERVERS.iter().map(|(measure, _)| measure);
+            let measured = new.target()?.measure(&tools.kload, measures, filled)?;
+            figures.extend(measured.figures);
+            for (index, figure) in figures.into_iter().enumerate() {
                 found.entry((index, side)).or_default().extend(figure);
             }
         }
@@ -274,20 +280,17 @@ pub fn compare(tools: &Tools, rounds: usize, scratch: &Path) -> anyhow::Result<S
     let mut report = format!(
         "{} of {CREATED} creates and the rest, one server after the other in each round. CPU is user \
          and system time of all processes of a server: ours is `corral server {}` with the embedded store, fsync on; theirs is \
-         kube-apiserver v1.36.3 with etcd.\n\n\
+         kube-apiserver v1.36.3 with etcd. Definitions have new servers in each round.\n\n\
          | figure | Corral | kube-apiserver + etcd | target | command |\n|---|---|---|---|---|\n",
         of_rounds(rounds),
         FLAGS.join(" ")
     );
-    for (index, (measure, target)) in MEASURES.iter().enumerate() {
+    for (index, (measure, target)) in MEASURES.iter().chain(OF_NEW_SERVERS).enumerate() {
         let cell = |side: usize| {
             let figures = found.get(&(index, side)).filter(|found| !found.is_empty());
             measure.cell(figures.map(|figures| median(figures)))
         };
-        let command = measure.load;
-        let command = command
-            .replace(" --offset {offset}", "")
-            .replace(" --offset {definition}", "");
+        let command = measure.load.replace(" --offset {offset}", "");
         let _ = writeln!(
             report,
             "| {} | {} | {} | {target} | `kload {command}` |",
@@ -310,10 +313,8 @@ pub fn many(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Str
     let selected = call(SELECTED)?;
     call("patch --kind pods --n 5000")?;
     let memory = call(MEMORY)?;
-    server.stop()?;
-    let (server, after_stop) = Running::start("server", scratch, &FLAGS)?;
-    server.crash()?;
-    let (server, after_crash) = Running::start("server", scratch, &FLAGS)?;
+    let (server, after_stop) = restarts(server, scratch, Running::stop)?;
+    let (server, after_crash) = restarts(server, scratch, Running::crash)?;
     drop(server);
     let widgets = widgets(tools, objects, &scratch.join("widgets"))?;
     let stored = number(&memory, "stored_mib").unwrap_or(0.0);
@@ -353,14 +354,14 @@ pub fn many(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Str
             format!("`kload {MEMORY}`"),
         ),
         (
-            "restart after a stop, to ready",
-            format!("{:.2} s", after_stop.as_secs_f64()),
+            "restart after a stop, to ready, median of 3",
+            format!("{after_stop:.2} s"),
             "1 s".to_owned(),
             String::new(),
         ),
         (
-            "restart after a kill, to ready",
-            format!("{:.2} s", after_crash.as_secs_f64()),
+            "restart after a kill, to ready, median of 3",
+            format!("{after_crash:.2} s"),
             "1 s".to_owned(),
             String::new(),
         ),
@@ -374,6 +375,22 @@ pub fn many(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Str
         let _ = writeln!(report, "| {what} | {measured} | {target} | {command} |");
     }
     Ok(report)
+}
+
+/// Ends a server and starts it again, some times; the median of how long starts took, in seconds.
+fn restarts(
+    mut server: Running,
+    directory: &Path,
+    end: impl Fn(Running) -> anyhow::Result<()>,
+) -> anyhow::Result<(Running, f64)> {
+    let mut took = Vec::new();
+    for _ in 0..RESTARTS {
+        end(server)?;
+        let (started, start) = Running::start("server", directory, &FLAGS)?;
+        server = started;
+        took.push(start.as_secs_f64());
+    }
+    Ok((server, median(&took)))
 }
 
 /// LISTs of many custom resources.
