@@ -126,7 +126,9 @@ struct Rule {
 #[derive(Debug)]
 pub(super) struct Validator {
     rules: Vec<Rule>,
-    shape: Shape,
+    /// How its own rules see data; nothing if it has none. It describes everything below, of which validators above need
+    /// no copies.
+    shape: Option<Shape>,
     type_name: String,
     correlates_fields: bool,
     list_type: ListType,
@@ -177,9 +179,10 @@ impl Validator {
             })
             .collect();
         let all_of = rules.get("allOf").and_then(Json::as_array);
+        let own = own_rules(rules, node, is_resource);
         let validator = Self {
-            rules: own_rules(rules, node, is_resource),
-            shape: Shape::of_schema(node, is_resource),
+            shape: (!own.is_empty()).then(|| Shape::of_schema(node, is_resource)),
+            rules: own,
             type_name: node.text("type").to_owned(),
             correlates_fields: matches!(
                 node.text("x-kubernetes-map-type"),
@@ -341,19 +344,17 @@ impl Run<'_> {
         old: Option<&'a Json>,
         correlation: Correlation<'a>,
     ) -> Flow {
-        if validator.rules.is_empty() {
+        let Some(shape) = &validator.shape else {
             return Flow::Continue(());
-        }
+        };
         if self.budget.left().is_none_or(|left| left == 0) {
             self.invalid(path, validator, OUT_OF_BUDGET.to_owned());
             return self.stop();
         }
         let old = old.filter(|old| !old.is_null());
         let uses_old = validator.rules.iter().any(|r| r.uses_old);
-        let new_value = validator.shape.view(new);
-        let old_value = old
-            .filter(|_| uses_old)
-            .map(|old| validator.shape.view(old));
+        let new_value = shape.view(new);
+        let old_value = old.filter(|_| uses_old).map(|old| shape.view(old));
         for rule in &validator.rules {
             let optional = rule.text.optional_old_self == Some(true);
             if rule.uses_old && old.is_none() && !optional {

@@ -137,11 +137,7 @@ fn encode(
         }
         let frames = stack.iter().filter_map(|address| known.get(address));
         let frames: Vec<&Frame> = frames.flatten().collect();
-        // Each stack was looked at from within the allocator.
-        let mut inner = frames.iter().take(ALLOCATOR_FRAMES_MAX);
-        let inner = inner.rposition(|frame| is_allocators(&frame.name));
-        let frames = &frames[inner.map_or(0, |at| at + 1)..];
-        profile.add(frames.iter().copied(), &values);
+        profile.add(asking(&frames).iter().copied(), &values);
     }
     let period = u64::try_from(corral_heap::PERIOD).unwrap_or(u64::MAX);
     let period = (("space", "bytes"), period);
@@ -165,9 +161,49 @@ fn frames(address: usize) -> Vec<Frame> {
     frames
 }
 
+/// The frames of who has asked for memory: each stack was looked at from within the allocator.
+fn asking<'a, 'f>(frames: &'a [&'f Frame]) -> &'a [&'f Frame] {
+    let mut inner = frames.iter().take(ALLOCATOR_FRAMES_MAX);
+    let inner = inner.rposition(|frame| is_allocators(&frame.name));
+    &frames[inner.map_or(0, |at| at + 1)..]
+}
+
 fn is_allocators(name: &str) -> bool {
-    name.contains("backtrace::")
-        || name.contains("corral_heap::")
+    // Of a method the name begins with the type's. Where a thread begins there is a `std::sys::backtrace` of its own.
+    let path = name.trim_start_matches('<');
+    path.starts_with("backtrace::")
+        || path.starts_with("corral_heap::")
         || name.contains("__rust_alloc")
         || name.contains("__rust_realloc")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_allocator_calls_is_left_out_and_nothing_else() {
+        let frames = [
+            "backtrace::backtrace::libunwind::trace",
+            "corral_heap::sites::add",
+            "core::option::Option<T>::map",
+            "<corral_heap::Sampled<A> as core::alloc::global::GlobalAlloc>::alloc",
+            "__rustc::__rust_alloc",
+            "alloc::vec::Vec<T>::push",
+            "core::ptr::drop_in_place<corral_heap::Profile>",
+            "std::sys::backtrace::__rust_begin_short_backtrace",
+            "std::thread::main",
+        ];
+        let frames = frames.map(|name| Frame {
+            name: name.to_owned(),
+            file: String::new(),
+            line: 0,
+        });
+        let frames: Vec<&Frame> = frames.iter().collect();
+        let asking: Vec<&str> = asking(&frames).iter().map(|f| f.name.as_str()).collect();
+        assert_eq!(
+            asking,
+            frames[5..].iter().map(|f| &f.name[..]).collect::<Vec<_>>()
+        );
+    }
 }
