@@ -30,7 +30,8 @@ const BATCH_TRANSACTIONS_MAX: usize = 512;
 /// Writers from which on a batch waits for as many as the last one had. Fewer lose more by waiting than they save.
 const COMPANY_MIN: usize = 3;
 
-/// How long it waits at a time.
+/// How long it waits at a time. It sleeps and does not wait for each request: to be woken for each is what sharing
+/// saves.
 const COMPANY_PAUSE: Duration = Duration::from_micros(500);
 
 /// How often it does so. Together this is what a disk takes for a batch or two: to wait for it is better than to have
