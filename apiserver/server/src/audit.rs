@@ -150,6 +150,14 @@ impl Audit {
         }
     }
 
+    /// The policy in effect, as its file would write it; `None` where nothing is recorded.
+    pub fn policy(&self) -> Option<Value> {
+        // Nothing but texts and lists of them.
+        self.policy
+            .as_ref()
+            .map(|policy| serde_json::to_value(policy).unwrap_or_default())
+    }
+
     /// The record of a request, if there shall be one; `user` is nobody where that could not be found out.
     pub fn begin(
         self: &Arc<Self>,

@@ -16,7 +16,7 @@ use http::{HeaderMap, HeaderValue};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
-use crate::reload::Changes;
+use crate::reload::Watched;
 use crate::websocket;
 
 pub mod bootstrap;
@@ -32,7 +32,7 @@ pub mod tokens;
 pub mod webhook;
 pub mod x509;
 
-use config::AuthenticationConfiguration;
+use config::{Anonymous, AuthenticationConfiguration};
 use oidc::Issuers;
 use request_header::RequestHeader;
 use token_file::TokenFile;
@@ -145,27 +145,10 @@ impl Default for Reload {
     }
 }
 
-/// What an `AuthenticationConfiguration` says.
+/// What an `AuthenticationConfiguration` says, and what is made of it.
 struct Configured {
+    config: AuthenticationConfiguration,
     issuers: Issuers,
-    anonymous: Anonymous,
-}
-
-/// Which requests are served without a name.
-enum Anonymous {
-    Nowhere,
-    Everywhere,
-    Paths(Vec<String>),
-}
-
-impl Anonymous {
-    fn allows(&self, path: &str) -> bool {
-        match self {
-            Self::Nowhere => false,
-            Self::Everywhere => true,
-            Self::Paths(paths) => paths.iter().any(|open| open == path),
-        }
-    }
 }
 
 /// Finds out who makes a request.
@@ -173,12 +156,13 @@ pub struct Authenticator {
     api: Arc<Api>,
     tokens: Arc<Tokens>,
     token_file: ArcSwap<TokenFile>,
-    /// Where the tokens are read from, and how often that is looked at.
-    token_path: Option<(PathBuf, Reload)>,
+    /// Where the tokens are read from.
+    tokens_watched: Option<Watched>,
     webhook: Option<Webhook>,
     request_header: Option<RequestHeader>,
-    anonymous: bool,
-    configuration: Option<(PathBuf, Reload)>,
+    /// Who may ask without a name where no configuration says so.
+    anonymous: Anonymous,
+    configuration_watched: Option<Watched>,
     configured: ArcSwap<Configured>,
 }
 
@@ -192,33 +176,39 @@ impl Authenticator {
         tokens: Arc<Tokens>,
         config: AuthnConfig,
     ) -> Result<Self, String> {
-        let token_file = config.token_file.as_deref().map(TokenFile::read);
+        let watch = |path: Option<PathBuf>, what: &str| {
+            let read = |path: PathBuf| {
+                let told = |error| format!("{what} {}: {error}", path.display());
+                Watched::read(path.clone(), config.reload.0).map_err(told)
+            };
+            path.map(read).transpose()
+        };
+        let tokens_watched = watch(config.token_file, "token file")?;
+        let configuration_watched = watch(config.configuration, "authentication configuration")?;
+        let token_file = tokens_watched
+            .as_ref()
+            .map(|watched| TokenFile::read(watched.path()));
         let webhook = match config.webhook {
             Some(webhook) => Some(Webhook::open(webhook).await?),
             None => None,
         };
-        let anonymous = match config.anonymous {
-            Some(false) => Anonymous::Nowhere,
-            _ => Anonymous::Everywhere,
-        };
+        let anonymous = Anonymous::everywhere(config.anonymous != Some(false));
         let authenticator = Self {
             api,
             tokens,
             token_file: ArcSwap::from_pointee(token_file.transpose()?.unwrap_or_default()),
-            token_path: config.token_file.map(|path| (path, config.reload)),
+            tokens_watched,
             webhook,
             request_header: config.request_header.map(|(_, header)| header),
-            anonymous: config.anonymous != Some(false),
-            configuration: config.configuration.map(|path| (path, config.reload)),
+            configuration_watched,
             configured: ArcSwap::from_pointee(Configured {
+                config: AuthenticationConfiguration::without_file(anonymous.clone()),
                 issuers: Issuers::default(),
-                anonymous,
             }),
+            anonymous,
         };
-        if let Some((path, _)) = &authenticator.configuration {
-            let text = std::fs::read_to_string(path)
-                .map_err(|e| format!("authentication configuration {}: {e}", path.display()))?;
-            let parsed = authenticator.configure(&text)?;
+        if let Some(watched) = &authenticator.configuration_watched {
+            let parsed = authenticator.configure(watched.text())?;
             if config.anonymous.is_some() && parsed {
                 return Err(
                     "--anonymous-auth cannot be set beside anonymous in the authentication configuration"
@@ -231,23 +221,28 @@ impl Authenticator {
 
     /// Takes a configuration; answers whether it says who may ask without a name.
     fn configure(&self, text: &str) -> Result<bool, String> {
-        let config = AuthenticationConfiguration::parse(text, self.tokens.issuer())
+        let mut config = AuthenticationConfiguration::parse(text, self.tokens.issuer())
             .map_err(|e| format!("authentication configuration: {e}"))?;
         let before = self.configured.load();
         let says = config.anonymous.is_some();
-        let anonymous = match config.anonymous {
-            None if self.anonymous => Anonymous::Everywhere,
-            None => Anonymous::Nowhere,
-            Some(anonymous) if !anonymous.enabled => Anonymous::Nowhere,
-            Some(anonymous) if anonymous.conditions.is_empty() => Anonymous::Everywhere,
-            Some(anonymous) => {
-                Anonymous::Paths(anonymous.conditions.into_iter().map(|c| c.path).collect())
-            }
-        };
+        config
+            .anonymous
+            .get_or_insert_with(|| self.anonymous.clone());
         let issuers = Issuers::new(&config.jwt, &before.issuers)?;
         self.configured
-            .store(Arc::new(Configured { issuers, anonymous }));
+            .store(Arc::new(Configured { config, issuers }));
         Ok(says)
+    }
+
+    /// The configuration in effect, as its file would write it.
+    pub fn configuration(&self) -> serde_json::Value {
+        // Nothing but texts and lists of them.
+        serde_json::to_value(&self.configured.load().config).unwrap_or_default()
+    }
+
+    fn is_open(&self, path: &str) -> bool {
+        let anonymous = &self.configured.load().config.anonymous;
+        anonymous.as_ref().is_some_and(|open| open.allows(path))
     }
 
     /// Reads configuration and tokens again whenever their files have changed; what makes no sense changes nothing.
@@ -259,21 +254,21 @@ impl Authenticator {
     }
 
     async fn reload_tokens(&self, stop: CancellationToken) {
-        let Some((path, period)) = &self.token_path else {
+        let Some(watched) = &self.tokens_watched else {
             return;
         };
-        let mut changes = Changes::of(path.clone(), period.0, stop).await;
+        let mut changes = watched.changes(stop);
         while changes.next().await.is_some() {
-            let read = TokenFile::read(path);
+            let read = TokenFile::read(watched.path());
             changes.tell(read.map(|tokens| self.token_file.store(Arc::new(tokens))));
         }
     }
 
     async fn reload_configuration(&self, stop: CancellationToken) {
-        let Some((path, period)) = &self.configuration else {
+        let Some(watched) = &self.configuration_watched else {
             return;
         };
-        let mut changes = Changes::of(path.clone(), period.0, stop).await;
+        let mut changes = watched.changes(stop);
         while let Some(text) = changes.next().await {
             changes.tell(self.configure(&text).map(|_| ()));
         }
@@ -319,7 +314,7 @@ impl Authenticator {
             let found = found.map(|known| (known.user, known.notes));
             return found.map_err(|_| Status::unauthorized());
         }
-        match !refused && self.configured.load().anonymous.allows(path) {
+        match !refused && self.is_open(path) {
             true => Ok((User::anonymous(), Notes::new())),
             false => Err(Status::unauthorized()),
         }

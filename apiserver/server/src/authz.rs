@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::Api;
 use crate::authn::{MASTERS, Reload, User};
-use crate::reload::Changes;
+use crate::reload::Watched;
 use crate::request::{RequestInfo, Verb};
 
 use config::{AuthorizationConfiguration, AuthorizerConfig, Mode};
@@ -59,13 +59,19 @@ enum Link {
     Webhook(Box<Webhook>),
 }
 
+/// A configuration, and what is made of it.
+struct Configured {
+    config: AuthorizationConfiguration,
+    links: Vec<Link>,
+}
+
 /// Decides who may do what. Those of the group `system:masters` may everything; then the first that says yes or no decides.
 pub struct Authorizer {
     node: NodeAuthorizer,
     /// Roles and bindings.
     pub rbac: Rbac,
-    links: ArcSwap<Vec<Link>>,
-    file: Option<(PathBuf, Reload)>,
+    configured: ArcSwap<Configured>,
+    watched: Option<Watched>,
 }
 
 impl Authorizer {
@@ -74,36 +80,48 @@ impl Authorizer {
     /// # Errors
     /// When the configuration makes no sense.
     pub async fn new(api: &Arc<Api>, config: AuthzConfig) -> Result<Self, String> {
-        let (links, file) = match config {
-            AuthzConfig::Standard => (vec![Link::Node, Link::Rbac], None),
+        let (config, watched) = match config {
+            AuthzConfig::Standard => {
+                let modes = [Mode::Node, Mode::Rbac].map(AuthorizerConfig::of_mode);
+                (AuthorizationConfiguration::of_flags(modes.to_vec()), None)
+            }
             AuthzConfig::Given(authorizers) => {
                 config::check(&authorizers)?;
-                (links(authorizers).await?, None)
+                (AuthorizationConfiguration::of_flags(authorizers), None)
             }
             AuthzConfig::File(path, reload) => {
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|e| format!("authorization configuration {}: {e}", path.display()))?;
-                (configured(&text).await?, Some((path, reload)))
+                let told = |e| format!("authorization configuration {}: {e}", path.display());
+                let watched = Watched::read(path.clone(), reload.0).map_err(told)?;
+                (parsed(watched.text())?, Some(watched))
             }
         };
         Ok(Self {
             node: NodeAuthorizer::new(api.clone()),
             rbac: Rbac::new(api.clone()),
-            links: ArcSwap::from_pointee(links),
-            file,
+            configured: ArcSwap::from_pointee(Configured::of(config).await?),
+            watched,
         })
     }
 
     /// Reads the configuration again whenever its file has changed; what makes no sense changes nothing.
     pub async fn reload(&self, stop: CancellationToken) {
-        let Some((path, period)) = &self.file else {
+        let Some(watched) = &self.watched else {
             return;
         };
-        let mut changes = Changes::of(path.clone(), period.0, stop).await;
+        let mut changes = watched.changes(stop);
         while let Some(text) = changes.next().await {
-            let taken = configured(&text).await;
-            changes.tell(taken.map(|links| self.links.store(Arc::new(links))));
+            let taken = match parsed(&text) {
+                Ok(config) => Configured::of(config).await,
+                Err(error) => Err(error),
+            };
+            changes.tell(taken.map(|taken| self.configured.store(Arc::new(taken))));
         }
+    }
+
+    /// The configuration in effect, as its file would write it.
+    pub fn configuration(&self) -> serde_json::Value {
+        // Nothing but texts, numbers and lists of them.
+        serde_json::to_value(&self.configured.load().config).unwrap_or_default()
     }
 
     /// Whether a user may.
@@ -116,9 +134,9 @@ impl Authorizer {
         if user.is_in(MASTERS) {
             return (Decision::Allow, String::new());
         }
-        let links = self.links.load_full();
+        let configured = self.configured.load_full();
         let mut why = Vec::new();
-        for link in links.iter() {
+        for link in &configured.links {
             let (decision, reason) = self.ask(link, user, access).await;
             if decision != Decision::NoOpinion {
                 return (decision, reason);
@@ -155,10 +173,15 @@ impl Authorizer {
     }
 }
 
-async fn configured(text: &str) -> Result<Vec<Link>, String> {
-    let config = AuthorizationConfiguration::parse(text)
-        .map_err(|e| format!("authorization configuration: {e}"))?;
-    links(config.authorizers).await
+fn parsed(text: &str) -> Result<AuthorizationConfiguration, String> {
+    AuthorizationConfiguration::parse(text).map_err(|e| format!("authorization configuration: {e}"))
+}
+
+impl Configured {
+    async fn of(config: AuthorizationConfiguration) -> Result<Self, String> {
+        let links = links(config.authorizers.clone()).await?;
+        Ok(Self { config, links })
+    }
 }
 
 async fn links(authorizers: Vec<AuthorizerConfig>) -> Result<Vec<Link>, String> {

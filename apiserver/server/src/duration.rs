@@ -33,6 +33,27 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
+/// Writes a duration so that [`parse`] reads it; of less than a millisecond nothing is said.
+pub fn text(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    let part = |n: u64, unit: &str| match n {
+        0 => String::new(),
+        n => format!("{n}{unit}"),
+    };
+    let text = [
+        part(hours, "h"),
+        part(minutes, "m"),
+        part(seconds % 60, "s"),
+        part(u64::from(duration.subsec_millis()), "ms"),
+    ]
+    .concat();
+    match text.is_empty() {
+        true => "0s".to_owned(),
+        false => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +71,21 @@ mod tests {
         }
         for text in ["", "30", "s", "1d", "-1s", "1s2"] {
             assert!(parse(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_as_the_same() {
+        for (millis, written) in [
+            (0, "0s"),
+            (300, "300ms"),
+            (30_000, "30s"),
+            (90_500, "1m30s500ms"),
+            (7_200_000, "2h"),
+        ] {
+            let duration = Duration::from_millis(millis);
+            assert_eq!(text(duration), written);
+            assert_eq!(parse(written), Ok(duration));
         }
     }
 }

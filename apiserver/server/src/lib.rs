@@ -199,6 +199,8 @@ pub struct Shared {
     pub address: SocketAddr,
     /// How the server serves.
     pub serving: serving::Serving,
+    /// What admission was given, as its file would write it.
+    pub admission_configuration: serde_json::Value,
     /// Takes spans of requests, where they are wanted.
     pub tracer: Option<Arc<traces::Tracer>>,
     /// What was done when it started.
@@ -273,12 +275,14 @@ impl Server {
             allocations: allocations.clone(),
             api_address,
         };
+        let admission_configuration = config.admission.configuration();
         let Settings {
             plugins,
             pod_security,
             tolerations,
             event_limits,
             image_policy,
+            ..
         } = config.admission;
         let image_policy = match image_policy {
             Some(config) => Some(ImagePolicy::open(config).await.map_err(Error::Admission)?),
@@ -323,7 +327,7 @@ impl Server {
                 .map(|(ca, _)| ca.clone()),
             reload: config.authn.reload,
         };
-        let tls = tls::Tls::new(&pki, &material)?;
+        let tls = tls::Tls::new(&pki, &material).await?;
         let others_must_know = config.authn.clone();
         let aggregation = aggregation::Aggregation::new(
             &pki.front_proxy_client(aggregation::configuration::CLIENT_NAME)?,
@@ -356,6 +360,7 @@ impl Server {
             registry: config.registry,
             address,
             tracer,
+            admission_configuration,
             serving: config.serving,
             hooks: health::Hooks::default(),
             started: Timestamp::now(),

@@ -68,6 +68,7 @@ pub async fn handle(call: &Call) -> Result<Answer, Status> {
             health::handle(call, endpoint, &check.join("/")).await
         }
         ["statusz"] => zpages::statusz(call),
+        ["configz"] => Ok(zpages::configz(call)),
         ["flagz"] => zpages::flagz(call),
         ["metrics"] => {
             call.shared.metrics.observe(&call.shared);

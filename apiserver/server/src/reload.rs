@@ -1,9 +1,51 @@
 //! Files that may change while the server runs.
 
-use std::path::PathBuf;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
+
+/// A file that may change, as it was when what it says was taken.
+#[derive(Debug, Clone)]
+pub struct Watched {
+    path: PathBuf,
+    period: Duration,
+    text: String,
+}
+
+impl Watched {
+    /// Reads a file that is looked at in a period. Whoever takes what the file says reads it after this, or from this: then no
+    /// change is missed.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub fn read(path: PathBuf, period: Duration) -> io::Result<Self> {
+        let text = std::fs::read_to_string(&path)?;
+        Ok(Self { path, period, text })
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What it said.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// What it says from then on, until told to stop.
+    pub fn changes(&self, stop: CancellationToken) -> Changes {
+        let Self { path, period, text } = self.clone();
+        Changes {
+            path,
+            period,
+            stop,
+            known: Some(text),
+        }
+    }
+}
 
 /// The changes of a file.
 pub struct Changes {
@@ -14,17 +56,6 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Looks at a file in a period, until told to stop.
-    pub async fn of(path: PathBuf, period: Duration, stop: CancellationToken) -> Self {
-        let known = tokio::fs::read_to_string(&path).await.ok();
-        Self {
-            path,
-            period,
-            stop,
-            known,
-        }
-    }
-
     /// What the file says once it says something else; `None` when told to stop.
     pub async fn next(&mut self) -> Option<String> {
         loop {

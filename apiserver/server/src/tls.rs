@@ -81,6 +81,8 @@ pub struct Tls {
     pub config: ArcSwap<ServerConfig>,
     /// To tell users from proxies.
     pub signers: ArcSwap<Signers>,
+    /// The files as they were before they were read first: what changes from then on is seen.
+    first: Contents,
 }
 
 impl Tls {
@@ -88,11 +90,13 @@ impl Tls {
     ///
     /// # Errors
     /// When one of them makes no sense.
-    pub fn new(pki: &Pki, material: &Material) -> Result<Self, Error> {
+    pub async fn new(pki: &Pki, material: &Material) -> Result<Self, Error> {
+        let first = contents(material).await;
         let (config, signers) = make(pki, material)?;
         Ok(Self {
             config: ArcSwap::from(config),
             signers: ArcSwap::from_pointee(signers),
+            first,
         })
     }
 }
@@ -114,7 +118,7 @@ fn make(pki: &Pki, material: &Material) -> Result<(Arc<ServerConfig>, Signers), 
 /// Makes TLS anew whenever a file has changed, and before the cluster's own certificate is too old. What makes no sense
 /// changes nothing.
 pub async fn reload(shared: Arc<Shared>, material: Material, stop: CancellationToken) {
-    let mut known = contents(&material).await;
+    let mut known = shared.tls.first.clone();
     let mut made = Instant::now();
     loop {
         tokio::select! {
@@ -141,7 +145,10 @@ pub async fn reload(shared: Arc<Shared>, material: Material, stop: CancellationT
     }
 }
 
-async fn contents(material: &Material) -> Vec<Option<Vec<u8>>> {
+/// What files say, those that cannot be read included.
+type Contents = Vec<Option<Vec<u8>>>;
+
+async fn contents(material: &Material) -> Contents {
     let shown = material.shown.iter();
     let shown = shown.flat_map(|files| [&files.certificate, &files.key]);
     let others = material.client_ca.iter().chain(&material.proxy_ca);

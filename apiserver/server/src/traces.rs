@@ -12,6 +12,7 @@ use http::HeaderMap;
 use http::uri::PathAndQuery;
 use prometheus::{IntCounter, Registry};
 use serde::Deserialize;
+use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::client::Grpc;
@@ -29,6 +30,8 @@ use otlp::{
 /// Where a collector listens unless somebody says otherwise.
 const ENDPOINT: &str = "localhost:4317";
 const MILLION: u32 = 1_000_000;
+const GROUP: &str = "apiserver.config.k8s.io/";
+const KIND: &str = "TracingConfiguration";
 /// Spans that wait for the collector, and those of one batch, as in OpenTelemetry's own exporters.
 const WAITING_MAX: usize = 2048;
 const BATCH_MAX: usize = 512;
@@ -62,10 +65,9 @@ impl TracingConfig {
             endpoint: Option<String>,
             sampling_rate_per_million: Option<i64>,
         }
-        const GROUP: &str = "apiserver.config.k8s.io/";
         let file: File = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
         let version = file.api_version.strip_prefix(GROUP);
-        if file.kind != "TracingConfiguration"
+        if file.kind != KIND
             || !version.is_some_and(|version| matches!(version, "v1" | "v1beta1" | "v1alpha1"))
         {
             let (version, kind) = (file.api_version, file.kind);
@@ -93,6 +95,17 @@ impl TracingConfig {
         Ok(Self {
             endpoint: endpoint.to_owned(),
             per_million,
+        })
+    }
+
+    /// As its file would write it.
+    pub fn configuration(&self) -> Value {
+        let Self {
+            endpoint,
+            per_million,
+        } = self;
+        json!({
+            "apiVersion": format!("{GROUP}v1"), "kind": KIND, "endpoint": endpoint, "samplingRatePerMillion": per_million,
         })
     }
 }

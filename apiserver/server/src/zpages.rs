@@ -1,5 +1,5 @@
 //! `/statusz` and `/flagz`: what this process is and how it was started, for people, or as objects for those who ask for one by
-//! group, version and kind.
+//! group, version and kind. `/configz`: the configurations in effect, for programs.
 
 use corral_api::status::Status;
 use http::header::{ACCEPT, CONTENT_TYPE};
@@ -11,13 +11,14 @@ use crate::Shared;
 use crate::handlers::Call;
 use crate::paths::{KUBERNETES_MINOR, KUBERNETES_VERSION};
 use crate::response::{self, Answer};
+use crate::traces::TracingConfig;
 
 const GROUP: &str = "config.k8s.io";
 const VERSIONS: [&str; 2] = ["v1beta1", "v1alpha1"];
 const NAME: &str = "apiserver";
 /// The paths that the page tells of.
-const PATHS: [&str; 7] = [
-    "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version",
+const PATHS: [&str; 8] = [
+    "/configz", "/flagz", "/healthz", "/livez", "/metrics", "/readyz", "/statusz", "/version",
 ];
 const WARNING: &str = "Warning: This endpoint is not meant to be machine parseable, has no formatting compatibility guarantees and is for debugging purposes only.";
 
@@ -131,6 +132,30 @@ pub fn flagz(call: &Call) -> Result<Answer, Status> {
         let lines: String = lines.collect();
         format!("\n{NAME} flagz\n{WARNING}\n{lines}")
     })
+}
+
+/// `/configz`: by what they configure, as a file would write them. Configurations of encryption are not among them, as they
+/// hold keys.
+pub fn configz(call: &Call) -> Answer {
+    let shared = &call.shared;
+    let mut configurations = json!({
+        "admission": shared.admission_configuration,
+        "authentication": shared.authenticator.configuration(),
+        "authorization": shared.authorizer.configuration(),
+    });
+    let tracing = shared.serving.tracing.as_ref();
+    for (name, configuration) in [
+        ("audit", shared.audit.policy()),
+        ("tracing", tracing.map(TracingConfig::configuration)),
+    ] {
+        if let Some(configuration) = configuration {
+            configurations[name] = configuration;
+        }
+    }
+    let mut answer = response::text(200, configurations.to_string());
+    let json = HeaderValue::from_static("application/json");
+    answer.headers_mut().insert(CONTENT_TYPE, json);
+    answer
 }
 
 /// The pages that there are.

@@ -363,9 +363,8 @@ impl AuthorizationArgs {
             match_conditions: Vec::new(),
         });
         let authorizers = authorization_mode.into_iter().map(|mode| AuthorizerConfig {
-            mode,
-            name: format!("{mode:?}").to_ascii_lowercase(),
             webhook: webhook.clone().filter(|_| mode == Mode::Webhook),
+            ..AuthorizerConfig::of_mode(mode)
         });
         Ok(AuthzConfig::Given(authorizers.collect()))
     }

@@ -19,6 +19,11 @@ fn a_server_that_stops_is_unready_first_and_loses_nothing() {
     let flags = raw("/flagz").out;
     assert!(flags.contains("\nshutdown-delay-duration=5s\n"), "{flags}");
     assert!(raw("/statusz").out.contains("apiserver statusz"));
+    let configurations = raw("/configz").out;
+    assert!(
+        configurations.contains("AuthorizationConfiguration"),
+        "{configurations}"
+    );
     cluster.kubectl(&["create", "configmap", "before"]);
     let mut watch = cluster
         .client()

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::load::{CREATE, CREATED};
 use super::target::{
-    FLAGS, Figure, MEMORY, Target, Tools, cell, median, number, of_rounds, rss_target_mib,
+    FLAGS, Figure, MEMORY, Target, Tools, cell, median, number, of_rounds, rss_target,
 };
 use crate::peer::{self, Peer, Programs};
 use crate::running::Running;
@@ -166,10 +166,7 @@ fn table(sides: &[Vec<Round>; 2]) -> String {
             rss.next().unwrap_or_default(),
             rss.next().unwrap_or_default(),
         ],
-        &format!(
-            "1.5 × stored + 40 MB = {:.0} MiB",
-            rss_target_mib(stored[0].unwrap_or(0.0))
-        ),
+        &rss_target(stored[0].unwrap_or(0.0)),
         &memory,
     );
     report

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use super::target::{
     FLAGS, Figure, MEMORY, Measure, SELECTED, Target, Tools, cell, median, number, of_rounds,
-    rounded, rss_target_mib,
+    rounded, rss_target,
 };
 use crate::running::Running;
 
@@ -355,7 +355,7 @@ pub fn many(tools: &Tools, objects: usize, scratch: &Path) -> anyhow::Result<Str
                 "{} for {stored:.0} MiB of JSON",
                 cell(Figure::Servers("rss_mib").of(&memory), "MiB")
             ),
-            format!("1.5 × stored + 40 MB = {:.0} MiB", rss_target_mib(stored)),
+            rss_target(stored),
             format!("`kload {MEMORY}`"),
         ),
         (

@@ -220,9 +220,10 @@ fn failed(value: &Value) -> f64 {
     failures.filter_map(|(_, value)| value.as_f64()).sum()
 }
 
-/// What memory is held to, in MiB: half as much again as what is stored, and 40 MB.
-pub fn rss_target_mib(stored_mib: f64) -> f64 {
-    stored_mib.mul_add(1.5, 40.0e6 / 1024.0 / 1024.0)
+/// What memory is held to: half as much again as what is stored, and 40 MiB.
+pub fn rss_target(stored_mib: f64) -> String {
+    let target_mib = stored_mib.mul_add(1.5, 40.0);
+    format!("1.5 × stored + 40 MiB = {} MiB", rounded(target_mib))
 }
 
 /// A figure with its unit, or a dash for none.

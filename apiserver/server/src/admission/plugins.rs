@@ -112,6 +112,11 @@ impl Plugins {
         Ok(plugins)
     }
 
+    /// Those that run, in the order of their names.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.0.iter().copied()
+    }
+
     /// Whether a plugin runs.
     pub fn run(&self, name: &str) -> bool {
         debug_assert!(find(name).is_some(), "{name} is no plugin");

@@ -1,10 +1,11 @@
 //! What an administrator says of admission: which plugins run, and the file of their configurations
 //! (`AdmissionConfiguration`).
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::event_rate_limit::{self, Limit};
 use super::image_policy::ImagePolicyConfig;
@@ -17,6 +18,7 @@ const VERSIONS: [&str; 2] = [
     "apiserver.config.k8s.io/v1",
     "apiserver.config.k8s.io/v1alpha1",
 ];
+const KIND: &str = "AdmissionConfiguration";
 /// Most bytes of a configuration file.
 const FILE_BYTES_MAX: u64 = 1024 * 1024;
 
@@ -33,6 +35,8 @@ pub struct Settings {
     pub event_limits: Vec<Limit>,
     /// Who says which images may run.
     pub image_policy: Option<ImagePolicyConfig>,
+    /// Configurations of plugins, as they were given.
+    given: BTreeMap<String, Value>,
 }
 
 #[derive(Deserialize)]
@@ -85,12 +89,25 @@ impl Settings {
         Ok(settings)
     }
 
+    /// The plugins that run, with the configurations that they were given, as a file would write them.
+    pub fn configuration(&self) -> Value {
+        let plugins = self.plugins.names().map(|name| {
+            let mut plugin = json!({"name": name});
+            if let Some(given) = self.given.get(name) {
+                plugin["configuration"] = given.clone();
+            }
+            plugin
+        });
+        let plugins: Vec<Value> = plugins.collect();
+        json!({"apiVersion": VERSIONS[0], "kind": KIND, "plugins": plugins})
+    }
+
     /// Reads what a file says.
     fn read_file(&mut self, path: &Path) -> Result<(), String> {
         let at = |why: String| format!("{}: {why}", path.display());
         let file: File =
             serde_json::from_value(yaml(path)?).map_err(|error| at(error.to_string()))?;
-        if file.kind != "AdmissionConfiguration" || !VERSIONS.contains(&file.api_version.as_str()) {
+        if file.kind != KIND || !VERSIONS.contains(&file.api_version.as_str()) {
             return Err(at(format!(
                 "no kind {:?} is registered for version {:?}",
                 file.kind, file.api_version
@@ -106,7 +123,8 @@ impl Settings {
                 // As in Kubernetes, beside the file that names it.
                 None => yaml(&path.parent().unwrap_or(Path::new(".")).join(&plugin.path))?,
             };
-            self.configure(&plugin.name, given).map_err(at)?;
+            self.configure(&plugin.name, given.clone()).map_err(at)?;
+            self.given.insert(plugin.name, given);
         }
         Ok(())
     }

@@ -44,49 +44,54 @@ pub enum Stage {
 }
 
 /// Resources of one group.
-#[derive(Debug, Clone, Default, Deserialize)]
+#[derive(Debug, Clone, Default, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields, default)]
 struct GroupResources {
     group: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     resources: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
     resource_names: Vec<String>,
 }
 
 /// What is recorded of some requests.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct Rule {
     level: Level,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     users: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     user_groups: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     verbs: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     resources: Vec<GroupResources>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     namespaces: Vec<String>,
-    #[serde(default, rename = "nonResourceURLs")]
+    #[serde(
+        default,
+        rename = "nonResourceURLs",
+        skip_serializing_if = "Vec::is_empty"
+    )]
     non_resource_urls: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     omit_stages: Vec<Stage>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     omit_managed_fields: Option<bool>,
 }
 
 /// A policy, as its file writes it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Policy {
     api_version: String,
     kind: String,
-    #[serde(default)]
-    #[allow(dead_code, reason = "objects have metadata; a policy needs none")]
+    #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     metadata: serde_json::Value,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     rules: Vec<Rule>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     omit_stages: Vec<Stage>,
     #[serde(default)]
     omit_managed_fields: bool,

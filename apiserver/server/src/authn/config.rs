@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::expressions::Expressions;
 
@@ -13,33 +13,35 @@ const API_VERSIONS: [&str; 2] = [
     "apiserver.config.k8s.io/v1beta1",
 ];
 
+const KIND: &str = "AuthenticationConfiguration";
+
 /// The configuration, as its file writes it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthenticationConfiguration {
     api_version: String,
     kind: String,
     /// Issuers of tokens.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub jwt: Vec<Jwt>,
     /// Who may ask without a name.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub anonymous: Option<Anonymous>,
 }
 
 /// Who may ask without a name.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Anonymous {
     /// Whether anybody may.
     pub enabled: bool,
     /// Only for these paths; for all if there are none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<AnonymousCondition>,
 }
 
 /// A path that is open.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnonymousCondition {
     /// The path, whole.
@@ -47,73 +49,77 @@ pub struct AnonymousCondition {
 }
 
 /// An issuer, and what its tokens mean.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Jwt {
     /// The issuer.
     pub issuer: Issuer,
     /// What tokens must claim.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub claim_validation_rules: Vec<ClaimRule>,
     /// What claims mean.
     pub claim_mappings: Mappings,
     /// What must hold of users.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub user_validation_rules: Vec<UserRule>,
 }
 
 /// An issuer.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Issuer {
     /// What tokens name in `iss`.
     pub url: String,
     /// Where its configuration is, if not below its address.
-    #[serde(rename = "discoveryURL", default)]
+    #[serde(
+        rename = "discoveryURL",
+        default,
+        skip_serializing_if = "Option::is_none"
+    )]
     pub discovery_url: Option<String>,
     /// Who signs the certificate of its service; those that the machine trusts if there is none.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub certificate_authority: Option<String>,
     /// What tokens name in `aud`: one of these.
     #[serde(default)]
     pub audiences: Vec<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     audience_match_policy: Option<String>,
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     egress_selector_type: Option<String>,
 }
 
 /// Something that a token must claim.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ClaimRule {
     /// The claim.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub claim: String,
     /// Its value.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub required_value: String,
     /// What must hold of the claims, instead.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub expression: String,
     /// What is told where it does not.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
 /// Something that must hold of a user.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct UserRule {
     /// In CEL, of `user`.
     pub expression: String,
     /// What is told where it does not hold.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub message: String,
 }
 
 /// What claims mean.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct Mappings {
     /// The user's name.
@@ -125,12 +131,12 @@ pub struct Mappings {
     #[serde(default)]
     pub uid: Plain,
     /// More about the user.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub extra: Vec<Extra>,
 }
 
 /// Something about a user.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Extra {
     /// What it is called: a domain, a slash and a name.
@@ -140,39 +146,68 @@ pub struct Extra {
 }
 
 /// A claim whose value gets a prefix.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Prefixed {
     /// The claim.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub claim: String,
     /// The prefix.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub prefix: Option<String>,
     /// The value in CEL, of `claims`, instead.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub expression: String,
 }
 
 /// A claim whose value is taken as it is.
-#[derive(Debug, Clone, PartialEq, Default, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Plain {
     /// The claim.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub claim: String,
     /// The value in CEL, of `claims`, instead.
+    #[serde(skip_serializing_if = "String::is_empty")]
     pub expression: String,
 }
 
+impl Anonymous {
+    /// On all paths, or on none.
+    pub fn everywhere(enabled: bool) -> Self {
+        Self {
+            enabled,
+            conditions: Vec::new(),
+        }
+    }
+
+    /// Whether a path may be asked for without a name.
+    pub fn allows(&self, path: &str) -> bool {
+        let mut open = self.conditions.iter();
+        self.enabled && (self.conditions.is_empty() || open.any(|open| open.path == path))
+    }
+}
+
 impl AuthenticationConfiguration {
+    /// What holds without a file.
+    pub fn without_file(anonymous: Anonymous) -> Self {
+        Self {
+            api_version: API_VERSIONS[0].to_owned(),
+            kind: KIND.to_owned(),
+            jwt: Vec::new(),
+            anonymous: Some(anonymous),
+        }
+    }
+
     /// Reads a configuration.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str, own_issuer: &str) -> Result<Self, String> {
         let config: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        if !API_VERSIONS.contains(&config.api_version.as_str())
-            || config.kind != "AuthenticationConfiguration"
-        {
+        if !API_VERSIONS.contains(&config.api_version.as_str()) || config.kind != KIND {
             return Err(format!(
-                "{} {} is no {} AuthenticationConfiguration",
+                "{} {} is no {} {KIND}",
                 config.api_version, config.kind, API_VERSIONS[0]
             ));
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// Longest time that a service may be given, as in kube-apiserver.
 const TIMEOUT_MAX: Duration = Duration::from_secs(30);
@@ -16,8 +16,10 @@ const API_VERSIONS: [&str; 3] = [
     "apiserver.config.k8s.io/v1alpha1",
 ];
 
+const KIND: &str = "AuthorizationConfiguration";
+
 /// The configuration, as its file writes it.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct AuthorizationConfiguration {
     api_version: String,
@@ -28,7 +30,7 @@ pub struct AuthorizationConfiguration {
 }
 
 /// Somebody who decides.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct AuthorizerConfig {
     /// Of what kind.
@@ -38,12 +40,12 @@ pub struct AuthorizerConfig {
     #[serde(default)]
     pub name: String,
     /// The service that is asked.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub webhook: Option<WebhookConfig>,
 }
 
 /// Kinds of deciders.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum Mode {
     /// Nodes may do what their pods need.
     Node,
@@ -76,7 +78,7 @@ impl Mode {
 }
 
 /// What an answer that does not come means.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize, Serialize)]
 pub enum FailurePolicy {
     /// The next one is asked.
     NoOpinion,
@@ -85,51 +87,51 @@ pub enum FailurePolicy {
 }
 
 /// A service, and how it is asked.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct WebhookConfig {
     /// How long a yes is kept.
-    #[serde(rename = "authorizedTTL", deserialize_with = "duration")]
+    #[serde(rename = "authorizedTTL", with = "duration")]
     pub authorized_life: Duration,
     /// Whether a yes is kept.
     #[serde(default = "yes")]
     pub cache_authorized_requests: bool,
     /// How long a no is kept.
-    #[serde(rename = "unauthorizedTTL", deserialize_with = "duration")]
+    #[serde(rename = "unauthorizedTTL", with = "duration")]
     pub unauthorized_life: Duration,
     /// Whether a no is kept.
     #[serde(default = "yes")]
     pub cache_unauthorized_requests: bool,
     /// How long it has for an answer.
-    #[serde(deserialize_with = "duration")]
+    #[serde(with = "duration")]
     pub timeout: Duration,
     /// The version of the review that it is sent.
     pub subject_access_review_version: String,
     /// The version of the review that conditions look at.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "String::is_empty")]
     pub match_condition_subject_access_review_version: String,
     /// What no answer means.
     pub failure_policy: FailurePolicy,
     /// Where it is.
     pub connection_info: ConnectionInfo,
     /// Expressions that must all hold of what it is asked about.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub match_conditions: Vec<MatchCondition>,
 }
 
 /// Where a service is.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ConnectionInfo {
     #[serde(rename = "type")]
     kind: String,
     /// A kubeconfig file.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kube_config_file: Option<PathBuf>,
 }
 
 /// An expression.
-#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct MatchCondition {
     /// In CEL.
@@ -140,9 +142,29 @@ fn yes() -> bool {
     true
 }
 
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    crate::duration::parse(&text).map_err(serde::de::Error::custom)
+/// Durations in Go's form.
+mod duration {
+    use super::{Deserialize, Deserializer, Duration, Serializer};
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        crate::duration::parse(&text).map_err(serde::de::Error::custom)
+    }
+
+    pub fn serialize<S: Serializer>(given: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&crate::duration::text(*given))
+    }
+}
+
+impl AuthorizerConfig {
+    /// One that is named after what it is.
+    pub fn of_mode(mode: Mode) -> Self {
+        Self {
+            mode,
+            name: format!("{mode:?}").to_ascii_lowercase(),
+            webhook: None,
+        }
+    }
 }
 
 impl ConnectionInfo {
@@ -156,17 +178,24 @@ impl ConnectionInfo {
 }
 
 impl AuthorizationConfiguration {
+    /// What flags say.
+    pub fn of_flags(authorizers: Vec<AuthorizerConfig>) -> Self {
+        Self {
+            api_version: API_VERSIONS[0].to_owned(),
+            kind: KIND.to_owned(),
+            authorizers,
+        }
+    }
+
     /// Reads a configuration.
     ///
     /// # Errors
     /// What is wrong with it.
     pub fn parse(text: &str) -> Result<Self, String> {
         let config: Self = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-        if !API_VERSIONS.contains(&config.api_version.as_str())
-            || config.kind != "AuthorizationConfiguration"
-        {
+        if !API_VERSIONS.contains(&config.api_version.as_str()) || config.kind != KIND {
             return Err(format!(
-                "{} {} is no {} AuthorizationConfiguration",
+                "{} {} is no {} {KIND}",
                 config.api_version, config.kind, API_VERSIONS[0]
             ));
         }

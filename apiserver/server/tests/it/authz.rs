@@ -158,11 +158,7 @@ async fn what_no_answer_means_is_told_by_the_policy_and_may_change() {
 #[tokio::test]
 async fn modes_are_as_given() {
     let given = |modes: &[Mode]| {
-        let authorizers = modes.iter().map(|mode| AuthorizerConfig {
-            mode: *mode,
-            name: format!("{mode:?}").to_ascii_lowercase(),
-            webhook: None,
-        });
+        let authorizers = modes.iter().copied().map(AuthorizerConfig::of_mode);
         AuthzConfig::Given(authorizers.collect())
     };
     let open = start(given(&[Mode::AlwaysAllow])).await;

@@ -9,6 +9,7 @@ mod authn;
 mod authz;
 mod behind;
 mod bounds;
+mod configurations;
 mod conversion;
 mod custom;
 mod default_roles;

@@ -137,6 +137,38 @@ async fn tokens_of_a_file_come_and_go() {
 }
 
 #[tokio::test]
+async fn what_changes_while_a_server_starts_is_seen() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let tokens = folder.path().join("tokens.csv");
+    let clients = folder.path().join("clients.crt");
+    let signer = Signer::new("new");
+    std::fs::write(&tokens, "old,jane,7\n").expect("written");
+    std::fs::write(&clients, Signer::new("old").pem()).expect("written");
+    let authn = AuthnConfig {
+        token_file: Some(tokens.clone()),
+        ..AuthnConfig::default()
+    };
+    let serving = Serving {
+        client_ca: Some(clients.clone()),
+        ..Serving::default()
+    };
+    let fixture = start(authn, serving).await;
+    // Nothing has looked at the files again yet: this thread has run nothing else since.
+    replace(&tokens, "new,jane,7\n");
+    replace(&clients, &signer.pem());
+    let with_token = Client {
+        token: Some("new"),
+        ..Client::of(&fixture)
+    };
+    with_token.becomes(&fixture, Some("jane")).await;
+    let with_certificate = Client {
+        shows: Some(signer.sign("ann")),
+        ..Client::of(&fixture)
+    };
+    with_certificate.becomes(&fixture, Some("ann")).await;
+}
+
+#[tokio::test]
 async fn authorities_of_clients_come_and_go() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("clients.crt");
