@@ -73,9 +73,36 @@ fn is_sound(decoded: &Decoded) {
     assert_eq!(again.value, decoded.value);
 }
 
+/// JSON whose escapes are read as UTF-16, as Go does: half a pair of surrogates is U+FFFD.
+fn with_whole_pairs(mut json: &[u8]) -> Vec<u8> {
+    fn escape(json: &[u8]) -> Option<(u16, &[u8])> {
+        let (digits, rest) = json.strip_prefix(b"\\u")?.split_at_checked(4)?;
+        let is_hex = digits.iter().all(u8::is_ascii_hexdigit);
+        let digits = std::str::from_utf8(digits).ok().filter(|_| is_hex)?;
+        Some((u16::from_str_radix(digits, 16).ok()?, rest))
+    }
+    let mut whole = Vec::with_capacity(json.len());
+    while !json.is_empty() {
+        let mut units = Vec::new();
+        while let Some((unit, rest)) = escape(json) {
+            units.push(unit);
+            json = rest;
+        }
+        for unit in String::from_utf16_lossy(&units).encode_utf16() {
+            whole.extend(format!("\\u{unit:04x}").bytes());
+        }
+        // Of another escape the second byte begins none.
+        let n = if json.starts_with(b"\\") { 2 } else { 1 };
+        let (other, rest) = json.split_at(n.min(json.len()));
+        whole.extend(other);
+        json = rest;
+    }
+    whole
+}
+
 /// A body in JSON.
 pub fn json(data: &[u8]) {
-    let plain = serde_json::from_slice::<Value>(data);
+    let plain = serde_json::from_slice::<Value>(&with_whole_pairs(data));
     match decode::decode_text(data, Format::Json) {
         Ok(decoded) => {
             is_sound(&decoded);
