@@ -311,6 +311,10 @@ async fn reading(name: &str, script: &str, more: Value) -> (Scenario, NodeApi) {
         json!({"metadata": {"name": "p", "namespace": "default"}, "spec": {"containers": [container],
         "restartPolicy": "Never", "terminationGracePeriodSeconds": 0}}),
     );
+    // What a container writes first may be in its log before the node has learned that it runs.
+    scenario
+        .wait_for("p", |pod| pod["status"]["phase"] == "Running")
+        .await;
     scenario.wait_for_log("p", "c", 0, "up").await;
     let api = NodeApi::start(&scenario, "kube-apiserver-kubelet-client").await;
     (scenario, api)

@@ -276,9 +276,8 @@ impl Reader<'_> {
     }
 
     fn unary(&mut self) -> Read {
-        let is_number = |kind| matches!(kind, Kind::Int | Kind::Float);
         let op = match self.kind(0) {
-            Kind::Minus if is_number(self.kind(1)) => return self.member(),
+            Kind::Minus if self.is_negative_number() => return self.member(),
             op @ (Kind::Minus | Kind::Not) => op,
             _ => return self.member(),
         };
@@ -290,6 +289,11 @@ impl Reader<'_> {
             ops,
             operand: Box::new(self.member()?),
         })
+    }
+
+    /// Whether the sign that comes next is that of a number.
+    fn is_negative_number(&self) -> bool {
+        matches!(self.kind(1), Kind::Int | Kind::Float)
     }
 
     fn member(&mut self) -> Read {
@@ -368,7 +372,7 @@ impl Reader<'_> {
             Kind::LBracket => self.list(),
             Kind::LBrace => self.map(),
             Kind::Dot | Kind::Ident => self.name(),
-            Kind::Minus => {
+            Kind::Minus if self.is_negative_number() => {
                 let sign = Some(self.next());
                 let token = self.next();
                 Ok(Cst::Literal { sign, token })
