@@ -7,6 +7,8 @@ use corral_oracle::{compare, open, record};
 const REQUESTS_MIN: usize = 20_000;
 /// How many lines a failure shows.
 const SHOWN_MAX: usize = 30;
+/// Requests whose kept answer is of a cache that had not seen the write before it: a server that is as late gives the same.
+const RACES: [&str; 1] = ["admission/restricted v1.20/1-POST pods?dryRun=All"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_are_those_of_kube_apiserver_but_for_the_open_list() {
@@ -27,7 +29,7 @@ async fn answers_are_those_of_kube_apiserver_but_for_the_open_list() {
     assert!(new.is_empty(), "new differences:\n{}", new.join("\n"));
     let mended = known
         .keys()
-        .filter(|name| !found.contains_key(*name))
+        .filter(|name| !found.contains_key(*name) && !RACES.contains(&name.as_str()))
         .take(SHOWN_MAX)
         .collect::<Vec<_>>();
     assert!(
