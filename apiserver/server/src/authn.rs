@@ -185,9 +185,10 @@ impl Authenticator {
         };
         let tokens_watched = watch(config.token_file, "token file")?;
         let configuration_watched = watch(config.configuration, "authentication configuration")?;
-        let token_file = tokens_watched
-            .as_ref()
-            .map(|watched| TokenFile::read(watched.path()));
+        let token_file = tokens_watched.as_ref().map(|watched| {
+            let told = |e| format!("token file {}: {e}", watched.path().display());
+            TokenFile::parse(watched.text()).map_err(told)
+        });
         let webhook = match config.webhook {
             Some(webhook) => Some(Webhook::open(webhook).await?),
             None => None,
@@ -258,8 +259,8 @@ impl Authenticator {
             return;
         };
         let mut changes = watched.changes(stop);
-        while changes.next().await.is_some() {
-            let read = TokenFile::read(watched.path());
+        while let Some(text) = changes.next().await {
+            let read = TokenFile::parse(&text);
             changes.tell(read.map(|tokens| self.token_file.store(Arc::new(tokens))));
         }
     }

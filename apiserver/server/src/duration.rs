@@ -33,24 +33,16 @@ pub fn parse(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Writes a duration so that [`parse`] reads it; of less than a millisecond nothing is said.
+/// Writes a duration as Go does, but for parts of a millisecond, which are its decimals.
 pub fn text(duration: Duration) -> String {
-    let seconds = duration.as_secs();
-    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
-    let part = |n: u64, unit: &str| match n {
-        0 => String::new(),
-        n => format!("{n}{unit}"),
-    };
-    let text = [
-        part(hours, "h"),
-        part(minutes, "m"),
-        part(seconds % 60, "s"),
-        part(u64::from(duration.subsec_millis()), "ms"),
-    ]
-    .concat();
-    match text.is_empty() {
-        true => "0s".to_owned(),
-        false => text,
+    let (whole, nanoseconds) = (duration.as_secs(), duration.subsec_nanos());
+    let seconds = Duration::new(whole % 60, nanoseconds).as_secs_f64();
+    match (whole / 3600, whole / 60 % 60) {
+        (0, 0) if duration.is_zero() => "0s".to_owned(),
+        (0, 0) if whole == 0 => format!("{}ms", f64::from(nanoseconds) / 1e6),
+        (0, 0) => format!("{seconds}s"),
+        (0, minutes) => format!("{minutes}m{seconds}s"),
+        (hours, minutes) => format!("{hours}h{minutes}m{seconds}s"),
     }
 }
 
@@ -76,14 +68,15 @@ mod tests {
 
     #[test]
     fn what_is_written_is_read_as_the_same() {
-        for (millis, written) in [
+        for (micros, written) in [
             (0, "0s"),
-            (300, "300ms"),
-            (30_000, "30s"),
-            (90_500, "1m30s500ms"),
-            (7_200_000, "2h"),
+            (500, "0.5ms"),
+            (300_000, "300ms"),
+            (30_000_000, "30s"),
+            (90_500_000, "1m30.5s"),
+            (7_200_000_000, "2h0m0s"),
         ] {
-            let duration = Duration::from_millis(millis);
+            let duration = Duration::from_micros(micros);
             assert_eq!(text(duration), written);
             assert_eq!(parse(written), Ok(duration));
         }

@@ -6,8 +6,11 @@ use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
 
-/// A file that may change, as it was when what it says was taken.
-#[derive(Debug, Clone)]
+/// Bytes of a file: tokens of tens of thousands of users. Configurations are much smaller.
+const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
+
+/// A file that may change, as it was when what it says was taken. It may hold tokens, so that it is never shown.
+#[derive(Clone)]
 pub struct Watched {
     path: PathBuf,
     period: Duration,
@@ -15,13 +18,12 @@ pub struct Watched {
 }
 
 impl Watched {
-    /// Reads a file that is looked at in a period. Whoever takes what the file says reads it after this, or from this: then no
-    /// change is missed.
+    /// Reads a file that is looked at in a period. Whoever takes what it says takes it from this: then no change is missed.
     ///
     /// # Errors
-    /// When it cannot be read.
+    /// When it cannot be read, or is too long.
     pub fn read(path: PathBuf, period: Duration) -> io::Result<Self> {
-        let text = std::fs::read_to_string(&path)?;
+        let text = text_of(&path)?;
         Ok(Self { path, period, text })
     }
 
@@ -63,7 +65,9 @@ impl Changes {
                 () = self.stop.cancelled() => return None,
                 () = tokio::time::sleep(self.period) => {}
             }
-            match tokio::fs::read_to_string(&self.path).await {
+            let path = self.path.clone();
+            let read = tokio::task::spawn_blocking(move || text_of(&path)).await;
+            match read.unwrap_or_else(|error| Err(error.into())) {
                 Ok(text) if self.known.as_ref() != Some(&text) => {
                     self.known = Some(text.clone());
                     return Some(text);
@@ -88,4 +92,12 @@ impl Changes {
             }
         }
     }
+}
+
+fn text_of(path: &Path) -> io::Result<String> {
+    if std::fs::metadata(path)?.len() > FILE_BYTES_MAX {
+        let why = format!("it is longer than {FILE_BYTES_MAX} bytes");
+        return Err(io::Error::other(why));
+    }
+    std::fs::read_to_string(path)
 }

@@ -1,36 +1,21 @@
 //! Tokens that an administrator wrote into a file: `token,user,uid,"group1,group2"` on each line.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use sha2::{Digest, Sha256};
 
 use super::{AUTHENTICATED, User};
-
-/// Bytes of a file of tokens.
-const FILE_BYTES_MAX: u64 = 8 * 1024 * 1024;
 
 /// Users by the hashes of their tokens: looking one up tells nothing about others by the time that it takes.
 #[derive(Debug, Default)]
 pub struct TokenFile(HashMap<[u8; 32], User>);
 
 impl TokenFile {
-    /// Reads a file.
+    /// Reads what a file says.
     ///
     /// # Errors
-    /// When it cannot be read, or a line of it makes no sense.
-    pub fn read(path: &Path) -> Result<Self, String> {
-        let told =
-            |error: &dyn std::fmt::Display| format!("token file {}: {error}", path.display());
-        let size = std::fs::metadata(path).map_err(|e| told(&e))?.len();
-        if size > FILE_BYTES_MAX {
-            return Err(told(&format!("it is longer than {FILE_BYTES_MAX} bytes")));
-        }
-        let text = std::fs::read_to_string(path).map_err(|e| told(&e))?;
-        Self::parse(&text).map_err(|e| told(&e))
-    }
-
-    fn parse(text: &str) -> Result<Self, String> {
+    /// When a line of it makes no sense.
+    pub fn parse(text: &str) -> Result<Self, String> {
         let mut users = HashMap::new();
         for (index, line) in text.lines().enumerate() {
             let line = line.trim_end();

@@ -194,7 +194,7 @@ fn of_level(level: &Level, now: (Duration, Timestamp), details: bool) -> Rows {
             instant(request.arrived),
             request.work.seats.to_string(),
             request.work.last_seats.to_string(),
-            duration(request.work.linger),
+            crate::duration::text(request.work.linger),
             start,
         ];
         if details {
@@ -203,15 +203,6 @@ fn of_level(level: &Level, now: (Duration, Timestamp), details: bool) -> Rows {
         Some(row)
     });
     shown.collect()
-}
-
-/// As Go writes it; those shown here are some milliseconds.
-fn duration(duration: Duration) -> String {
-    match duration {
-        Duration::ZERO => "0s".to_owned(),
-        some if some < Duration::from_secs(1) => format!("{}ms", some.as_secs_f64() * 1000.0),
-        some => format!("{}s", some.as_secs_f64()),
-    }
 }
 
 fn described(user: &str, info: &RequestInfo) -> Vec<String> {
